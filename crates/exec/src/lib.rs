@@ -1,0 +1,21 @@
+//! Deterministic execution: what happens to a batch once it has its place in the total order.
+//!
+//! The total-order merge over the pillars, exactly-once, the reply cache, the [`Service`] and
+//! the digest tree over its state. Not here: agreement (`proto`), threads, sockets and clocks
+//! (`rt`), and the services themselves (`svc`).
+//!
+//! Pure zone: `no_std` + `alloc`. Depends on `base` alone; `exec` and `proto` do not know each
+//! other.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod service;
+pub mod tree;
+
+pub use service::{Completion, Context, Footprint, Offload, Output, Service};
+pub use tree::ObjectTree;

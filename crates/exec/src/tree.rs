@@ -1,0 +1,163 @@
+//! The digest tree over a service's numbered objects: a checkpoint costs in proportion to what
+//! was written since the last one, never to the size of the state.
+//!
+//! A tree of fan-out 16 whose leaves are the objects' digests. A write marks its leaf; a
+//! checkpoint recomputes marked leaves and the nodes above them. Leaves and nodes have different
+//! digest domains and carry their position, so that no node passes for a leaf or for another.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use base::digest::{Domain, Hasher};
+use base::{Digest, limits};
+
+/// Children of an inner node.
+pub const FAN_OUT: usize = 16;
+
+/// Digests over objects `0..objects`, and which of them changed.
+#[derive(Clone, Debug)]
+pub struct ObjectTree {
+    /// `levels[0]` are the leaves; the last level is the root alone.
+    levels: Vec<Vec<Digest>>,
+    /// One bit per leaf: marked since the last refresh.
+    marks: Vec<u64>,
+    /// The marked leaves, in order of marking.
+    marked: Vec<u32>,
+}
+
+impl ObjectTree {
+    /// A tree over `objects` objects, all of them marked.
+    ///
+    /// # Panics
+    /// Unless `1 <= objects <= OBJECTS_MAX`.
+    #[must_use]
+    pub fn new(objects: u32) -> ObjectTree {
+        assert!((1..=limits::OBJECTS_MAX).contains(&objects), "1..={} objects", limits::OBJECTS_MAX);
+        let mut levels = vec![vec![Digest::ZERO; objects as usize]];
+        while levels.last().expect("has leaves").len() > 1 {
+            let below = levels.last().expect("has leaves").len();
+            levels.push(vec![Digest::ZERO; below.div_ceil(FAN_OUT)]);
+        }
+        let mut tree =
+            ObjectTree { levels, marks: vec![0; (objects as usize).div_ceil(64)], marked: vec![] };
+        (0..objects).for_each(|object| {
+            tree.mark(object);
+        });
+        tree
+    }
+
+    /// Number of objects.
+    #[must_use]
+    pub fn objects(&self) -> u32 {
+        u32::try_from(self.levels[0].len()).expect("checked in new")
+    }
+
+    /// Marks `object` as changed. True when it was not marked before: the first write since the
+    /// last refresh.
+    ///
+    /// # Panics
+    /// When there is no such object.
+    pub fn mark(&mut self, object: u32) -> bool {
+        assert!(object < self.objects(), "object {object} of {}", self.objects());
+        let (word, bit) = (object as usize / 64, 1u64 << (object % 64));
+        let fresh = self.marks[word] & bit == 0;
+        if fresh {
+            self.marks[word] |= bit;
+            self.marked.push(object);
+        }
+        fresh
+    }
+
+    /// Number of marked objects: what the next refresh costs.
+    #[must_use]
+    pub fn marked(&self) -> usize {
+        self.marked.len()
+    }
+
+    /// Recomputes what is marked and returns the root. `digest_of` gives an object's digest.
+    pub fn refresh(&mut self, mut digest_of: impl FnMut(u32) -> Digest) -> Digest {
+        let mut dirty = core::mem::take(&mut self.marked);
+        dirty.sort_unstable();
+        for object in &dirty {
+            self.marks[*object as usize / 64] &= !(1u64 << (object % 64));
+            self.levels[0][*object as usize] = leaf(*object, digest_of(*object));
+        }
+        for level in 1..self.levels.len() {
+            dirty.iter_mut().for_each(|index| *index /= FAN_OUT as u32);
+            dirty.dedup();
+            for index in &dirty {
+                let start = *index as usize * FAN_OUT;
+                let below = &self.levels[level - 1];
+                let children = &below[start..below.len().min(start + FAN_OUT)];
+                let digest = node(level, *index, children);
+                self.levels[level][*index as usize] = digest;
+            }
+        }
+        self.root()
+    }
+
+    /// The root as of the last refresh.
+    #[must_use]
+    pub fn root(&self) -> Digest {
+        self.levels.last().expect("has a root")[0]
+    }
+}
+
+fn leaf(object: u32, digest: Digest) -> Digest {
+    let mut hasher = Hasher::new(Domain::Object);
+    hasher.update(&object.to_le_bytes()).update(&digest.0);
+    hasher.finish()
+}
+
+fn node(level: usize, index: u32, children: &[Digest]) -> Digest {
+    let mut bytes = Vec::with_capacity(16 + FAN_OUT * 32);
+    bytes.extend_from_slice(&(level as u64).to_le_bytes());
+    bytes.extend_from_slice(&index.to_le_bytes());
+    children.iter().for_each(|child| bytes.extend_from_slice(&child.0));
+    Digest::of(Domain::Node, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(value: u64) -> Digest {
+        Digest::of(Domain::Service, &value.to_le_bytes())
+    }
+
+    /// The dumb twin rebuilds the whole tree from the values.
+    #[test]
+    fn incremental_roots_equal_rebuilt_roots() {
+        for objects in [1u32, 2, 15, 16, 17, 256, 257, 1000] {
+            let mut values: Vec<u64> = (0..u64::from(objects)).collect();
+            let mut tree = ObjectTree::new(objects);
+            tree.refresh(|o| digest(values[o as usize]));
+            let mut x = 7u64;
+            for round in 0..50 {
+                for _ in 0..(round % 7) {
+                    x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let object = u32::try_from(x >> 33).expect("31 bits") % objects;
+                    values[object as usize] = x;
+                    tree.mark(object);
+                }
+                let root = tree.refresh(|o| digest(values[o as usize]));
+                let rebuilt = ObjectTree::new(objects).refresh(|o| digest(values[o as usize]));
+                assert_eq!(root, rebuilt, "{objects} objects, round {round}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refresh_asks_only_for_what_is_marked() {
+        let mut tree = ObjectTree::new(1000);
+        tree.refresh(|o| digest(u64::from(o)));
+        assert!(tree.mark(5));
+        assert!(!tree.mark(5));
+        let mut asked = vec![];
+        tree.refresh(|o| {
+            asked.push(o);
+            digest(1)
+        });
+        assert_eq!(asked, [5]);
+    }
+}
