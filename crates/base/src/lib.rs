@@ -23,6 +23,7 @@ pub mod frame;
 pub mod id;
 pub mod limits;
 pub mod links;
+pub mod packet;
 pub mod quorum;
 pub mod reply;
 pub mod stripe;

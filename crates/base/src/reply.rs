@@ -138,6 +138,43 @@ impl Reply {
     }
 }
 
+/// What stands before the results of an encoded reply: enough to say which frame it answers
+/// without a copy of what it answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplyHead {
+    /// The frame that is answered.
+    pub frame: FrameId,
+    /// Where in the total order the answer was decided.
+    pub seq: Seq,
+    /// What became of the frame.
+    pub status: ReplyStatus,
+    /// Number of results.
+    pub count: u32,
+}
+
+impl ReplyHead {
+    /// Splits encoded content into its head and its results, each result with a `u32` length
+    /// before it. The results are not walked through: [`Reply::decode`] does that.
+    ///
+    /// # Errors
+    /// When the bytes are not a reply within the limits.
+    pub fn peek(content: &[u8]) -> Result<(ReplyHead, &[u8]), Malformed> {
+        let mut r = Reader::new(content);
+        let client = ClientId(r.u32("reply principal")?);
+        let session = SessionId(r.u64("reply session")?);
+        let stream = r.u32("reply stream")?;
+        let id = r.u64("reply id")?;
+        let seq = Seq(r.u64("reply sequence number")?);
+        let (code, arg) = (r.u8("reply status")?, r.u64("reply argument")?);
+        let status = ReplyStatus::from_code(code, arg)?;
+        let count = r.u32("reply count")?;
+        let results = r.sized(limits::REPLY_BYTES_MAX, "reply results")?;
+        r.finish("reply")?;
+        let frame = FrameId { client, session, stream, id };
+        Ok((ReplyHead { frame, seq, status, count }, results))
+    }
+}
+
 /// The digest of an encoded reply: what clients vote on.
 #[must_use]
 pub fn reply_digest(content: &[u8]) -> Digest {
@@ -172,6 +209,9 @@ mod tests {
         let mut bytes = vec![];
         reply.encode(&mut bytes);
         assert_eq!(Reply::decode(&mut Reader::new(&bytes)), Ok(reply.clone()));
+        let (head, results) = ReplyHead::peek(&bytes).expect("own encoding");
+        assert_eq!((head.frame, head.seq, head.status), (reply.frame, reply.seq, reply.status));
+        assert_eq!((head.count, results), (2, &reply.results[..]));
         assert_eq!(reply.results().collect::<vec::Vec<_>>(), [&b"+OK\r\n"[..], b""]);
         // The argument of a status without one must be zero.
         bytes[33] = 1;

@@ -14,8 +14,19 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod engine;
+pub mod merge;
+pub mod reply;
 pub mod service;
+pub mod session;
+pub mod stage;
+pub mod testing;
 pub mod tree;
+mod window;
 
+pub use engine::{OUTPUT_BYTES_MAX, OUTPUTS_MAX, WAKE_INDEX};
+pub use merge::{Merge, Undeliverable};
 pub use service::{Completion, Context, Footprint, Offload, Output, Service};
+pub use session::{Decision, SessionCounts, Sessions};
+pub use stage::{Stage, StageConfig, StageOutbox, StageReject, StageReport, Target, Turn};
 pub use tree::ObjectTree;

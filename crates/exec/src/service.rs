@@ -54,7 +54,8 @@ pub enum Output {
 pub struct Context<'a> {
     /// The number of the batch in the total order.
     pub seq: Seq,
-    /// The position of the operation in the batch. (seq, index) is unique and totally ordered.
+    /// The position of the operation in the batch, from 1; 0 is [`Service::wake`]. (seq, index)
+    /// is unique and totally ordered, but operations that were refused leave holes.
     pub index: u32,
     /// The agreed time: the only clock a service may look at.
     pub time: AgreedTime,

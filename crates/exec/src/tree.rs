@@ -32,7 +32,11 @@ impl ObjectTree {
     /// Unless `1 <= objects <= OBJECTS_MAX`.
     #[must_use]
     pub fn new(objects: u32) -> ObjectTree {
-        assert!((1..=limits::OBJECTS_MAX).contains(&objects), "1..={} objects", limits::OBJECTS_MAX);
+        assert!(
+            (1..=limits::OBJECTS_MAX).contains(&objects),
+            "1..={} objects",
+            limits::OBJECTS_MAX
+        );
         let mut levels = vec![vec![Digest::ZERO; objects as usize]];
         while levels.last().expect("has leaves").len() > 1 {
             let below = levels.last().expect("has leaves").len();

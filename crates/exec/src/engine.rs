@@ -1,0 +1,241 @@
+//! Runs the operations of one frame on the service.
+//!
+//! What an operation's result depends on is the service's state and the position in the total
+//! order, nothing else; a frame's positions follow from the batch alone, whatever becomes of the
+//! frames before it. That is the seam for parallel execution: a scheduler would take the frames
+//! that the session table lets through, order their operations by `Service::footprint`, and have
+//! several workers call [`Engine::execute`] for those that do not conflict. Today there is one
+//! worker, and it is the caller.
+//!
+//! [`Offload`] belongs into the pillars, outside the total order; until it moves there, its two
+//! calls stand in [`Engine::execute`], around the service's.
+//!
+//! Not here: sessions, the merge, checkpoints.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use base::{AgreedTime, ClientId, Digest, Frame, FrameId, Seq, SessionId};
+
+use crate::reply::ReplyBuilder;
+use crate::service::{Completion, Context, Offload, Output, Service};
+use crate::tree::ObjectTree;
+
+/// Most outputs that wait to be fetched.
+pub const OUTPUTS_MAX: usize = 4096;
+/// Most bytes of outputs that wait to be fetched.
+pub const OUTPUT_BYTES_MAX: usize = 16 << 20;
+
+/// The position in a batch that [`Service::wake`] has; operations count from 1.
+pub const WAKE_INDEX: u32 = 0;
+
+/// The service and what belongs to its state.
+pub(crate) struct Engine {
+    service: Box<dyn Service>,
+    offload: Option<Arc<dyn Offload>>,
+    tree: ObjectTree,
+    /// The result of an operation that still goes through [`Offload::after`].
+    result: Vec<u8>,
+    emitted: Vec<Output>,
+    outputs: Vec<Output>,
+    output_bytes: usize,
+    pub(crate) outputs_dropped: u64,
+    pub(crate) ops: u64,
+    pub(crate) rehashed: u64,
+}
+
+/// A frame in execution.
+#[derive(Debug)]
+pub(crate) struct Running {
+    reply: ReplyBuilder,
+    /// Operations that are done.
+    done: usize,
+    /// The result that is waited for.
+    ticket: Option<u64>,
+}
+
+/// Where a frame stands in the total order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    /// The batch.
+    pub(crate) seq: Seq,
+    /// Its agreed time.
+    pub(crate) time: AgreedTime,
+    /// The index of the frame's first operation.
+    pub(crate) first: u32,
+}
+
+/// How far a frame came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Advance {
+    /// All operations are done.
+    Finished,
+    /// The budget is used up.
+    Paused,
+    /// The service has not got a result yet.
+    Waiting,
+}
+
+impl Running {
+    pub(crate) fn new(frame: &Frame, seq: Seq) -> Running {
+        let reply = ReplyBuilder::new(frame.id(), seq, frame.op_count());
+        Running { reply, done: 0, ticket: None }
+    }
+
+    pub(crate) fn finish(self) -> Arc<Vec<u8>> {
+        self.reply.finish()
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(service: Box<dyn Service>) -> Engine {
+        Engine {
+            offload: service.offload(),
+            tree: ObjectTree::new(service.objects()),
+            service,
+            result: Vec::new(),
+            emitted: Vec::new(),
+            outputs: Vec::new(),
+            output_bytes: 0,
+            outputs_dropped: 0,
+            ops: 0,
+            rehashed: 0,
+        }
+    }
+
+    /// Executes operations of `frame` until it ends, waits, or `budget` is used up.
+    pub(crate) fn advance(
+        &mut self,
+        at: Position,
+        frame: &Frame,
+        running: &mut Running,
+        budget: &mut usize,
+    ) -> Advance {
+        if let Some(ticket) = running.ticket {
+            if !self.poll(ticket, frame, running) {
+                return Advance::Waiting;
+            }
+            running.ticket = None;
+            running.done += 1;
+        }
+        for op in frame.ops().skip(running.done) {
+            if *budget == 0 {
+                return Advance::Paused;
+            }
+            *budget -= 1;
+            self.ops += 1;
+            let done = u32::try_from(running.done).expect("limits keep operations below 2^32");
+            let index = at.first + done;
+            match self.execute(at, index, frame.id(), op, running) {
+                Completion::Done => running.done += 1,
+                Completion::Later(ticket) => {
+                    running.ticket = Some(ticket);
+                    return Advance::Waiting;
+                }
+            }
+        }
+        Advance::Finished
+    }
+
+    fn execute(
+        &mut self,
+        at: Position,
+        index: u32,
+        frame: FrameId,
+        op: &[u8],
+        running: &mut Running,
+    ) -> Completion {
+        let reply = running.reply.begin();
+        if let Some(Err(refusal)) = self.offload.as_ref().map(|offload| offload.before(op)) {
+            reply.extend_from_slice(&refusal);
+            running.reply.end();
+            return Completion::Done;
+        }
+        self.result.clear();
+        let out = if self.offload.is_some() { &mut self.result } else { reply };
+        let mut ctx =
+            Context::new(at.seq, index, at.time, frame, &mut self.tree, &mut self.emitted);
+        let completion = self.service.execute(op, &mut ctx, out);
+        self.collect_outputs();
+        match completion {
+            Completion::Done => self.end_result(op, running),
+            Completion::Later(_) => running.reply.rewind(),
+        }
+        completion
+    }
+
+    /// Asks the service for the result that `running` waits for.
+    fn poll(&mut self, ticket: u64, frame: &Frame, running: &mut Running) -> bool {
+        self.result.clear();
+        let offloaded = self.offload.is_some();
+        let out = if offloaded { &mut self.result } else { running.reply.current() };
+        if !self.service.poll(ticket, out) {
+            running.reply.rewind();
+            return false;
+        }
+        let op = frame.ops().nth(running.done).expect("it was executed from this frame");
+        self.end_result(op, running);
+        true
+    }
+
+    fn end_result(&mut self, op: &[u8], running: &mut Running) {
+        if let Some(offload) = &self.offload {
+            offload.after(op, &self.result, running.reply.current());
+        }
+        running.reply.end();
+    }
+
+    /// Wakes the service if its deadline has come.
+    pub(crate) fn wake(&mut self, seq: Seq, time: AgreedTime) {
+        let due = self.service.deadline().is_some_and(|deadline| deadline <= time);
+        if due {
+            let nobody = FrameId { client: ClientId(0), session: SessionId(0), stream: 0, id: 0 };
+            let (tree, emitted) = (&mut self.tree, &mut self.emitted);
+            self.service.wake(&mut Context::new(seq, WAKE_INDEX, time, nobody, tree, emitted));
+            self.collect_outputs();
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<AgreedTime> {
+        self.service.deadline()
+    }
+
+    /// The root over the service's objects; asks for the digests of those that were written.
+    pub(crate) fn root(&mut self) -> Digest {
+        let Engine { service, tree, rehashed, .. } = self;
+        tree.refresh(|object| {
+            *rehashed += 1;
+            service.digest(object)
+        })
+    }
+
+    /// The root as it would be if every object were asked for.
+    pub(crate) fn root_from_scratch(&mut self) -> Digest {
+        let service = &mut self.service;
+        ObjectTree::new(service.objects()).refresh(|object| service.digest(object))
+    }
+
+    pub(crate) fn service(&self) -> &dyn Service {
+        &*self.service
+    }
+
+    pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
+        self.output_bytes = 0;
+        core::mem::take(&mut self.outputs)
+    }
+
+    fn collect_outputs(&mut self) {
+        for output in self.emitted.drain(..) {
+            let Output::Event { bytes, .. } = &output;
+            let fits = self.outputs.len() < OUTPUTS_MAX
+                && self.output_bytes + bytes.len() <= OUTPUT_BYTES_MAX;
+            if fits {
+                self.output_bytes += bytes.len();
+                self.outputs.push(output);
+            } else {
+                self.outputs_dropped += 1;
+            }
+        }
+    }
+}

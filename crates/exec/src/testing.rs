@@ -1,0 +1,147 @@
+//! For the tests of services: runs operations as the execution stage would, without a group.
+//!
+//! Not for production: nothing here is replicated, and mistakes of the service are panics.
+//! Depends on the service trait and the digest tree alone.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use base::{AgreedTime, ClientId, Digest, FrameId, Seq, SessionId};
+
+use crate::engine::WAKE_INDEX;
+use crate::service::{Completion, Context, Offload, Output, Service};
+use crate::tree::ObjectTree;
+
+/// Polls after which a result that was promised for later is taken to never come.
+const POLLS_MAX: u32 = 1_000_000;
+
+/// A service with what the execution stage keeps for it. Each operation is a batch of its own.
+pub struct Harness<S> {
+    /// The service, to look at and to change behind its back.
+    pub service: S,
+    /// Whom operations come from. Principal 1, session 1, stream 0 unless changed.
+    pub frame: FrameId,
+    /// Everything that the service produced beyond replies.
+    pub outputs: Vec<Output>,
+    tree: ObjectTree,
+    offload: Option<Arc<dyn Offload>>,
+    seq: Seq,
+    time: AgreedTime,
+}
+
+impl<S: Service> Harness<S> {
+    /// A harness around `service` at agreed time 0.
+    ///
+    /// # Panics
+    /// When the service's number of objects is out of range.
+    #[must_use]
+    pub fn new(service: S) -> Harness<S> {
+        let tree = ObjectTree::new(service.objects());
+        Harness {
+            tree,
+            offload: service.offload(),
+            service,
+            frame: FrameId { client: ClientId(1), session: SessionId(1), stream: 0, id: 0 },
+            outputs: Vec::new(),
+            seq: Seq(0),
+            time: AgreedTime(0),
+        }
+    }
+
+    /// Orders an empty batch that proposes `time`: wakes the service when it is due. Operations
+    /// after it have later times.
+    pub fn tick(&mut self, time: AgreedTime) {
+        self.seq = self.seq.next();
+        self.time = self.time.advance(time);
+        if self.service.deadline().is_some_and(|deadline| deadline <= self.time) {
+            self.with_context(WAKE_INDEX, |service, ctx| service.wake(ctx));
+        }
+    }
+
+    /// Executes one operation and returns its result.
+    ///
+    /// # Panics
+    /// When a result that was promised for later does not come.
+    pub fn run(&mut self, op: &[u8]) -> Vec<u8> {
+        self.frame.id += 1;
+        // The proposed time is in the past: agreed time moves by the least step.
+        self.tick(AgreedTime(0));
+        if let Some(Err(refusal)) = self.offload.as_ref().map(|offload| offload.before(op)) {
+            return refusal;
+        }
+        let mut result = Vec::new();
+        let completion =
+            self.with_context(WAKE_INDEX + 1, |service, ctx| service.execute(op, ctx, &mut result));
+        if let Completion::Later(ticket) = completion {
+            result.clear();
+            let done = (0..POLLS_MAX).any(|_| self.service.poll(ticket, &mut result));
+            assert!(done, "the result of ticket {ticket} does not come");
+        }
+        let Some(offload) = &self.offload else { return result };
+        let mut reply = Vec::new();
+        offload.after(op, &result, &mut reply);
+        reply
+    }
+
+    /// The digest of the state.
+    ///
+    /// # Panics
+    /// When the service wrote an object without announcing it with [`Context::modify`].
+    pub fn root(&mut self) -> Digest {
+        let service = &mut self.service;
+        let root = self.tree.refresh(|object| service.digest(object));
+        let whole = ObjectTree::new(service.objects()).refresh(|object| service.digest(object));
+        assert_eq!(root, whole, "an object was written without being announced");
+        root
+    }
+
+    /// Objects announced as written since the last [`Harness::root`].
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.tree.marked()
+    }
+
+    /// Carries the state over to `blank`, object by object, as state transfer does.
+    ///
+    /// # Panics
+    /// When `blank` refuses an object, or has another digest afterwards.
+    pub fn transfer(&mut self, blank: S) -> Harness<S> {
+        let root = self.root();
+        let mut copy = Harness::new(blank);
+        assert_eq!(copy.tree.objects(), self.tree.objects(), "replicas differ in objects");
+        for object in 0..self.tree.objects() {
+            let mut bytes = Vec::new();
+            self.service.get(object, &mut bytes);
+            let put = copy.service.put(object, &bytes);
+            assert_eq!(put, Ok(()), "object {object} is refused");
+        }
+        (copy.seq, copy.time, copy.frame) = (self.seq, self.time, self.frame);
+        assert_eq!(copy.root(), root, "the copy is another state");
+        copy
+    }
+
+    fn with_context<R>(
+        &mut self,
+        index: u32,
+        step: impl FnOnce(&mut S, &mut Context<'_>) -> R,
+    ) -> R {
+        let Harness { service, tree, outputs, .. } = self;
+        let mut ctx = Context::new(self.seq, index, self.time, self.frame, tree, outputs);
+        step(service, &mut ctx)
+    }
+}
+
+/// Executes one operation on `service`, from nobody in particular, and returns its result. For
+/// more than one operation, or where time and digests matter, use [`Harness`].
+///
+/// # Panics
+/// When the service answers later.
+pub fn run_op(service: &mut dyn Service, op: &[u8]) -> Vec<u8> {
+    let frame = FrameId { client: ClientId(1), session: SessionId(1), stream: 0, id: 1 };
+    let (mut tree, mut outputs) = (ObjectTree::new(service.objects()), Vec::new());
+    let mut ctx = Context::new(Seq(1), 1, AgreedTime(1), frame, &mut tree, &mut outputs);
+    let mut result = Vec::new();
+    let completion = service.execute(op, &mut ctx, &mut result);
+    assert_eq!(completion, Completion::Done, "use a harness for services that answer later");
+    result
+}

@@ -1,0 +1,613 @@
+//! The client core: one session of one principal with all pillars of a group, sans-IO.
+//!
+//! ```text
+//!            f+1 Opened                        f+1 NoSession, Conflict, OutOfWindow
+//! Opening ───────────────► Open ────────────────────────────────────────► Opening
+//!    ▲  │ f+1 StaleSession   │ close                                      (higher session)
+//!    └──┘ (higher session)   ▼
+//!                         Closing ── f+1 Closed ──► Closed
+//! ```
+//!
+//! Operations of the caller's many streams share a few ordered protocol streams, the *lines*;
+//! those of one caller stream keep their order. A line collects operations in a draft and sends
+//! it as a frame as soon as few frames are in flight: a lone operation leaves at once, and under
+//! load frames grow by themselves. A frame goes to the same pillar of all replicas; its reply is
+//! accepted once f + 1 replicas gave the same one ([`Acceptance`]). Frames are sent again,
+//! unchanged, until they are answered: the caller's timeout ends the waiting, not the frame.
+//!
+//! What it is not: links, their keys and their reconnecting, wake-ups and clocks are the
+//! driver's. It depends on `base` alone. See [`Line`] and [`Ballot`] for the invariants.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use base::crypto::ClientKeyring;
+use base::limits::{self, STREAM_WINDOW};
+use base::reply::ReplyHead;
+use base::{Frame, FrameBuilder, FrameId, FrameKind, Now, PillarId, ReplicaId, ReplyStatus};
+use base::{SessionId, Time, View};
+
+mod config;
+mod line;
+mod results;
+#[cfg(test)]
+mod tests;
+mod vote;
+
+pub use config::{Acceptance, ClientConfig};
+pub use results::{ClientCounters, Effect, OpError, Results, SendTo, SubmitError};
+
+use line::{Draft, Flight, Line, Timer};
+use vote::Ballot;
+
+/// One session of one principal. `T` is whatever the caller wants back with the outcome of an
+/// operation.
+///
+/// The owner calls [`ClientCore::turn`] after each round of submissions and replies, carries out
+/// everything in [`ClientCore::drain`], and calls again at [`ClientCore::deadline`] at the
+/// latest.
+pub struct ClientCore<T> {
+    config: ClientConfig,
+    keys: Box<dyn ClientKeyring>,
+    session: SessionId,
+    phase: Phase,
+    lines: Vec<Line<T>>,
+    /// Operations and bytes that are queued or in flight.
+    held_ops: usize,
+    held_bytes: usize,
+    /// Bytes of the largest result of late, which bounds the operations of a frame.
+    result_bytes: usize,
+    replicas: Vec<Standing>,
+    counters: ClientCounters,
+    effects: Vec<Effect<T>>,
+}
+
+/// What is known about one replica.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    wrong_replies: u64,
+    view: View,
+}
+
+/// Where the session is. Opening and closing carry the frame that is voted on.
+enum Phase {
+    Opening(Errand),
+    Open,
+    Closing(Errand),
+    Closed,
+}
+
+/// The frame that opens or closes the session.
+struct Errand {
+    frame: Arc<Frame>,
+    ballot: Ballot,
+    timer: Timer,
+}
+
+impl<T> ClientCore<T> {
+    /// A client that begins to open a session, numbered by the wall clock: above every session
+    /// that the principal opened before, as long as its clock went forward; otherwise the group
+    /// says how far to go.
+    ///
+    /// # Panics
+    /// When the configuration is out of its ranges.
+    #[must_use]
+    pub fn new(config: ClientConfig, keys: Box<dyn ClientKeyring>, now: Now) -> ClientCore<T> {
+        config.check();
+        let pillars = config.stripe.pillars();
+        let line = |stream: u16| Line::new(u32::from(stream), PillarId(stream % pillars));
+        let mut core = ClientCore {
+            lines: (0..config.lines).map(line).collect(),
+            replicas: (0..config.quorums.n()).map(|_| Standing::default()).collect(),
+            keys,
+            session: SessionId(0),
+            phase: Phase::Closed,
+            held_ops: 0,
+            held_bytes: 0,
+            result_bytes: 0,
+            counters: ClientCounters::default(),
+            effects: Vec::new(),
+            config,
+        };
+        core.open(now, SessionId(0));
+        core
+    }
+
+    /// Queues an operation of the caller's `stream`, behind all earlier ones of that stream.
+    /// It leaves with the next [`ClientCore::turn`] that finds room in the line.
+    ///
+    /// # Errors
+    /// [`SubmitError`], with the token.
+    pub fn submit(
+        &mut self,
+        now: Now,
+        stream: u32,
+        op: &[u8],
+        token: T,
+    ) -> Result<(), (SubmitError, T)> {
+        if op.len() > limits::OP_BYTES_MAX {
+            return Err((SubmitError::TooLarge, token));
+        }
+        if matches!(self.phase, Phase::Closing(_) | Phase::Closed) {
+            return Err((SubmitError::Closed, token));
+        }
+        let bytes = self.held_bytes + op.len() + OP_OVERHEAD_BYTES;
+        if self.held_ops >= self.config.held_ops_max || bytes > self.config.held_bytes_max {
+            return Err((SubmitError::Full, token));
+        }
+        self.held_ops += 1;
+        self.held_bytes = bytes;
+        let at = stream as usize % self.lines.len();
+        let expires = now.mono.after(self.config.request_timeout);
+        let draft = self.draft(at, now.mono, op.len());
+        draft.builder.push(op);
+        draft.tokens.push(token);
+        draft.expires = expires;
+        Ok(())
+    }
+
+    /// Takes a reply that came from replica `from` on its authenticated link: its view, which
+    /// is a hint, and the content that is voted on.
+    pub fn on_reply(&mut self, now: Now, from: ReplicaId, view: View, content: &[u8]) {
+        let Some(standing) = self.replicas.get_mut(usize::from(from.0)) else { return };
+        standing.view = view;
+        self.counters.replies += 1;
+        let Ok((head, _)) = ReplyHead::peek(content) else { return self.suspect(from) };
+        if head.frame.client != self.config.client {
+            return self.suspect(from);
+        }
+        if head.frame.session != self.session {
+            self.counters.stale_replies += 1;
+        } else if head.frame.stream == 0 && (head.frame.id == 0 || head.frame.id == u64::MAX) {
+            self.on_errand_reply(now, from, &head, content);
+        } else {
+            self.on_frame_reply(now, from, &head, content);
+        }
+    }
+
+    /// A link to `replica` for `pillar` is up (again): what is in flight there is sent to it.
+    pub fn on_link(&mut self, replica: ReplicaId, pillar: PillarId) {
+        let to = SendTo::One(replica);
+        if let (Phase::Opening(errand) | Phase::Closing(errand), PillarId(0)) =
+            (&self.phase, pillar)
+        {
+            self.effects.push(Effect::Send { pillar, to, frame: Arc::clone(&errand.frame) });
+        }
+        for line in self.lines.iter().filter(|line| line.pillar == pillar) {
+            for flight in line.flying.iter().filter(|flight| flight.outcome.is_none()) {
+                self.effects.push(Effect::Send { pillar, to, frame: Arc::clone(&flight.frame) });
+            }
+        }
+    }
+
+    /// Ends timeouts, sends again what is due, and cuts queued operations into frames.
+    pub fn turn(&mut self, now: Now) {
+        self.expire(now.mono);
+        let (first, max) = (self.config.retransmit, self.config.retransmit_max);
+        if let Phase::Opening(errand) | Phase::Closing(errand) = &mut self.phase
+            && errand.timer.fire(now.mono, first, max)
+        {
+            let frame = Arc::clone(&errand.frame);
+            self.counters.resent += 1;
+            self.effects.push(Effect::Send { pillar: PillarId(0), to: SendTo::All, frame });
+        }
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        for at in 0..self.lines.len() {
+            self.resend_due(at, now.mono);
+            while self.lines[at].may_cut(self.config.frames_in_flight_max) {
+                self.cut(at, now.mono);
+            }
+        }
+    }
+
+    /// Closes the session: what is queued or in flight fails with [`OpError::Closed`], and the
+    /// group is asked to forget the session.
+    pub fn close(&mut self, now: Now) {
+        let was_open = match &self.phase {
+            Phase::Closing(_) | Phase::Closed => return,
+            Phase::Opening(_) => false,
+            Phase::Open => true,
+        };
+        self.fail_flights(OpError::Closed);
+        self.fail_drafts(OpError::Closed);
+        if !was_open {
+            self.phase = Phase::Closed;
+            return self.effects.push(Effect::Closed);
+        }
+        let ClientConfig { group, client, .. } = self.config;
+        let sign = |digest| self.keys.authenticate(digest);
+        let frame = Arc::new(FrameBuilder::close(group, client, self.session, sign));
+        self.phase = Phase::Closing(self.errand(now, frame));
+    }
+
+    /// Takes the effects out, in order, keeping the allocation.
+    pub fn drain(&mut self) -> impl Iterator<Item = Effect<T>> {
+        self.effects.drain(..)
+    }
+
+    /// When [`ClientCore::turn`] is to be called at the latest, if ever.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let errand = match &self.phase {
+            Phase::Opening(errand) | Phase::Closing(errand) => Some(errand.timer.due),
+            Phase::Open | Phase::Closed => None,
+        };
+        let open = matches!(self.phase, Phase::Open);
+        let line = |line: &Line<T>| match open {
+            true => line.deadline(),
+            false => line.drafts.front().map(|draft| draft.expires),
+        };
+        self.lines.iter().filter_map(line).chain(errand).min()
+    }
+
+    /// The current session. Links are opened for it.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Whether the session is open, so that operations get through.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// Operations that are queued or in flight.
+    #[must_use]
+    pub fn held_ops(&self) -> usize {
+        self.held_ops
+    }
+
+    /// Bytes of operations that are queued or in flight.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Plain numbers of what happened so far.
+    #[must_use]
+    pub fn counters(&self) -> ClientCounters {
+        self.counters
+    }
+
+    /// Replies of `replica` that no correct replica sends. A suspicion, not a proof.
+    #[must_use]
+    pub fn wrong_replies(&self, replica: ReplicaId) -> u64 {
+        self.replicas.get(usize::from(replica.0)).map_or(0, |standing| standing.wrong_replies)
+    }
+
+    /// The view that `replica` named last: a hint.
+    #[must_use]
+    pub fn view_hint(&self, replica: ReplicaId) -> View {
+        self.replicas.get(usize::from(replica.0)).map_or(View(0), |standing| standing.view)
+    }
+
+    /// Checks the invariants.
+    ///
+    /// # Panics
+    /// When one is broken.
+    pub fn check(&self) {
+        self.lines.iter().for_each(Line::check);
+        let held = |line: &Line<T>| -> usize {
+            let drafts = line.drafts.iter().map(|draft| draft.tokens.len());
+            drafts.chain(line.flying.iter().map(|flight| flight.frame.op_count())).sum()
+        };
+        let held: usize = self.lines.iter().map(held).sum();
+        assert_eq!(held, self.held_ops, "operations are miscounted");
+        assert!(held > 0 || self.held_bytes == 0, "bytes are miscounted");
+        let quiet = self.lines.iter().all(|line| line.flying.is_empty());
+        assert!(quiet || self.is_open(), "frames in flight without a session");
+    }
+
+    /// The draft of line `at` that takes an operation of `len` bytes.
+    fn draft(&mut self, at: usize, now: Time, len: usize) -> &mut Draft<T> {
+        let ops_max = self.frame_ops_max();
+        let bytes_max = self.config.frame_bytes_max;
+        let age_max = self.config.request_timeout.0 / 8;
+        let drafts = &mut self.lines[at].drafts;
+        let takes = |draft: &Draft<T>| {
+            draft.builder.op_count() < ops_max
+                && draft.builder.bytes() + len <= bytes_max
+                && draft.builder.fits(len)
+                && now.since(draft.since).0 <= age_max
+        };
+        if !drafts.back().is_some_and(takes) {
+            let builder = FrameBuilder::new();
+            drafts.push_back(Draft { builder, tokens: Vec::new(), since: now, expires: now });
+        }
+        drafts.back_mut().expect("one was pushed if there was none")
+    }
+
+    /// How many operations a frame may have, so that its reply stays well below the limit if
+    /// results are as large as of late.
+    fn frame_ops_max(&self) -> usize {
+        if self.config.unbatched {
+            return 1;
+        }
+        let by_reply = limits::REPLY_BYTES_MAX / 2 / (self.result_bytes + OP_OVERHEAD_BYTES);
+        self.config.frame_ops_max.min(by_reply).max(1)
+    }
+
+    /// Sends the oldest draft of line `at` as a frame.
+    fn cut(&mut self, at: usize, now: Time) {
+        let line = &mut self.lines[at];
+        let Some(draft) = line.drafts.pop_front() else { return };
+        let ClientConfig { group, client, retransmit, .. } = self.config;
+        let (session, stream, id) = (self.session, line.stream, line.next_id());
+        let id = FrameId { client, session, stream, id };
+        let sign = |digest| self.keys.authenticate(digest);
+        let Draft { builder, tokens, expires, .. } = draft;
+        let bytes = held_bytes(builder.bytes());
+        let frame = Arc::new(builder.request(group, id, line.acked, sign));
+        let timer = Timer { sent: now, due: now.after(retransmit), attempts: 0 };
+        let flown = Arc::clone(&frame);
+        let ballot = Ballot::default();
+        line.flying.push_back(Flight {
+            frame: flown,
+            bytes,
+            tokens,
+            ballot,
+            timer,
+            expires,
+            outcome: None,
+        });
+        self.counters.frames += 1;
+        self.effects.push(Effect::Send { pillar: line.pillar, to: SendTo::All, frame });
+    }
+
+    fn resend_due(&mut self, at: usize, now: Time) {
+        let (first, max) = (self.config.retransmit, self.config.retransmit_max);
+        let line = &mut self.lines[at];
+        for flight in line.flying.iter_mut().filter(|flight| flight.outcome.is_none()) {
+            if flight.timer.fire(now, first, max) {
+                let frame = Arc::clone(&flight.frame);
+                self.counters.resent += 1;
+                self.effects.push(Effect::Send { pillar: line.pillar, to: SendTo::All, frame });
+            }
+        }
+    }
+
+    /// Tells the callers whose time is over. Drafts go; frames in flight stay.
+    fn expire(&mut self, now: Time) {
+        let late = Err(OpError::TimedOut);
+        for line in &mut self.lines {
+            for flight in line.flying.iter_mut().take_while(|flight| flight.expires <= now) {
+                if flight.outcome.is_none() && !flight.tokens.is_empty() {
+                    let tokens = core::mem::take(&mut flight.tokens);
+                    self.counters.failed += tokens.len() as u64;
+                    self.effects.push(Effect::Done { tokens, outcome: late.clone() });
+                }
+            }
+            while line.drafts.front().is_some_and(|draft| draft.expires <= now) {
+                let Some(draft) = line.drafts.pop_front() else { break };
+                self.held_ops -= draft.tokens.len();
+                self.held_bytes -= held_bytes(draft.builder.bytes());
+                self.counters.failed += draft.tokens.len() as u64;
+                self.effects.push(Effect::Done { tokens: draft.tokens, outcome: late.clone() });
+            }
+        }
+    }
+
+    fn on_frame_reply(&mut self, now: Now, from: ReplicaId, head: &ReplyHead, content: &[u8]) {
+        let lines = self.lines.len();
+        let at = head.frame.stream as usize;
+        if at >= lines || head.frame.id >= self.lines[at].next_id() {
+            // Answers a frame that was never sent.
+            return self.suspect(from);
+        }
+        let line = &mut self.lines[at];
+        let matching = self.config.acceptance.matching();
+        let voted = match line.flight(head.frame.id) {
+            Some(flight) if flight.outcome.is_none() => {
+                let votes = flight.ballot.cast(from, head, content);
+                (votes >= matching).then(|| flight.ballot.settle(from, head, content))
+            }
+            _ => {
+                if line.contradicts(head, content) {
+                    self.suspect(from);
+                }
+                self.counters.late_replies += 1;
+                return;
+            }
+        };
+        let Some((accepted, liars)) = voted else { return };
+        liars.into_iter().for_each(|liar| self.suspect(liar));
+        self.settle(now, at, head, accepted);
+    }
+
+    /// Acts upon an accepted reply.
+    fn settle(&mut self, now: Now, at: usize, head: &ReplyHead, content: Vec<u8>) {
+        let line = &mut self.lines[at];
+        let Some(flight) = line.flight(head.frame.id) else { return };
+        let outcome = match head.status {
+            ReplyStatus::Executed => {
+                let ops = flight.frame.op_count();
+                let content = Arc::new(content);
+                let results = Results::new(Arc::clone(&content), ops);
+                line.remember(head.frame.id, &content);
+                results.ok_or(OpError::BadReply)
+            }
+            ReplyStatus::TooLarge => Err(OpError::ResultTooLarge),
+            ReplyStatus::ReplyGone => Err(OpError::ReplyGone),
+            ReplyStatus::OutOfOrder(expected) => {
+                return self.on_refused(now.mono, at, head.frame.id, expected);
+            }
+            ReplyStatus::Opened | ReplyStatus::Closed | ReplyStatus::StaleSession(_) => {
+                Err(OpError::BadReply)
+            }
+            ReplyStatus::NoSession | ReplyStatus::Conflict | ReplyStatus::OutOfWindow => {
+                return self.lose_session(now, SessionId(0));
+            }
+        };
+        self.learn_result_size(&outcome);
+        if let Some(flight) = self.lines[at].flight(head.frame.id) {
+            flight.outcome = Some(outcome);
+        }
+        while let Some(flight) = self.lines[at].pop_settled() {
+            let outcome = flight.outcome.unwrap_or(Err(OpError::BadReply));
+            self.held_ops -= flight.frame.op_count();
+            self.held_bytes -= flight.bytes;
+            let ops = flight.tokens.len() as u64;
+            match &outcome {
+                Ok(_) => self.counters.completed += ops,
+                Err(_) => self.counters.failed += ops,
+            }
+            if !flight.tokens.is_empty() {
+                self.effects.push(Effect::Done { tokens: flight.tokens, outcome });
+            }
+        }
+    }
+
+    /// Frame `id` was ordered before its predecessor `expected`: it is no longer on its way
+    /// anywhere, and goes again behind the one that is missing.
+    fn on_refused(&mut self, now: Time, at: usize, id: u64, expected: u64) {
+        self.counters.refused += 1;
+        let retransmit = self.config.retransmit;
+        let line = &mut self.lines[at];
+        let recent = retransmit.0 / 8;
+        for flight in &mut line.flying {
+            let this = flight.frame.id().id;
+            // The missing one may be on its way: it is only pushed when that was a while ago.
+            let push = this == expected && now.since(flight.timer.sent).0 >= recent;
+            if flight.outcome.is_some() || (this != id && !push) {
+                continue;
+            }
+            if this == id {
+                flight.ballot.clear();
+            }
+            flight.timer = Timer { sent: now, due: now.after(retransmit), attempts: 0 };
+            let frame = Arc::clone(&flight.frame);
+            self.counters.resent += 1;
+            self.effects.push(Effect::Send { pillar: line.pillar, to: SendTo::All, frame });
+        }
+    }
+
+    fn on_errand_reply(&mut self, now: Now, from: ReplicaId, head: &ReplyHead, content: &[u8]) {
+        let matching = self.config.acceptance.matching();
+        let (Phase::Opening(errand) | Phase::Closing(errand)) = &mut self.phase else {
+            self.counters.late_replies += 1;
+            return;
+        };
+        if errand.frame.id() != head.frame {
+            self.counters.late_replies += 1;
+            return;
+        }
+        if errand.ballot.cast(from, head, content) < matching {
+            return;
+        }
+        let (_, liars) = errand.ballot.settle(from, head, content);
+        let opening = errand.frame.kind() == FrameKind::Open;
+        liars.into_iter().for_each(|liar| self.suspect(liar));
+        match head.status {
+            ReplyStatus::Opened if opening => {
+                self.phase = Phase::Open;
+                self.effects.push(Effect::SessionOpened(self.session));
+            }
+            ReplyStatus::StaleSession(highest) if opening => self.open(now, highest),
+            ReplyStatus::Closed | ReplyStatus::NoSession if !opening => {
+                self.phase = Phase::Closed;
+                self.effects.push(Effect::Closed);
+            }
+            // Anything else is no answer to this; the timer sends the frame again.
+            _ => {}
+        }
+    }
+
+    /// Begins a session above `highest` and above the current one.
+    fn open(&mut self, now: Now, highest: SessionId) {
+        let above = self.session.0.max(highest.0).saturating_add(1);
+        self.session = SessionId(above.max(now.wall.0));
+        let ClientConfig { group, client, .. } = self.config;
+        let sign = |digest| self.keys.authenticate(digest);
+        let frame = Arc::new(FrameBuilder::open(group, client, self.session, sign));
+        self.effects.push(Effect::SessionChanged(self.session));
+        self.phase = Phase::Opening(self.errand(now, frame));
+    }
+
+    /// The group does not know the session, or not as this client does: what is in flight may
+    /// or may not have been executed. What is queued goes into the next session.
+    fn lose_session(&mut self, now: Now, highest: SessionId) {
+        self.counters.sessions_lost += 1;
+        self.fail_flights(OpError::SessionLost);
+        self.open(now, highest);
+    }
+
+    /// Sends the frame that opens or closes the session, always through pillar 0.
+    fn errand(&mut self, now: Now, frame: Arc<Frame>) -> Errand {
+        let sent = Arc::clone(&frame);
+        self.effects.push(Effect::Send { pillar: PillarId(0), to: SendTo::All, frame: sent });
+        let due = now.mono.after(self.config.retransmit);
+        Errand {
+            frame,
+            ballot: Ballot::default(),
+            timer: Timer { sent: now.mono, due, attempts: 0 },
+        }
+    }
+
+    fn fail_flights(&mut self, error: OpError) {
+        for line in &mut self.lines {
+            for flight in line.flying.drain(..) {
+                self.held_ops -= flight.frame.op_count();
+                self.held_bytes -= flight.bytes;
+                // A later frame of the line may be answered while an earlier one is not.
+                let outcome = flight.outcome.unwrap_or(Err(error));
+                match &outcome {
+                    Ok(_) => self.counters.completed += flight.tokens.len() as u64,
+                    Err(_) => self.counters.failed += flight.tokens.len() as u64,
+                }
+                if !flight.tokens.is_empty() {
+                    self.effects.push(Effect::Done { tokens: flight.tokens, outcome });
+                }
+            }
+            line.acked = 0;
+            line.recent.clear();
+        }
+    }
+
+    fn fail_drafts(&mut self, error: OpError) {
+        for line in &mut self.lines {
+            for draft in line.drafts.drain(..) {
+                self.held_ops -= draft.tokens.len();
+                self.held_bytes -= held_bytes(draft.builder.bytes());
+                self.counters.failed += draft.tokens.len() as u64;
+                self.effects.push(Effect::Done { tokens: draft.tokens, outcome: Err(error) });
+            }
+        }
+    }
+
+    /// Follows the size of results: up at once, down slowly.
+    fn learn_result_size(&mut self, outcome: &Result<Results, OpError>) {
+        let seen = match outcome {
+            Ok(results) => results.largest(),
+            Err(OpError::ResultTooLarge) => limits::REPLY_BYTES_MAX,
+            Err(_) => return,
+        };
+        self.result_bytes = seen.max(self.result_bytes - self.result_bytes / 16);
+    }
+
+    fn suspect(&mut self, replica: ReplicaId) {
+        self.counters.wrong_replies += 1;
+        if let Some(standing) = self.replicas.get_mut(usize::from(replica.0)) {
+            standing.wrong_replies += 1;
+            // Each time the count doubles: a liar must not fill the log.
+            if standing.wrong_replies.is_power_of_two() {
+                let wrong_replies = standing.wrong_replies;
+                self.effects.push(Effect::Suspect { replica, wrong_replies });
+            }
+        }
+    }
+}
+
+/// What an operation costs a frame beside its bytes.
+const OP_OVERHEAD_BYTES: usize = 4;
+
+/// Bytes that the operations of a frame were counted with when they were submitted.
+fn held_bytes(body: usize) -> usize {
+    body - base::frame::FRAME_HEADER_BYTES
+}
+
+// A line keeps half of the window for drafts that are full.
+const _: () = assert!(STREAM_WINDOW >= 2);

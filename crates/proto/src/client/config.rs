@@ -1,0 +1,114 @@
+//! What a client core is told once.
+
+use base::{ClientId, GroupId, Quorums, Span, Stripe, limits};
+
+/// When a reply is accepted. Groups with tentative replies or unordered reads need more votes
+/// than f + 1 (design §3.14); certificates get their own variant (§3.12).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acceptance {
+    /// Once this many replicas gave the same reply.
+    Vote {
+        /// How many, in `1..=n`.
+        matching: usize,
+    },
+}
+
+impl Acceptance {
+    /// How many equal replies are needed.
+    #[must_use]
+    pub fn matching(self) -> usize {
+        match self {
+            Acceptance::Vote { matching } => matching,
+        }
+    }
+}
+
+/// The configuration of a [`super::ClientCore`].
+#[derive(Clone, Copy, Debug)]
+pub struct ClientConfig {
+    /// The group.
+    pub group: GroupId,
+    /// Its quorums.
+    pub quorums: Quorums,
+    /// Its pillars.
+    pub stripe: Stripe,
+    /// The principal.
+    pub client: ClientId,
+    /// When a reply is accepted.
+    pub acceptance: Acceptance,
+    /// Number of protocol streams, `1..=STREAMS_PER_SESSION_MAX`. Stream s of the caller goes
+    /// into line s mod this, line l to pillar l mod P.
+    pub lines: u16,
+    /// One operation per frame, instead of as many as are there.
+    pub unbatched: bool,
+    /// Frames in flight in a line up to which a frame leaves however small it is,
+    /// `1..=STREAM_WINDOW`.
+    pub frames_in_flight_max: u64,
+    /// Most operations that are put into one frame, `1..=FRAME_OPS_MAX`.
+    pub frame_ops_max: usize,
+    /// Bytes above which no operation is added to a frame. A larger operation goes alone.
+    pub frame_bytes_max: usize,
+    /// Most operations that are queued or in flight.
+    pub held_ops_max: usize,
+    /// Most bytes of operations that are queued or in flight.
+    pub held_bytes_max: usize,
+    /// After how long a frame is sent again for the first time; doubles each time.
+    pub retransmit: Span,
+    /// The longest time between two sendings of a frame.
+    pub retransmit_max: Span,
+    /// How long an operation may take.
+    pub request_timeout: Span,
+}
+
+impl ClientConfig {
+    /// The defaults: batched, one line per pillar, replies accepted at f + 1.
+    #[must_use]
+    pub fn new(
+        group: GroupId,
+        quorums: Quorums,
+        stripe: Stripe,
+        client: ClientId,
+    ) -> ClientConfig {
+        ClientConfig {
+            group,
+            quorums,
+            stripe,
+            client,
+            acceptance: Acceptance::Vote { matching: quorums.weak() },
+            lines: stripe.pillars(),
+            unbatched: false,
+            frames_in_flight_max: 4,
+            frame_ops_max: 1024,
+            frame_bytes_max: 1 << 20,
+            held_ops_max: 1 << 20,
+            held_bytes_max: 256 << 20,
+            retransmit: Span::secs(1),
+            retransmit_max: Span::secs(16),
+            request_timeout: Span::secs(30),
+        }
+    }
+
+    /// One operation per frame, as many frames in flight as the window allows.
+    #[must_use]
+    pub fn unbatched(mut self) -> ClientConfig {
+        self.unbatched = true;
+        self.frames_in_flight_max = limits::STREAM_WINDOW;
+        self
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Panics
+    /// When a field is out of its range.
+    pub fn check(&self) {
+        let matching = self.acceptance.matching();
+        let n = usize::from(self.quorums.n());
+        assert!((1..=n).contains(&matching), "acceptance needs 1..=n equal replies");
+        let lines = usize::from(self.lines);
+        assert!((1..=limits::STREAMS_PER_SESSION_MAX).contains(&lines), "lines out of range");
+        let window = 1..=limits::STREAM_WINDOW;
+        assert!(window.contains(&self.frames_in_flight_max), "frames in flight out of range");
+        assert!((1..=limits::FRAME_OPS_MAX).contains(&self.frame_ops_max), "ops out of range");
+        assert!(self.retransmit.0 > 0 && self.retransmit <= self.retransmit_max, "no timer");
+    }
+}

@@ -1,0 +1,181 @@
+//! One protocol stream of a session: drafts that collect operations, and frames in flight.
+//!
+//! Many streams of the caller share one line; their operations keep their order because the
+//! line is one ordered stream of the protocol. Not here: votes ([`super::vote`]) and sessions.
+//!
+//! Invariants:
+//! 1. frames in flight have the ids `acked + 1 ..= acked + flying.len()`, ascending;
+//! 2. at most `STREAM_WINDOW` of them;
+//! 3. drafts are never empty, and each is older than those behind it;
+//! 4. the frame at the front has no outcome: outcomes leave in order.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use base::limits::STREAM_WINDOW;
+use base::reply::ReplyHead;
+use base::{Frame, FrameBuilder, PillarId, Span, Time};
+
+use super::vote::{Ballot, is_final};
+use super::{OpError, Results};
+
+/// One ordered stream.
+#[derive(Debug)]
+pub(super) struct Line<T> {
+    /// Its number in the protocol.
+    pub(super) stream: u32,
+    /// The pillar that orders it.
+    pub(super) pillar: PillarId,
+    /// Every frame up to this one is answered, and the caller has the answers.
+    pub(super) acked: u64,
+    /// Operations that wait, in order.
+    pub(super) drafts: VecDeque<Draft<T>>,
+    /// Frames that were sent, in order.
+    pub(super) flying: VecDeque<Flight<T>>,
+    /// The last accepted replies, to tell who contradicts them.
+    pub(super) recent: VecDeque<(u64, Arc<Vec<u8>>)>,
+}
+
+/// A frame in the making.
+#[derive(Debug)]
+pub(super) struct Draft<T> {
+    pub(super) builder: FrameBuilder,
+    pub(super) tokens: Vec<T>,
+    /// When its first operation came.
+    pub(super) since: Time,
+    /// When its last operation times out.
+    pub(super) expires: Time,
+}
+
+/// A frame that was sent and is not answered yet.
+#[derive(Debug)]
+pub(super) struct Flight<T> {
+    pub(super) frame: Arc<Frame>,
+    /// Bytes of its operations, as they were counted when they were submitted.
+    pub(super) bytes: usize,
+    /// Empty once they were told of a timeout; the frame itself is still pursued, since the
+    /// stream cannot go on without it.
+    pub(super) tokens: Vec<T>,
+    pub(super) ballot: Ballot,
+    pub(super) timer: Timer,
+    pub(super) expires: Time,
+    /// What became of it, while an earlier frame still has no outcome.
+    pub(super) outcome: Option<Result<Results, OpError>>,
+}
+
+/// When a frame is sent again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timer {
+    /// When it was last sent.
+    pub(super) sent: Time,
+    /// When to send it again.
+    pub(super) due: Time,
+    /// How often it was sent again because nobody answered.
+    pub(super) attempts: u32,
+}
+
+impl Timer {
+    /// Whether it is time to send again; if so, the next time is twice as far away.
+    pub(super) fn fire(&mut self, now: Time, first: Span, max: Span) -> bool {
+        if now < self.due {
+            return false;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        let span = first.0.saturating_mul(1 << self.attempts.min(16)).min(max.0);
+        *self = Timer { sent: now, due: now.after(Span(span)), ..*self };
+        true
+    }
+}
+
+impl<T> Line<T> {
+    pub(super) fn new(stream: u32, pillar: PillarId) -> Line<T> {
+        Line {
+            stream,
+            pillar,
+            acked: 0,
+            drafts: VecDeque::new(),
+            flying: VecDeque::new(),
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// The id of the next frame.
+    pub(super) fn next_id(&self) -> u64 {
+        self.acked + 1 + self.flying.len() as u64
+    }
+
+    /// The frame in flight with this id.
+    pub(super) fn flight(&mut self, id: u64) -> Option<&mut Flight<T>> {
+        let at = usize::try_from(id.checked_sub(self.acked + 1)?).ok()?;
+        self.flying.get_mut(at)
+    }
+
+    /// Whether a draft may leave: always while few frames are in flight; a draft that is full
+    /// (another one is behind it) as long as the window lasts.
+    pub(super) fn may_cut(&self, in_flight_max: u64) -> bool {
+        let in_flight = self.flying.len() as u64;
+        match self.drafts.len() {
+            0 => false,
+            1 => in_flight < in_flight_max,
+            _ => in_flight < in_flight_max.max(STREAM_WINDOW / 2),
+        }
+    }
+
+    /// Takes the frame at the front when its outcome is known.
+    pub(super) fn pop_settled(&mut self) -> Option<Flight<T>> {
+        let settled = self.flying.front().is_some_and(|flight| flight.outcome.is_some());
+        let flight = if settled { self.flying.pop_front() } else { None };
+        self.acked += u64::from(settled);
+        flight
+    }
+
+    /// Remembers an accepted reply for a while.
+    pub(super) fn remember(&mut self, id: u64, content: &Arc<Vec<u8>>) {
+        if content.len() > RECENT_BYTES_MAX {
+            return;
+        }
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((id, Arc::clone(content)));
+    }
+
+    /// Whether a late reply is one that no correct replica sends beside the accepted one.
+    pub(super) fn contradicts(&self, head: &ReplyHead, content: &[u8]) -> bool {
+        let id = head.frame.id;
+        let known = self.recent.iter().rev().find(|(at, _)| *at == id);
+        is_final(head.status) && known.is_some_and(|(_, accepted)| **accepted != content)
+    }
+
+    /// The earliest instant at which something is to be done, if any.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let drafts = self.drafts.front().map(|draft| draft.expires);
+        let waiting = self.flying.iter().filter(|flight| flight.outcome.is_none());
+        let timers = waiting.map(|flight| match flight.tokens.is_empty() {
+            true => flight.timer.due,
+            false => flight.timer.due.min(flight.expires),
+        });
+        timers.chain(drafts).min()
+    }
+
+    /// Checks the invariants.
+    pub(super) fn check(&self) {
+        assert!(self.flying.len() as u64 <= STREAM_WINDOW, "the window is exceeded");
+        for (at, flight) in self.flying.iter().enumerate() {
+            assert_eq!(flight.frame.id().id, self.acked + 1 + at as u64, "a hole in the stream");
+            assert!(flight.frame.ack() <= self.acked, "an answer acknowledged that is not there");
+            flight.ballot.check();
+        }
+        let front = self.flying.front();
+        assert!(front.is_none_or(|flight| flight.outcome.is_none()), "an outcome is held back");
+        assert!(self.drafts.iter().all(|draft| !draft.tokens.is_empty()), "an empty draft");
+        let counts = |draft: &Draft<T>| draft.builder.op_count() == draft.tokens.len();
+        assert!(self.drafts.iter().all(counts), "a token for each operation");
+    }
+}
+
+/// How many accepted replies a line remembers.
+const RECENT_MAX: usize = STREAM_WINDOW as usize;
+/// Larger replies are not remembered: what contradicts them late goes unnoticed.
+const RECENT_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,169 @@
+//! What a leader does: batches that adapt to the load, null batches that fill an idle pillar's
+//! numbers, and ticks for an idle group.
+//!
+//! Batching: while fewer than `in_flight_max` of its instances are unexecuted, a lane proposes
+//! what is eligible at once, so that a lone request never waits; beyond that frames gather, and
+//! a full batch goes as soon as there is one. Load thus makes batches larger by itself.
+//!
+//! Filling (COP §4.2.1; design, trap 4): when a sibling has proposed n, every lower number of
+//! this stripe is proposed too, with frames if there are any, else with null. How far pillars
+//! drift apart is bounded by the watermarks, which all pillars share (COP §4.2.2).
+
+use alloc::vec::Vec;
+
+use base::{AgreedTime, BatchEntry, Now, Seq, Sibling, Span, Time};
+
+use super::msg::{Message, Proposal};
+use super::{Lane, Phase};
+use crate::outbox::{Outbox, Target};
+
+/// The least time between two ticks, whatever deadlines the service declares.
+const TICK_MIN: Span = Span::millis(10);
+
+/// The leader's own state.
+#[derive(Clone, Debug)]
+pub(super) struct Lead {
+    /// The next number to propose.
+    next: Seq,
+    /// Numbers up to here must be proposed, with null if need be.
+    fill: Seq,
+    /// Since when the oldest eligible frame waits for a fuller batch.
+    gathering_since: Option<Time>,
+    /// The service's deadline in agreed time, and when the monotonic clock will show it.
+    deadline: Option<AgreedTime>,
+    tick_at: Option<Time>,
+    last_tick: Time,
+}
+
+impl Lead {
+    pub(super) fn new(first: Seq) -> Lead {
+        Lead {
+            next: first,
+            fill: Seq(0),
+            gathering_since: None,
+            deadline: None,
+            tick_at: None,
+            last_tick: Time::ZERO,
+        }
+    }
+
+    pub(super) fn fill_to(&mut self, seq: Seq) {
+        self.fill = self.fill.max(seq);
+    }
+
+    pub(super) fn deadline_changed(&mut self, deadline: Option<AgreedTime>) {
+        if self.deadline != deadline {
+            self.deadline = deadline;
+            self.tick_at = None;
+        }
+    }
+}
+
+impl Lane {
+    /// Instances of this lane that are proposed and not yet executed.
+    pub(super) fn in_flight(&self) -> usize {
+        let executed = self.cfg.stripe.next_of(self.cfg.pillar, self.progress.executed);
+        let ahead = self.lead.next.0.saturating_sub(executed.0);
+        usize::try_from(ahead / u64::from(self.cfg.stripe.pillars())).expect("below the window")
+    }
+
+    /// The next number that this replica would propose.
+    pub(super) fn lead_next(&self) -> Seq {
+        self.lead.next
+    }
+
+    /// When a batch that gathers frames goes, full or not.
+    pub(super) fn batch_deadline(&self) -> Option<Time> {
+        let since = self.lead.gathering_since?;
+        let may = self.lead.next <= self.high();
+        let room = self.in_flight() < self.cfg.batching.in_flight_max;
+        (may && room).then(|| since.after(self.cfg.batching.delay))
+    }
+
+    /// When a tick is due, unless something is under way that moves agreed time anyway.
+    pub(super) fn tick_deadline(&self) -> Option<Time> {
+        let may = self.leads() && self.lead.next <= self.high() && self.in_flight() == 0;
+        self.lead.tick_at.filter(|_| may)
+    }
+
+    /// Proposes all that is due.
+    pub(super) fn propose(&mut self, now: Now, out: &mut Outbox) {
+        if !self.leads() {
+            return;
+        }
+        self.schedule_tick(now);
+        while self.lead.next <= self.high() {
+            let Some(proposal) = self.next_proposal(now) else { break };
+            self.propose_one(now, proposal, out);
+        }
+    }
+
+    fn next_proposal(&mut self, now: Now) -> Option<Proposal> {
+        let batching = self.cfg.batching;
+        let must_fill = self.lead.next < self.lead.fill;
+        let due = self.batch_is_due(now.mono);
+        if due || (must_fill && self.pool.has_eligible()) {
+            let keys = self.pool.take_batch(batching.frames_max, batching.bytes_max);
+            self.lead.gathering_since = self.pool.has_eligible().then_some(now.mono);
+            if !keys.is_empty() {
+                let entry = |(id, digest)| BatchEntry { id, digest };
+                let entries: Vec<BatchEntry> = keys.into_iter().map(entry).collect();
+                return Some(Proposal::Frames { time: now.wall, entries });
+            }
+        }
+        if must_fill {
+            return Some(Proposal::Null);
+        }
+        if self.lead.tick_at.is_some_and(|at| at <= now.mono) && self.in_flight() == 0 {
+            self.lead.tick_at = None;
+            self.lead.last_tick = now.mono;
+            return Some(Proposal::Frames { time: now.wall, entries: Vec::new() });
+        }
+        None
+    }
+
+    fn batch_is_due(&mut self, now: Time) -> bool {
+        if !self.pool.has_eligible() {
+            self.lead.gathering_since = None;
+            return false;
+        }
+        let batching = self.cfg.batching;
+        let since = *self.lead.gathering_since.get_or_insert(now);
+        let full = self.pool.has_full_batch(batching.frames_max, batching.bytes_max);
+        let waited = now.since(since) >= batching.delay;
+        let room = self.in_flight() < batching.in_flight_max;
+        // A full batch need not wait for room: twice the depth bounds what is unexecuted.
+        (room && (full || waited)) || (full && self.in_flight() < 2 * batching.in_flight_max)
+    }
+
+    fn propose_one(&mut self, now: Now, proposal: Proposal, out: &mut Outbox) {
+        let seq = self.lead.next;
+        self.lead.next = self.cfg.stripe.next_of(self.cfg.pillar, seq);
+        debug_assert!(self.log.get(seq).is_none_or(|slot| slot.phase == Phase::Empty));
+        if self.log.slot(seq).is_none_or(|slot| slot.phase > Phase::Empty) {
+            // Decided by others already: nothing of ours to say about this number.
+            return;
+        }
+        let message = Message::PrePrepare { view: self.view, seq, proposal: proposal.clone() };
+        self.install(now, seq, proposal, false);
+        // Accepting records Q; the proposal leaves behind that record.
+        let accepted = out.effects().len();
+        self.advance(now, seq, out);
+        debug_assert!(out.effects().len() > accepted, "the leader has what it proposes");
+        out.promise(Target::All, message);
+        out.siblings(Sibling::Proposed(seq));
+    }
+
+    /// Pillar 0 orders a tick when the service has declared a deadline and nothing else moves
+    /// agreed time past it.
+    fn schedule_tick(&mut self, now: Now) {
+        if self.cfg.pillar.0 != 0 || self.lead.tick_at.is_some() {
+            return;
+        }
+        if let Some(deadline) = self.lead.deadline {
+            let wait = Span(deadline.0.saturating_sub(now.wall.0));
+            let earliest = self.lead.last_tick.after(TICK_MIN);
+            self.lead.tick_at = Some(now.mono.after(wait).max(earliest));
+        }
+    }
+}

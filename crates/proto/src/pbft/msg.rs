@@ -1,0 +1,360 @@
+//! The messages between the same pillar of different replicas.
+//!
+//! One struct per kind. Group, epoch, pillar, sender, receiver and the sender's incarnation are
+//! bound by the link's seal (design §3.3) and by the packet's header; type, view and sequence
+//! number stand in the message. Byte map: `docs/format.md`; steps: `docs/protocol/pbft.md`.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use base::batch::{batch_digest, null_digest};
+use base::{
+    AgreedTime, BatchEntry, ClientId, Digest, Frame, FrameId, GroupId, Malformed, Reader, Seq,
+    SessionId, Signature, View, Writer, limits,
+};
+
+/// Bytes of an encoded [`BatchEntry`].
+const ENTRY_BYTES: usize = 56;
+
+/// What a leader proposes for a number.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Proposal {
+    /// The null batch.
+    Null,
+    /// Frames by name, at a proposed time. None at all is a tick.
+    Frames {
+        /// The leader's clock.
+        time: AgreedTime,
+        /// The frames in the order in which they are to execute.
+        entries: Vec<BatchEntry>,
+    },
+}
+
+impl Proposal {
+    /// The digest that the instance agrees on.
+    #[must_use]
+    pub fn digest(&self, group: GroupId, seq: Seq) -> Digest {
+        match self {
+            Proposal::Null => null_digest(group, seq),
+            Proposal::Frames { time, entries } => batch_digest(group, seq, *time, entries),
+        }
+    }
+
+    /// The frames that are proposed.
+    #[must_use]
+    pub fn entries(&self) -> &[BatchEntry] {
+        match self {
+            Proposal::Null => &[],
+            Proposal::Frames { entries, .. } => entries,
+        }
+    }
+}
+
+/// PREPARE or COMMIT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vote {
+    /// The view in which it is cast.
+    pub view: View,
+    /// The number.
+    pub seq: Seq,
+    /// For which digest.
+    pub digest: Digest,
+}
+
+/// CHECKPOINT: this replica's state after `seq` has this digest. Signed, since it must convince
+/// third parties.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// After which number.
+    pub seq: Seq,
+    /// The digest of the whole state.
+    pub digest: Digest,
+    /// Over [`Checkpoint::signed_bytes`].
+    pub signature: Signature,
+}
+
+impl Checkpoint {
+    /// What is signed: domain, group, epoch, number, digest.
+    #[must_use]
+    pub fn signed_bytes(group: GroupId, epoch: base::Epoch, seq: Seq, digest: Digest) -> Vec<u8> {
+        let mut out = Vec::with_capacity(96);
+        Writer::new(&mut out)
+            .bytes(b"stylite checkpoint\0")
+            .bytes(&group.0)
+            .u32(epoch.0)
+            .u64(seq.0)
+            .digest(digest);
+        out
+    }
+}
+
+/// A message of a pillar to the same pillar of another replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// The leader of `view` proposes a batch for `seq`.
+    PrePrepare {
+        /// The view.
+        view: View,
+        /// The number.
+        seq: Seq,
+        /// The batch.
+        proposal: Proposal,
+    },
+    /// A backup has accepted the proposal.
+    Prepare(Vote),
+    /// A replica has prepared the proposal.
+    Commit(Vote),
+    /// To the leader: these frames reached the sender from their client itself (design §3.4).
+    Vouch(Vec<BatchEntry>),
+    /// Asks for the bodies of these frames, which are proposed for `seq`.
+    Fetch {
+        /// The number whose batch names them.
+        seq: Seq,
+        /// The frames.
+        entries: Vec<BatchEntry>,
+    },
+    /// The body of a frame, in answer to a fetch.
+    Body {
+        /// Whether the sender vouches for it.
+        vouched: bool,
+        /// The body.
+        frame: Arc<Frame>,
+    },
+    /// The sender's signed state digest.
+    Checkpoint(Checkpoint),
+    /// How far the sender is; whoever is ahead helps it.
+    Status {
+        /// The sender's view.
+        view: View,
+        /// The sender's low mark.
+        stable: Seq,
+        /// Highest number up to which the sender delivered this pillar's numbers without a gap.
+        delivered: Seq,
+    },
+    /// The sender has seen this proposal committed; believed when a weak quorum says so
+    /// (design, trap 9).
+    Decided {
+        /// The number.
+        seq: Seq,
+        /// The batch.
+        proposal: Proposal,
+    },
+}
+
+impl Message {
+    /// Appends the message: a type byte, then its fields.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Message::PrePrepare { view, seq, proposal } => {
+                Writer::new(out).u8(1).u64(view.0).u64(seq.0);
+                encode_proposal(proposal, out);
+            }
+            Message::Prepare(vote) => encode_vote(2, vote, out),
+            Message::Commit(vote) => encode_vote(3, vote, out),
+            Message::Vouch(entries) => {
+                Writer::new(out).u8(4);
+                encode_entries(entries, out);
+            }
+            Message::Fetch { seq, entries } => {
+                Writer::new(out).u8(5).u64(seq.0);
+                encode_entries(entries, out);
+            }
+            Message::Body { vouched, frame } => {
+                Writer::new(out).u8(6).u8(u8::from(*vouched));
+                frame.encode(out);
+            }
+            Message::Checkpoint(Checkpoint { seq, digest, signature }) => {
+                Writer::new(out).u8(7).u64(seq.0).digest(*digest).bytes(&signature.0);
+            }
+            Message::Status { view, stable, delivered } => {
+                Writer::new(out).u8(8).u64(view.0).u64(stable.0).u64(delivered.0);
+            }
+            Message::Decided { seq, proposal } => {
+                Writer::new(out).u8(9).u64(seq.0);
+                encode_proposal(proposal, out);
+            }
+        }
+    }
+
+    /// Bytes of [`Message::encode`], or a little more.
+    #[must_use]
+    pub fn encoded_len_max(&self) -> usize {
+        let entries = match self {
+            Message::PrePrepare { proposal, .. } | Message::Decided { proposal, .. } => {
+                proposal.entries().len()
+            }
+            Message::Vouch(entries) | Message::Fetch { entries, .. } => entries.len(),
+            Message::Body { frame, .. } => return 8 + frame.encoded_len(),
+            _ => 0,
+        };
+        128 + entries * ENTRY_BYTES
+    }
+
+    /// Reads one message. Frames are decoded for `group`.
+    ///
+    /// # Errors
+    /// When the bytes are no message within the limits.
+    pub fn decode(group: GroupId, r: &mut Reader<'_>) -> Result<Message, Malformed> {
+        let message = match r.u8("message type")? {
+            1 => Message::PrePrepare {
+                view: View(r.u64("pre-prepare view")?),
+                seq: decode_seq(r)?,
+                proposal: decode_proposal(r)?,
+            },
+            2 => Message::Prepare(decode_vote(r)?),
+            3 => Message::Commit(decode_vote(r)?),
+            4 => Message::Vouch(decode_entries(r)?),
+            5 => Message::Fetch { seq: decode_seq(r)?, entries: decode_entries(r)? },
+            6 => {
+                let vouched = match r.u8("body flag")? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Malformed("body flag")),
+                };
+                Message::Body { vouched, frame: Arc::new(Frame::decode(group, r)?) }
+            }
+            7 => Message::Checkpoint(Checkpoint {
+                seq: decode_seq(r)?,
+                digest: r.digest("checkpoint digest")?,
+                signature: Signature(r.array("checkpoint signature")?),
+            }),
+            8 => Message::Status {
+                view: View(r.u64("status view")?),
+                stable: Seq(r.u64("status low mark")?),
+                delivered: Seq(r.u64("status delivered")?),
+            },
+            9 => Message::Decided { seq: decode_seq(r)?, proposal: decode_proposal(r)? },
+            _ => return Err(Malformed("message type")),
+        };
+        Ok(message)
+    }
+}
+
+fn encode_vote(kind: u8, vote: &Vote, out: &mut Vec<u8>) {
+    Writer::new(out).u8(kind).u64(vote.view.0).u64(vote.seq.0).digest(vote.digest);
+}
+
+fn decode_vote(r: &mut Reader<'_>) -> Result<Vote, Malformed> {
+    Ok(Vote {
+        view: View(r.u64("vote view")?),
+        seq: decode_seq(r)?,
+        digest: r.digest("vote digest")?,
+    })
+}
+
+/// Numbers on the wire are never 0, and stay far from overflow.
+fn decode_seq(r: &mut Reader<'_>) -> Result<Seq, Malformed> {
+    let seq = r.u64("sequence number")?;
+    if seq == 0 || seq > u64::MAX >> 1 {
+        return Err(Malformed("sequence number"));
+    }
+    Ok(Seq(seq))
+}
+
+fn encode_proposal(proposal: &Proposal, out: &mut Vec<u8>) {
+    match proposal {
+        Proposal::Null => {
+            Writer::new(out).u8(0);
+        }
+        Proposal::Frames { time, entries } => {
+            Writer::new(out).u8(1).u64(time.0);
+            encode_entries(entries, out);
+        }
+    }
+}
+
+fn decode_proposal(r: &mut Reader<'_>) -> Result<Proposal, Malformed> {
+    match r.u8("proposal kind")? {
+        0 => Ok(Proposal::Null),
+        1 => Ok(Proposal::Frames {
+            time: AgreedTime(r.u64("proposal time")?),
+            entries: decode_entries(r)?,
+        }),
+        _ => Err(Malformed("proposal kind")),
+    }
+}
+
+fn encode_entries(entries: &[BatchEntry], out: &mut Vec<u8>) {
+    let mut w = Writer::new(out);
+    w.count(entries.len());
+    for entry in entries {
+        w.u32(entry.id.client.0)
+            .u64(entry.id.session.0)
+            .u32(entry.id.stream)
+            .u64(entry.id.id)
+            .digest(entry.digest);
+    }
+}
+
+fn decode_entries(r: &mut Reader<'_>) -> Result<Vec<BatchEntry>, Malformed> {
+    let count = r.count(limits::BATCH_FRAMES_MAX, ENTRY_BYTES, "entry count")?;
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        let id = FrameId {
+            client: ClientId(r.u32("entry principal")?),
+            session: SessionId(r.u64("entry session")?),
+            stream: r.u32("entry stream")?,
+            id: r.u64("entry id")?,
+        };
+        entries.push(BatchEntry { id, digest: r.digest("entry digest")? });
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{Authenticator, FrameBuilder};
+    use std::vec;
+
+    fn samples() -> Vec<Message> {
+        let id = FrameId { client: ClientId(1), session: SessionId(2), stream: 3, id: 4 };
+        let entries = vec![BatchEntry { id, digest: Digest([9; 32]) }];
+        let proposal = Proposal::Frames { time: AgreedTime(5), entries: entries.clone() };
+        let vote = Vote { view: View(1), seq: Seq(2), digest: Digest([3; 32]) };
+        let mut builder = FrameBuilder::new();
+        builder.push(b"op");
+        let frame =
+            builder.request(GroupId::default(), id, 0, |_| Authenticator::Vector(vec![]));
+        vec![
+            Message::PrePrepare { view: View(7), seq: Seq(8), proposal: proposal.clone() },
+            Message::PrePrepare { view: View(7), seq: Seq(8), proposal: Proposal::Null },
+            Message::Prepare(vote),
+            Message::Commit(vote),
+            Message::Vouch(entries.clone()),
+            Message::Fetch { seq: Seq(8), entries },
+            Message::Body { vouched: true, frame: Arc::new(frame) },
+            Message::Checkpoint(Checkpoint {
+                seq: Seq(512),
+                digest: Digest([1; 32]),
+                signature: Signature([2; 64]),
+            }),
+            Message::Status { view: View(1), stable: Seq(0), delivered: Seq(4) },
+            Message::Decided { seq: Seq(8), proposal },
+        ]
+    }
+
+    #[test]
+    fn messages_survive_the_wire_and_no_prefix_of_one_is_a_message() {
+        for message in samples() {
+            let mut bytes = vec![];
+            message.encode(&mut bytes);
+            assert!(bytes.len() <= message.encoded_len_max(), "{message:?}");
+            let mut r = Reader::new(&bytes);
+            assert_eq!(Message::decode(GroupId::default(), &mut r), Ok(message));
+            assert!(r.is_empty());
+            for len in 0..bytes.len() {
+                assert!(
+                    Message::decode(GroupId::default(), &mut Reader::new(&bytes[..len])).is_err()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_count_beyond_what_is_there_allocates_nothing() {
+        let bytes = [4, 0xff, 0xff, 0xff, 0xff, 0, 0];
+        let got = Message::decode(GroupId::default(), &mut Reader::new(&bytes));
+        assert_eq!(got, Err(Malformed("entry count")));
+    }
+}
