@@ -25,12 +25,14 @@ use alloc::vec::Vec;
 use base::crypto::ClientKeyring;
 use base::limits::{self, STREAM_WINDOW};
 use base::reply::ReplyHead;
-use base::{Frame, FrameBuilder, FrameId, FrameKind, Now, PillarId, ReplicaId, ReplyStatus};
-use base::{SessionId, Time, View};
+use base::{Frame, FrameBuilder, FrameId, Now, PillarId, ReplicaId};
+use base::{Seq, SessionId, Time, View};
 
 mod config;
 mod line;
+mod replies;
 mod results;
+mod session;
 #[cfg(test)]
 mod tests;
 mod vote;
@@ -352,6 +354,7 @@ impl<T> ClientCore<T> {
             ballot,
             timer,
             expires,
+            refused: Seq(0),
             outcome: None,
         });
         self.counters.frames += 1;
@@ -387,215 +390,6 @@ impl<T> ClientCore<T> {
                 self.held_bytes -= held_bytes(draft.builder.bytes());
                 self.counters.failed += draft.tokens.len() as u64;
                 self.effects.push(Effect::Done { tokens: draft.tokens, outcome: late.clone() });
-            }
-        }
-    }
-
-    fn on_frame_reply(&mut self, now: Now, from: ReplicaId, head: &ReplyHead, content: &[u8]) {
-        let lines = self.lines.len();
-        let at = head.frame.stream as usize;
-        if at >= lines || head.frame.id >= self.lines[at].next_id() {
-            // Answers a frame that was never sent.
-            return self.suspect(from);
-        }
-        let line = &mut self.lines[at];
-        let matching = self.config.acceptance.matching();
-        let voted = match line.flight(head.frame.id) {
-            Some(flight) if flight.outcome.is_none() => {
-                let votes = flight.ballot.cast(from, head, content);
-                (votes >= matching).then(|| flight.ballot.settle(from, head, content))
-            }
-            _ => {
-                if line.contradicts(head, content) {
-                    self.suspect(from);
-                }
-                self.counters.late_replies += 1;
-                return;
-            }
-        };
-        let Some((accepted, liars)) = voted else { return };
-        liars.into_iter().for_each(|liar| self.suspect(liar));
-        self.settle(now, at, head, accepted);
-    }
-
-    /// Acts upon an accepted reply.
-    fn settle(&mut self, now: Now, at: usize, head: &ReplyHead, content: Vec<u8>) {
-        let line = &mut self.lines[at];
-        let Some(flight) = line.flight(head.frame.id) else { return };
-        let outcome = match head.status {
-            ReplyStatus::Executed => {
-                let ops = flight.frame.op_count();
-                let content = Arc::new(content);
-                let results = Results::new(Arc::clone(&content), ops);
-                line.remember(head.frame.id, &content);
-                results.ok_or(OpError::BadReply)
-            }
-            ReplyStatus::TooLarge => Err(OpError::ResultTooLarge),
-            ReplyStatus::ReplyGone => Err(OpError::ReplyGone),
-            ReplyStatus::OutOfOrder(expected) => {
-                return self.on_refused(now.mono, at, head.frame.id, expected);
-            }
-            ReplyStatus::Opened | ReplyStatus::Closed | ReplyStatus::StaleSession(_) => {
-                Err(OpError::BadReply)
-            }
-            ReplyStatus::NoSession | ReplyStatus::Conflict | ReplyStatus::OutOfWindow => {
-                return self.lose_session(now, SessionId(0));
-            }
-        };
-        self.learn_result_size(&outcome);
-        if let Some(flight) = self.lines[at].flight(head.frame.id) {
-            flight.outcome = Some(outcome);
-        }
-        while let Some(flight) = self.lines[at].pop_settled() {
-            let outcome = flight.outcome.unwrap_or(Err(OpError::BadReply));
-            self.held_ops -= flight.frame.op_count();
-            self.held_bytes -= flight.bytes;
-            let ops = flight.tokens.len() as u64;
-            match &outcome {
-                Ok(_) => self.counters.completed += ops,
-                Err(_) => self.counters.failed += ops,
-            }
-            if !flight.tokens.is_empty() {
-                self.effects.push(Effect::Done { tokens: flight.tokens, outcome });
-            }
-        }
-    }
-
-    /// Frame `id` was ordered before its predecessor `expected`: it is no longer on its way
-    /// anywhere, and goes again behind the one that is missing.
-    fn on_refused(&mut self, now: Time, at: usize, id: u64, expected: u64) {
-        self.counters.refused += 1;
-        let retransmit = self.config.retransmit;
-        let line = &mut self.lines[at];
-        let recent = retransmit.0 / 8;
-        for flight in &mut line.flying {
-            let this = flight.frame.id().id;
-            // The missing one may be on its way: it is only pushed when that was a while ago.
-            let push = this == expected && now.since(flight.timer.sent).0 >= recent;
-            if flight.outcome.is_some() || (this != id && !push) {
-                continue;
-            }
-            if this == id {
-                flight.ballot.clear();
-            }
-            flight.timer = Timer { sent: now, due: now.after(retransmit), attempts: 0 };
-            let frame = Arc::clone(&flight.frame);
-            self.counters.resent += 1;
-            self.effects.push(Effect::Send { pillar: line.pillar, to: SendTo::All, frame });
-        }
-    }
-
-    fn on_errand_reply(&mut self, now: Now, from: ReplicaId, head: &ReplyHead, content: &[u8]) {
-        let matching = self.config.acceptance.matching();
-        let (Phase::Opening(errand) | Phase::Closing(errand)) = &mut self.phase else {
-            self.counters.late_replies += 1;
-            return;
-        };
-        if errand.frame.id() != head.frame {
-            self.counters.late_replies += 1;
-            return;
-        }
-        if errand.ballot.cast(from, head, content) < matching {
-            return;
-        }
-        let (_, liars) = errand.ballot.settle(from, head, content);
-        let opening = errand.frame.kind() == FrameKind::Open;
-        liars.into_iter().for_each(|liar| self.suspect(liar));
-        match head.status {
-            ReplyStatus::Opened if opening => {
-                self.phase = Phase::Open;
-                self.effects.push(Effect::SessionOpened(self.session));
-            }
-            ReplyStatus::StaleSession(highest) if opening => self.open(now, highest),
-            ReplyStatus::Closed | ReplyStatus::NoSession if !opening => {
-                self.phase = Phase::Closed;
-                self.effects.push(Effect::Closed);
-            }
-            // Anything else is no answer to this; the timer sends the frame again.
-            _ => {}
-        }
-    }
-
-    /// Begins a session above `highest` and above the current one.
-    fn open(&mut self, now: Now, highest: SessionId) {
-        let above = self.session.0.max(highest.0).saturating_add(1);
-        self.session = SessionId(above.max(now.wall.0));
-        let ClientConfig { group, client, .. } = self.config;
-        let sign = |digest| self.keys.authenticate(digest);
-        let frame = Arc::new(FrameBuilder::open(group, client, self.session, sign));
-        self.effects.push(Effect::SessionChanged(self.session));
-        self.phase = Phase::Opening(self.errand(now, frame));
-    }
-
-    /// The group does not know the session, or not as this client does: what is in flight may
-    /// or may not have been executed. What is queued goes into the next session.
-    fn lose_session(&mut self, now: Now, highest: SessionId) {
-        self.counters.sessions_lost += 1;
-        self.fail_flights(OpError::SessionLost);
-        self.open(now, highest);
-    }
-
-    /// Sends the frame that opens or closes the session, always through pillar 0.
-    fn errand(&mut self, now: Now, frame: Arc<Frame>) -> Errand {
-        let sent = Arc::clone(&frame);
-        self.effects.push(Effect::Send { pillar: PillarId(0), to: SendTo::All, frame: sent });
-        let due = now.mono.after(self.config.retransmit);
-        Errand {
-            frame,
-            ballot: Ballot::default(),
-            timer: Timer { sent: now.mono, due, attempts: 0 },
-        }
-    }
-
-    fn fail_flights(&mut self, error: OpError) {
-        for line in &mut self.lines {
-            for flight in line.flying.drain(..) {
-                self.held_ops -= flight.frame.op_count();
-                self.held_bytes -= flight.bytes;
-                // A later frame of the line may be answered while an earlier one is not.
-                let outcome = flight.outcome.unwrap_or(Err(error));
-                match &outcome {
-                    Ok(_) => self.counters.completed += flight.tokens.len() as u64,
-                    Err(_) => self.counters.failed += flight.tokens.len() as u64,
-                }
-                if !flight.tokens.is_empty() {
-                    self.effects.push(Effect::Done { tokens: flight.tokens, outcome });
-                }
-            }
-            line.acked = 0;
-            line.recent.clear();
-        }
-    }
-
-    fn fail_drafts(&mut self, error: OpError) {
-        for line in &mut self.lines {
-            for draft in line.drafts.drain(..) {
-                self.held_ops -= draft.tokens.len();
-                self.held_bytes -= held_bytes(draft.builder.bytes());
-                self.counters.failed += draft.tokens.len() as u64;
-                self.effects.push(Effect::Done { tokens: draft.tokens, outcome: Err(error) });
-            }
-        }
-    }
-
-    /// Follows the size of results: up at once, down slowly.
-    fn learn_result_size(&mut self, outcome: &Result<Results, OpError>) {
-        let seen = match outcome {
-            Ok(results) => results.largest(),
-            Err(OpError::ResultTooLarge) => limits::REPLY_BYTES_MAX,
-            Err(_) => return,
-        };
-        self.result_bytes = seen.max(self.result_bytes - self.result_bytes / 16);
-    }
-
-    fn suspect(&mut self, replica: ReplicaId) {
-        self.counters.wrong_replies += 1;
-        if let Some(standing) = self.replicas.get_mut(usize::from(replica.0)) {
-            standing.wrong_replies += 1;
-            // Each time the count doubles: a liar must not fill the log.
-            if standing.wrong_replies.is_power_of_two() {
-                let wrong_replies = standing.wrong_replies;
-                self.effects.push(Effect::Suspect { replica, wrong_replies });
             }
         }
     }

@@ -63,12 +63,7 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// The defaults: batched, one line per pillar, replies accepted at f + 1.
     #[must_use]
-    pub fn new(
-        group: GroupId,
-        quorums: Quorums,
-        stripe: Stripe,
-        client: ClientId,
-    ) -> ClientConfig {
+    pub fn new(group: GroupId, quorums: Quorums, stripe: Stripe, client: ClientId) -> ClientConfig {
         ClientConfig {
             group,
             quorums,

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 
 use base::limits::STREAM_WINDOW;
 use base::reply::ReplyHead;
-use base::{Frame, FrameBuilder, PillarId, Span, Time};
+use base::{Frame, FrameBuilder, PillarId, Seq, Span, Time};
 
 use super::vote::{Ballot, is_final};
 use super::{OpError, Results};
@@ -60,6 +60,8 @@ pub(super) struct Flight<T> {
     pub(super) ballot: Ballot,
     pub(super) timer: Timer,
     pub(super) expires: Time,
+    /// Where in the total order it was last refused.
+    pub(super) refused: Seq,
     /// What became of it, while an earlier frame still has no outcome.
     pub(super) outcome: Option<Result<Results, OpError>>,
 }

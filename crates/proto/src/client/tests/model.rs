@@ -165,12 +165,7 @@ pub(super) fn result_of(op: &[u8]) -> Vec<u8> {
     format!("did {}", std::str::from_utf8(op).expect("tests send text")).into_bytes()
 }
 
-pub(super) fn reply(
-    frame: FrameId,
-    seq: u64,
-    status: ReplyStatus,
-    results: &[Vec<u8>],
-) -> Vec<u8> {
+pub(super) fn reply(frame: FrameId, seq: u64, status: ReplyStatus, results: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = vec![];
     results.iter().for_each(|result| {
         Writer::new(&mut bytes).sized(result);

@@ -1,0 +1,334 @@
+//! From raw to checked: every bound, every relation, every key; and the group's identity.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::Path;
+
+use auth::{Directory, PublicKeys};
+use base::digest::{Domain, Hasher};
+use base::{ClientId, Epoch, GroupId, Quorums, ReplicaId, Signature, Span, Stripe, limits};
+
+use crate::error::GenesisError;
+use crate::group::{ClientEntry, Group, ReplicaEntry};
+use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
+use crate::settings::{
+    BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, CHECKPOINT_INTERVAL_MAX, CLOCK_SKEW_MS_MAX,
+    Settings, WINDOW_MAX,
+};
+
+/// Longest name of a group, a service or a client, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// Longest host name, as DNS has it.
+const HOST_BYTES_MAX: usize = 253;
+
+/// Whether port 0 is acceptable: in memory, for tests that bind first and ask afterwards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ports {
+    Fixed,
+    Ephemeral,
+}
+
+/// Checks everything. `path` is what errors call the file.
+pub(crate) fn check(raw: RawGroup, path: &Path, ports: Ports) -> Result<Group, GenesisError> {
+    if raw.format != FORMAT {
+        let remedy = format!("this version of stylite reads format {FORMAT}");
+        return Err(field(path, "format", raw.format, &remedy));
+    }
+    name(path, "name", &raw.name)?;
+    name(path, "service", &raw.service)?;
+    if raw.agreement != "pbft" {
+        return Err(field(path, "agreement", quoted(&raw.agreement), "must be \"pbft\""));
+    }
+    let quorums = quorums(path, &raw)?;
+    let stripe = Stripe::new(raw.pillars).ok_or_else(|| {
+        let remedy = format!("1 to {} pillars", limits::PILLARS_MAX);
+        field(path, "pillars", raw.pillars, &remedy)
+    })?;
+    let settings = settings(path, &raw)?;
+    let replicas = replicas(path, &raw, ports)?;
+    let clients = clients(path, &raw.client)?;
+    let group = identity(&raw, &settings, &replicas, &clients);
+    let replica_keys: Vec<_> = replicas.iter().map(|r| r.keys).collect();
+    let client_keys: Vec<_> = clients.iter().map(|c| (c.id, c.keys)).collect();
+    let directory = Directory::new(group, Epoch(0), raw.pillars, &replica_keys, &client_keys)
+        .map_err(|source| GenesisError::Keys { path: path.to_path_buf(), source })?;
+    Ok(Group {
+        path: path.to_path_buf(),
+        name: raw.name,
+        service: raw.service,
+        quorums,
+        stripe,
+        settings,
+        replicas,
+        clients,
+        directory,
+    })
+}
+
+/// An error about one field.
+pub(crate) fn field(path: &Path, field: &str, value: impl Display, remedy: &str) -> GenesisError {
+    GenesisError::Field {
+        path: path.to_path_buf(),
+        field: field.to_owned(),
+        value: value.to_string(),
+        remedy: remedy.to_owned(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    // Whatever stands in the file must not be able to flood or confuse a terminal.
+    let shown: String = text.chars().take(80).collect();
+    format!("{shown:?}")
+}
+
+fn within(path: &Path, what: &str, value: u64, min: u64, max: u64) -> Result<u64, GenesisError> {
+    if (min..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(field(path, what, value, &format!("must be {min} to {max}")))
+    }
+}
+
+/// Checks a name of a group, a service or a client.
+pub(crate) fn name(path: &Path, what: &str, name: &str) -> Result<(), GenesisError> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts && name.len() <= NAME_BYTES_MAX && name.chars().all(good) {
+        return Ok(());
+    }
+    let remedy = format!(
+        "must be 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.', beginning with a letter \
+         or digit"
+    );
+    Err(field(path, what, quoted(name), &remedy))
+}
+
+/// Checks a host name or address.
+pub(crate) fn host(path: &Path, what: &str, host: &str) -> Result<(), GenesisError> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.:%".contains(c);
+    // Colons are for IPv6 addresses only: a port behind the host is a frequent mistake.
+    let colons_ok = !host.contains(':') || host.matches(':').count() >= 2;
+    let sized = !host.is_empty() && host.len() <= HOST_BYTES_MAX;
+    if sized && host.chars().all(good) && colons_ok {
+        return Ok(());
+    }
+    let remedy = "must be a host name or an IP address without a port or brackets";
+    Err(field(path, what, quoted(host), remedy))
+}
+
+fn quorums(path: &Path, raw: &RawGroup) -> Result<Quorums, GenesisError> {
+    within(path, "replicas", u64::from(raw.replicas), 1, limits::REPLICAS_MAX as u64)?;
+    Quorums::pbft(raw.replicas, raw.faults).ok_or_else(|| {
+        let n = raw.replicas;
+        let f = (n - 1) / 3;
+        let needed = u32::from(raw.faults) * 3 + 1;
+        let remedy = format!(
+            "{n} replicas tolerate at most {f} faults (n >= 3f + 1); set faults = {f} or use \
+             {needed} replicas"
+        );
+        field(path, "faults", raw.faults, &remedy)
+    })
+}
+
+fn settings(path: &Path, raw: &RawGroup) -> Result<Settings, GenesisError> {
+    let default = Settings::default();
+    let pillars = u64::from(raw.pillars);
+    let interval = raw.checkpoint_interval.unwrap_or(default.checkpoint_interval);
+    within(path, "checkpoint_interval", interval, pillars, CHECKPOINT_INTERVAL_MAX)?;
+    let window = raw.window.unwrap_or(default.window);
+    if window < 2 * interval || !window.is_multiple_of(interval) || window > WINDOW_MAX {
+        let remedy = format!(
+            "must be a multiple of checkpoint_interval ({interval}), at least twice it, at most \
+             {WINDOW_MAX}"
+        );
+        return Err(field(path, "window", window, &remedy));
+    }
+    let skew = raw.clock_skew_ms.unwrap_or(default.clock_skew_max.0 / 1_000_000);
+    within(path, "clock_skew_ms", skew, 1, CLOCK_SKEW_MS_MAX)?;
+    Ok(Settings {
+        checkpoint_interval: interval,
+        window,
+        clock_skew_max: Span::millis(skew),
+        batching: batching(path, &raw.batching, window / pillars)?,
+        drills: raw.drills.unwrap_or(default.drills),
+    })
+}
+
+fn batching(path: &Path, raw: &RawBatching, share: u64) -> Result<Batching, GenesisError> {
+    let default = Batching::default();
+    let frames = raw.frames_max.unwrap_or(default.frames_max);
+    within(path, "batching.frames_max", frames as u64, 1, limits::BATCH_FRAMES_MAX as u64)?;
+    let bytes = raw.bytes_max.unwrap_or(default.bytes_max);
+    let (min, max) = (BATCH_BYTES_MIN as u64, limits::BATCH_BYTES_MAX as u64);
+    within(path, "batching.bytes_max", bytes as u64, min, max)?;
+    let delay = raw.delay_us.unwrap_or(default.delay.0 / 1_000);
+    within(path, "batching.delay_us", delay, 0, BATCH_DELAY_US_MAX)?;
+    // The default gives way to a small window; what somebody wrote down does not.
+    let small = default.in_flight_max.min(usize::try_from(share).unwrap_or(usize::MAX));
+    let in_flight = raw.in_flight_max.unwrap_or(small);
+    within(path, "batching.in_flight_max", in_flight as u64, 1, share)?;
+    Ok(Batching {
+        frames_max: frames,
+        bytes_max: bytes,
+        delay: Span::micros(delay),
+        in_flight_max: in_flight,
+        unbatched: raw.unbatched.unwrap_or(default.unbatched),
+    })
+}
+
+fn replicas(
+    path: &Path,
+    raw: &RawGroup,
+    allowed: Ports,
+) -> Result<Vec<ReplicaEntry>, GenesisError> {
+    if raw.replica.len() != usize::from(raw.replicas) {
+        let remedy = format!("but there are {} [[replica]] tables", raw.replica.len());
+        return Err(field(path, "replicas", raw.replicas, &remedy));
+    }
+    let mut taken = BTreeSet::new();
+    let mut entries = Vec::with_capacity(raw.replica.len());
+    for (id, entry) in (0u16..).zip(&raw.replica) {
+        if entry.id != id {
+            let remedy = format!("[[replica]] tables stand in order: this one is {id}");
+            return Err(field(path, "replica.id", entry.id, &remedy));
+        }
+        let what = format!("replica {id} host");
+        host(path, &what, &entry.host)?;
+        let ports = ports(path, entry, raw.pillars)?;
+        for port in &ports {
+            let what = format!("replica {id} port");
+            if *port == 0 {
+                if allowed == Ports::Ephemeral {
+                    continue;
+                }
+                return Err(field(path, &what, port, "must be 1 to 65535"));
+            }
+            if !taken.insert((entry.host.as_str(), *port)) {
+                let remedy = format!(
+                    "another pillar listens on port {port} of {} already; replicas of one host \
+                     are {} ports apart or more",
+                    entry.host, raw.pillars
+                );
+                return Err(field(path, &what, port, &remedy));
+            }
+        }
+        let parts = [&entry.ed25519, &entry.x25519, &entry.certificate];
+        let keys = keys(path, &format!("replica {id}"), parts)?;
+        entries.push(ReplicaEntry { id: ReplicaId(id), host: entry.host.clone(), ports, keys });
+    }
+    Ok(entries)
+}
+
+fn ports(path: &Path, entry: &RawReplica, pillars: u16) -> Result<Vec<u16>, GenesisError> {
+    let id = entry.id;
+    match (&entry.port, &entry.ports) {
+        (Some(0), None) => Ok(vec![0; usize::from(pillars)]),
+        (Some(base), None) => {
+            let last = base.checked_add(pillars - 1).ok_or_else(|| {
+                let max = u16::MAX - (pillars - 1);
+                let remedy = format!("{pillars} pillars need as many ports: at most {max}");
+                field(path, &format!("replica {id} port"), base, &remedy)
+            })?;
+            Ok((*base..=last).collect())
+        }
+        (None, Some(ports)) if ports.len() == usize::from(pillars) => Ok(ports.clone()),
+        (None, Some(ports)) => {
+            let remedy = format!("one port per pillar, {pillars} in all");
+            Err(field(path, &format!("replica {id} ports"), ports.len(), &remedy))
+        }
+        _ => {
+            let remedy = "give port (of pillar 0; the others follow) or ports, one of the two";
+            Err(field(path, &format!("replica {id} port"), "both or none", remedy))
+        }
+    }
+}
+
+fn clients(path: &Path, raw: &[RawClient]) -> Result<Vec<ClientEntry>, GenesisError> {
+    let max = limits::CLIENTS_MAX;
+    if raw.len() > max {
+        return Err(field(path, "client", raw.len(), &format!("at most {max} clients")));
+    }
+    let mut names = BTreeSet::new();
+    let mut entries = Vec::with_capacity(raw.len());
+    for entry in raw {
+        let id = entry.id;
+        name(path, &format!("client {id} name"), &entry.name)?;
+        if !names.insert(entry.name.as_str()) {
+            let what = format!("client {id} name");
+            return Err(field(path, &what, quoted(&entry.name), "another client has this name"));
+        }
+        let parts = [&entry.ed25519, &entry.x25519, &entry.certificate];
+        let keys = keys(path, &format!("client {id}"), parts)?;
+        entries.push(ClientEntry { id: ClientId(id), name: entry.name.clone(), keys });
+    }
+    entries.sort_by_key(|entry| entry.id);
+    if let Some(pair) = entries.windows(2).find(|pair| pair[0].id == pair[1].id) {
+        return Err(field(path, "client.id", pair[0].id, "two clients have this number"));
+    }
+    Ok(entries)
+}
+
+fn keys(path: &Path, who: &str, parts: [&String; 3]) -> Result<PublicKeys, GenesisError> {
+    let [ed25519, x25519, certificate] = parts;
+    Ok(PublicKeys {
+        ed25519: hex_field(path, &format!("{who} ed25519"), ed25519)?,
+        x25519: hex_field(path, &format!("{who} x25519"), x25519)?,
+        certificate: Signature(hex_field(path, &format!("{who} certificate"), certificate)?),
+    })
+}
+
+fn hex_field<const N: usize>(path: &Path, what: &str, text: &str) -> Result<[u8; N], GenesisError> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| {
+        field(path, what, quoted(text), &format!("must be {} hexadecimal digits", 2 * N))
+    })?;
+    Ok(bytes)
+}
+
+/// The digest of everything that members must agree on, each part sized or of fixed length.
+/// Hosts and ports are left out: they are local, differ between networks, and may change.
+fn identity(
+    raw: &RawGroup,
+    settings: &Settings,
+    replicas: &[ReplicaEntry],
+    clients: &[ClientEntry],
+) -> GroupId {
+    let mut hasher = Hasher::new(Domain::Genesis);
+    hasher.update_u64(u64::from(raw.format));
+    for text in [&raw.name, &raw.service, &raw.agreement] {
+        hasher.update_sized(text.as_bytes());
+    }
+    let batching = &settings.batching;
+    for number in [
+        u64::from(raw.replicas),
+        u64::from(raw.faults),
+        u64::from(raw.pillars),
+        settings.checkpoint_interval,
+        settings.window,
+        settings.clock_skew_max.0,
+        u64::from(settings.drills),
+        batching.frames_max as u64,
+        batching.bytes_max as u64,
+        batching.delay.0,
+        batching.in_flight_max as u64,
+        u64::from(batching.unbatched),
+    ] {
+        hasher.update_u64(number);
+    }
+    hasher.update_u64(replicas.len() as u64);
+    for replica in replicas {
+        hasher.update_u64(u64::from(replica.id.0));
+        update_keys(&mut hasher, &replica.keys);
+    }
+    hasher.update_u64(clients.len() as u64);
+    for client in clients {
+        hasher.update_u64(u64::from(client.id.0));
+        hasher.update_sized(client.name.as_bytes());
+        update_keys(&mut hasher, &client.keys);
+    }
+    GroupId(hasher.finish().0)
+}
+
+fn update_keys(hasher: &mut Hasher, keys: &PublicKeys) {
+    hasher.update(&keys.ed25519).update(&keys.x25519).update(&keys.certificate.0);
+}

@@ -1,0 +1,224 @@
+//! A checked group: who its members are, where they listen, what they agreed on.
+
+use std::path::{Path, PathBuf};
+
+use auth::{AuthError, Directory, Peer, PublicKeys, Secret};
+use base::{ClientId, Epoch, GroupId, PillarId, Quorums, ReplicaId, Stripe};
+
+use crate::error::GenesisError;
+use crate::settings::Settings;
+use crate::{check, file, key_file, raw, write};
+
+/// The file that holds a group's configuration, in the group's directory.
+pub const GROUP_FILE: &str = "group.toml";
+
+/// A group's genesis configuration. All fields and all relations between them are checked.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub(crate) path: PathBuf,
+    pub(crate) name: String,
+    pub(crate) service: String,
+    pub(crate) quorums: Quorums,
+    pub(crate) stripe: Stripe,
+    pub(crate) settings: Settings,
+    pub(crate) replicas: Vec<ReplicaEntry>,
+    pub(crate) clients: Vec<ClientEntry>,
+    pub(crate) directory: Directory,
+}
+
+/// One replica, as the configuration knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaEntry {
+    /// Its number, and its place in the list.
+    pub id: ReplicaId,
+    /// The host name or IP address that it listens on and is reached at. Not agreed.
+    pub host: String,
+    /// The port of each pillar. Not agreed.
+    pub ports: Vec<u16>,
+    /// Its public keys.
+    pub keys: PublicKeys,
+}
+
+/// One principal that may send requests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientEntry {
+    /// Its number.
+    pub id: ClientId,
+    /// What people call it; unique in the group.
+    pub name: String,
+    /// Its public keys.
+    pub keys: PublicKeys,
+}
+
+impl Group {
+    /// Reads and checks a configuration. A directory stands for the `group.toml` in it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or anything in it is not as it should be.
+    pub fn load(path: &Path) -> Result<Group, GenesisError> {
+        let path = if path.is_dir() { path.join(GROUP_FILE) } else { path.to_path_buf() };
+        let text = file::read_config(&path)?;
+        Group::parse(&text, &path)
+    }
+
+    /// Checks a configuration's text; `path` is what errors call it and where key files are
+    /// looked for.
+    ///
+    /// # Errors
+    /// When anything in it is not as it should be.
+    pub fn parse(text: &str, path: &Path) -> Result<Group, GenesisError> {
+        check::check(raw::parse(text, path)?, path, check::Ports::Fixed)
+    }
+
+    /// The configuration as `init` writes it, with its comments.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        write::to_toml(self)
+    }
+
+    /// The group's identity: the digest of everything agreed. Hosts and ports are not in it,
+    /// because the same group looks different from different networks and may move; a wrong
+    /// address is found out by the handshake.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.directory.group()
+    }
+
+    /// The epoch that this configuration describes: the first.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.directory.epoch()
+    }
+
+    /// The group's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which service the group replicates: `kv`, `echo`, or a user's own.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// n, f and what follows from them.
+    #[must_use]
+    pub fn quorums(&self) -> Quorums {
+        self.quorums
+    }
+
+    /// P, and the striping of sequence numbers over the pillars.
+    #[must_use]
+    pub fn stripe(&self) -> Stripe {
+        self.stripe
+    }
+
+    /// The number of pillars, P.
+    #[must_use]
+    pub fn pillars(&self) -> u16 {
+        self.stripe.pillars()
+    }
+
+    /// What the members do alike.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The replicas in the order of their numbers, from 0.
+    #[must_use]
+    pub fn replicas(&self) -> &[ReplicaEntry] {
+        &self.replicas
+    }
+
+    /// The clients in ascending order of their numbers.
+    #[must_use]
+    pub fn clients(&self) -> &[ClientEntry] {
+        &self.clients
+    }
+
+    /// The client with this name.
+    #[must_use]
+    pub fn client_named(&self, name: &str) -> Option<&ClientEntry> {
+        self.clients.iter().find(|client| client.name == name)
+    }
+
+    /// Everybody's public keys, for `auth`.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Where a pillar of a replica listens: host and port. `None` when there is none such.
+    #[must_use]
+    pub fn address(&self, replica: ReplicaId, pillar: PillarId) -> Option<(&str, u16)> {
+        let entry = self.replicas.get(usize::from(replica.0))?;
+        Some((&entry.host, *entry.ports.get(usize::from(pillar.0))?))
+    }
+
+    /// Says where a replica listens: one port per pillar. Addresses are local knowledge, so
+    /// this changes nothing about the group's identity.
+    ///
+    /// # Errors
+    /// When there is no such replica, the host is not one, or the ports are not one each.
+    pub fn set_address(
+        &mut self,
+        replica: ReplicaId,
+        host: &str,
+        ports: &[u16],
+    ) -> Result<(), GenesisError> {
+        let path = self.path.clone();
+        let pillars = usize::from(self.pillars());
+        let Some(entry) = self.replicas.get_mut(usize::from(replica.0)) else {
+            let remedy = "there is no such replica";
+            return Err(check::field(&path, "replica.id", replica, remedy));
+        };
+        check::host(&path, &format!("replica {replica} host"), host)?;
+        if ports.len() != pillars {
+            let remedy = format!("one port per pillar, {pillars} in all");
+            let field = format!("replica {replica} ports");
+            return Err(check::field(&path, &field, format!("{ports:?}"), &remedy));
+        }
+        host.clone_into(&mut entry.host);
+        entry.ports = ports.to_vec();
+        Ok(())
+    }
+
+    /// The configuration file that this group was read from or written to.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a member's key file is by default: in `keys` beside the configuration.
+    #[must_use]
+    pub fn key_path(&self, peer: Peer) -> PathBuf {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        dir.join("keys").join(key_file::file_name(peer))
+    }
+
+    /// Reads a member's secret from its default key file; see [`Group::load_secret_from`].
+    ///
+    /// # Errors
+    /// As [`Group::load_secret_from`].
+    pub fn load_secret(&self, peer: Peer) -> Result<Secret, GenesisError> {
+        self.load_secret_from(&self.key_path(peer), peer)
+    }
+
+    /// Reads a member's secret from `path` and checks that it belongs to that member's public
+    /// keys in this configuration.
+    ///
+    /// # Errors
+    /// Everything that [`key_file::read`] refuses; [`GenesisError::KeyMismatch`] when the key
+    /// is another one.
+    pub fn load_secret_from(&self, path: &Path, peer: Peer) -> Result<Secret, GenesisError> {
+        let secret = key_file::read(path, peer, &self.name)?;
+        let mismatch = |source| GenesisError::KeyMismatch { path: path.to_path_buf(), source };
+        let keys = self.directory.peer(peer).ok_or(mismatch(AuthError::UnknownPeer(peer)))?;
+        if secret.public(peer) != *keys {
+            return Err(mismatch(AuthError::WrongSecret(peer)));
+        }
+        Ok(secret)
+    }
+}

@@ -1,0 +1,87 @@
+//! `group.toml` as `init` writes it: every setting with a comment.
+
+use std::fmt::Write;
+
+use auth::PublicKeys;
+
+use crate::group::Group;
+use crate::raw::FORMAT;
+
+const HEAD: &str = "\
+# The genesis configuration of a Stylite group, written by `stylite init`.
+#
+# Every member has the same copy. The group's identity is a digest of all of it but hosts and
+# ports, so a member whose copy differs in anything else is a member of another group. Only
+# hosts and ports may be edited, and may differ between copies.
+# Secret keys are not here; they are in keys/, one file per member.
+";
+
+/// The configuration with its comments. Names and hosts are of characters that need no
+/// escaping: that was checked.
+pub(crate) fn to_toml(group: &Group) -> String {
+    let mut out = String::from(HEAD);
+    write_all(&mut out, group).expect("writing to a string does not fail");
+    out
+}
+
+fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
+    let (n, f) = (group.quorums.n(), group.quorums.f());
+    let settings = &group.settings;
+    writeln!(out, "\n# Version of this file's layout.\nformat = {FORMAT}")?;
+    writeln!(out, "name = \"{}\"", group.name)?;
+    writeln!(out, "\n# What is replicated: kv, echo, or a service of your own.")?;
+    writeln!(out, "service = \"{}\"", group.service)?;
+    writeln!(out, "\n# The agreement protocol, and how many replicas may be faulty: n >= 3f + 1.")?;
+    writeln!(out, "agreement = \"pbft\"\nreplicas = {n}\nfaults = {f}")?;
+    writeln!(out, "\n# Pillars: parallel lanes of agreement. At most one per core is of use.")?;
+    writeln!(out, "pillars = {}", group.pillars())?;
+    writeln!(out, "\n# Sequence numbers between checkpoints, and how many may be in agreement")?;
+    writeln!(out, "# above the last stable checkpoint: a multiple, at least twice as many.")?;
+    writeln!(out, "checkpoint_interval = {}", settings.checkpoint_interval)?;
+    writeln!(out, "window = {}", settings.window)?;
+    writeln!(out, "\n# How far a leader's clock may be off a backup's before it is contradicted.")?;
+    writeln!(out, "clock_skew_ms = {}", settings.clock_skew_max.0 / 1_000_000)?;
+    writeln!(out, "\n# Whether replicas obey orders to misbehave. For drills only.")?;
+    writeln!(out, "drills = {}", settings.drills)?;
+    write_batching(out, group)?;
+    write_members(out, group)
+}
+
+fn write_batching(out: &mut String, group: &Group) -> std::fmt::Result {
+    let batching = &group.settings.batching;
+    writeln!(out, "\n[batching]")?;
+    writeln!(out, "# Most frames (of many requests each) and most bytes in a batch.")?;
+    writeln!(out, "frames_max = {}\nbytes_max = {}", batching.frames_max, batching.bytes_max)?;
+    writeln!(out, "# How long a batch that is not full waits for more, in microseconds.")?;
+    writeln!(out, "delay_us = {}", batching.delay.0 / 1_000)?;
+    writeln!(out, "# Batches of a pillar in agreement at once; above it, requests gather.")?;
+    writeln!(out, "in_flight_max = {}", batching.in_flight_max)?;
+    writeln!(out, "# One frame per batch: for comparisons.\nunbatched = {}", batching.unbatched)
+}
+
+fn write_members(out: &mut String, group: &Group) -> std::fmt::Result {
+    writeln!(out, "\n# The replicas. Pillar p listens on port + p.")?;
+    for replica in &group.replicas {
+        writeln!(out, "\n[[replica]]\nid = {}\nhost = \"{}\"", replica.id, replica.host)?;
+        let ports = &replica.ports;
+        let base = ports[0];
+        if base > 0 && ports.iter().zip(u32::from(base)..).all(|(p, at)| u32::from(*p) == at) {
+            writeln!(out, "port = {base}")?;
+        } else {
+            writeln!(out, "ports = {ports:?}")?;
+        }
+        write_keys(out, &replica.keys)?;
+    }
+    writeln!(out, "\n# The principals that may send requests: gateways and programs.")?;
+    for client in &group.clients {
+        writeln!(out, "\n[[client]]\nid = {}\nname = \"{}\"", client.id, client.name)?;
+        write_keys(out, &client.keys)?;
+    }
+    Ok(())
+}
+
+fn write_keys(out: &mut String, keys: &PublicKeys) -> std::fmt::Result {
+    writeln!(out, "ed25519 = \"{}\"", hex::encode(keys.ed25519))?;
+    writeln!(out, "x25519 = \"{}\"", hex::encode(keys.x25519))?;
+    writeln!(out, "certificate = \"{}\"", hex::encode(keys.certificate.0))
+}

@@ -1,0 +1,141 @@
+//! What becomes of replies to request frames: votes, outcomes, refusals.
+//!
+//! Not here: the frames that open and close the session ([`super::session`]), nor the counting
+//! of votes ([`super::vote`]).
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use base::reply::ReplyHead;
+use base::{Now, ReplicaId, ReplyStatus, SessionId, Time, limits};
+
+use super::line::Timer;
+use super::{ClientCore, Effect, OpError, Results, SendTo};
+
+impl<T> ClientCore<T> {
+    pub(super) fn on_frame_reply(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        head: &ReplyHead,
+        content: &[u8],
+    ) {
+        let lines = self.lines.len();
+        let at = head.frame.stream as usize;
+        if at >= lines || head.frame.id >= self.lines[at].next_id() {
+            // Answers a frame that was never sent.
+            return self.suspect(from);
+        }
+        let line = &mut self.lines[at];
+        let matching = self.config.acceptance.matching();
+        let refusal = matches!(head.status, ReplyStatus::OutOfOrder(_));
+        let voted = match line.flight(head.frame.id) {
+            // Says once more what was acted upon already.
+            Some(flight) if refusal && head.seq <= flight.refused => None,
+            Some(flight) if flight.outcome.is_none() => {
+                let votes = flight.ballot.cast(from, head, content);
+                (votes >= matching).then(|| flight.ballot.settle(from, head, content))
+            }
+            _ => {
+                if line.contradicts(head, content) {
+                    self.suspect(from);
+                }
+                self.counters.late_replies += 1;
+                return;
+            }
+        };
+        let Some((accepted, liars)) = voted else { return };
+        liars.into_iter().for_each(|liar| self.suspect(liar));
+        self.settle(now, at, head, accepted);
+    }
+
+    /// Acts upon an accepted reply.
+    pub(super) fn settle(&mut self, now: Now, at: usize, head: &ReplyHead, content: Vec<u8>) {
+        let line = &mut self.lines[at];
+        let Some(flight) = line.flight(head.frame.id) else { return };
+        let outcome = match head.status {
+            ReplyStatus::Executed => {
+                let ops = flight.frame.op_count();
+                let content = Arc::new(content);
+                let results = Results::new(Arc::clone(&content), ops);
+                line.remember(head.frame.id, &content);
+                results.ok_or(OpError::BadReply)
+            }
+            ReplyStatus::TooLarge => Err(OpError::ResultTooLarge),
+            ReplyStatus::ReplyGone => Err(OpError::ReplyGone),
+            ReplyStatus::OutOfOrder(expected) => {
+                flight.refused = head.seq;
+                return self.on_refused(now.mono, at, head.frame.id, expected);
+            }
+            ReplyStatus::Opened | ReplyStatus::Closed | ReplyStatus::StaleSession(_) => {
+                Err(OpError::BadReply)
+            }
+            ReplyStatus::NoSession | ReplyStatus::Conflict | ReplyStatus::OutOfWindow => {
+                return self.lose_session(now, SessionId(0));
+            }
+        };
+        self.learn_result_size(&outcome);
+        if let Some(flight) = self.lines[at].flight(head.frame.id) {
+            flight.outcome = Some(outcome);
+        }
+        while let Some(flight) = self.lines[at].pop_settled() {
+            let outcome = flight.outcome.unwrap_or(Err(OpError::BadReply));
+            self.held_ops -= flight.frame.op_count();
+            self.held_bytes -= flight.bytes;
+            let ops = flight.tokens.len() as u64;
+            match &outcome {
+                Ok(_) => self.counters.completed += ops,
+                Err(_) => self.counters.failed += ops,
+            }
+            if !flight.tokens.is_empty() {
+                self.effects.push(Effect::Done { tokens: flight.tokens, outcome });
+            }
+        }
+    }
+
+    /// Frame `id` was ordered before its predecessor `expected`: it is no longer on its way
+    /// anywhere, and goes again behind the one that is missing.
+    pub(super) fn on_refused(&mut self, now: Time, at: usize, id: u64, expected: u64) {
+        self.counters.refused += 1;
+        let retransmit = self.config.retransmit;
+        let line = &mut self.lines[at];
+        let recent = retransmit.0 / 8;
+        for flight in &mut line.flying {
+            let this = flight.frame.id().id;
+            // The missing one may be on its way: it is only pushed when that was a while ago.
+            let push = this == expected && now.since(flight.timer.sent).0 >= recent;
+            if flight.outcome.is_some() || (this != id && !push) {
+                continue;
+            }
+            if this == id {
+                flight.ballot.clear();
+            }
+            flight.timer = Timer { sent: now, due: now.after(retransmit), attempts: 0 };
+            let frame = Arc::clone(&flight.frame);
+            self.counters.resent += 1;
+            self.effects.push(Effect::Send { pillar: line.pillar, to: SendTo::All, frame });
+        }
+    }
+
+    /// Follows the size of results: up at once, down slowly.
+    pub(super) fn learn_result_size(&mut self, outcome: &Result<Results, OpError>) {
+        let seen = match outcome {
+            Ok(results) => results.largest(),
+            Err(OpError::ResultTooLarge) => limits::REPLY_BYTES_MAX,
+            Err(_) => return,
+        };
+        self.result_bytes = seen.max(self.result_bytes - self.result_bytes / 16);
+    }
+
+    pub(super) fn suspect(&mut self, replica: ReplicaId) {
+        self.counters.wrong_replies += 1;
+        if let Some(standing) = self.replicas.get_mut(usize::from(replica.0)) {
+            standing.wrong_replies += 1;
+            // Each time the count doubles: a liar must not fill the log.
+            if standing.wrong_replies.is_power_of_two() {
+                let wrong_replies = standing.wrong_replies;
+                self.effects.push(Effect::Suspect { replica, wrong_replies });
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The session: opening it, losing it, closing it.
+
+use alloc::sync::Arc;
+
+use base::reply::ReplyHead;
+use base::{Frame, FrameBuilder, FrameKind, Now, PillarId, ReplicaId, ReplyStatus, SessionId};
+
+use super::line::Timer;
+use super::vote::Ballot;
+use super::{ClientConfig, ClientCore, Effect, Errand, OpError, Phase, SendTo, held_bytes};
+
+impl<T> ClientCore<T> {
+    pub(super) fn on_errand_reply(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        head: &ReplyHead,
+        content: &[u8],
+    ) {
+        let matching = self.config.acceptance.matching();
+        let (Phase::Opening(errand) | Phase::Closing(errand)) = &mut self.phase else {
+            self.counters.late_replies += 1;
+            return;
+        };
+        if errand.frame.id() != head.frame {
+            self.counters.late_replies += 1;
+            return;
+        }
+        if errand.ballot.cast(from, head, content) < matching {
+            return;
+        }
+        let (_, liars) = errand.ballot.settle(from, head, content);
+        let opening = errand.frame.kind() == FrameKind::Open;
+        liars.into_iter().for_each(|liar| self.suspect(liar));
+        match head.status {
+            ReplyStatus::Opened if opening => {
+                self.phase = Phase::Open;
+                self.effects.push(Effect::SessionOpened(self.session));
+            }
+            ReplyStatus::StaleSession(highest) if opening => self.open(now, highest),
+            ReplyStatus::Closed | ReplyStatus::NoSession if !opening => {
+                self.phase = Phase::Closed;
+                self.effects.push(Effect::Closed);
+            }
+            // Anything else is no answer to this; the timer sends the frame again.
+            _ => {}
+        }
+    }
+
+    /// Begins a session above `highest` and above the current one.
+    pub(super) fn open(&mut self, now: Now, highest: SessionId) {
+        let above = self.session.0.max(highest.0).saturating_add(1);
+        self.session = SessionId(above.max(now.wall.0));
+        let ClientConfig { group, client, .. } = self.config;
+        let sign = |digest| self.keys.authenticate(digest);
+        let frame = Arc::new(FrameBuilder::open(group, client, self.session, sign));
+        self.effects.push(Effect::SessionChanged(self.session));
+        self.phase = Phase::Opening(self.errand(now, frame));
+    }
+
+    /// The group does not know the session, or not as this client does: what is in flight may
+    /// or may not have been executed. What is queued goes into the next session.
+    pub(super) fn lose_session(&mut self, now: Now, highest: SessionId) {
+        self.counters.sessions_lost += 1;
+        self.fail_flights(OpError::SessionLost);
+        self.open(now, highest);
+    }
+
+    /// Sends the frame that opens or closes the session, always through pillar 0.
+    pub(super) fn errand(&mut self, now: Now, frame: Arc<Frame>) -> Errand {
+        let sent = Arc::clone(&frame);
+        self.effects.push(Effect::Send { pillar: PillarId(0), to: SendTo::All, frame: sent });
+        let due = now.mono.after(self.config.retransmit);
+        Errand {
+            frame,
+            ballot: Ballot::default(),
+            timer: Timer { sent: now.mono, due, attempts: 0 },
+        }
+    }
+
+    pub(super) fn fail_flights(&mut self, error: OpError) {
+        for line in &mut self.lines {
+            for flight in line.flying.drain(..) {
+                self.held_ops -= flight.frame.op_count();
+                self.held_bytes -= flight.bytes;
+                // A later frame of the line may be answered while an earlier one is not.
+                let outcome = flight.outcome.unwrap_or(Err(error));
+                match &outcome {
+                    Ok(_) => self.counters.completed += flight.tokens.len() as u64,
+                    Err(_) => self.counters.failed += flight.tokens.len() as u64,
+                }
+                if !flight.tokens.is_empty() {
+                    self.effects.push(Effect::Done { tokens: flight.tokens, outcome });
+                }
+            }
+            line.acked = 0;
+            line.recent.clear();
+        }
+    }
+
+    pub(super) fn fail_drafts(&mut self, error: OpError) {
+        for line in &mut self.lines {
+            for draft in line.drafts.drain(..) {
+                self.held_ops -= draft.tokens.len();
+                self.held_bytes -= held_bytes(draft.builder.bytes());
+                self.counters.failed += draft.tokens.len() as u64;
+                self.effects.push(Effect::Done { tokens: draft.tokens, outcome: Err(error) });
+            }
+        }
+    }
+}
