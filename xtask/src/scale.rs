@@ -1,0 +1,120 @@
+//! What `cargo xtask test` runs with smaller parameters than `cargo xtask soak`, and why.
+//!
+//! A test that has two sizes reads `STYLITE_TEST_SCALE` (`full`; anything else and nothing at
+//! all mean `ci`). The table says so in one place, for the reader of a test run; `tidy` compares
+//! it with the sources, so that no test is scaled in silence.
+
+use crate::report::Report;
+use crate::source::words;
+use crate::tree::RustFile;
+
+/// The variable that tests read.
+pub const VARIABLE: &str = "STYLITE_TEST_SCALE";
+
+/// A parameter with two values.
+struct Scaled {
+    /// The file of the test.
+    file: &'static str,
+    /// The test, or the helper, that has the parameter.
+    test: &'static str,
+    /// The scaled-down value, as the source writes it.
+    ci: &'static str,
+    /// The full value, as the source writes it.
+    full: &'static str,
+    /// What the values count.
+    unit: &'static str,
+    reason: &'static str,
+}
+
+/// Rows in the order of the files.
+const TABLE: &[Scaled] = &[
+    Scaled {
+        file: "crates/node/tests/redis_differential.rs",
+        test: "random_commands_get_the_replies_of_redis",
+        ci: "120_000",
+        full: "240_000",
+        unit: "commands",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/tests/normal_case.rs",
+        test: "loss_duplication_and_reordering_cost_time_and_nothing_else",
+        ci: "60",
+        full: "2000",
+        unit: "seeds",
+        reason: "time",
+    },
+];
+
+/// Prints the table for a run at `scale`.
+pub fn print(scale: &str) {
+    println!("{VARIABLE}={scale}");
+    if scale == "full" {
+        println!("nothing is scaled down");
+        return;
+    }
+    for row in TABLE {
+        let Scaled { test, ci, full, unit, reason, .. } = row;
+        println!("scaled: {test}: {ci} {unit} instead of {full} ({reason})");
+    }
+    if TABLE.is_empty() {
+        println!("nothing is scaled down");
+    }
+}
+
+/// Every row names a test that exists, and every test that reads the scale has a row.
+pub fn check(files: &[RustFile], report: &mut Report) {
+    check_rows(TABLE, files, report);
+}
+
+fn check_rows(table: &[Scaled], files: &[RustFile], report: &mut Report) {
+    for row in table {
+        let code = files.iter().find(|file| file.path == row.file).map(|file| &file.source.code);
+        for part in [row.test, row.ci, row.full] {
+            if code.is_none_or(|code| words(code, part).is_empty()) {
+                let what = format!("xtask/src/scale.rs lists {}: {part} is not there", row.test);
+                report.about(row.file, what);
+            }
+        }
+    }
+    // Tests of one crate may share the helper that reads the variable.
+    let crate_of = |path: &str| path.split('/').take(2).collect::<Vec<_>>().join("/");
+    let quoted = format!("\"{VARIABLE}\"");
+    for file in files.iter().filter(|file| !file.path.starts_with("xtask/")) {
+        let reads = file.source.text.contains(&quoted);
+        if reads && !table.iter().any(|row| crate_of(row.file) == crate_of(&file.path)) {
+            let what = format!("reads {VARIABLE}, and xtask/src/scale.rs has no row of its crate");
+            report.about(&file.path, what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{File, rust_files};
+
+    #[test]
+    fn table_and_tests_agree() {
+        let row = || Scaled {
+            file: "crates/a/tests/a.rs",
+            test: "long_test",
+            ci: "1",
+            full: "2_000",
+            unit: "rounds",
+            reason: "time",
+        };
+        let findings = |path: &str, text: &str, table: &[Scaled]| {
+            let files = [File { path: path.into(), text: text.into() }];
+            let mut report = Report::default();
+            check_rows(table, &rust_files(&files), &mut report);
+            report.findings.len()
+        };
+        let reads = "fn long_test() { scale(1, 2_000, var(\"STYLITE_TEST_SCALE\")) }";
+        assert_eq!(findings("crates/a/tests/a.rs", reads, &[row()]), 0);
+        assert_eq!(findings("crates/a/tests/a.rs", reads, &[]), 1, "not listed");
+        let changed = reads.replace("2_000", "3_000");
+        assert_eq!(findings("crates/a/tests/a.rs", &changed, &[row()]), 1, "another value");
+        assert_eq!(findings("crates/b/tests/a.rs", reads, &[row()]), 4, "gone, and not listed");
+    }
+}
