@@ -29,9 +29,9 @@ pub const STREAM_WINDOW: u64 = 64;
 /// Most streams of one session.
 pub const STREAMS_PER_SESSION_MAX: usize = 64;
 /// Most sessions of one principal; the least recently used one is evicted beyond it.
-pub const SESSIONS_PER_CLIENT_MAX: usize = 256;
+pub const SESSIONS_PER_CLIENT_MAX: usize = 64;
 /// Most bytes of cached replies of one session; the oldest are dropped beyond it.
-pub const CACHED_REPLY_BYTES_PER_SESSION_MAX: usize = 64 << 20;
+pub const CACHED_REPLY_BYTES_PER_SESSION_MAX: usize = 32 << 20;
 
 /// Most frames in one batch.
 pub const BATCH_FRAMES_MAX: usize = 1024;
@@ -43,7 +43,7 @@ pub const PENDING_FRAMES_PER_CLIENT_MAX: usize = 1024;
 /// Most bytes a replica keeps of one principal while they wait for their order, per pillar.
 pub const PENDING_BYTES_PER_CLIENT_MAX: usize = 64 << 20;
 
-/// Most operations an abstract state may have objects for.
+/// Most objects that a service may cut its state into.
 pub const OBJECTS_MAX: u32 = 1 << 24;
 
 const _: () = assert!(OP_BYTES_MAX < FRAME_BYTES_MAX);

@@ -2,7 +2,13 @@
 //!
 //! Two kinds of link, two layouts. A replica's packet is a [`PeerHeader`] and then messages of
 //! the agreement protocol back to back. A client's packet is one byte of [`PacketKind`] and then
-//! that kind's body. Not here: the seal and the length before it (`auth`), and the messages
+//! that kind's body.
+//!
+//! Whoever dials sends a packet as soon as the handshake is done, to prove that it lives and is
+//! not a recording: a replica one without messages, a client one with an empty payload, unless
+//! it has something to say at once. Only then do replies go to the new link.
+//!
+//! Not here: the seal and the length before it (`auth`), and the messages
 //! themselves. Byte map: `docs/format.md`.
 
 use alloc::vec::Vec;

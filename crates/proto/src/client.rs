@@ -16,7 +16,7 @@
 //! unchanged, until they are answered: the caller's timeout ends the waiting, not the frame.
 //!
 //! What it is not: links, their keys and their reconnecting, wake-ups and clocks are the
-//! driver's. It depends on `base` alone. See [`Line`] and [`Ballot`] for the invariants.
+//! driver's. It depends on `base` alone. The invariants stand in `line` and `vote`.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -163,8 +163,11 @@ impl<T> ClientCore<T> {
             self.counters.stale_replies += 1;
         } else if head.frame.stream == 0 && (head.frame.id == 0 || head.frame.id == u64::MAX) {
             self.on_errand_reply(now, from, &head, content);
-        } else {
+        } else if self.is_open() {
             self.on_frame_reply(now, from, &head, content);
+        } else {
+            // The session is closing and its frames are forgotten: nothing to compare with.
+            self.counters.late_replies += 1;
         }
     }
 

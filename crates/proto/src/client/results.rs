@@ -57,6 +57,8 @@ pub struct Results {
     /// Where the results begin in `content`.
     at: usize,
     count: usize,
+    /// Bytes of the largest one.
+    largest: usize,
 }
 
 impl Results {
@@ -65,11 +67,13 @@ impl Results {
         let (head, results) = ReplyHead::peek(&content).ok()?;
         let at = content.len() - results.len();
         let mut walk = Reader::new(results);
+        let mut largest = 0;
         for _ in 0..head.count {
-            walk.sized(limits::REPLY_BYTES_MAX, "reply result").ok()?;
+            let result = walk.sized(limits::REPLY_BYTES_MAX, "reply result").ok()?;
+            largest = largest.max(result.len());
         }
         let whole = walk.is_empty() && head.count as usize == ops;
-        whole.then_some(Results { content, at, count: ops })
+        whole.then_some(Results { content, at, count: ops, largest })
     }
 
     /// Number of results.
@@ -108,8 +112,9 @@ impl Results {
         })
     }
 
+    /// Bytes of the largest result.
     pub(super) fn largest(&self) -> usize {
-        self.iter().map(<[u8]>::len).max().unwrap_or(0)
+        self.largest
     }
 }
 

@@ -105,6 +105,28 @@ fn a_session_is_opened_above_the_highest_that_the_group_knows() {
 }
 
 #[test]
+fn f_liars_cannot_move_the_session_or_open_it() {
+    let mut world = World::new(config(4, 1, 1), 1);
+    world.turn();
+    let id = world.sent[0].2.id();
+    world.lose_all();
+    for (seq, status) in [
+        (1, ReplyStatus::StaleSession(SessionId(u64::MAX))),
+        (2, ReplyStatus::Opened),
+        (3, ReplyStatus::Opened),
+        (4, ReplyStatus::NoSession),
+    ] {
+        let now = world.now();
+        world.core.on_reply(now, ReplicaId(3), View(0), &reply(id, seq, status, &[]));
+        world.turn();
+        assert_eq!((world.core.session(), world.core.is_open()), (SessionId(WALL), false));
+    }
+    world.millis = 1_000;
+    world.settle();
+    assert_eq!(world.opened, [SessionId(WALL)]);
+}
+
+#[test]
 fn the_wall_clock_numbers_the_session() {
     let world = World::open(config(4, 1, 1));
     assert_eq!(world.opened, [SessionId(WALL)]);
@@ -192,6 +214,23 @@ fn what_does_not_fit_is_refused() {
     world.settle();
     assert_eq!(world.done[&3], Err(OpError::Closed));
     assert!(world.closed);
+}
+
+/// The replies of frames that were in flight when the client closed its session come while it
+/// closes: they answer frames that it has forgotten, not frames that it never sent.
+#[test]
+fn replies_that_come_while_the_session_closes_blame_nobody() {
+    let mut world = World::open(config(4, 1, 1));
+    world.submit(0, "1", 1);
+    world.turn();
+    let frame = world.sent.last().expect("it left").2.clone();
+    let now = world.now();
+    world.core.close(now);
+    let late = world.core.counters().late_replies;
+    let content = reply(frame.id(), 2, ReplyStatus::Executed, &[result_of(b"1")]);
+    world.core.on_reply(now, ReplicaId(3), View(0), &content);
+    assert_eq!(world.core.wrong_replies(ReplicaId(3)), 0);
+    assert_eq!(world.core.counters().late_replies, late + 1);
 }
 
 #[test]

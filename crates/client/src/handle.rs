@@ -1,0 +1,174 @@
+//! The handle that callers hold.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base::ReplicaId;
+use tokio::sync::oneshot;
+
+use crate::completion::{CompletionSink, Completions, Submitter, channel};
+use crate::driver::Driver;
+use crate::error::{CallError, ConnectError, StatusError};
+use crate::inbox::{ClientStats, Control, Inbox, Token};
+use crate::options::ClientOptions;
+
+/// A client of a group: one session, shared by all clones of this handle.
+///
+/// It works as long as a quorum of the replicas can be reached, and believes only what f + 1
+/// replicas say alike. When the last handle is dropped the session is closed in the background.
+#[derive(Clone)]
+pub struct Client {
+    inbox: Arc<Inbox>,
+    open: Arc<Open>,
+    replicas: u16,
+}
+
+/// Closes the client when the last handle goes.
+pub(crate) struct Open(Arc<Inbox>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let (done, _) = oneshot::channel();
+        self.0.control(Control::Close(done));
+    }
+}
+
+/// How long a replica may take to say how it is.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Client {
+    /// Connects to the group and opens a session. Must be called inside a tokio runtime, of
+    /// either flavour; the client's driver is a task of it.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time and I/O enabled.
+    pub async fn connect(options: ClientOptions) -> Result<Client, ConnectError> {
+        let after = options.connect_timeout;
+        let needed = options.group.quorums().quorum();
+        let replicas = options.group.quorums().n();
+        let inbox = Arc::new(Inbox::new(options.queued_ops_max, options.queued_bytes_max));
+        let (opened, wait) = oneshot::channel();
+        tokio::spawn(Driver::new(options, Arc::clone(&inbox), opened)?);
+        let open = Arc::new(Open(Arc::clone(&inbox)));
+        if matches!(tokio::time::timeout(after, wait).await, Ok(Ok(()))) {
+            return Ok(Client { inbox, open, replicas });
+        }
+        let ClientStats { reachable, last_failure, .. } = inbox.lock().stats.clone();
+        if reachable < needed {
+            let last = if last_failure.is_empty() { "none".to_owned() } else { last_failure };
+            return Err(ConnectError::Unavailable { reachable, needed, after, last });
+        }
+        Err(ConnectError::NoSession { reachable, after })
+    }
+
+    /// Has an operation executed. The order of calls of one `stream` is the order of execution,
+    /// whenever the returned future is polled; operations of different streams run side by side.
+    /// Dropping the future does not take the operation back.
+    ///
+    /// # Errors
+    /// The future yields a [`CallError`].
+    pub fn call(&self, stream: u32, op: impl AsRef<[u8]>) -> Call {
+        let (sender, receiver) = oneshot::channel();
+        match self.inbox.push(stream, op.as_ref(), || Token::Call(sender)) {
+            Ok(()) => Call(Ok(receiver)),
+            Err(error) => Call(Err(error)),
+        }
+    }
+
+    /// A way to submit operations whose results go to `sink` in batches.
+    #[must_use]
+    pub fn submitter(&self, sink: Box<dyn CompletionSink>) -> Submitter {
+        Submitter::new(Arc::clone(&self.inbox), Arc::clone(&self.open), sink)
+    }
+
+    /// A way to submit operations whose results come in batches out of a channel.
+    #[must_use]
+    pub fn pipe(&self) -> (Submitter, Completions) {
+        let (sink, completions) = channel();
+        (self.submitter(sink), completions)
+    }
+
+    /// What `replica` says about itself, as JSON. The word of one replica, not of the group.
+    ///
+    /// # Errors
+    /// [`StatusError`].
+    pub async fn status(&self, replica: ReplicaId) -> Result<String, StatusError> {
+        if replica.0 >= self.replicas {
+            return Err(StatusError::Unknown(replica));
+        }
+        let (sender, receiver) = oneshot::channel();
+        if !self.inbox.control(Control::Status(replica, sender)) {
+            return Err(StatusError::Closed);
+        }
+        match tokio::time::timeout(STATUS_TIMEOUT, receiver).await {
+            Ok(answer) => answer.unwrap_or(Err(StatusError::Closed)),
+            Err(_) => Err(StatusError::Timeout(replica, STATUS_TIMEOUT)),
+        }
+    }
+
+    /// Number of replicas in the group.
+    #[must_use]
+    pub fn replicas(&self) -> u16 {
+        self.replicas
+    }
+
+    /// What the client knows about itself, as of the driver's last turn.
+    #[must_use]
+    pub fn stats(&self) -> ClientStats {
+        self.inbox.lock().stats.clone()
+    }
+
+    /// Closes the session, for all clones of this handle: what is queued or in flight ends with
+    /// [`CallError::Closed`]. Returns when the group has confirmed, or after a second.
+    pub async fn close(self) {
+        let (sender, receiver) = oneshot::channel();
+        if self.inbox.control(Control::Close(sender)) {
+            // An error means that the driver has ended: closed just the same.
+            let _ = receiver.await;
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("replicas", &self.replicas).finish_non_exhaustive()
+    }
+}
+
+/// The result of an operation to come: a future, or [`Call::wait`] on a thread of one's own.
+#[derive(Debug)]
+#[must_use = "the result of the operation, or that there is none"]
+pub struct Call(Result<oneshot::Receiver<Result<Vec<u8>, CallError>>, CallError>);
+
+impl Call {
+    /// Waits, blocking the thread.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    ///
+    /// # Panics
+    /// Inside an asynchronous runtime.
+    pub fn wait(self) -> Result<Vec<u8>, CallError> {
+        self.0?.blocking_recv().unwrap_or(Err(CallError::Closed))
+    }
+}
+
+impl Future for Call {
+    type Output = Result<Vec<u8>, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Ok(receiver) => {
+                Pin::new(receiver).poll(cx).map(|answer| answer.unwrap_or(Err(CallError::Closed)))
+            }
+            Err(error) => Poll::Ready(Err(*error)),
+        }
+    }
+}

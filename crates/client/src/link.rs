@@ -1,0 +1,205 @@
+//! One sealed connection to one pillar of one replica, and how it comes to be.
+//!
+//! Reads and writes are coalesced: one packet and one write per turn of the driver, however many
+//! frames there are. What a replica does not read is bounded: beyond that, frames for it are
+//! dropped and counted, and the core sends again what is not answered.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use auth::{Established, Initiator, LinkIdentity, Opener, PacketReader, Sealer};
+use base::packet::PacketKind;
+use base::{Frame, PillarId, ReplicaId, SessionId, limits};
+use genesis::Group;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Why a link is no more.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Auth(#[from] auth::AuthError),
+    #[error("{0}")]
+    Malformed(#[from] base::Malformed),
+    #[error("the replica closed the connection")]
+    Eof,
+    #[error("the replica shuts down")]
+    Goodbye,
+    #[error("a packet that no replica sends to a client")]
+    Kind,
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+    #[error("the configuration names no address for it")]
+    Address,
+}
+
+/// Unsent bytes above which frames for a replica are dropped.
+const UNSENT_BYTES_MAX: usize = 2 * limits::CLIENT_PACKET_BYTES_MAX;
+/// An empty buffer that is larger than this is given back.
+const IDLE_BYTES_MAX: usize = 1 << 20;
+/// Bytes read from one link before the others get their turn.
+const READ_BYTES_PER_TURN: usize = 1 << 20;
+
+/// An established link.
+pub(crate) struct Link {
+    stream: TcpStream,
+    sealer: Sealer,
+    opener: Opener,
+    reader: PacketReader,
+    out: Vec<u8>,
+    written: usize,
+    /// Where in `out` the request packet in the making begins.
+    packet: Option<usize>,
+}
+
+impl Link {
+    /// Adds a frame to this turn's packet; false when it was dropped.
+    pub(crate) fn queue(&mut self, frame: &Frame) -> Result<bool, LinkError> {
+        let len = frame.encoded_len();
+        if self.out.len() - self.written + len > UNSENT_BYTES_MAX {
+            return Ok(false);
+        }
+        let room = self.sealer.payload_bytes_max();
+        if self.packet.is_some_and(|start| self.out.len() - start + len > room) {
+            self.seal()?;
+        }
+        if self.packet.is_none() {
+            self.packet = Some(self.sealer.begin(&mut self.out));
+            PacketKind::Request.begin(&mut self.out);
+        }
+        frame.encode(&mut self.out);
+        Ok(true)
+    }
+
+    /// Asks for the replica's status.
+    pub(crate) fn ask_status(&mut self) -> Result<(), LinkError> {
+        self.seal()?;
+        Ok(self.sealer.seal(&PacketKind::StatusQuery.alone(), &mut self.out)?)
+    }
+
+    /// Completes this turn's packet.
+    fn seal(&mut self) -> Result<(), LinkError> {
+        if let Some(start) = self.packet.take() {
+            self.sealer.finish(&mut self.out, start)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what there is, as far as the socket takes it.
+    pub(crate) fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
+        self.seal()?;
+        while self.written < self.out.len() {
+            let bytes = &self.out[self.written..];
+            match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+                Poll::Ready(Ok(0)) => return Err(LinkError::Eof),
+                Poll::Ready(Ok(n)) => self.written += n,
+                Poll::Ready(Err(e)) => return Err(e.into()),
+                Poll::Pending => break,
+            }
+        }
+        if self.written == self.out.len() {
+            self.written = 0;
+            self.out.clear();
+            if self.out.capacity() > IDLE_BYTES_MAX {
+                self.out = Vec::new();
+            }
+        } else if self.written > IDLE_BYTES_MAX {
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Reads what there is and hands each packet to `take`. True when something was read.
+    pub(crate) fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(PacketKind, &[u8]) -> Result<(), LinkError>,
+    ) -> Result<bool, LinkError> {
+        let mut total = 0;
+        while total < READ_BYTES_PER_TURN {
+            let mut buffer = ReadBuf::new(self.reader.spare());
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(e)) => return Err(e.into()),
+                Poll::Pending => break,
+            }
+            let read = buffer.filled().len();
+            if read == 0 {
+                return Err(LinkError::Eof);
+            }
+            total += read;
+            self.reader.filled(read);
+            while let Some(body) = self.reader.packet()? {
+                let payload = self.opener.open(body)?;
+                let (kind, body) = PacketKind::split(payload)?;
+                take(kind, body)?;
+            }
+        }
+        Ok(total > 0)
+    }
+}
+
+/// Whom to call, and as whom.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    pub(crate) group: Arc<Group>,
+    pub(crate) identity: Arc<LinkIdentity>,
+}
+
+/// How long one attempt may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Dialer {
+    /// Connects to a pillar of a replica and shakes hands, after `delay`.
+    pub(crate) async fn dial(
+        self,
+        replica: ReplicaId,
+        pillar: PillarId,
+        session: SessionId,
+        delay: Duration,
+    ) -> Result<Link, LinkError> {
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let attempt = self.attempt(replica, pillar, session);
+        let result = tokio::time::timeout(DIAL_TIMEOUT, attempt).await;
+        result.unwrap_or(Err(LinkError::Timeout(DIAL_TIMEOUT)))
+    }
+
+    async fn attempt(
+        &self,
+        replica: ReplicaId,
+        pillar: PillarId,
+        session: SessionId,
+    ) -> Result<Link, LinkError> {
+        let address = self.group.address(replica, pillar).ok_or(LinkError::Address)?;
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let directory = self.group.directory();
+        let (call, first) = Initiator::start(&self.identity, directory, replica, pillar, session)?;
+        stream.write_all(&first).await?;
+        let mut reader = PacketReader::new(limits::HANDSHAKE_PACKET_BYTES_MAX);
+        let established: Established = loop {
+            if let Some(body) = reader.packet()? {
+                break call.finish(body)?;
+            }
+            let read = stream.read(reader.spare()).await?;
+            if read == 0 {
+                return Err(LinkError::Eof);
+            }
+            reader.filled(read);
+        };
+        reader.set_max(established.packet_bytes_max);
+        let Established { mut sealer, opener, .. } = established;
+        // Only a packet proves to the replica that the hello was no recording: an empty one.
+        let mut out = Vec::new();
+        sealer.seal(&[], &mut out)?;
+        Ok(Link { stream, sealer, opener, reader, out, written: 0, packet: None })
+    }
+}

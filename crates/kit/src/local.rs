@@ -1,0 +1,184 @@
+//! A whole group inside this process: for tests, examples and first tries.
+//!
+//! Keys live in memory, replicas listen on free ports of the loopback interface, durability is
+//! `memory`. Everything else is as in a group of processes: threads, sockets, handshakes, votes.
+
+use std::fmt;
+use std::net::TcpListener;
+
+use auth::Secret;
+use base::{ClientId, ReplicaId};
+use client::{Client, ClientOptions, ConnectError, blocking};
+use exec::Service;
+use genesis::{Group, InitOptions, Settings};
+use rt::{Replica, ReplicaOptions, ReplicaReport};
+
+use crate::error::KitError;
+
+/// The address of everything.
+const HOST: &str = "127.0.0.1";
+
+/// Builds a [`LocalGroup`].
+pub struct LocalGroupBuilder {
+    factory: Box<dyn FnMut() -> Box<dyn Service>>,
+    options: InitOptions,
+}
+
+/// A running group. Dropping it stops it at once; [`LocalGroup::stop`] drains it first.
+pub struct LocalGroup {
+    local: genesis::LocalGroup,
+    replicas: Vec<Option<Replica>>,
+}
+
+impl LocalGroupBuilder {
+    /// How many replicas, n. 4.
+    #[must_use]
+    pub fn replicas(mut self, replicas: u16) -> LocalGroupBuilder {
+        self.options.replicas = replicas;
+        self
+    }
+
+    /// How many of them may be faulty, f. As many as n allows.
+    #[must_use]
+    pub fn faults(mut self, faults: u16) -> LocalGroupBuilder {
+        self.options.faults = Some(faults);
+        self
+    }
+
+    /// How many pillars, P. 1.
+    #[must_use]
+    pub fn pillars(mut self, pillars: u16) -> LocalGroupBuilder {
+        self.options.pillars = pillars;
+        self
+    }
+
+    /// How many principals, numbered from 0. 4.
+    #[must_use]
+    pub fn clients(mut self, clients: u32) -> LocalGroupBuilder {
+        self.options.clients = clients;
+        self
+    }
+
+    /// What the members agree to do alike: checkpoints, batching.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> LocalGroupBuilder {
+        self.options.settings = settings;
+        self
+    }
+
+    /// Makes the keys and starts the replicas.
+    ///
+    /// # Errors
+    /// When the options are not those of a legal group, or the system refuses a port or thread.
+    pub fn start(mut self) -> Result<LocalGroup, KitError> {
+        let mut local = genesis::LocalGroup::generate(&self.options)?;
+        // All ports are known before any replica starts, since each is told of all of them.
+        let mut sockets = Vec::new();
+        for replica in local.group.quorums().replicas() {
+            let own = listen(local.group.pillars())?;
+            let ports = own.iter().map(|socket| Ok(socket.local_addr()?.port()));
+            let ports: Vec<u16> = ports
+                .collect::<Result<_, std::io::Error>>()
+                .map_err(KitError::system("cannot tell a port"))?;
+            local.group.set_address(replica, HOST, &ports)?;
+            sockets.push(own);
+        }
+        let mut group = LocalGroup { local, replicas: Vec::new() };
+        for (id, listeners) in (0..).map(ReplicaId).zip(sockets) {
+            let secret = group.local.replicas[usize::from(id.0)].clone();
+            let members = group.local.group.clone();
+            let mut options = ReplicaOptions::new(members, id, secret, (self.factory)());
+            options.listeners = Some(listeners);
+            let replica = Replica::start(options);
+            group.replicas.push(Some(replica.map_err(|source| KitError::Start { id, source })?));
+        }
+        Ok(group)
+    }
+}
+
+impl fmt::Debug for LocalGroupBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("LocalGroupBuilder");
+        out.field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl LocalGroup {
+    /// Begins with a group of four replicas, each with a service that `factory` makes: all in
+    /// the same initial state.
+    pub fn builder<S: Service + 'static>(
+        mut factory: impl FnMut() -> S + 'static,
+    ) -> LocalGroupBuilder {
+        let options = InitOptions {
+            name: "local".to_owned(),
+            service: "custom".to_owned(),
+            port: 0,
+            ..InitOptions::default()
+        };
+        LocalGroupBuilder { factory: Box::new(move || Box::new(factory())), options }
+    }
+
+    /// The group's configuration.
+    #[must_use]
+    pub fn group(&self) -> &Group {
+        &self.local.group
+    }
+
+    /// What a client of principal `id` is set up with; `None` when there is no such principal.
+    #[must_use]
+    pub fn client_options(&self, id: ClientId) -> Option<ClientOptions> {
+        let secret: &Secret = self.local.clients.get(id.0 as usize)?;
+        Some(ClientOptions::new(self.local.group.clone(), id, secret.clone()))
+    }
+
+    /// Connects a client, as principal 0, inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn client(&self) -> Result<Client, ConnectError> {
+        Client::connect(self.first_options()?).await
+    }
+
+    /// Connects a blocking client, as principal 0.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn blocking_client(&self) -> Result<blocking::Client, ConnectError> {
+        blocking::Client::connect(self.first_options()?)
+    }
+
+    /// What a replica tells about itself; `None` when there is no such replica or it is stopped.
+    #[must_use]
+    pub fn report(&self, id: ReplicaId) -> Option<ReplicaReport> {
+        self.replicas.get(usize::from(id.0))?.as_ref().map(Replica::report)
+    }
+
+    /// Stops one replica, to see the others go on; false when it is not running.
+    pub fn stop_replica(&mut self, id: ReplicaId) -> bool {
+        let replica = self.replicas.get_mut(usize::from(id.0)).and_then(Option::take);
+        let running = replica.is_some();
+        replica.into_iter().for_each(Replica::stop);
+        running
+    }
+
+    /// Drains and stops all replicas.
+    pub fn stop(mut self) {
+        self.replicas.drain(..).flatten().for_each(Replica::stop);
+    }
+
+    fn first_options(&self) -> Result<ClientOptions, ConnectError> {
+        let missing = || ConnectError::Option("the group was started without clients".to_owned());
+        self.client_options(ClientId(0)).ok_or_else(missing)
+    }
+}
+
+impl fmt::Debug for LocalGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalGroup").field("replicas", &self.replicas).finish_non_exhaustive()
+    }
+}
+
+fn listen(pillars: u16) -> Result<Vec<TcpListener>, KitError> {
+    let sockets = (0..pillars).map(|_| TcpListener::bind((HOST, 0)));
+    sockets.collect::<Result<_, _>>().map_err(KitError::system("cannot listen on a free port"))
+}

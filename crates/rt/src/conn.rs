@@ -1,0 +1,312 @@
+//! One TCP connection: bytes in, packets out, and how far its handshake has come.
+//!
+//! A connection knows nothing of pillars, replicas' messages or requests; it cuts, seals and
+//! writes. Not here: who may connect and what packets mean. Depends on `auth` and `mio`.
+//!
+//! Invariants:
+//! 1. at most one packet is open in `out`, and it is the last thing there;
+//! 2. an idle connection holds no buffers;
+//! 3. nothing is written before the socket has said that it is writable, and after it refused
+//!    bytes only when it says so again (readiness is edge-triggered).
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use auth::{AuthError, Established, Initiator, Opener, PacketReader, Peer, Sealer};
+use base::{Incarnation, ReplicaId, SessionId, Time, limits};
+use mio::event::Event;
+use mio::net::TcpStream;
+
+/// From this size on a packet is closed and the next one begun, in bytes of payload: the
+/// receiver can begin, and its buffers stay small. Larger single messages go alone.
+pub(crate) const PACKET_BYTES_AIM: usize = 1 << 20;
+
+/// What an idle connection may keep of its outgoing buffer, in bytes.
+const OUT_BYTES_KEPT: usize = 256 << 10;
+
+/// A connection of a lane.
+pub(crate) struct Conn {
+    pub(crate) stream: TcpStream,
+    pub(crate) reader: PacketReader,
+    pub(crate) phase: Phase,
+    /// When the connection was made; timeouts of handshakes count from here.
+    pub(crate) since: Time,
+    /// The socket may have bytes for us.
+    pub(crate) readable: bool,
+    /// The other end has stopped sending: read on to the end even after a short read.
+    pub(crate) hangup: bool,
+    /// It stands in the list of connections with something to read.
+    pub(crate) listed: bool,
+    /// Its client has reached its quota: not read for a while.
+    pub(crate) paused: bool,
+    /// It stands in the list of connections with something to flush.
+    pub(crate) dirty: bool,
+    /// Something happened on it since the last scan.
+    pub(crate) active: bool,
+    writable: bool,
+    out: Vec<u8>,
+    sent: usize,
+    open: Option<usize>,
+}
+
+/// How far a connection has come.
+pub(crate) enum Phase {
+    /// Dialled: our hello is on its way, or waits for the connection to be made.
+    Calling {
+        /// The replica we dialled.
+        peer: ReplicaId,
+        /// Our half of the handshake; `None` only while it is being completed.
+        initiator: Option<Box<Initiator>>,
+    },
+    /// Accepted: the other end owes a hello.
+    Answering,
+    /// The handshake is done.
+    Up(Box<Link>),
+}
+
+/// What is known about the other end of a link.
+pub(crate) struct Link {
+    pub(crate) peer: Peer,
+    pub(crate) session: SessionId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) sealer: Sealer,
+    pub(crate) opener: Opener,
+    /// The other end has proved that it lives: it is not a replayed hello.
+    pub(crate) confirmed: bool,
+}
+
+/// What one read brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReadOutcome {
+    /// So many bytes, and perhaps there are more.
+    Bytes(usize),
+    /// So many bytes, and then nothing more for now.
+    Last(usize),
+    /// The other end closed.
+    Closed,
+}
+
+impl Conn {
+    /// A connection that was just accepted (`Phase::Answering`) or dialled.
+    pub(crate) fn new(stream: TcpStream, phase: Phase, since: Time) -> Conn {
+        let writable = matches!(phase, Phase::Answering);
+        Conn {
+            stream,
+            reader: PacketReader::new(limits::HANDSHAKE_PACKET_BYTES_MAX),
+            phase,
+            since,
+            readable: false,
+            hangup: false,
+            listed: false,
+            paused: false,
+            dirty: false,
+            active: true,
+            writable,
+            out: Vec::new(),
+            sent: 0,
+            open: None,
+        }
+    }
+
+    /// Takes note of what the poll says. An error condition is found by the read that follows.
+    pub(crate) fn on_event(&mut self, event: &Event) {
+        self.readable |= event.is_readable() || event.is_error() || event.is_read_closed();
+        self.hangup |= event.is_read_closed() || event.is_error();
+        self.writable |= event.is_writable();
+    }
+
+    /// The link, once there is one.
+    pub(crate) fn link(&self) -> Option<&Link> {
+        match &self.phase {
+            Phase::Up(link) => Some(link),
+            Phase::Calling { .. } | Phase::Answering => None,
+        }
+    }
+
+    /// Whether the other end has proved who it is and that it lives.
+    pub(crate) fn confirmed(&self) -> bool {
+        self.link().is_some_and(|link| link.confirmed)
+    }
+
+    /// Completes the handshake: from now on packets are sealed and may be large.
+    pub(crate) fn establish(&mut self, established: Established, confirmed: bool) {
+        self.reader.set_max(established.packet_bytes_max);
+        self.phase = Phase::Up(Box::new(Link {
+            peer: established.peer,
+            session: established.session,
+            incarnation: established.peer_incarnation,
+            sealer: established.sealer,
+            opener: established.opener,
+            confirmed,
+        }));
+    }
+
+    /// Reads once. [`PacketReader::packet`] must have returned no packet before.
+    pub(crate) fn read(&mut self) -> io::Result<ReadOutcome> {
+        let spare = self.reader.spare();
+        let room = spare.len();
+        let n = loop {
+            match self.stream.read(spare) {
+                Ok(n) => break n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(ReadOutcome::Last(0));
+                }
+                Err(e) => return Err(e),
+            }
+        };
+        if n == 0 {
+            return Ok(ReadOutcome::Closed);
+        }
+        self.reader.filled(n);
+        self.active = true;
+        // A short read has emptied the socket, and whatever comes later is a new edge. Only an
+        // end of the stream that was announced before the read has none.
+        if n < room && !self.hangup {
+            self.readable = false;
+            return Ok(ReadOutcome::Last(n));
+        }
+        Ok(ReadOutcome::Bytes(n))
+    }
+
+    /// Queues bytes as they are: packets of the handshake.
+    pub(crate) fn queue(&mut self, bytes: &[u8]) {
+        debug_assert!(self.open.is_none(), "handshakes come before packets");
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// The packet of this turn, to append `len` bytes of payload to. Begins it with `prefix`;
+    /// seals the one before when both would be too large together.
+    ///
+    /// # Errors
+    /// When the packet before cannot be sealed: close the connection.
+    ///
+    /// # Panics
+    /// Without a link.
+    pub(crate) fn room(&mut self, len: usize, prefix: &[u8]) -> Result<&mut Vec<u8>, AuthError> {
+        if self.open.is_some_and(|start| self.out.len() - start + len > PACKET_BYTES_AIM) {
+            self.seal()?;
+        }
+        if self.open.is_none() {
+            let Phase::Up(link) = &mut self.phase else { panic!("packets need a link") };
+            self.open = Some(link.sealer.begin(&mut self.out));
+            self.out.extend_from_slice(prefix);
+        }
+        Ok(&mut self.out)
+    }
+
+    /// Queues a packet of its own, after what was appended so far.
+    ///
+    /// # Errors
+    /// When it cannot be sealed: close the connection.
+    ///
+    /// # Panics
+    /// Without a link.
+    pub(crate) fn packet(&mut self, payload: &[u8]) -> Result<(), AuthError> {
+        self.seal()?;
+        let Phase::Up(link) = &mut self.phase else { panic!("packets need a link") };
+        link.sealer.seal(payload, &mut self.out)
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn backlog(&self) -> usize {
+        self.out.len() - self.sent
+    }
+
+    /// Seals the packet of this turn and writes what the socket takes. Returns bytes written.
+    pub(crate) fn flush(&mut self) -> io::Result<usize> {
+        self.seal().map_err(io::Error::other)?;
+        self.active = true;
+        let before = self.sent;
+        while self.writable && self.sent < self.out.len() {
+            match self.stream.write(&self.out[self.sent..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => self.sent += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(e) => return Err(e),
+            }
+        }
+        let written = self.sent - before;
+        self.compact();
+        Ok(written)
+    }
+
+    /// Gives up buffers that an idle connection does not need. True when some are left.
+    pub(crate) fn release_idle(&mut self) -> bool {
+        if self.reader.buffered() == 0 {
+            self.reader.release_idle();
+        }
+        if self.out.is_empty() {
+            self.out = Vec::new();
+        }
+        self.reader.capacity() > 0 || self.out.capacity() > 0
+    }
+
+    fn seal(&mut self) -> Result<(), AuthError> {
+        match (self.open.take(), &mut self.phase) {
+            (Some(start), Phase::Up(link)) => link.sealer.finish(&mut self.out, start),
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops what was written from the front. Called when no packet is open.
+    fn compact(&mut self) {
+        if self.sent == self.out.len() {
+            self.out.clear();
+            self.out.shrink_to(OUT_BYTES_KEPT);
+            self.sent = 0;
+        } else if self.sent > self.out.len() / 2 {
+            // Amortized: what moves is less than what was written.
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
+/// Connections by number. Numbers are used again.
+#[derive(Default)]
+pub(crate) struct Slab {
+    conns: Vec<Option<Box<Conn>>>,
+    free: Vec<usize>,
+}
+
+impl Slab {
+    /// The number that the next [`Slab::insert`] will return.
+    pub(crate) fn next(&self) -> usize {
+        self.free.last().copied().unwrap_or(self.conns.len())
+    }
+
+    /// Adds a connection.
+    pub(crate) fn insert(&mut self, conn: Conn) -> usize {
+        let slot = self.next();
+        if self.free.pop().is_some() {
+            self.conns[slot] = Some(Box::new(conn));
+        } else {
+            self.conns.push(Some(Box::new(conn)));
+        }
+        slot
+    }
+
+    /// The connection, if it is still there.
+    pub(crate) fn get_mut(&mut self, slot: usize) -> Option<&mut Conn> {
+        self.conns.get_mut(slot)?.as_deref_mut()
+    }
+
+    /// Takes a connection out.
+    pub(crate) fn remove(&mut self, slot: usize) -> Option<Box<Conn>> {
+        let conn = self.conns.get_mut(slot)?.take()?;
+        self.free.push(slot);
+        Some(conn)
+    }
+
+    /// All connections with their numbers.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Conn)> {
+        self.conns.iter_mut().enumerate().filter_map(|(slot, c)| Some((slot, c.as_deref_mut()?)))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.conns.len() - self.free.len()
+    }
+}

@@ -1,0 +1,78 @@
+//! Plain counters of one lane: no atomics, copied out on request.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: u64,)*
+        }
+
+        impl $name {
+            /// Adds `other`, field by field.
+            pub fn add(&mut self, other: &$name) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// What happened on the connections. Counts since the start.
+    LinkCounters {
+        /// Connections accepted.
+        accepted,
+        /// Times the system could not give us a connection that waits.
+        accept_errors,
+        /// Connections to peers that we tried to make.
+        dialled,
+        /// Links that came up.
+        established,
+        /// Handshakes that failed, or took too long.
+        handshakes_failed,
+        /// Connections closed because of bytes that no correct peer sends.
+        malformed,
+        /// Connections closed because a client spoke for another one.
+        impostors,
+        /// Clients dropped because they read too slowly.
+        slow_clients,
+        /// Connections refused because there were too many, or dropped to make room.
+        crowded_out,
+        /// Links refused because they belong to an older life of the peer.
+        stale_lives,
+        /// Messages to peers dropped because their link was down or too slow.
+        peer_messages_dropped,
+        /// Replies that no connection was waiting for.
+        replies_unclaimed,
+    }
+}
+
+counters! {
+    /// How much went through. Counts since the start.
+    TrafficCounters {
+        /// Turns of the event loop in which the lane had something to do.
+        turns,
+        /// Bytes read.
+        bytes_in,
+        /// Bytes written.
+        bytes_out,
+        /// Packets opened.
+        packets_in,
+        /// Messages of peers handed to the lane.
+        peer_messages,
+        /// Request frames handed to the lane.
+        frames,
+        /// Replies handed to clients' links.
+        replies,
+        /// Frames refused because their client exceeds its quota.
+        quota,
+        /// Inputs the lane refused as stale.
+        stale,
+        /// Inputs the lane refused as misbehaviour.
+        misbehaviour,
+        /// Requests for a cached reply that were dropped because the stage was busy.
+        resends_dropped,
+    }
+}

@@ -1,0 +1,459 @@
+//! The connections of one lane: making them, losing them, and writing to them.
+//!
+//! Accepts on the pillar's port, dials the peers with lower ids, keeps timers for handshakes,
+//! reconnection and idle buffers. Not here: reading, which ends in the lane (`intake`).
+//!
+//! Every byte from outside is hostile (design §6). Strangers, connections that have not proved
+//! who they are, are bounded in number, bytes (1 KiB) and time; when there are too many, the
+//! oldest goes, so that a flood of silent connections does not keep anybody out who says hello
+//! at once. A connection that breaks a rule is closed and counted; no other one notices.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use auth::{Directory, Initiator, LinkIdentity, Peer};
+use base::packet::PeerHeader;
+use base::{Epoch, FrameId, GroupId, PillarId, ReplicaId, SessionId, Span, Time, View};
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+
+use crate::clients::ClientTable;
+use crate::conn::{Conn, Phase, Slab};
+use crate::counters::LinkCounters;
+use crate::options::ConnectionLimits;
+use crate::peers::PeerTable;
+use crate::throttle::Throttle;
+
+/// How long a stranger may take for its handshake, and a call of ours for its answer.
+const HANDSHAKE_TIMEOUT: Span = Span::secs(5);
+/// How long a link may be up without proof that its other end lives.
+const CONFIRM_TIMEOUT: Span = Span::secs(60);
+/// How often timeouts and idle buffers are looked at, while there are any.
+const SCAN_EVERY: Span = Span::secs(1);
+/// How long to wait after the system refused to give us a waiting connection.
+const ACCEPT_PAUSE: Span = Span::millis(100);
+/// Most connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// After this long without an acknowledgement, a connection is dead, in milliseconds.
+const TCP_USER_TIMEOUT_MS: u32 = 20_000;
+/// After this long without a byte, the kernel asks whether the other end is still there.
+const KEEPALIVE_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What all lanes of a replica share, read-only.
+pub(crate) struct Env {
+    pub(crate) me: ReplicaId,
+    pub(crate) n: u16,
+    pub(crate) group: GroupId,
+    pub(crate) epoch: Epoch,
+    pub(crate) directory: Directory,
+    pub(crate) identity: LinkIdentity,
+    /// Where each pillar of each replica listens.
+    pub(crate) addresses: Vec<Vec<SocketAddr>>,
+    pub(crate) limits: ConnectionLimits,
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Close {
+    /// The other end closed it, or the network did.
+    Ended,
+    /// The handshake failed.
+    Handshake,
+    /// The handshake, or the proof of life after it, took too long.
+    Timeout,
+    /// Bytes that no correct peer sends.
+    Malformed(&'static str),
+    /// A client spoke for another one.
+    Impostor,
+    /// It read too slowly.
+    Slow,
+    /// Too many connections.
+    Crowded,
+    /// A newer link of the same peer took over.
+    Replaced,
+    /// It belongs to an older life of the peer.
+    StaleLife,
+}
+
+/// The connections of one lane.
+pub(crate) struct Links {
+    pub(crate) env: Arc<Env>,
+    pub(crate) pillar: PillarId,
+    pub(crate) conns: Slab,
+    pub(crate) peers: PeerTable,
+    pub(crate) clients: ClientTable,
+    /// Connections with something to read.
+    pub(crate) ready: Vec<usize>,
+    /// Connections with something to write.
+    dirty: Vec<usize>,
+    /// Connections to be closed as soon as nobody looks at them.
+    pub(crate) doomed: Vec<(usize, Close)>,
+    pub(crate) counters: LinkCounters,
+    listener: Option<TcpListener>,
+    accept_at: Option<Time>,
+    scan_at: Option<Time>,
+    registry: Registry,
+    tokens: usize,
+    header: Vec<u8>,
+    complaints: Throttle,
+}
+
+impl Links {
+    /// The links of `pillar`. Its events come with tokens from `tokens` on: that one is the
+    /// listener's, connection i has `tokens + 1 + i`.
+    pub(crate) fn new(
+        env: Arc<Env>,
+        pillar: PillarId,
+        mut listener: TcpListener,
+        registry: Registry,
+        tokens: usize,
+    ) -> std::io::Result<Links> {
+        registry.register(&mut listener, Token(tokens), Interest::READABLE)?;
+        let incarnation = env.identity.incarnation();
+        let mut header = Vec::new();
+        PeerHeader { epoch: env.epoch, sender: env.me, pillar, incarnation }.encode(&mut header);
+        Ok(Links {
+            pillar,
+            conns: Slab::default(),
+            peers: PeerTable::new(env.me, pillar, env.n),
+            clients: ClientTable::new(env.limits.clients_max, env.limits.per_client_max),
+            ready: Vec::new(),
+            dirty: Vec::new(),
+            doomed: Vec::new(),
+            counters: LinkCounters::default(),
+            listener: Some(listener),
+            accept_at: None,
+            scan_at: None,
+            registry,
+            tokens,
+            header,
+            complaints: Throttle::default(),
+            env,
+        })
+    }
+
+    /// Takes note of an event of this lane.
+    pub(crate) fn on_event(&mut self, event: &Event) {
+        let Some(slot) = (event.token().0 - self.tokens).checked_sub(1) else {
+            self.accept_at = Some(Time::ZERO);
+            return;
+        };
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        conn.on_event(event);
+        if conn.readable && !conn.listed && !conn.paused {
+            conn.listed = true;
+            self.ready.push(slot);
+        }
+        if event.is_writable() && conn.backlog() > 0 {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// Does what is due: accepts, dials, and looks after timeouts and idle buffers.
+    pub(crate) fn on_time(&mut self, now: Time) {
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.accept(now);
+        }
+        while let Some(peer) = self.peers.due(now) {
+            self.dial(peer, now);
+        }
+        if self.scan_at.is_some_and(|at| at <= now) {
+            self.scan(now);
+        }
+    }
+
+    /// When [`Links::on_time`] is wanted next.
+    pub(crate) fn next_time(&self) -> Option<Time> {
+        [self.accept_at, self.peers.next_dial(), self.scan_at].into_iter().flatten().min()
+    }
+
+    /// Takes no more connections.
+    pub(crate) fn stop_listening(&mut self) {
+        self.accept_at = None;
+        if let Some(mut listener) = self.listener.take() {
+            let _ = self.registry.deregister(&mut listener);
+        }
+    }
+
+    /// Appends a message to the packet of this turn to `to`.
+    pub(crate) fn send_peer(&mut self, to: ReplicaId, message: &[u8]) {
+        let sent = self.peers.slot(to).is_some_and(|slot| self.send_on(slot, message));
+        if !sent {
+            self.counters.peer_messages_dropped += 1;
+        }
+    }
+
+    /// Appends a message to the packets of this turn to all peers.
+    pub(crate) fn send_peers(&mut self, message: &[u8]) {
+        let me = self.env.me;
+        for peer in (0..self.env.n).map(ReplicaId).filter(|peer| *peer != me) {
+            self.send_peer(peer, message);
+        }
+    }
+
+    /// Sends a packet without messages: the proof to the other end that we live.
+    pub(crate) fn confirm(&mut self, slot: usize) {
+        self.send_on(slot, &[]);
+    }
+
+    /// Appends a reply to the packet of this turn to the client. True when somebody waits for it.
+    pub(crate) fn send_reply(&mut self, view: View, frame: FrameId, content: &[u8]) -> bool {
+        let Some(slot) = self.clients.route(frame.client, frame.session) else {
+            self.counters.replies_unclaimed += 1;
+            return false;
+        };
+        let Some(conn) = self.conns.get_mut(slot) else { return false };
+        if conn.backlog() > self.env.limits.client_backlog_max {
+            self.doomed.push((slot, Close::Slow));
+            return false;
+        }
+        let kind = base::packet::PacketKind::Reply.alone();
+        let Ok(out) = conn.room(content.len() + 12, &kind) else {
+            self.doomed.push((slot, Close::Ended));
+            return false;
+        };
+        base::reply::encode_reply_packet(view, content, out);
+        self.mark_dirty(slot);
+        true
+    }
+
+    /// Queues a packet of its own to a client.
+    pub(crate) fn send_packet(&mut self, slot: usize, payload: &[u8]) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        if conn.backlog() > self.env.limits.client_backlog_max {
+            self.doomed.push((slot, Close::Slow));
+        } else if conn.packet(payload).is_err() {
+            self.doomed.push((slot, Close::Ended));
+        } else {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// Writes what this turn brought, one write per connection.
+    pub(crate) fn flush(&mut self) -> u64 {
+        let mut written = 0;
+        for slot in std::mem::take(&mut self.dirty) {
+            let Some(conn) = self.conns.get_mut(slot) else { continue };
+            conn.dirty = false;
+            match conn.flush() {
+                Ok(bytes) => written += bytes as u64,
+                Err(_) => self.doomed.push((slot, Close::Ended)),
+            }
+        }
+        written
+    }
+
+    /// Closes what is doomed. To be called when nobody looks at a connection.
+    pub(crate) fn bury(&mut self, now: Time) {
+        while let Some((slot, why)) = self.doomed.pop() {
+            self.close(slot, why, now);
+        }
+    }
+
+    /// Bytes that wait to be written to clients.
+    pub(crate) fn client_backlog(&mut self) -> usize {
+        let clients = self.conns.iter_mut().filter(|(_, conn)| {
+            conn.link().is_some_and(|link| matches!(link.peer, Peer::Client(_)))
+        });
+        clients.map(|(_, conn)| conn.backlog()).sum()
+    }
+
+    /// The connection has something to write.
+    pub(crate) fn mark_dirty(&mut self, slot: usize) {
+        if let Some(conn) = self.conns.get_mut(slot)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Asks for a look at timeouts and idle buffers.
+    pub(crate) fn plan_scan(&mut self, now: Time) {
+        self.scan_at.get_or_insert(now.after(SCAN_EVERY));
+    }
+
+    fn send_on(&mut self, slot: usize, message: &[u8]) -> bool {
+        let max = self.env.limits.peer_backlog_max;
+        match push_message(&mut self.conns, slot, &self.header, message, max) {
+            Some(fresh) => {
+                if fresh {
+                    self.dirty.push(slot);
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn accept(&mut self, now: Time) {
+        self.accept_at = None;
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    self.counters.accepted += 1;
+                    self.make_room();
+                    if self.adopt(Conn::new(stream, Phase::Answering, now)).is_none() {
+                        self.counters.accept_errors += 1;
+                    }
+                    self.plan_scan(now);
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::ConnectionAborted => {}
+                Err(e) => {
+                    // Out of descriptors, most likely. The edge is used up, so ask again later.
+                    self.counters.accept_errors += 1;
+                    if self.complaints.allow(now) {
+                        tracing::warn!(pillar = %self.pillar, error = %e, "cannot accept");
+                    }
+                    self.accept_at = Some(now.after(ACCEPT_PAUSE));
+                    return;
+                }
+            }
+        }
+        self.accept_at = Some(Time::ZERO);
+    }
+
+    /// Drops the oldest stranger when there are too many.
+    fn make_room(&mut self) {
+        let max = self.env.limits.strangers_max;
+        if self.conns.len() < max {
+            return;
+        }
+        let strangers = self
+            .conns
+            .iter_mut()
+            .filter(|(_, conn)| !conn.confirmed() && !matches!(conn.phase, Phase::Calling { .. }));
+        let (count, oldest) = strangers.fold((0, None), |(count, oldest), (slot, conn)| {
+            let older = oldest.is_none_or(|(since, _)| conn.since < since);
+            (count + 1, if older { Some((conn.since, slot)) } else { oldest })
+        });
+        if let Some((since, slot)) = oldest
+            && count >= max
+        {
+            self.close(slot, Close::Crowded, since);
+        }
+    }
+
+    fn dial(&mut self, peer: ReplicaId, now: Time) {
+        self.counters.dialled += 1;
+        if self.try_dial(peer, now).is_none() {
+            self.peers.failed(peer, now);
+        }
+    }
+
+    fn try_dial(&mut self, peer: ReplicaId, now: Time) -> Option<()> {
+        let env = Arc::clone(&self.env);
+        let pillars = env.addresses.get(usize::from(peer.0))?;
+        let address = *pillars.get(usize::from(self.pillar.0))?;
+        let start =
+            Initiator::start(&env.identity, &env.directory, peer, self.pillar, SessionId(0));
+        let (initiator, hello) = start.ok()?;
+        let stream = TcpStream::connect(address).ok()?;
+        let phase = Phase::Calling { peer, initiator: Some(Box::new(initiator)) };
+        let mut conn = Conn::new(stream, phase, now);
+        conn.queue(&hello);
+        let slot = self.adopt(conn)?;
+        self.peers.calling(peer, slot);
+        self.plan_scan(now);
+        Some(())
+    }
+
+    fn adopt(&mut self, mut conn: Conn) -> Option<usize> {
+        let token = Token(self.tokens + 1 + self.conns.next());
+        // Each is an improvement only, and a socket that is broken fails below.
+        let _ = conn.stream.set_nodelay(true);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&conn.stream, TCP_USER_TIMEOUT_MS);
+        let _ = rustix::net::sockopt::set_socket_keepalive(&conn.stream, true);
+        let _ = rustix::net::sockopt::set_tcp_keepidle(&conn.stream, KEEPALIVE_IDLE);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut conn.stream, token, both).ok()?;
+        Some(self.conns.insert(conn))
+    }
+
+    fn scan(&mut self, now: Time) {
+        self.scan_at = None;
+        let mut again = false;
+        for (slot, conn) in self.conns.iter_mut() {
+            let age = now.since(conn.since);
+            let limit = if conn.link().is_some() { CONFIRM_TIMEOUT } else { HANDSHAKE_TIMEOUT };
+            if !conn.confirmed() && age >= limit {
+                self.doomed.push((slot, Close::Timeout));
+                continue;
+            }
+            let busy = std::mem::take(&mut conn.active);
+            again |= busy || !conn.confirmed() || conn.release_idle();
+        }
+        self.bury(now);
+        if again {
+            self.plan_scan(now);
+        }
+    }
+
+    fn close(&mut self, slot: usize, why: Close, now: Time) {
+        let Some(mut conn) = self.conns.remove(slot) else { return };
+        // The descriptor closes with the stream; a failure here changes nothing.
+        let _ = self.registry.deregister(&mut conn.stream);
+        self.count(why);
+        match &conn.phase {
+            Phase::Calling { peer, .. } => {
+                self.peers.down(*peer, slot, now);
+            }
+            Phase::Answering => {}
+            Phase::Up(link) => match link.peer {
+                Peer::Replica(peer) => {
+                    if self.peers.down(peer, slot, now) {
+                        let pillar = self.pillar;
+                        tracing::info!(me = %self.env.me, %pillar, %peer, ?why, "link down");
+                    }
+                }
+                Peer::Client(client) if link.confirmed => {
+                    self.clients.down(client, link.session, slot);
+                    tracing::debug!(pillar = %self.pillar, %client, ?why, "client gone");
+                }
+                Peer::Client(_) => {}
+            },
+        }
+        let bad = matches!(why, Close::Malformed(_) | Close::Impostor | Close::Slow);
+        if bad && self.complaints.allow(now) {
+            let (who, more) = (conn.link().map(|l| l.peer), self.complaints.suppressed());
+            tracing::warn!(me = %self.env.me, ?who, ?why, more, "connection closed");
+        }
+    }
+
+    fn count(&mut self, why: Close) {
+        let counters = &mut self.counters;
+        match why {
+            Close::Ended | Close::Replaced => {}
+            Close::Handshake | Close::Timeout => counters.handshakes_failed += 1,
+            Close::Malformed(_) => counters.malformed += 1,
+            Close::Impostor => counters.impostors += 1,
+            Close::Slow => counters.slow_clients += 1,
+            Close::Crowded => counters.crowded_out += 1,
+            Close::StaleLife => counters.stale_lives += 1,
+        }
+    }
+}
+
+/// Appends a message to a peer's packet. `None` when it was dropped, otherwise whether the
+/// connection has to enter the list of dirty ones.
+fn push_message(
+    conns: &mut Slab,
+    slot: usize,
+    header: &[u8],
+    message: &[u8],
+    backlog_max: usize,
+) -> Option<bool> {
+    let conn = conns.get_mut(slot)?;
+    if conn.backlog() + message.len() > backlog_max {
+        return None;
+    }
+    // A link whose key is used up fails at its next flush, where it is closed.
+    let out = conn.room(message.len(), header).ok()?;
+    out.extend_from_slice(message);
+    Some(!std::mem::replace(&mut conn.dirty, true))
+}

@@ -1,0 +1,453 @@
+//! A whole group in one process over loopback TCP, and a client that blocks.
+
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use auth::{ClientKeys, Established, Initiator, LinkIdentity, PacketReader, Peer, Secret};
+use base::crypto::ClientKeyring;
+use base::packet::PacketKind;
+use base::reply::{reply_digest, split_reply_packet};
+use base::{
+    ClientId, Digest, Frame, FrameBuilder, FrameId, Incarnation, Malformed, PillarId, Reader,
+    ReplicaId, Reply, ReplyStatus, SessionId,
+};
+use exec::{Completion, Context, Service};
+use genesis::{Group, InitOptions, LocalGroup};
+use rt::{Replica, ReplicaOptions, ReplicaReport, StartError};
+
+/// Long enough for a busy machine; nothing is asserted about it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Answers with the operation and a running number, and keeps a checksum of everything.
+#[derive(Default)]
+pub struct Tally {
+    count: u64,
+    sum: [u8; 32],
+}
+
+impl Service for Tally {
+    fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
+        ctx.modify(0, |_| {});
+        self.count += 1;
+        for (sum, byte) in self.sum.iter_mut().zip(op.iter().cycle()) {
+            *sum = sum.rotate_left(3) ^ byte;
+        }
+        reply.extend_from_slice(&self.count.to_le_bytes());
+        reply.extend_from_slice(op);
+        Completion::Done
+    }
+
+    fn get(&self, _: u32, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.count.to_le_bytes());
+        out.extend_from_slice(&self.sum);
+    }
+
+    fn put(&mut self, _: u32, bytes: &[u8]) -> Result<(), Malformed> {
+        let mut r = Reader::new(bytes);
+        self.count = r.u64("count")?;
+        self.sum = r.array("sum")?;
+        r.finish("state")
+    }
+}
+
+/// n replicas with P pillars, small checkpoints, two clients.
+pub fn options(n: u16, pillars: u16) -> InitOptions {
+    let mut options = InitOptions {
+        name: "test".into(),
+        service: "tally".into(),
+        replicas: n,
+        faults: Some((n - 1) / 3),
+        pillars,
+        clients: 2,
+        port: 0,
+        ..InitOptions::default()
+    };
+    options.settings.checkpoint_interval = 8;
+    options.settings.window = 64;
+    // However fast the frames come, there are several checkpoints' worth of batches.
+    options.settings.batching.frames_max = 4;
+    options
+}
+
+/// A group on loopback. `None` where a replica is down.
+pub struct Cluster {
+    pub group: Group,
+    pub replicas: Vec<Option<Replica>>,
+    /// For replicas that start from now on.
+    pub client_backlog_max: usize,
+    sockets: Vec<Option<Vec<TcpListener>>>,
+    secrets: Vec<Secret>,
+    clients: Vec<Secret>,
+    threads: usize,
+}
+
+impl Cluster {
+    /// n replicas with P pillars on T threads each; those in `down` do not start.
+    pub fn start(n: u16, pillars: u16, threads: usize, down: &[u16]) -> Cluster {
+        let mut cluster = Cluster::prepare(&options(n, pillars), threads);
+        cluster.start_all(down);
+        cluster
+    }
+
+    /// A group with its ports, of which nothing runs yet.
+    pub fn prepare(options: &InitOptions, threads: usize) -> Cluster {
+        let mut local = LocalGroup::generate(options).expect("a legal group");
+        let mut sockets = vec![];
+        for id in 0..options.replicas {
+            let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let listeners: Vec<TcpListener> = (0..options.pillars).map(bind).collect();
+            let ports: Vec<u16> =
+                listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect();
+            local.group.set_address(ReplicaId(id), "127.0.0.1", &ports).expect("a replica");
+            sockets.push(Some(listeners));
+        }
+        Cluster {
+            group: local.group,
+            replicas: (0..options.replicas).map(|_| None).collect(),
+            client_backlog_max: 64 << 20,
+            secrets: local.replicas,
+            clients: local.clients,
+            threads,
+            sockets,
+        }
+    }
+
+    /// Starts all replicas but those in `down`, whose ports are closed.
+    pub fn start_all(&mut self, down: &[u16]) {
+        for (id, listeners) in (0..).zip(std::mem::take(&mut self.sockets)) {
+            if !down.contains(&id) {
+                self.start_one(id, listeners);
+            }
+        }
+    }
+
+    pub fn start_one(&mut self, id: u16, listeners: Option<Vec<TcpListener>>) {
+        let replica = self.try_start(id, listeners).expect("a replica starts");
+        self.replicas[usize::from(id)] = Some(replica);
+    }
+
+    pub fn try_start(
+        &self,
+        id: u16,
+        listeners: Option<Vec<TcpListener>>,
+    ) -> Result<Replica, StartError> {
+        let secret = self.secrets[usize::from(id)].clone();
+        let service = Box::new(Tally::default());
+        let mut options = ReplicaOptions::new(self.group.clone(), ReplicaId(id), secret, service);
+        options.threads = Some(self.threads);
+        options.listeners = listeners;
+        options.limits.strangers_max = 64;
+        options.limits.client_backlog_max = self.client_backlog_max;
+        Replica::start(options)
+    }
+
+    pub fn stop_one(&mut self, id: u16) {
+        self.replicas[usize::from(id)].take().expect("it runs").stop();
+    }
+
+    pub fn reports(&self) -> Vec<ReplicaReport> {
+        self.replicas.iter().flatten().map(Replica::report).collect()
+    }
+
+    /// Waits until `done` says so about the running replicas.
+    pub fn wait(&self, what: &str, mut done: impl FnMut(&[ReplicaReport]) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let reports = self.reports();
+            if done(&reports) {
+                return;
+            }
+            assert!(Instant::now() < until, "{what} does not come: {reports:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until all running replicas have executed `ops` operations and agree on everything.
+    pub fn settle(&self, ops: u64) {
+        self.wait("agreement", |reports| {
+            let first = &reports[0];
+            reports.iter().all(|r| {
+                let same = (r.executed, &r.checkpoint.last_digest, &r.checkpoint.stable_digest);
+                let digests = &first.checkpoint;
+                same == (first.executed, &digests.last_digest, &digests.stable_digest)
+                    && r.ops == ops
+            })
+        });
+    }
+
+    pub fn client(&self, id: u32, session: u64) -> Client<'_> {
+        Client::new(self, ClientId(id), SessionId(session))
+    }
+}
+
+/// One sealed link of a client to one pillar of one replica.
+pub struct Wire {
+    stream: TcpStream,
+    reader: PacketReader,
+    link: Established,
+}
+
+impl Wire {
+    pub fn connect(
+        group: &Group,
+        identity: &LinkIdentity,
+        to: (ReplicaId, PillarId),
+        session: SessionId,
+    ) -> Option<Wire> {
+        let address = group.address(to.0, to.1).expect("in the group");
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_nodelay(true).expect("a TCP socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        let (initiator, hello) =
+            Initiator::start(identity, group.directory(), to.0, to.1, session).expect("legal");
+        stream.write_all(&hello).ok()?;
+        let mut reader = PacketReader::new(base::limits::HANDSHAKE_PACKET_BYTES_MAX);
+        let link = loop {
+            if let Some(body) = reader.packet().expect("a length") {
+                break initiator.finish(body).expect("an answer");
+            }
+            let n = stream.read(reader.spare()).ok().filter(|n| *n > 0)?;
+            reader.filled(n);
+        };
+        reader.set_max(link.packet_bytes_max);
+        let mut wire = Wire { stream, reader, link };
+        wire.send(&[])?;
+        Some(wire)
+    }
+
+    pub fn send(&mut self, payload: &[u8]) -> Option<()> {
+        let mut out = vec![];
+        self.link.sealer.seal(payload, &mut out).expect("it fits");
+        self.stream.write_all(&out).ok()
+    }
+
+    /// The next packet; `None` when the connection ends, or when `nonblocking` and there is none.
+    pub fn receive(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(body) = self.reader.packet().expect("a length") {
+                return Some(self.link.opener.open(body).expect("a seal").to_vec());
+            }
+            let n = self.stream.read(self.reader.spare()).ok().filter(|n| *n > 0)?;
+            self.reader.filled(n);
+        }
+    }
+
+    pub fn raw(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    pub fn set_nonblocking(&self, yes: bool) {
+        self.stream.set_nonblocking(yes).expect("a socket");
+    }
+}
+
+/// A client that sends frames to all replicas and takes what f+1 of them say.
+pub struct Client<'a> {
+    cluster: &'a Cluster,
+    pub identity: LinkIdentity,
+    keys: ClientKeys,
+    me: ClientId,
+    session: SessionId,
+    wires: BTreeMap<(u16, u16), Wire>,
+    votes: BTreeMap<FrameId, BTreeMap<u16, Digest>>,
+    done: BTreeMap<FrameId, Reply>,
+    sent: BTreeMap<FrameId, (u16, Frame)>,
+    next: BTreeMap<u32, u64>,
+    /// A replica to which this client sends nothing.
+    pub skip: Option<u16>,
+    pub goodbyes: usize,
+}
+
+impl<'a> Client<'a> {
+    fn new(cluster: &'a Cluster, me: ClientId, session: SessionId) -> Client<'a> {
+        let secret = &cluster.clients[me.0 as usize];
+        let directory = cluster.group.directory();
+        let incarnation = Incarnation(session.0);
+        Client {
+            identity: LinkIdentity::new(secret, Peer::Client(me), incarnation, directory)
+                .expect("a member"),
+            keys: ClientKeys::new(secret, me, directory).expect("a member"),
+            cluster,
+            me,
+            session,
+            wires: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            done: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            next: BTreeMap::new(),
+            skip: None,
+            goodbyes: 0,
+        }
+    }
+
+    /// Opens the session and waits for it.
+    pub fn open(mut self) -> Client<'a> {
+        let frame = base::FrameBuilder::open(self.cluster.group.id(), self.me, self.session, |d| {
+            self.keys.authenticate(d)
+        });
+        let id = self.dispatch(0, frame);
+        assert_eq!(self.await_reply(id).status, ReplyStatus::Opened);
+        self
+    }
+
+    /// Sends a frame of `ops` through `pillar`, in a stream of its own per pillar.
+    pub fn send(&mut self, pillar: u16, ops: &[&[u8]]) -> FrameId {
+        let stream = u32::from(pillar) + 1;
+        let next = self.next.entry(stream).or_insert(0);
+        *next += 1;
+        let id = FrameId { client: self.me, session: self.session, stream, id: *next };
+        let mut builder = FrameBuilder::new();
+        ops.iter().for_each(|op| builder.push(op));
+        let group = self.cluster.group.id();
+        let ack = self.acked(stream);
+        let frame = builder.request(group, id, ack, |d| self.keys.authenticate(d));
+        self.dispatch(pillar, frame)
+    }
+
+    fn acked(&self, stream: u32) -> u64 {
+        let open = self.sent.keys().filter(|id| id.stream == stream).map(|id| id.id).min();
+        open.map_or(self.next[&stream] - 1, |id| id - 1)
+    }
+
+    fn dispatch(&mut self, pillar: u16, frame: Frame) -> FrameId {
+        let id = frame.id();
+        self.transmit(pillar, &frame);
+        self.sent.insert(id, (pillar, frame));
+        id
+    }
+
+    fn transmit(&mut self, pillar: u16, frame: &Frame) {
+        let mut payload = PacketKind::Request.alone().to_vec();
+        frame.encode(&mut payload);
+        let skip = self.skip;
+        for replica in self.cluster.group.quorums().replicas().map(|r| r.0) {
+            if Some(replica) != skip
+                && self.wire(replica, pillar).is_some_and(|wire| wire.send(&payload).is_none())
+            {
+                self.wires.remove(&(replica, pillar));
+            }
+        }
+    }
+
+    fn wire(&mut self, replica: u16, pillar: u16) -> Option<&mut Wire> {
+        let key = (replica, pillar);
+        if !self.wires.contains_key(&key) {
+            let to = (ReplicaId(replica), PillarId(pillar));
+            let wire = Wire::connect(&self.cluster.group, &self.identity, to, self.session)?;
+            wire.set_nonblocking(false);
+            self.wires.insert(key, wire);
+        }
+        self.wires.get_mut(&key)
+    }
+
+    /// A frame of this client in a stream without order that it does not use itself.
+    pub fn frame(&self, id: u64) -> Frame {
+        let mut builder = FrameBuilder::new();
+        builder.push(b"apart");
+        let id =
+            FrameId { client: self.me, session: self.session, stream: base::frame::UNORDERED, id };
+        builder.request(self.cluster.group.id(), id, 0, |d| self.keys.authenticate(d))
+    }
+
+    /// Number of frames without an accepted reply.
+    pub fn outstanding(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// Waits for the accepted reply to `id`. Sends again now and then.
+    pub fn await_reply(&mut self, id: FrameId) -> Reply {
+        let until = Instant::now() + PATIENCE;
+        let mut again = Instant::now() + Duration::from_millis(500);
+        loop {
+            if let Some(reply) = self.done.remove(&id) {
+                return reply;
+            }
+            assert!(Instant::now() < until, "no reply to {id:?}");
+            if Instant::now() > again {
+                again = Instant::now() + Duration::from_millis(500);
+                let (pillar, frame) = self.sent[&id].clone();
+                self.transmit(pillar, &frame);
+            }
+            if !self.pump() {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+
+    /// Takes in what has arrived. True when there was something.
+    pub fn pump(&mut self) -> bool {
+        let mut any = false;
+        let keys: Vec<(u16, u16)> = self.wires.keys().copied().collect();
+        for key in keys {
+            let wire = self.wires.get_mut(&key).expect("just listed");
+            wire.set_nonblocking(true);
+            let mut packets = vec![];
+            while let Some(packet) = wire.receive() {
+                packets.push(packet);
+            }
+            wire.set_nonblocking(false);
+            any |= !packets.is_empty();
+            packets.iter().for_each(|packet| self.on_packet(key.0, packet));
+        }
+        any
+    }
+
+    fn on_packet(&mut self, replica: u16, packet: &[u8]) {
+        match PacketKind::split(packet).expect("a packet") {
+            (PacketKind::Reply, body) => {
+                let mut r = Reader::new(body);
+                while !r.is_empty() {
+                    let (_, content) = split_reply_packet(&mut r).expect("a reply");
+                    self.on_reply(replica, content);
+                }
+            }
+            (PacketKind::Goodbye, _) => self.goodbyes += 1,
+            (kind, _) => panic!("{kind:?} to a client that did not ask"),
+        }
+    }
+
+    fn on_reply(&mut self, replica: u16, content: &[u8]) {
+        let reply = Reply::decode(&mut Reader::new(content)).expect("a reply");
+        if !self.sent.contains_key(&reply.frame) {
+            return;
+        }
+        let votes = self.votes.entry(reply.frame).or_default();
+        let digest = reply_digest(content);
+        votes.insert(replica, digest);
+        let same = votes.values().filter(|vote| **vote == digest).count();
+        if same >= self.cluster.group.quorums().weak() {
+            self.votes.remove(&reply.frame);
+            self.sent.remove(&reply.frame);
+            self.done.insert(reply.frame, reply);
+        }
+    }
+
+    /// Sends `count` frames of `ops` operations through each of `pillars`, some at a time, and
+    /// checks every reply.
+    pub fn drive(&mut self, pillars: u16, count: u32, ops: usize) {
+        let mut open = std::collections::VecDeque::new();
+        for i in 0..count {
+            for pillar in 0..pillars {
+                let op = format!("op {i} of {pillar}");
+                open.push_back((self.send(pillar, &vec![op.as_bytes(); ops]), op));
+                if open.len() >= 16 {
+                    let (id, op) = open.pop_front().expect("not empty");
+                    self.check(id, &op, ops);
+                }
+            }
+        }
+        for (id, op) in open {
+            self.check(id, &op, ops);
+        }
+    }
+
+    fn check(&mut self, id: FrameId, op: &str, ops: usize) {
+        let reply = self.await_reply(id);
+        assert_eq!((reply.status, reply.count), (ReplyStatus::Executed, ops as u32), "{id:?}");
+        assert!(reply.results().all(|result| &result[8..] == op.as_bytes()));
+    }
+}

@@ -1,0 +1,208 @@
+//! Every byte from outside is hostile: whoever breaks a rule loses its connection, and nobody
+//! else notices.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use base::packet::PacketKind;
+use base::{PillarId, ReplicaId, SessionId};
+use common::{Cluster, Wire};
+
+/// All ports of the group.
+fn ports(cluster: &Cluster) -> Vec<(String, u16)> {
+    let entries = cluster.group.replicas().iter();
+    entries.flat_map(|r| r.ports.iter().map(|port| (r.host.clone(), *port))).collect()
+}
+
+fn total(cluster: &Cluster, count: impl Fn(&rt::counters::LinkCounters) -> u64) -> u64 {
+    cluster.reports().iter().map(|r| count(&r.links)).sum()
+}
+
+/// Deterministic noise.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn garbage_on_every_port_closes_its_connection_and_disturbs_nobody() {
+    let cluster = Cluster::start(4, 2, 1, &[]);
+    let mut client = cluster.client(0, 1).open();
+    let mut sent = 0;
+    for (i, address) in ports(&cluster).iter().enumerate() {
+        let huge = u32::MAX.to_le_bytes().to_vec();
+        let zero = vec![0; 4];
+        let over = 1025u32.to_le_bytes().to_vec();
+        let mut framed = 100u32.to_le_bytes().to_vec();
+        framed.extend(noise(i as u64, 100));
+        let mut http = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+        http.extend(noise(7, 64));
+        for bytes in [huge, zero, over, framed, http, noise(99, 5000)] {
+            let mut stream = TcpStream::connect(address).expect("listens");
+            // The other end may close before all is written.
+            let _ = stream.write_all(&bytes);
+            let mut rest = vec![];
+            let _ = stream.read_to_end(&mut rest);
+            assert!(rest.is_empty(), "nothing is answered");
+            sent += 1;
+        }
+        client.drive(2, 2, 1);
+    }
+    cluster.wait("the count", |all| {
+        let bad = |r: &rt::ReplicaReport| r.links.malformed + r.links.handshakes_failed;
+        all.iter().map(bad).sum::<u64>() >= sent
+    });
+    cluster.settle(4 * 2 * 4);
+}
+
+#[test]
+fn silent_and_half_open_connections_are_bounded_and_keep_nobody_out() {
+    let cluster = Cluster::start(4, 1, 1, &[]);
+    let mut idle = vec![];
+    for round in 0..3 {
+        for address in ports(&cluster) {
+            for i in 0..60u8 {
+                let mut stream = TcpStream::connect(&address).expect("listens");
+                // Half a hello, or nothing at all.
+                let half = &[96, 0, 0, 0, 1, 2, 3][..usize::from(i % 8)];
+                let _ = stream.write_all(half);
+                idle.push(stream);
+            }
+        }
+        cluster.client(0, round + 1).open().drive(1, 3, 1);
+    }
+    cluster.wait("room", |all| all.iter().all(|r| r.links.crowded_out > 0));
+    assert!(cluster.reports().iter().all(|r| r.pillars[0].connections < 64 + 16));
+    cluster.settle(9);
+}
+
+#[test]
+fn a_client_that_speaks_for_another_is_cut_off() {
+    let cluster = Cluster::start(4, 1, 1, &[]);
+    let mut victim = cluster.client(0, 1).open();
+    let other = cluster.client(1, 1);
+    let to = (ReplicaId(0), PillarId(0));
+    let mut wire =
+        Wire::connect(&cluster.group, &other.identity, to, SessionId(5)).expect("listens");
+    let mut payload = PacketKind::Request.alone().to_vec();
+    victim.frame(1).encode(&mut payload);
+    wire.send(&payload).expect("sent");
+    assert_eq!(wire.receive(), None, "the link is closed");
+    cluster.wait("the count", |_| total(&cluster, |links| links.impostors) == 1);
+    victim.drive(1, 3, 1);
+}
+
+#[test]
+fn sealed_packets_that_mean_nothing_cost_their_connection_only() {
+    let cluster = Cluster::start(4, 1, 1, &[]);
+    let mut client = cluster.client(0, 1).open();
+    let to = (ReplicaId(1), PillarId(0));
+    let mut bad: Vec<Vec<u8>> = vec![vec![0], vec![6], vec![1], vec![3, 1], vec![2, 9], vec![4, 9]];
+    bad.push([vec![1], noise(3, 200)].concat());
+    // The count of operations, the length of a frame: huge.
+    bad.push([vec![1], vec![0xff; 64]].concat());
+    for (i, payload) in bad.iter().enumerate() {
+        let session = SessionId(100 + i as u64);
+        let mut wire =
+            Wire::connect(&cluster.group, &client.identity, to, session).expect("listens");
+        wire.send(payload).expect("sent");
+        assert_eq!(wire.receive(), None, "{payload:?}");
+    }
+    // A packet that was not sealed by anybody.
+    let mut wire =
+        Wire::connect(&cluster.group, &client.identity, to, SessionId(9)).expect("listens");
+    wire.raw().write_all(&[20, 0, 0, 0]).expect("sent");
+    wire.raw().write_all(&[7; 20]).expect("sent");
+    assert_eq!(wire.receive(), None);
+    cluster.wait("the count", |_| total(&cluster, |l| l.malformed) == bad.len() as u64 + 1);
+    client.drive(1, 3, 1);
+    cluster.settle(3);
+}
+
+#[test]
+fn a_hello_of_the_wrong_role_gets_no_link() {
+    let cluster = Cluster::start(4, 2, 1, &[]);
+    let mut client = cluster.client(0, 1).open();
+    // A client's hello for pillar 0 of replica 0, delivered to everybody else.
+    let (_, hello) = auth::Initiator::start(
+        &client.identity,
+        cluster.group.directory(),
+        ReplicaId(0),
+        PillarId(0),
+        SessionId(3),
+    )
+    .expect("legal");
+    for address in &ports(&cluster)[1..] {
+        let mut stream = TcpStream::connect(address).expect("listens");
+        stream.write_all(&hello).expect("sent");
+        let mut rest = vec![];
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.is_empty(), "no answer to a hello for somebody else");
+    }
+    // The one it is meant for answers, but a recorded hello leads no further: the same
+    // session's real link keeps its replies.
+    let (host, port) = cluster.group.address(ReplicaId(0), PillarId(0)).expect("a pillar");
+    let mut replay = TcpStream::connect((host, port)).expect("listens");
+    replay.write_all(&hello).expect("sent");
+    let mut answer = [0; 8];
+    replay.read_exact(&mut answer).expect("an answer");
+    client.drive(2, 5, 1);
+    cluster.wait("the count", |_| total(&cluster, |l| l.handshakes_failed) >= 7);
+}
+
+#[test]
+fn a_client_that_never_reads_is_dropped_and_others_are_served() {
+    let mut cluster = Cluster::prepare(&common::options(4, 1), 1);
+    cluster.client_backlog_max = 64 << 10;
+    cluster.start_all(&[]);
+    let mut good = cluster.client(0, 1).open();
+    let mut deaf = cluster.client(1, 1).open();
+    let op = vec![7u8; 256 << 10];
+    // Replies are as large as the operations; nobody reads them. More than the sockets hold.
+    for _ in 0..40 {
+        deaf.send(0, &[&op]);
+    }
+    good.drive(1, 10, 1);
+    cluster.wait("the count", |all| all.iter().any(|r| r.links.slow_clients > 0));
+    good.drive(1, 10, 1);
+}
+
+#[test]
+fn a_flood_of_frames_that_nobody_orders_stops_at_the_quota() {
+    let cluster = Cluster::start(4, 1, 1, &[]);
+    let mut good = cluster.client(0, 1).open();
+    let flooder = cluster.client(1, 5);
+    // To one replica only: it cannot get the vouches that the frames need.
+    let to = (ReplicaId(0), PillarId(0));
+    let mut wire =
+        Wire::connect(&cluster.group, &flooder.identity, to, SessionId(5)).expect("listens");
+    let count = base::limits::PENDING_FRAMES_PER_CLIENT_MAX as u64 + 500;
+    for id in 1..=count {
+        let mut payload = PacketKind::Request.alone().to_vec();
+        flooder.frame(id).encode(&mut payload);
+        wire.send(&payload).expect("the link stays");
+    }
+    cluster.wait("the quota", |all| all[0].traffic.quota > 0);
+    good.drive(1, 10, 1);
+    wire.send(&PacketKind::StatusQuery.alone()).expect("the link stays");
+    let packet = wire.receive().expect("an answer, when the pauses are over");
+    assert!(matches!(PacketKind::split(&packet), Ok((PacketKind::Status, _))));
+}
+
+#[test]
+fn a_taken_port_is_an_error_that_names_it() {
+    let cluster = Cluster::start(4, 1, 1, &[0]);
+    let address = cluster.group.address(ReplicaId(0), PillarId(0)).expect("a pillar");
+    let taken = TcpListener::bind(address).expect("free again");
+    let error = cluster.try_start(0, None).expect_err("taken");
+    assert!(error.to_string().contains(&address.1.to_string()), "{error}");
+    drop(taken);
+}
