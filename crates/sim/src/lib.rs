@@ -9,9 +9,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adversary;
 pub mod check;
+pub mod counters;
+pub mod options;
 pub mod prng;
 pub mod world;
 
+pub use options::{Net, Options};
 pub use prng::{Prng, Ratio};
-pub use world::{Net, Options, World};
+pub use world::World;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base::crypto::PlainKeys;
 use base::{
     AgreedTime, ClientId, Epoch, Frame, FromStage, GroupId, Incarnation, Now, PillarId, Quorums,
-    Reader, ReplicaId, Sibling, Span, Stripe, Time, ToStage,
+    ReplicaId, Sibling, Span, Stripe, Time, ToStage,
 };
 use exec::service::Service;
 use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, Turn};
@@ -16,75 +16,12 @@ use proto::pbft::msg::Message;
 use proto::pbft::{Batching, Input, Lane, LaneConfig};
 use proto::{Effect, Outbox, Target};
 
+use crate::adversary::Adversary;
 use crate::check::Checker;
-use crate::prng::{Prng, Ratio};
-
-/// What the network does to messages.
-#[derive(Clone, Copy, Debug)]
-pub struct Net {
-    /// Shortest delay in microseconds.
-    pub delay_min_us: u64,
-    /// Longest delay in microseconds.
-    pub delay_max_us: u64,
-    /// How often a message is lost.
-    pub loss: Ratio,
-    /// How often a message arrives twice.
-    pub duplicate: Ratio,
-}
-
-impl Net {
-    /// A calm network: a little delay, nothing lost.
-    pub const CALM: Net =
-        Net { delay_min_us: 20, delay_max_us: 60, loss: Ratio(0, 1), duplicate: Ratio(0, 1) };
-    /// A bad network: messages overtake each other, every tenth is lost, every tenth comes twice.
-    pub const BAD: Net =
-        Net { delay_min_us: 20, delay_max_us: 5_000, loss: Ratio(1, 10), duplicate: Ratio(1, 10) };
-}
-
-/// The shape of a world.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Where all randomness comes from.
-    pub seed: u64,
-    /// Replicas.
-    pub n: u16,
-    /// Faults to tolerate.
-    pub f: u16,
-    /// Pillars.
-    pub pillars: u16,
-    /// Clients, one session each.
-    pub clients: u32,
-    /// Operations that each client keeps outstanding.
-    pub outstanding: u32,
-    /// Operations that each client does in all.
-    pub ops_per_client: u64,
-    /// K.
-    pub checkpoint_interval: u64,
-    /// L.
-    pub window: u64,
-    /// The network between replicas, and between clients and replicas.
-    pub net: Net,
-    /// One operation per frame and one frame per batch.
-    pub unbatched: bool,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            seed: 1,
-            n: 4,
-            f: 1,
-            pillars: 1,
-            clients: 2,
-            outstanding: 4,
-            ops_per_client: 100,
-            checkpoint_interval: 8,
-            window: 32,
-            net: Net::CALM,
-            unbatched: false,
-        }
-    }
-}
+pub use crate::counters::Counters;
+use crate::counters::{expected, operation};
+use crate::options::Options;
+use crate::prng::Prng;
 
 enum Event {
     Peer { to: ReplicaId, pillar: PillarId, from: ReplicaId, message: Message },
@@ -95,7 +32,11 @@ enum Event {
     Sibling { replica: ReplicaId, pillar: PillarId, message: Sibling },
     LaneTurn { replica: ReplicaId, pillar: PillarId },
     ClientTurn { client: usize },
+    Attack,
 }
+
+/// How often the faulty client strikes, in microseconds of virtual time.
+const ATTACK_EVERY_US: u64 = 400;
 
 struct Replica {
     lanes: Vec<Lane>,
@@ -123,6 +64,9 @@ pub struct World {
     replicas: Vec<Replica>,
     clients: Vec<Client>,
     down: BTreeSet<ReplicaId>,
+    adversary: Adversary,
+    attacks_left: u32,
+    lane_turns: u64,
     checker: Checker,
     /// A digest of everything that happened: equal seeds give equal traces.
     trace: u64,
@@ -175,6 +119,9 @@ impl World {
             replicas: quorums.replicas().map(replica).collect(),
             clients: (0..options.clients).map(client).collect(),
             down: BTreeSet::new(),
+            adversary: Adversary::new(options.seed, options.n),
+            attacks_left: 0,
+            lane_turns: 0,
             checker: Checker::default(),
             trace: 0,
             options,
@@ -189,6 +136,38 @@ impl World {
             }
         }
         world
+    }
+
+    /// Makes `replica` faulty: see [`Adversary`]. Nothing is asked of it from now on.
+    pub fn corrupt(&mut self, replica: ReplicaId) {
+        self.adversary.replica = Some(replica);
+    }
+
+    /// The faulty say nothing faulty any more. What they did stays.
+    pub fn calm_down(&mut self) {
+        self.adversary.quiet = true;
+        self.attacks_left = 0;
+    }
+
+    /// A faulty client joins in, and sends `attacks` times.
+    pub fn harass(&mut self, attacks: u32) {
+        self.adversary.client = Some(ClientId(self.options.clients));
+        self.attacks_left = attacks;
+        self.schedule(Span(0), Event::Attack);
+    }
+
+    /// Turns of correct replicas' lanes so far: that an idle group has few.
+    #[must_use]
+    pub fn lane_turns(&self) -> u64 {
+        self.lane_turns
+    }
+
+    /// The replicas of which something is asked: up and not faulty.
+    #[must_use]
+    pub fn correct(&self) -> Vec<ReplicaId> {
+        let faulty = self.adversary.replica;
+        let all = (0..self.options.n).map(ReplicaId);
+        all.filter(|r| !self.is_down(*r) && Some(*r) != faulty).collect()
     }
 
     /// Takes `replica` off the network: it hears and says nothing from now on.
@@ -233,24 +212,25 @@ impl World {
         self.clients.iter().all(|client| client.completed == self.options.ops_per_client)
     }
 
-    /// Whether every replica that is not down has executed the same, and as far as any.
+    /// Whether every correct replica has executed the same, and as far as any.
     #[must_use]
     pub fn replicas_agree(&self) -> bool {
-        let up = || {
-            let running = |i: &usize| !self.down.contains(&ReplicaId(*i as u16));
-            (0..self.replicas.len()).filter(running).map(|i| self.replicas[i].stage.progress())
-        };
-        let first = up().next().expect("some replica is up");
-        up().all(|progress| progress.executed == first.executed)
+        let executed = |r: &ReplicaId| self.replicas[usize::from(r.0)].stage.progress().executed;
+        let all: Vec<_> = self.correct().iter().map(executed).collect();
+        all.windows(2).all(|pair| pair[0] == pair[1])
     }
 
-    /// Digests of the present states of the replicas that are up.
+    /// Digests of the present states of the correct replicas.
     pub fn state_digests(&mut self) -> Vec<base::Digest> {
-        let down = self.down.clone();
-        let up = self.replicas.iter_mut().enumerate();
-        up.filter(|(i, _)| !down.contains(&ReplicaId(*i as u16)))
-            .map(|(_, replica)| replica.stage.state_digest())
-            .collect()
+        let correct = self.correct();
+        let digest = |r: ReplicaId| self.replicas[usize::from(r.0)].stage.state_digest();
+        correct.into_iter().map(digest).collect()
+    }
+
+    /// The shape of the world.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        self.options
     }
 
     /// Operations completed, of all clients together.
@@ -334,6 +314,9 @@ impl World {
         match event {
             Event::Peer { to, pillar, from, message } => {
                 if !self.is_down(to) && !self.is_down(from) {
+                    if self.adversary.replica == Some(to) {
+                        self.adversary.hears(&message);
+                    }
                     let incarnation = Incarnation(1);
                     self.step_lane(to, pillar, Input::Peer { from, incarnation, message });
                 }
@@ -345,14 +328,21 @@ impl World {
             }
             Event::Reply { to, from, content } => {
                 let now = self.clock();
-                self.clients[to].core.on_reply(now, from, base::View(0), &content);
-                self.turn_client(to);
+                // The faulty client does not listen.
+                if let Some(client) = self.clients.get_mut(to) {
+                    client.core.on_reply(now, from, base::View(0), &content);
+                    self.turn_client(to);
+                }
             }
             Event::ToStage { replica, message } => self.on_stage(replica, message),
             Event::FromStage { replica, pillar, message: FromStage::Reply { frame, content } } => {
                 let _ = pillar;
                 if !self.is_down(replica) {
                     let to = frame.client.0 as usize;
+                    let content = match self.adversary.replica == Some(replica) {
+                        true => self.adversary.twist_reply(&content),
+                        false => content,
+                    };
                     self.send(|| Event::Reply { to, from: replica, content: content.clone() });
                 }
             }
@@ -368,6 +358,7 @@ impl World {
                     self.step_lane(replica, pillar, Input::Turn);
                 }
             }
+            Event::Attack => self.attack(),
             Event::ClientTurn { client } => {
                 self.clients[client].turn = None;
                 self.turn_client(client);
@@ -375,9 +366,22 @@ impl World {
         }
     }
 
+    fn attack(&mut self) {
+        let Some(left) = self.attacks_left.checked_sub(1) else { return };
+        self.attacks_left = left;
+        self.schedule(Span::micros(ATTACK_EVERY_US), Event::Attack);
+        for (to, frame) in self.adversary.attack() {
+            let pillar = PillarId(self.prng.below(u64::from(self.options.pillars)) as u16);
+            for to in to {
+                self.send(|| Event::Request { to, pillar, frame: frame.clone() });
+            }
+        }
+    }
+
     fn step_lane(&mut self, replica: ReplicaId, pillar: PillarId, input: Input) {
         let now = self.clock();
         let is_turn = matches!(input, Input::Turn);
+        self.lane_turns += u64::from(self.adversary.replica != Some(replica));
         let lane = &mut self.replicas[usize::from(replica.0)].lanes[usize::from(pillar.0)];
         let mut out = Outbox::new();
         let _ = lane.step(now, input, &mut out);
@@ -404,17 +408,21 @@ impl World {
                     Target::All => *peer != replica,
                     Target::One(one) => *peer == one && one != replica,
                 });
-                for peer in others {
-                    self.send(|| Event::Peer {
-                        to: peer,
-                        pillar,
-                        from: replica,
-                        message: message.clone(),
-                    });
+                for to in others {
+                    let messages = match self.adversary.replica == Some(replica) {
+                        true => self.adversary.twist(message.clone()),
+                        false => vec![message.clone()],
+                    };
+                    for message in messages {
+                        let from = replica;
+                        self.send(|| Event::Peer { to, pillar, from, message: message.clone() });
+                    }
                 }
             }
             Effect::Stage(message) => {
-                if let ToStage::Deliver { seq, batch } = &message {
+                if let ToStage::Deliver { seq, batch } = &message
+                    && self.adversary.replica != Some(replica)
+                {
                     self.checker.delivers(replica, *seq, batch);
                 }
                 self.send_inside(Event::ToStage { replica, message });
@@ -436,7 +444,9 @@ impl World {
         while stage.run(64, &mut out) == Turn::More {}
         stage.check();
         for (target, message) in out.messages {
-            if let FromStage::Checkpoint { seq, digest } = &message {
+            if let FromStage::Checkpoint { seq, digest } = &message
+                && self.adversary.replica != Some(replica)
+            {
                 self.checker.checkpoints(replica, *seq, *digest);
             }
             let pillars = (0..self.options.pillars).map(PillarId).filter(|p| match target {
@@ -529,63 +539,4 @@ fn lane(options: &Options, me: ReplicaId, pillar: PillarId) -> Lane {
         retransmit: Span::millis(20),
     };
     Lane::new(config, Box::new(PlainKeys { me, n: options.n }))
-}
-
-/// What a client asks: "remember that my stream is at this token, and tell what you had".
-fn operation(client: usize, token: u64) -> Vec<u8> {
-    let mut op = Vec::new();
-    base::Writer::new(&mut op).u32(u32::try_from(client * 8).expect("few clients")).u64(token);
-    op
-}
-
-/// The number of operations of this client's stream that come before `token`'s.
-fn expected(_client: usize, token: u64) -> Vec<u8> {
-    (token / 8).to_le_bytes().to_vec()
-}
-
-/// A service whose every answer depends on everything before it in the stream: counts the
-/// operations of each of eight streams of each client, and answers with the count so far.
-#[derive(Debug, Default)]
-pub struct Counters {
-    counts: BTreeMap<u32, u64>,
-}
-
-impl Service for Counters {
-    fn execute(
-        &mut self,
-        op: &[u8],
-        ctx: &mut exec::Context<'_>,
-        reply: &mut Vec<u8>,
-    ) -> exec::Completion {
-        let mut r = Reader::new(op);
-        let (Ok(base), Ok(token)) = (r.u32("client"), r.u64("token")) else {
-            return exec::Completion::Done;
-        };
-        let stream = base.wrapping_add(u32::try_from(token % 8).expect("below 8"));
-        ctx.modify(stream % self.objects(), |out| self.get(stream % self.objects(), out));
-        let count = self.counts.entry(stream).or_default();
-        reply.extend_from_slice(&count.to_le_bytes());
-        *count += 1;
-        exec::Completion::Done
-    }
-
-    fn get(&self, object: u32, out: &mut Vec<u8>) {
-        for (stream, count) in self.counts.iter().filter(|(s, _)| **s % self.objects() == object) {
-            base::Writer::new(out).u32(*stream).u64(*count);
-        }
-    }
-
-    fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), base::Malformed> {
-        let objects = self.objects();
-        self.counts.retain(|stream, _| stream % objects != object);
-        let mut r = Reader::new(bytes);
-        while !r.is_empty() {
-            self.counts.insert(r.u32("stream")?, r.u64("count")?);
-        }
-        Ok(())
-    }
-
-    fn objects(&self) -> u32 {
-        16
-    }
 }

@@ -7,16 +7,17 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Batch, Now, ReplicaId, Seq, ToStage, View};
+use base::{Batch, Frame, Now, ReplicaId, Seq, Span, ToStage, View, VoteSet};
 
-use super::log::{Counted, Phase};
+use super::log::{Counted, Phase, Slot};
 use super::msg::{Message, Proposal, Vote};
+use super::pool::Want;
 use super::{Lane, Reject, pool};
 use crate::outbox::{Outbox, Record, Target};
 
 impl Lane {
     /// Whether a vote or a proposal for `seq` in `view` is for here and now.
-    fn in_scope(&mut self, view: View, seq: Seq) -> Result<(), Reject> {
+    fn in_scope(&mut self, from: ReplicaId, view: View, seq: Seq) -> Result<(), Reject> {
         if self.cfg.stripe.pillar_of(seq) != self.cfg.pillar {
             return Err(Reject::Misbehaviour("number of another pillar"));
         }
@@ -26,8 +27,8 @@ impl Lane {
         if seq <= self.delivered {
             return Err(Reject::Stale("already delivered"));
         }
-        self.catchup.saw(seq);
         if seq <= self.low() || seq > self.high() {
+            self.catchup.peers.mentions(from, seq, self.cfg.quorums.weak());
             return Err(Reject::Stale("outside the watermarks"));
         }
         Ok(())
@@ -41,7 +42,7 @@ impl Lane {
         (seq, proposal): (Seq, Proposal),
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        self.in_scope(view, seq)?;
+        self.in_scope(from, view, seq)?;
         if from != self.leader() {
             return Err(Reject::Misbehaviour("pre-prepare from a replica that does not lead"));
         }
@@ -52,18 +53,42 @@ impl Lane {
                 false => Reject::Misbehaviour("second proposal for one number"),
             });
         }
-        if let Proposal::Frames { time, .. } = &proposal
-            && time.0.abs_diff(now.wall.0) > self.cfg.clock_skew_max.0
-        {
-            return Err(Reject::Misbehaviour("proposed time is out of bounds"));
-        }
-        // The leader's proposal says that it has checked the frames itself.
-        for entry in proposal.entries() {
-            self.pool.vouch(now.mono, from, pool::key_of(entry));
-        }
+        self.in_time(now, seq, &proposal)?;
         self.install(now, seq, proposal, false);
         self.advance(now, seq, out);
         Ok(())
+    }
+
+    /// Whether the proposed time is within bounds. Only a fresh proposal is held against this
+    /// replica's clock: one that could not be decided in its time must be decidable later, or
+    /// its number, and with it the group, would stand still for good. A proposal is not fresh
+    /// when a weak quorum supports it (one of them is correct and has looked), or when it is a
+    /// number that may have been proposed while nothing was heard of the leader.
+    fn in_time(&mut self, now: Now, seq: Seq, proposal: &Proposal) -> Result<(), Reject> {
+        let Proposal::Frames { time, .. } = proposal else { return Ok(()) };
+        let early = Span(time.0.saturating_sub(now.wall.0));
+        let late = Span(now.wall.0.saturating_sub(time.0));
+        let bound = self.cfg.clock_skew_max;
+        let patience = Span(bound.0.saturating_add(self.silence_before(seq).0));
+        if early <= bound && late <= patience {
+            return Ok(());
+        }
+        let digest = proposal.digest(self.cfg.group, seq);
+        let backers = |slot: &Slot| {
+            let mut who = VoteSet::EMPTY;
+            who.insert(self.leader());
+            slot.prepares.senders(digest).chain(slot.commits.senders(digest)).for_each(|r| {
+                who.insert(r);
+            });
+            who.len()
+        };
+        if self.log.get(seq).map_or(0, backers) >= self.cfg.quorums.weak().max(2) {
+            return Ok(());
+        }
+        Err(match early > bound {
+            true => Reject::Misbehaviour("proposed time is out of bounds"),
+            false => Reject::Stale("proposed too long ago"),
+        })
     }
 
     /// Puts a proposal into its empty slot and notes which frames it waits for.
@@ -72,8 +97,11 @@ impl Lane {
         // The slot holds on to the bodies itself: the pool lets go of a frame as soon as *some*
         // number with it is executed, and a faulty leader may propose a frame twice.
         let mut bodies = Vec::with_capacity(proposal.entries().len());
-        for entry in proposal.entries() {
-            bodies.push(self.pool.want(now.mono, pool::key_of(entry), seq, !decided, weak));
+        // The leader's proposal says that it has checked the frames itself.
+        let voucher = (!decided).then_some(self.leader());
+        for (place, entry) in proposal.entries().iter().enumerate() {
+            let want = Want { seq, place, needs_trust: !decided };
+            bodies.push(self.pool.want(now.mono, pool::key_of(entry), want, voucher, weak));
         }
         let missing = bodies.iter().filter(|body| body.is_none()).count();
         let digest = proposal.digest(self.cfg.group, seq);
@@ -94,16 +122,28 @@ impl Lane {
 
     /// The frame `key` got a body or more trust: whoever waited for it may go on.
     pub(super) fn frame_changed(&mut self, now: Now, key: &pool::Key, out: &mut Outbox) {
-        for seq in self.pool.satisfied(key, self.cfg.quorums.weak()) {
+        let satisfied = self.pool.satisfied(key, self.cfg.quorums.weak());
+        if let Some((frame, wanted)) = satisfied {
+            self.fill_places(now, &frame, &wanted, out);
+        }
+    }
+
+    /// `wanted` have waited for `frame`, which is here and trusted.
+    pub(super) fn fill_places(
+        &mut self,
+        now: Now,
+        frame: &Arc<Frame>,
+        wanted: &[Want],
+        out: &mut Outbox,
+    ) {
+        for Want { seq, place, .. } in wanted {
             // 0: the leader waited for a body that it has not proposed yet.
-            if seq == Seq(0) {
-                self.pool.queue_if_eligible(*key, self.cfg.quorums.quorum());
-                continue;
-            }
-            let frame = self.pool.get(key).and_then(|entry| entry.frame.clone());
-            if let (Some(slot), Some(frame)) = (self.log.get_mut(seq), frame) {
-                slot.fill(key, &frame);
-                self.advance(now, seq, out);
+            if *seq == Seq(0) {
+                let key = (frame.id(), frame.digest());
+                self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
+            } else if let Some(slot) = self.log.get_mut(*seq) {
+                slot.fill(*place, frame);
+                self.advance(now, *seq, out);
             }
         }
     }
@@ -115,7 +155,7 @@ impl Lane {
         vote: Vote,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        self.in_scope(vote.view, vote.seq)?;
+        self.in_scope(from, vote.view, vote.seq)?;
         if from == self.leader() {
             return Err(Reject::Misbehaviour("prepare from the leader"));
         }
@@ -132,7 +172,7 @@ impl Lane {
         vote: Vote,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        self.in_scope(vote.view, vote.seq)?;
+        self.in_scope(from, vote.view, vote.seq)?;
         let slot = self.log.slot(vote.seq).ok_or(Reject::Stale("cut off"))?;
         counted(slot.commits.add(from, vote.digest), "two commits for one number")?;
         self.advance(now, vote.seq, out);
@@ -210,6 +250,8 @@ impl Lane {
             return;
         }
         slot.phase = Phase::Delivered;
+        // What others said is needed no more, and may be a lot.
+        slot.decision_bodies = Vec::new();
         let batch = slot.batch.clone().expect("an accepted slot has its batch");
         out.stage(ToStage::Deliver { seq, batch });
         self.move_delivered(now);

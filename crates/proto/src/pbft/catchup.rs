@@ -13,62 +13,88 @@ use alloc::vec::Vec;
 
 use base::{BatchEntry, Frame, Now, ReplicaId, Seq, Span, Time, limits};
 
-use super::log::{Counted, Phase};
+use super::log::{Counted, Phase, Slot};
 use super::msg::{Message, Proposal, Vote};
+use super::peers::{ANSWER_GAP, Peers};
 use super::{Lane, Reject, pool};
-use crate::outbox::{Fact, Outbox, Target};
+use crate::outbox::{Effect, Fact, Outbox, Target};
 
-/// How long a proposal may wait for a frame that is on its way from the client.
+/// How long a proposal may wait for a frame that is on its way from the client. Doubles, up to
+/// 64 times, while nothing that was asked for comes.
 const BODY_PATIENCE: Span = Span::millis(3);
+const FETCHES_MAX: u32 = 6;
+/// Most frames that are asked for at a time, the lowest numbers first (and one number always).
+const FETCH_ENTRIES_MAX: usize = 2048;
 /// The longest wait between two cries for help.
 const RETRANSMIT_MAX: Span = Span::millis(1000);
 /// How often a lane tells how far it is: while it moves, and while it idles.
 const HEARTBEAT_BUSY: Span = Span::secs(1);
 const HEARTBEAT_IDLE: Span = Span::secs(5);
-/// The least time between two answers to one peer, and how many numbers one answer covers.
-const ANSWER_GAP: Span = Span::millis(2);
+/// The least time between two cries while decisions flow: a little more than peers leave between
+/// two answers.
+const ASK_GAP: Span = Span(2 * ANSWER_GAP.0);
+/// How many numbers one answer covers, and about how many bytes.
 const ANSWER_NUMBERS: usize = 128;
-/// Bytes of bodies that one peer gets per [`ANSWER_GAP`].
-const BODY_BYTES_PER_GAP: usize = 2 << 20;
-/// Frames that nobody ordered for this long are forgotten.
+const ANSWER_BYTES: usize = 256 << 10;
+/// A leader forgets what was first vouched for this long ago and is still not proposed, and a
+/// backup vouches this long after a frame came. A backup keeps the frame for longer than both
+/// together, so that what is proposed is still there: or a client could choose its moment to
+/// make a number that nobody can decide.
+const VOUCH_LIFETIME: Span = Span::secs(20);
 const FRAME_LIFETIME: Span = Span::secs(60);
+/// What a fetch costs its sender's share beside the bodies that it gets.
+const FETCH_COST_BYTES: usize = 1 << 10;
+const FETCH_COST_BYTES_PER_ENTRY: usize = 64;
 /// Pending frames that are vouched for again when the leader seems not to know them.
 const VOUCH_AGAIN_MAX: usize = 1024;
 
+const _: () = assert!(FRAME_LIFETIME.0 > 2 * VOUCH_LIFETIME.0);
+
 /// The timers and what is known about the others.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Catchup {
-    /// The highest number that anybody has mentioned.
-    highest_seen: Seq,
+    pub(super) peers: Peers,
     last_progress: Time,
+    /// Since when it is known that there is more to come than is here.
+    behind_since: Option<Time>,
     /// Cries since the last progress; each doubles the wait.
     cries: u32,
     last_cry: Time,
     last_heartbeat: Time,
     moved_since_heartbeat: bool,
-    /// Since when some proposal waits for frames, and when they were last asked for.
+    /// Since when some proposal waits for frames, when they were last asked for, and how often
+    /// since one came.
     waiting_since: Option<Time>,
     last_fetch: Time,
-    peers: Vec<Peer>,
+    fetches: u32,
     /// The number about which it was told that nobody's log reaches back to it.
     told_lost: Option<Seq>,
-    /// What was asked for last reaches up to here, and whether all of it has come.
-    asked_to: Seq,
+    /// Decisions flow: the next are to be asked for soon.
     ask_again: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Peer {
-    last_answer: Option<Time>,
-    body_bytes: usize,
-    body_gap: Time,
-    stable: Seq,
+    /// When the leader was last heard, and the last long silence before that, with the highest
+    /// number that may have been proposed in it.
+    leader_heard: Option<Time>,
+    silence: (Span, Seq),
 }
 
 impl Catchup {
-    /// Somebody mentioned `seq`.
-    pub(super) fn saw(&mut self, seq: Seq) {
-        self.highest_seen = self.highest_seen.max(seq);
+    pub(super) fn new(n: u16) -> Catchup {
+        Catchup {
+            peers: Peers::new(n),
+            last_progress: Time::ZERO,
+            behind_since: None,
+            cries: 0,
+            last_cry: Time::ZERO,
+            last_heartbeat: Time::ZERO,
+            moved_since_heartbeat: false,
+            waiting_since: None,
+            last_fetch: Time::ZERO,
+            fetches: 0,
+            told_lost: None,
+            ask_again: false,
+            leader_heard: None,
+            silence: (Span(0), Seq(0)),
+        }
     }
 
     pub(super) fn progressed(&mut self, now: Time) {
@@ -81,27 +107,26 @@ impl Catchup {
         self.waiting_since.get_or_insert(now);
     }
 
-    fn peer(&mut self, replica: ReplicaId) -> &mut Peer {
-        let index = usize::from(replica.0);
-        if self.peers.len() <= index {
-            self.peers.resize_with(index + 1, Peer::default);
-        }
-        &mut self.peers[index]
-    }
-
     fn heartbeat_at(&self, waiting: bool) -> Time {
         let busy = waiting || self.moved_since_heartbeat;
         self.last_heartbeat.after(if busy { HEARTBEAT_BUSY } else { HEARTBEAT_IDLE })
     }
 
-    fn cry_at(&self, first: Span) -> Time {
+    /// When to cry for help; never while nothing is missing. The wait begins when it is first
+    /// known that something is: what follows an idle time is not late.
+    fn cry_at(&self, first: Span) -> Option<Time> {
+        let since = self.behind_since?;
+        if self.ask_again {
+            return Some(self.last_cry.after(ASK_GAP));
+        }
         let wait = Span(first.0.saturating_mul(1 << self.cries.min(16)).min(RETRANSMIT_MAX.0));
-        self.last_progress.max(self.last_cry).after(wait)
+        Some(since.max(self.last_progress).max(self.last_cry).after(wait))
     }
 
     fn fetch_at(&self) -> Option<Time> {
         let since = self.waiting_since?;
-        Some(since.max(self.last_fetch).after(BODY_PATIENCE))
+        let wait = Span(BODY_PATIENCE.0 << self.fetches.min(FETCHES_MAX));
+        Some(since.max(self.last_fetch).after(wait))
     }
 }
 
@@ -113,19 +138,40 @@ impl Lane {
     /// Whether there is more to come than was delivered here.
     fn is_behind(&self) -> bool {
         let next = self.next_undelivered();
-        self.catchup.highest_seen >= next
+        self.catchup.peers.believed() >= next
             || self.log.highest_touched().is_some_and(|top| top >= next)
     }
 
-    pub(super) fn catchup_deadline(&self) -> Time {
-        let mut at = self.catchup.heartbeat_at(self.pool.len() > 0);
-        if self.is_behind() {
-            at = at.min(self.catchup.cry_at(self.cfg.retransmit));
-            if self.catchup.ask_again {
-                at = at.min(self.catchup.last_cry.after(ANSWER_GAP));
-            }
+    /// The leader is heard.
+    pub(super) fn leader_speaks(&mut self, now: Now) {
+        let heard = self.catchup.leader_heard.replace(now.mono);
+        let silence = heard.map_or(Span(u64::MAX), |at| now.mono.since(at));
+        let (longest, upto) = self.catchup.silence;
+        // A shorter silence does not take the excuse from what is open since a longer one.
+        let is_over = self.next_undelivered() > upto;
+        if silence.0 > self.cfg.clock_skew_max.0 / 4 && (is_over || silence >= longest) {
+            self.catchup.silence = (silence, self.high());
         }
-        self.catchup.fetch_at().map_or(at, |fetch| at.min(fetch))
+    }
+
+    /// For tests that are not about the beginning.
+    #[cfg(test)]
+    pub(super) fn catchup_forgets_the_first_silence(&mut self) {
+        self.catchup.silence = (Span(0), Seq(0));
+    }
+
+    /// How long nothing was heard of the leader at a time when it may have proposed `seq`.
+    pub(super) fn silence_before(&self, seq: Seq) -> Span {
+        let (silence, upto) = self.catchup.silence;
+        if seq <= upto { silence } else { Span(0) }
+    }
+
+    pub(super) fn catchup_deadline(&self) -> Time {
+        let heartbeat = self.catchup.heartbeat_at(self.pool.len() > 0);
+        [self.catchup.cry_at(self.cfg.retransmit), self.catchup.fetch_at()]
+            .into_iter()
+            .flatten()
+            .fold(heartbeat, Time::min)
     }
 
     /// Looks at the timers.
@@ -133,43 +179,47 @@ impl Lane {
         if self.catchup.fetch_at().is_some_and(|at| at <= now.mono) {
             self.fetch_missing(now, out);
         }
-        let due = self.catchup.cry_at(self.cfg.retransmit) <= now.mono;
-        // While decisions flow, the next are asked for as soon as the last have come, so that
-        // catching up is faster than moving on.
-        let flows = self.catchup.ask_again && now.mono.since(self.catchup.last_cry) >= ANSWER_GAP;
-        if self.is_behind() && (due || flows) {
+        if self.is_behind() {
+            self.catchup.behind_since.get_or_insert(now.mono);
+        } else {
+            (self.catchup.behind_since, self.catchup.ask_again) = (None, false);
+        }
+        if self.catchup.cry_at(self.cfg.retransmit).is_some_and(|at| at <= now.mono) {
             self.catchup.last_cry = now.mono;
-            self.catchup.cries += u32::from(due);
-            self.catchup.ask_again = false;
-            let step = u64::from(self.cfg.stripe.pillars()) * ANSWER_NUMBERS as u64;
-            self.catchup.asked_to = Seq(self.delivered.0 + step);
+            let flows = core::mem::take(&mut self.catchup.ask_again);
+            self.catchup.cries = self.catchup.cries.saturating_add(u32::from(!flows));
             out.send(Target::All, self.status());
         }
         if self.catchup.heartbeat_at(self.pool.len() > 0) <= now.mono {
             self.catchup.last_heartbeat = now.mono;
             self.catchup.moved_since_heartbeat = false;
             out.send(Target::All, self.status());
-            self.vouch_again(out);
-            let horizon = now.mono.0.saturating_sub(FRAME_LIFETIME.0);
-            self.pool.expire(Time(horizon));
+            self.vouch_again(now, out);
+            let before = |span: Span| Time(now.mono.0.saturating_sub(span.0));
+            let (vouched, came) = (before(VOUCH_LIFETIME), before(FRAME_LIFETIME));
+            self.pool.expire(self.leads(), vouched, came);
         }
     }
 
     /// The link to `peer` is new: what was under way on the old one may be lost.
-    pub(super) fn on_connected(&mut self, peer: ReplicaId, out: &mut Outbox) {
-        self.catchup.peer(peer).last_answer = None;
+    pub(super) fn on_connected(&mut self, now: Now, peer: ReplicaId, out: &mut Outbox) {
+        if peer == self.cfg.me || peer.0 >= self.cfg.quorums.n() {
+            return;
+        }
+        self.catchup.peers.connected(peer);
         out.send(Target::One(peer), self.status());
         if peer == self.leader() {
-            self.vouch_again(out);
+            self.vouch_again(now, out);
         }
     }
 
     /// Vouches once more for what still waits for its order.
-    fn vouch_again(&mut self, out: &mut Outbox) {
+    fn vouch_again(&mut self, now: Now, out: &mut Outbox) {
         if self.leads() {
             return;
         }
-        let entries = self.pool.unordered_own(VOUCH_AGAIN_MAX);
+        let after = Time(now.mono.0.saturating_sub(VOUCH_LIFETIME.0));
+        let entries = self.pool.unordered_own(after, VOUCH_AGAIN_MAX);
         for chunk in entries.chunks(limits::BATCH_FRAMES_MAX) {
             out.send(Target::One(self.leader()), Message::Vouch(chunk.to_vec()));
         }
@@ -179,28 +229,32 @@ impl Lane {
     /// vouch for.
     fn fetch_missing(&mut self, now: Now, out: &mut Outbox) {
         self.catchup.last_fetch = now.mono;
-        let mut waiting = false;
+        self.catchup.fetches = self.catchup.fetches.saturating_add(1);
+        let (mut waiting, mut asked) = (false, 0);
         for (seq, slot) in self.log.iter().filter(|(_, slot)| slot.phase == Phase::Waiting) {
+            if asked >= FETCH_ENTRIES_MAX {
+                break;
+            }
             waiting = true;
-            out.send(Target::All, Message::Fetch { seq, entries: slot.missing_entries() });
+            let entries = slot.missing_entries();
+            asked += entries.len();
+            out.send(Target::All, Message::Fetch { seq, entries });
         }
         if self.leads() {
             waiting |= self.fetch_unproposed(now, out);
         }
         if !waiting {
-            self.catchup.waiting_since = None;
+            (self.catchup.waiting_since, self.catchup.fetches) = (None, 0);
         }
     }
 
     fn fetch_unproposed(&mut self, now: Now, out: &mut Outbox) -> bool {
         let before = Time(now.mono.0.saturating_sub(BODY_PATIENCE.0));
-        let entries = self.pool.bodies_to_fetch(self.cfg.quorums.weak(), before);
-        if entries.is_empty() {
-            return false;
+        let (entries, more) = self.pool.want_unproposed(self.cfg.quorums.weak(), before);
+        if !entries.is_empty() {
+            out.send(Target::All, Message::Fetch { seq: self.lead_next(), entries });
         }
-        entries.iter().for_each(|entry| self.pool.want_unproposed(&pool::key_of(entry)));
-        out.send(Target::All, Message::Fetch { seq: self.lead_next(), entries });
-        true
+        more
     }
 
     pub(super) fn on_fetch(
@@ -214,32 +268,42 @@ impl Lane {
         if self.cfg.stripe.pillar_of(seq) != self.cfg.pillar {
             return Err(Reject::Misbehaviour("fetch for another pillar"));
         }
+        // Looking costs, too.
+        let cost = FETCH_COST_BYTES + entries.len() * FETCH_COST_BYTES_PER_ENTRY;
+        self.catchup.peers.served(from, now.mono, cost);
+        let mut logged = None;
         for entry in entries {
-            let Some((frame, vouched)) = self.find_body(seq, entry) else { continue };
-            let peer = self.catchup.peer(from);
-            if now.mono.since(peer.body_gap) >= ANSWER_GAP {
-                (peer.body_gap, peer.body_bytes) = (now.mono, 0);
-            }
-            peer.body_bytes += frame.encoded_len();
-            if peer.body_bytes > BODY_BYTES_PER_GAP && peer.body_bytes > frame.encoded_len() {
+            if !self.catchup.peers.may_serve(from, now.mono) {
                 return Err(Reject::Stale("fetches faster than they are answered"));
             }
-            out.send(Target::One(from), Message::Body { vouched, frame });
+            let held = self.pool.get(&pool::key_of(entry));
+            let found = match held.and_then(|held| held.frame.clone().zip(Some(held.own))) {
+                Some(found) => Some(found),
+                None => {
+                    let logged = logged.get_or_insert_with(|| self.bodies_of(seq));
+                    let place = logged.binary_search_by_key(&entry.digest, |(f, _)| f.digest());
+                    place.ok().map(|place| logged[place].clone())
+                }
+            };
+            if let Some((frame, vouched)) = found {
+                self.catchup.peers.served(from, now.mono, frame.encoded_len());
+                out.send(Target::One(from), Message::Body { vouched, frame });
+            }
         }
         Ok(())
     }
 
-    /// A frame by name, from the pool or from the slot of `seq`.
-    fn find_body(&self, seq: Seq, entry: &BatchEntry) -> Option<(Arc<Frame>, bool)> {
-        if let Some(held) = self.pool.get(&pool::key_of(entry))
-            && let Some(frame) = &held.frame
-        {
-            return Some((frame.clone(), held.own));
-        }
-        let base::Batch::Frames { frames, .. } = self.log.get(seq)?.batch.as_deref()? else {
-            return None;
+    /// The frames in the slot of `seq`, by digest, and whether this replica vouches for them:
+    /// what is decided is authentic.
+    fn bodies_of(&self, seq: Seq) -> Vec<(Arc<Frame>, bool)> {
+        let Some(slot) = self.log.get(seq) else { return Vec::new() };
+        let Some(base::Batch::Frames { frames, .. }) = slot.batch.as_deref() else {
+            return Vec::new();
         };
-        frames.iter().find(|f| f.digest() == entry.digest).map(|f| (f.clone(), false))
+        let decided = slot.phase == Phase::Delivered;
+        let mut bodies: Vec<_> = frames.iter().map(|frame| (frame.clone(), decided)).collect();
+        bodies.sort_unstable_by_key(|(frame, _)| frame.digest());
+        bodies
     }
 
     pub(super) fn on_body(
@@ -251,22 +315,26 @@ impl Lane {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         let key = (frame.id(), frame.digest());
-        let Some(entry) = self.pool.get(&key) else {
+        let weak = self.cfg.quorums.weak();
+        let Some(entry) = self.pool.get(&key).filter(|entry| entry.is_wanted()) else {
             return Err(Reject::Stale("body that nobody waits for"));
         };
-        // In order: the authenticator is looked at only while the frame is not trusted yet.
-        let trusted = entry.own || entry.vouches.len() >= self.cfg.quorums.weak();
-        let own = !trusted
-            && self.keys.check(frame.id().client, frame.digest(), frame.authenticator());
+        // In order: the authenticator is looked at only while the frame is not trusted yet, or
+        // where a leader's own vouch may make the quorum.
+        let open = !entry.is_trusted(weak) || (self.leads() && !entry.own);
+        let own = open && self.keys.check(frame.id().client, frame.digest(), frame.authenticator());
         if vouched {
             self.pool.vouch(now.mono, from, key);
         }
-        if entry_is_complete(&self.pool, &key) {
-            self.pool.trust(&key, own);
-        } else if !self.pool.body(now.mono, frame, own) {
-            return Err(Reject::Stale("body that nobody waits for"));
+        if own && self.leads() {
+            self.pool.vouch(now.mono, self.cfg.me, key);
         }
+        let next = self.next_undelivered();
+        self.pool.body(now.mono, frame, own, (weak, next));
         self.frame_changed(now, &key, out);
+        if self.pool.get(&key).is_none_or(|entry| !entry.is_wanted()) {
+            self.catchup.fetches = 0;
+        }
         Ok(())
     }
 
@@ -278,51 +346,77 @@ impl Lane {
         stable: Seq,
         delivered: Seq,
         out: &mut Outbox,
-    ) {
-        self.catchup.saw(delivered);
-        self.catchup.peer(from).stable = stable;
-        self.tell_if_left_behind(out);
-        let peer = self.catchup.peer(from);
-        if peer.last_answer.is_some_and(|at| now.mono.since(at) < ANSWER_GAP) {
-            return;
+    ) -> Result<(), Reject> {
+        // As far from overflow as every other number on the wire.
+        if stable.0.max(delivered.0) > u64::MAX >> 1 {
+            return Err(Reject::Misbehaviour("status beyond all numbers"));
         }
-        peer.last_answer = Some(now.mono);
+        self.catchup.peers.mentions(from, delivered, self.cfg.quorums.weak());
+        self.catchup.peers.set_stable(from, stable);
+        self.tell_if_left_behind(out);
+        if !self.catchup.peers.may_answer(from, now.mono) {
+            return Err(Reject::Stale("status before the last was digested"));
+        }
         let to = Target::One(from);
         for checkpoint in self.checkpoints.sent_above(stable) {
             out.send(to, Message::Checkpoint(*checkpoint));
         }
-        let (view, me, leads) = (self.view, self.cfg.me, self.leads());
+        let mut bytes = 0;
         let above = self.log.iter().filter(|(seq, slot)| *seq > delivered && slot.is_touched());
         for (seq, slot) in above.take(ANSWER_NUMBERS) {
-            let Some(proposal) = &slot.proposal else { continue };
-            if slot.phase == Phase::Delivered {
-                out.send(to, Message::Decided { seq, proposal: proposal.clone() });
+            if bytes >= ANSWER_BYTES {
+                break;
             }
-            // Also what was delivered: others may need this very vote for their quorum, and one
-            // DECIDED alone convinces nobody.
-            if slot.view != view || slot.phase < Phase::Accepted || seq <= stable {
-                continue;
-            }
-            let vote = Vote { view, seq, digest: slot.digest };
-            if leads && !slot.decided {
+            bytes += self.answer_about(to, (seq, slot), seq > stable, out);
+        }
+        self.catchup.peers.served(from, now.mono, bytes);
+        Ok(())
+    }
+
+    /// Says what this replica knows about one number; `votes`, too, if they may be needed. About
+    /// how many bytes that is.
+    fn answer_about(
+        &self,
+        to: Target,
+        (seq, slot): (Seq, &Slot),
+        votes: bool,
+        out: &mut Outbox,
+    ) -> usize {
+        let Some(proposal) = &slot.proposal else { return 0 };
+        let before = out.effects().len();
+        if slot.phase == Phase::Delivered {
+            out.send(to, Message::Decided { seq, proposal: proposal.clone() });
+        }
+        // Also what was delivered: others may need this very vote for their quorum, and one
+        // DECIDED alone convinces nobody.
+        if votes && slot.view == self.view && slot.phase >= Phase::Accepted {
+            let vote = Vote { view: self.view, seq, digest: slot.digest };
+            let (view, me) = (self.view, self.cfg.me);
+            if self.leads() && !slot.decided {
                 out.promise(to, Message::PrePrepare { view, seq, proposal: proposal.clone() });
             }
-            if slot.prepares.said(me) {
+            if slot.prepares.said(me, slot.digest) {
                 out.promise(to, Message::Prepare(vote));
             }
-            if slot.commits.said(me) {
+            if slot.commits.said(me, slot.digest) {
                 out.promise(to, Message::Commit(vote));
             }
         }
+        let said = out.effects()[before..].iter();
+        said.map(|effect| match effect {
+            Effect::Send { message, .. } => message.encoded_len_max(),
+            _ => 0,
+        })
+        .sum()
     }
 
     /// The logs of a weak quorum no longer reach back to what is missing here.
     fn tell_if_left_behind(&mut self, out: &mut Outbox) {
         let missing = self.next_undelivered();
-        let beyond = |peer: &&Peer| peer.stable.0.saturating_sub(self.cfg.window) >= missing.0;
-        let lost: Vec<Seq> = self.catchup.peers.iter().filter(beyond).map(|p| p.stable).collect();
-        if lost.len() >= self.cfg.quorums.weak() {
-            let stable = lost.into_iter().min().expect("a weak quorum is not empty");
+        let beyond = |seq: &Seq| seq.0.saturating_sub(self.cfg.window) >= missing.0;
+        let lost = || self.catchup.peers.stable().filter(beyond);
+        if lost().count() >= self.cfg.quorums.weak() {
+            let stable = lost().min().expect("a weak quorum is not empty");
             if self.catchup.told_lost.replace(missing) != Some(missing) {
                 out.fact(Fact::LeftBehind { missing, stable });
             }
@@ -352,7 +446,9 @@ impl Lane {
         match slot.decisions.add(from, digest) {
             Counted::Fresh => {}
             Counted::Again => return Err(Reject::Stale("decided again")),
-            Counted::Contradicts => return Err(Reject::Misbehaviour("two decisions for one number")),
+            Counted::Contradicts => {
+                return Err(Reject::Misbehaviour("two decisions for one number"));
+            }
         }
         if !slot.decision_bodies.iter().any(|(d, _)| *d == digest) {
             slot.decision_bodies.push((digest, proposal));
@@ -386,10 +482,11 @@ impl Lane {
             self.install(now, seq, proposal, true);
             self.fetch_decided(seq, out);
         }
+        let before = self.delivered;
         self.advance(now, seq, out);
-        if self.delivered >= self.catchup.asked_to && self.is_behind() {
-            self.catchup.ask_again = true;
-        }
+        // While decisions flow, the next are asked for as soon as the last have come, so that
+        // catching up is faster than moving on.
+        self.catchup.ask_again |= self.delivered > before;
     }
 
     /// Asks one of those who say what is decided at `seq` for the bodies. No patience here: the
@@ -403,8 +500,4 @@ impl Lane {
             out.send(Target::One(source), Message::Fetch { seq, entries });
         }
     }
-}
-
-fn entry_is_complete(pool: &pool::Pool, key: &pool::Key) -> bool {
-    pool.get(key).is_some_and(|entry| entry.frame.is_some())
 }

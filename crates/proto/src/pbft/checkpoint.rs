@@ -20,13 +20,24 @@ const OWN_KEPT: usize = 16;
 /// Bytes of executed frames that all pillars together keep below the low mark.
 const RETAINED_BYTES: usize = 64 << 20;
 
+/// What one replica says about one checkpoint.
+#[derive(Clone, Debug)]
+struct Said {
+    from: ReplicaId,
+    /// Zero once its signature was found forged: that counts for nothing, and stays.
+    digest: Digest,
+    signature: Signature,
+    /// Whether the signature is known to be genuine. Each is verified once.
+    genuine: bool,
+}
+
 /// What is known about checkpoints.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Checkpoints {
     /// The last one that is stable and executed here.
     stable: Option<StableCheckpoint>,
     /// Votes above the low mark, by number, then by sender: the first of each stays.
-    votes: BTreeMap<Seq, Vec<(ReplicaId, Digest, Signature)>>,
+    votes: BTreeMap<Seq, Vec<Said>>,
     /// This replica's own digests, above the low mark.
     own: BTreeMap<Seq, Digest>,
     /// This replica's own messages, for those who lag.
@@ -88,7 +99,8 @@ impl Lane {
             return;
         }
         self.checkpoints.own.insert(seq, digest);
-        self.checkpoints.votes.entry(seq).or_default().push((self.cfg.me, digest, signature));
+        let said = Said { from: self.cfg.me, digest, signature, genuine: true };
+        self.checkpoints.votes.entry(seq).or_default().push(said);
         self.try_stable(now, seq, out);
     }
 
@@ -108,16 +120,17 @@ impl Lane {
         }
         // A replica may honestly be a window ahead of this one's window.
         if seq.0 > self.high().0 + self.cfg.window {
+            self.catchup.peers.mentions(from, seq, self.cfg.quorums.weak());
             return Err(Reject::Stale("checkpoint beyond the window"));
         }
         let votes = self.checkpoints.votes.entry(seq).or_default();
-        if let Some((_, said, _)) = votes.iter().find(|(sender, ..)| *sender == from) {
-            return Err(match *said == digest {
+        if let Some(said) = votes.iter().find(|said| said.from == from) {
+            return Err(match said.digest == digest {
                 true => Reject::Stale("checkpoint again"),
                 false => Reject::Misbehaviour("two checkpoints for one number"),
             });
         }
-        votes.push((from, digest, signature));
+        votes.push(Said { from, digest, signature, genuine: false });
         self.try_stable(now, seq, out);
         Ok(())
     }
@@ -128,22 +141,24 @@ impl Lane {
         let Some(votes) = self.checkpoints.votes.get_mut(&seq) else { return };
         let Some(digest) = votes
             .iter()
-            .map(|(_, digest, _)| *digest)
-            .find(|digest| votes.iter().filter(|(_, d, _)| d == digest).count() >= quorum)
+            .map(|said| said.digest)
+            .find(|digest| votes.iter().filter(|said| said.digest == *digest).count() >= quorum)
+            .filter(|digest| *digest != Digest::ZERO)
         else {
             return;
         };
         let bytes = Checkpoint::signed_bytes(self.cfg.group, self.cfg.epoch, seq, digest);
-        let before = votes.len();
-        let (keys, me) = (&self.keys, self.cfg.me);
-        votes.retain(|(from, d, signature)| {
-            *d != digest || *from == me || keys.verify(*from, &bytes, signature)
-        });
-        self.misbehaviour += (before - votes.len()) as u64;
+        for said in votes.iter_mut().filter(|said| said.digest == digest && !said.genuine) {
+            said.genuine = self.keys.verify(said.from, &bytes, &said.signature);
+            if !said.genuine {
+                said.digest = Digest::ZERO;
+                self.misbehaviour += 1;
+            }
+        }
         let mut proof: Vec<(ReplicaId, Signature)> = votes
             .iter()
-            .filter(|(_, d, _)| *d == digest)
-            .map(|(from, _, signature)| (*from, *signature))
+            .filter(|said| said.digest == digest)
+            .map(|said| (said.from, said.signature))
             .collect();
         if proof.len() < quorum {
             return;
@@ -159,7 +174,7 @@ impl Lane {
             Some(mine) => out.fact(Fact::Diverged { seq, mine: *mine, theirs: digest }),
             None => {
                 if self.checkpoints.ahead.as_ref().is_none_or(|a| a.seq < seq) {
-                    self.catchup.saw(seq);
+                    self.catchup.peers.proven(seq);
                     self.checkpoints.ahead = Some(certified);
                 }
             }

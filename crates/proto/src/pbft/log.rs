@@ -16,7 +16,6 @@ use alloc::vec::Vec;
 use base::{Batch, BatchEntry, Digest, Frame, PillarId, ReplicaId, Seq, Stripe, View};
 
 use super::msg::Proposal;
-use super::pool::{Key, key_of};
 
 /// Votes of distinct senders, one each: the first stays (design, trap 13).
 #[derive(Clone, Debug, Default)]
@@ -57,9 +56,9 @@ impl Votes {
         self.votes.iter().filter(move |(_, said)| *said == digest).map(|(sender, _)| *sender)
     }
 
-    /// Whether `who` has voted.
-    pub(super) fn said(&self, who: ReplicaId) -> bool {
-        self.votes.iter().any(|(sender, _)| *sender == who)
+    /// Whether `who` has voted for `digest`.
+    pub(super) fn said(&self, who: ReplicaId, digest: Digest) -> bool {
+        self.votes.contains(&(who, digest))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -119,14 +118,13 @@ impl Slot {
         missing.map(|(entry, _)| *entry).collect()
     }
 
-    /// The body of `key` is here and trusted.
-    pub(super) fn fill(&mut self, key: &Key, frame: &Arc<Frame>) {
-        let Some(proposal) = &self.proposal else { return };
-        for (entry, body) in proposal.entries().iter().zip(&mut self.bodies) {
-            if key_of(entry) == *key && body.is_none() {
-                *body = Some(frame.clone());
-                self.missing -= 1;
-            }
+    /// The body of the frame at `place` of the proposal is here and trusted.
+    pub(super) fn fill(&mut self, place: usize, frame: &Arc<Frame>) {
+        if let Some(body) = self.bodies.get_mut(place)
+            && body.is_none()
+        {
+            *body = Some(frame.clone());
+            self.missing -= 1;
         }
     }
 

@@ -14,6 +14,7 @@
 //! | `lead` | batching, null batches, ticks |
 //! | `checkpoint` | signatures of checkpoints, stability, truncation |
 //! | `catchup` | retransmission, bodies, decided instances |
+//! | `peers` | how far the others are, and how much help each got |
 
 mod agree;
 mod catchup;
@@ -21,6 +22,7 @@ mod checkpoint;
 mod lead;
 mod log;
 pub mod msg;
+mod peers;
 mod pool;
 
 use alloc::boxed::Box;
@@ -29,8 +31,8 @@ use alloc::vec::Vec;
 
 use base::links::PillarReport;
 use base::{
-    BatchEntry, Epoch, Frame, FromStage, GroupId, Incarnation, Keyring, Now, PillarId, Progress,
-    Quorums, ReplicaId, Seq, Sibling, Span, Stripe, Time, ToStage, View, limits,
+    Batch, BatchEntry, Epoch, Frame, FromStage, GroupId, Incarnation, Keyring, Now, PillarId,
+    Progress, Quorums, ReplicaId, Seq, Sibling, Span, Stripe, Time, ToStage, View, limits,
 };
 
 use crate::outbox::{Outbox, Target};
@@ -39,7 +41,7 @@ use checkpoint::Checkpoints;
 use lead::Lead;
 use log::{Log, Phase};
 use msg::Message;
-use pool::{Arrival, Pool};
+use pool::{Arrival, Pool, Vouched};
 
 /// How a leader makes batches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,7 +165,7 @@ impl Lane {
             log: Log::new(cfg.stripe, cfg.pillar),
             lead: Lead::new(cfg.stripe.next_of(cfg.pillar, Seq(0))),
             checkpoints: Checkpoints::default(),
-            catchup: Catchup::default(),
+            catchup: Catchup::new(cfg.quorums.n()),
             progress: Progress::default(),
             delivered: Seq(0),
             vouches: Vec::new(),
@@ -182,7 +184,7 @@ impl Lane {
         let result = match input {
             Input::Peer { from, incarnation: _, message } => self.on_peer(now, from, message, out),
             Input::Connected { peer } => {
-                self.on_connected(peer, out);
+                self.on_connected(now, peer, out);
                 Ok(())
             }
             Input::Request(frame) => self.on_request(now, &frame, out),
@@ -291,6 +293,9 @@ impl Lane {
         if from == self.cfg.me || from.0 >= self.cfg.quorums.n() {
             return Err(Reject::Misbehaviour("sender is not another replica"));
         }
+        if from == self.leader() {
+            self.leader_speaks(now);
+        }
         match message {
             Message::PrePrepare { view, seq, proposal } => {
                 self.on_pre_prepare(now, from, view, (seq, proposal), out)
@@ -302,8 +307,7 @@ impl Lane {
             Message::Body { vouched, frame } => self.on_body(now, from, vouched, &frame, out),
             Message::Checkpoint(checkpoint) => self.on_checkpoint(now, from, checkpoint, out),
             Message::Status { view: _, stable, delivered } => {
-                self.on_status(now, from, stable, delivered, out);
-                Ok(())
+                self.on_status(now, from, stable, delivered, out)
             }
             Message::Decided { seq, proposal } => self.on_decided(now, from, seq, proposal, out),
         }
@@ -344,17 +348,19 @@ impl Lane {
         for entry in entries {
             over |= !self.vouched(now, from, *entry);
         }
-        if over { Err(Reject::Misbehaviour("vouches for too many unknown frames")) } else { Ok(()) }
+        // Not a sin: faulty clients can make a correct backup vouch for what they send to it alone.
+        if over { Err(Reject::Stale("vouches for too many unknown frames")) } else { Ok(()) }
     }
 
     fn vouched(&mut self, now: Now, who: ReplicaId, entry: BatchEntry) -> bool {
         let key = pool::key_of(&entry);
-        let kept = self.pool.vouch(now.mono, who, key);
-        if self.pool.get(&key).is_some_and(|entry| entry.frame.is_none()) {
-            self.catchup.waits_for_bodies(now.mono);
+        let vouched = self.pool.vouch(now.mono, who, key);
+        match vouched {
+            Vouched::Held => self.pool.queue_if_eligible(key, self.cfg.quorums.quorum()),
+            Vouched::Bodyless => self.catchup.waits_for_bodies(now.mono),
+            Vouched::Late | Vouched::TooMany => {}
         }
-        self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
-        kept
+        vouched != Vouched::TooMany
     }
 
     fn on_stage(&mut self, now: Now, message: FromStage, out: &mut Outbox) {
@@ -382,14 +388,11 @@ impl Lane {
     fn on_executed(&mut self, now: Now, upto: Seq, out: &mut Outbox) {
         let mut seq = self.cfg.stripe.next_of(self.cfg.pillar, self.progress.executed);
         while seq <= upto {
-            if let Some(proposal) = self.log.get(seq).and_then(|slot| slot.proposal.as_ref()) {
-                let keys: Vec<pool::Key> = proposal.entries().iter().map(pool::key_of).collect();
-                for key in keys {
-                    // What the group executed is authentic: another proposal of it, if a faulty
-                    // leader made one, need not wait for a vouch.
-                    self.pool.trust(&key, true);
-                    self.frame_changed(now, &key, out);
-                    self.pool.executed(&key);
+            let batch = self.log.get(seq).and_then(|slot| slot.batch.clone());
+            if let Some(Batch::Frames { frames, .. }) = batch.as_deref() {
+                for frame in frames {
+                    let wanted = self.pool.executed(&(frame.id(), frame.digest()));
+                    self.fill_places(now, frame, &wanted, out);
                 }
             }
             seq = self.cfg.stripe.next_of(self.cfg.pillar, seq);

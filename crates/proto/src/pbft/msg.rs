@@ -314,8 +314,7 @@ mod tests {
         let vote = Vote { view: View(1), seq: Seq(2), digest: Digest([3; 32]) };
         let mut builder = FrameBuilder::new();
         builder.push(b"op");
-        let frame =
-            builder.request(GroupId::default(), id, 0, |_| Authenticator::Vector(vec![]));
+        let frame = builder.request(GroupId::default(), id, 0, |_| Authenticator::Vector(vec![]));
         vec![
             Message::PrePrepare { view: View(7), seq: Seq(8), proposal: proposal.clone() },
             Message::PrePrepare { view: View(7), seq: Seq(8), proposal: Proposal::Null },

@@ -18,6 +18,8 @@ use base::{BatchEntry, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, Time, V
 const VOUCHED_ONLY_MAX: usize = 16_384;
 /// Executed frames that are remembered, to tell a retransmission from a new frame.
 const RECENT_MAX: usize = 8_192;
+/// How far what is proposed may exceed a principal's quota, unless it is needed next.
+const PROPOSED_QUOTA_FACTOR: usize = 4;
 
 /// A frame by name: identity and content.
 pub(super) type Key = (FrameId, Digest);
@@ -39,9 +41,39 @@ pub(super) struct Entry {
     queued: bool,
     /// Whose vouch alone made this entry, while that is so.
     made_by: Option<ReplicaId>,
-    /// Proposals that wait for it, and whether they need trust besides the body.
-    wanted: Vec<(Seq, bool)>,
-    pub(super) since: Time,
+    /// Who waits for it.
+    wanted: Vec<Want>,
+    /// When the entry was made: how old the oldest vouch for it may be.
+    made: Time,
+    /// When the frame came last: since then this replica has vouched for it.
+    since: Time,
+}
+
+/// A place in a proposal that waits for a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    /// The proposal's number; 0 for a leader that has not proposed the frame yet.
+    pub(super) seq: Seq,
+    /// The place of the frame in the proposal.
+    pub(super) place: usize,
+    /// Whether trust is needed besides the body.
+    pub(super) needs_trust: bool,
+}
+
+impl Entry {
+    /// Whether somebody waits for it.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// Whether this replica may take it for its client's: on its own word or a weak quorum's.
+    pub(super) fn is_trusted(&self, weak: usize) -> bool {
+        self.own || self.vouches.len() >= weak
+    }
+
+    fn satisfies(&self, want: &Want, weak: usize) -> bool {
+        self.frame.is_some() && (!want.needs_trust || self.is_trusted(weak))
+    }
 }
 
 /// The frames that one pillar holds.
@@ -50,9 +82,13 @@ pub(super) struct Pool {
     entries: BTreeMap<Key, Entry>,
     quota: BTreeMap<ClientId, (usize, usize)>,
     vouched_only: BTreeMap<ReplicaId, usize>,
-    eligible: VecDeque<Key>,
-    recent: BTreeSet<FrameId>,
-    recent_order: VecDeque<FrameId>,
+    /// What waits to be proposed, with its weight, and the weights together.
+    eligible: VecDeque<(Key, usize)>,
+    eligible_bytes: usize,
+    /// Entries that were made without a body, oldest first; some may have one by now.
+    bodyless: VecDeque<Key>,
+    recent: BTreeSet<Key>,
+    recent_order: VecDeque<Key>,
 }
 
 /// What an arriving frame is.
@@ -68,6 +104,19 @@ pub(super) enum Arrival {
     OverQuota,
 }
 
+/// What a vouch came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Vouched {
+    /// It counts, and the frame is here.
+    Held,
+    /// It counts; the frame has not come yet.
+    Bodyless,
+    /// The frame was executed not long ago.
+    Late,
+    /// The peer vouches for too many frames that have not come.
+    TooMany,
+}
+
 impl Pool {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -79,14 +128,14 @@ impl Pool {
 
     /// A frame arrived on its principal's own link.
     pub(super) fn arrive(&mut self, now: Time, frame: &Arc<Frame>) -> Arrival {
-        if self.forget_recent(&frame.id()) {
+        let key = (frame.id(), frame.digest());
+        if self.forget_recent(&key) {
             return Arrival::Executed;
         }
-        let key = (frame.id(), frame.digest());
         if let Some(entry) = self.entries.get_mut(&key)
             && entry.frame.is_some()
         {
-            entry.own = true;
+            (entry.own, entry.since) = (true, now);
             return Arrival::Known;
         }
         if !self.charge(frame) {
@@ -96,30 +145,38 @@ impl Pool {
         Arrival::Fresh
     }
 
-    /// A body came from a peer. False when nobody waits for it.
-    pub(super) fn body(&mut self, now: Time, frame: &Arc<Frame>, own: bool) -> bool {
+    /// A body came from a peer. `own`: this replica finds it genuine. It is kept when somebody
+    /// waits for it and it is trusted, or known to be decided: what a faulty leader invents takes
+    /// no memory. What is proposed may exceed its principal's quota, but beyond
+    /// [`PROPOSED_QUOTA_FACTOR`] times that only for the number that is `next`.
+    pub(super) fn body(
+        &mut self,
+        now: Time,
+        frame: &Arc<Frame>,
+        own: bool,
+        (weak, next): (usize, Seq),
+    ) {
         let key = (frame.id(), frame.digest());
-        let waited_for =
-            self.entries.get(&key).is_some_and(|e| !e.wanted.is_empty() && e.frame.is_none());
-        if waited_for {
-            // What is already proposed is not subject to the quota: the window bounds it.
-            let (frames, bytes) = self.quota.entry(frame.id().client).or_default();
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.own |= own;
+        let good = entry.is_trusted(weak) || entry.wanted.iter().any(|want| !want.needs_trust);
+        if !good || !entry.is_wanted() || entry.frame.is_some() {
+            return;
+        }
+        let is_next = entry.wanted.iter().any(|want| want.seq == next);
+        let (frames, bytes) = self.quota.entry(key.0.client).or_default();
+        let factor = PROPOSED_QUOTA_FACTOR;
+        let fits = *frames < factor * limits::PENDING_FRAMES_PER_CLIENT_MAX
+            && *bytes < factor * limits::PENDING_BYTES_PER_CLIENT_MAX;
+        if fits || is_next {
             *frames += 1;
             *bytes += frame.weight();
-            self.put_body(now, key, frame).own |= own;
-        }
-        waited_for
-    }
-
-    /// This replica has found `key` genuine, if `own`.
-    pub(super) fn trust(&mut self, key: &Key, own: bool) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.own |= own;
+            self.put_body(now, key, frame);
         }
     }
 
     fn put_body(&mut self, now: Time, key: Key, frame: &Arc<Frame>) -> &mut Entry {
-        let entry = self.entries.entry(key).or_default();
+        let entry = entry_of(&mut self.entries, now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
@@ -139,64 +196,68 @@ impl Pool {
         fits
     }
 
-    /// `peer` vouches for `key`. False when that is one vouch too many for a frame not here.
-    pub(super) fn vouch(&mut self, now: Time, peer: ReplicaId, key: Key) -> bool {
+    /// `peer` vouches for `key`.
+    pub(super) fn vouch(&mut self, now: Time, peer: ReplicaId, key: Key) -> Vouched {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.vouches.insert(peer);
-            return true;
+            return if entry.frame.is_some() { Vouched::Held } else { Vouched::Bodyless };
         }
         // A vouch for what was just executed is a late one.
-        if self.recent.contains(&key.0) {
-            return true;
+        if self.recent.contains(&key) {
+            return Vouched::Late;
         }
         let made = self.vouched_only.entry(peer).or_default();
         if *made >= VOUCHED_ONLY_MAX {
-            return false;
+            return Vouched::TooMany;
         }
         *made += 1;
-        let mut entry = Entry { since: now, made_by: Some(peer), ..Entry::default() };
+        let entry = entry_of(&mut self.entries, now, key);
+        entry.made_by = Some(peer);
         entry.vouches.insert(peer);
-        self.entries.insert(key, entry);
-        true
+        self.bodyless.push_back(key);
+        Vouched::Bodyless
     }
 
-    /// The proposal for `seq` names `key`; `needs_trust` unless it is known to be decided. The
-    /// body when nothing is missing; otherwise [`Pool::satisfied`] tells when it is there.
+    /// A proposal names `key`, and `voucher`, if any, vouches for it by that. The body when
+    /// nothing is missing; otherwise [`Pool::satisfied`] tells when it is there.
     pub(super) fn want(
         &mut self,
         now: Time,
         key: Key,
-        seq: Seq,
-        needs_trust: bool,
+        want: Want,
+        voucher: Option<ReplicaId>,
         weak: usize,
     ) -> Option<Arc<Frame>> {
-        let entry = self.entries.entry(key).or_insert_with(|| Entry { since: now, ..Entry::default() });
+        let entry = entry_of(&mut self.entries, now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
-        if is_satisfied(entry, needs_trust, weak) {
+        if let Some(voucher) = voucher {
+            entry.vouches.insert(voucher);
+        }
+        if entry.satisfies(&want, weak) {
             return entry.frame.clone();
         }
-        entry.wanted.push((seq, needs_trust));
+        entry.wanted.push(want);
         None
     }
 
-    /// The proposals that waited for `key` and have it now: each is named once per occurrence.
-    pub(super) fn satisfied(&mut self, key: &Key, weak: usize) -> Vec<Seq> {
-        let Some(entry) = self.entries.get_mut(key) else { return Vec::new() };
+    /// Who waited for `key` and has it now, and its body.
+    pub(super) fn satisfied(&mut self, key: &Key, weak: usize) -> Option<(Arc<Frame>, Vec<Want>)> {
+        let entry = self.entries.get_mut(key).filter(|entry| entry.is_wanted())?;
+        let frame = entry.frame.clone()?;
         let mut wanted = core::mem::take(&mut entry.wanted);
-        let done = wanted
-            .extract_if(.., |(_, needs_trust)| is_satisfied(entry, *needs_trust, weak))
-            .map(|(seq, _)| seq)
-            .collect();
+        let done = wanted.extract_if(.., |want| entry.satisfies(want, weak)).collect();
         entry.wanted = wanted;
-        done
+        Some((frame, done))
     }
 
-    /// Nobody waits for `key` on behalf of `seq` any more.
+    /// The proposal for `seq` that named `key` is void: nobody waits on its behalf, and the frame
+    /// may be vouched for and ordered again.
     pub(super) fn unwant(&mut self, key: &Key, seq: Seq) {
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.wanted.retain(|(s, _)| *s != seq);
+            entry.wanted.retain(|want| want.seq != seq);
+            entry.ordered = false;
         }
     }
 
@@ -216,7 +277,9 @@ impl Pool {
             && !entry.queued
         {
             entry.queued = true;
-            self.eligible.push_back(key);
+            let weight = entry.frame.as_ref().map_or(0, |frame| frame.weight());
+            self.eligible.push_back((key, weight));
+            self.eligible_bytes += weight;
         }
     }
 
@@ -225,29 +288,21 @@ impl Pool {
         !self.eligible.is_empty()
     }
 
-    /// Frames and bytes that wait to be proposed, counted up to a batch of the given size:
-    /// true when there is a full one.
+    /// Whether what waits to be proposed fills a batch of the given size.
     pub(super) fn has_full_batch(&self, frames_max: usize, bytes_max: usize) -> bool {
-        if self.eligible.len() >= frames_max {
-            return true;
-        }
-        let mut bytes = 0;
-        self.eligible.iter().any(|key| {
-            bytes += self.weight(key);
-            bytes >= bytes_max
-        })
+        self.eligible.len() >= frames_max || self.eligible_bytes >= bytes_max
     }
 
     /// Takes the next batch out of the queue, oldest first, and marks it ordered.
     pub(super) fn take_batch(&mut self, frames_max: usize, bytes_max: usize) -> Vec<Key> {
         let mut keys = Vec::new();
         let mut bytes = 0;
-        while let Some(key) = self.eligible.front().copied() {
-            let weight = self.weight(&key);
+        while let Some((key, weight)) = self.eligible.front().copied() {
             if keys.len() >= frames_max || (!keys.is_empty() && bytes + weight > bytes_max) {
                 break;
             }
             self.eligible.pop_front();
+            self.eligible_bytes -= weight;
             // An entry may have been ordered or forgotten since it was queued.
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.queued = false;
@@ -261,32 +316,31 @@ impl Pool {
         keys
     }
 
-    fn weight(&self, key: &Key) -> usize {
-        self.entries.get(key).and_then(|e| e.frame.as_ref()).map_or(0, |f| f.weight())
-    }
-
-    /// `key` was executed: it leaves the pool and is remembered for a while.
-    pub(super) fn executed(&mut self, key: &Key) {
-        self.remove(key);
-        if self.recent.insert(key.0) {
-            self.recent_order.push_back(key.0);
+    /// `key` was executed: it leaves the pool and is remembered for a while. Who still waits for
+    /// it (a faulty leader may propose a frame twice) may have it: what the group executed is
+    /// authentic.
+    pub(super) fn executed(&mut self, key: &Key) -> Vec<Want> {
+        let wanted = self.remove(key);
+        if self.recent.insert(*key) {
+            self.recent_order.push_back(*key);
             if self.recent_order.len() > RECENT_MAX
                 && let Some(oldest) = self.recent_order.pop_front()
             {
                 self.recent.remove(&oldest);
             }
         }
+        wanted
     }
 
-    /// Forgets that `id` was executed; true if it was remembered. A second retransmission is
+    /// Forgets that `key` was executed; true if it was remembered. A second retransmission is
     /// thus ordered once more, and the client table answers it: a frame that was *refused* (out
     /// of order) must be able to come again.
-    fn forget_recent(&mut self, id: &FrameId) -> bool {
-        self.recent.remove(id)
+    fn forget_recent(&mut self, key: &Key) -> bool {
+        self.recent.remove(key)
     }
 
-    fn remove(&mut self, key: &Key) {
-        let Some(entry) = self.entries.remove(key) else { return };
+    fn remove(&mut self, key: &Key) -> Vec<Want> {
+        let Some(entry) = self.entries.remove(key) else { return Vec::new() };
         if let Some(peer) = entry.made_by {
             release(&mut self.vouched_only, peer);
         }
@@ -299,66 +353,81 @@ impl Pool {
                 self.quota.remove(&key.0.client);
             }
         }
+        entry.wanted
     }
 
-    /// Own frames that wait for their order, oldest ids first, at most `max`.
-    pub(super) fn unordered_own(&self, max: usize) -> Vec<BatchEntry> {
+    /// Own frames that came after `after` and wait for their order, oldest ids first, at most
+    /// `max`.
+    pub(super) fn unordered_own(&self, after: Time, max: usize) -> Vec<BatchEntry> {
         self.entries
             .iter()
-            .filter(|(_, entry)| entry.own && !entry.ordered)
+            .filter(|(_, entry)| entry.own && !entry.ordered && entry.since >= after)
             .map(|((id, digest), _)| BatchEntry { id: *id, digest: *digest })
             .take(max)
             .collect()
     }
 
-    /// Frames that a weak quorum vouches for and whose body has not come since `before`.
-    pub(super) fn bodies_to_fetch(&self, weak: usize, before: Time) -> Vec<BatchEntry> {
-        self.entries
-            .iter()
-            .filter(|(_, e)| e.frame.is_none() && e.vouches.len() >= weak && e.since <= before)
-            .map(|((id, digest), _)| BatchEntry { id: *id, digest: *digest })
-            .take(limits::BATCH_FRAMES_MAX)
-            .collect()
-    }
-
-    /// Makes a leader wait for a body that a weak quorum vouches for.
-    pub(super) fn want_unproposed(&mut self, key: &Key) {
-        if let Some(entry) = self.entries.get_mut(key)
-            && entry.wanted.is_empty()
-        {
-            entry.wanted.push((Seq(0), false));
+    /// Makes a leader wait for the bodies that a weak quorum vouches for: those of entries made
+    /// up to `before`, at most a batch of them. Also whether there are any more, or younger ones.
+    pub(super) fn want_unproposed(&mut self, weak: usize, before: Time) -> (Vec<BatchEntry>, bool) {
+        let entries = &mut self.entries;
+        self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));
+        let (mut due, mut more) = (Vec::new(), false);
+        for key in &self.bodyless {
+            let Some(entry) = entries.get_mut(key) else { continue };
+            if entry.vouches.len() < weak {
+                continue;
+            }
+            more = true;
+            if entry.made > before || due.len() >= limits::BATCH_FRAMES_MAX {
+                break;
+            }
+            if !entry.is_wanted() {
+                entry.wanted.push(Want { seq: Seq(0), place: 0, needs_trust: false });
+            }
+            due.push(BatchEntry { id: key.0, digest: key.1 });
         }
+        (due, more)
     }
 
-    /// Forgets what nobody ordered since `before` and nobody waits for.
-    pub(super) fn expire(&mut self, before: Time) {
+    /// Forgets what nobody ordered and nobody waits for: as leader (`leads`) what was first
+    /// vouched for before `vouched`, else what came before `came`.
+    pub(super) fn expire(&mut self, leads: bool, vouched: Time, came: Time) {
+        let is_old = |e: &Entry| if leads { e.made < vouched } else { e.since < came };
         let old: Vec<Key> = self
             .entries
             .iter()
-            .filter(|(_, e)| !e.ordered && e.since < before && e.wanted.iter().all(|w| w.0.0 == 0))
+            .filter(|(_, e)| !e.ordered && is_old(e) && e.wanted.iter().all(|w| w.seq.0 == 0))
             .map(|(key, _)| *key)
             .collect();
-        old.iter().for_each(|key| self.remove(key));
+        old.iter().for_each(|key| drop(self.remove(key)));
         let entries = &self.entries;
-        self.eligible.retain(|key| entries.contains_key(key));
+        self.eligible.retain(|(key, _)| entries.contains_key(key));
+        self.eligible_bytes = self.eligible.iter().map(|(_, weight)| weight).sum();
+        self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));
     }
 
     pub(super) fn check(&self) {
         for (client, (frames, bytes)) in &self.quota {
-            let of = || self.entries.iter().filter(|(k, e)| k.0.client == *client && e.frame.is_some());
+            let of =
+                || self.entries.iter().filter(|(k, e)| k.0.client == *client && e.frame.is_some());
             assert_eq!(of().count(), *frames);
-            let weight: usize = of().filter_map(|(_, e)| e.frame.as_ref()).map(|f| f.weight()).sum();
+            let weight: usize =
+                of().filter_map(|(_, e)| e.frame.as_ref()).map(|f| f.weight()).sum();
             assert_eq!(weight, *bytes);
         }
         for (peer, made) in &self.vouched_only {
             assert_eq!(self.entries.values().filter(|e| e.made_by == Some(*peer)).count(), *made);
         }
-        assert!(self.recent.len() <= RECENT_MAX);
+        let weights: usize = self.eligible.iter().map(|(_, weight)| weight).sum();
+        assert_eq!(weights, self.eligible_bytes);
+        assert!(self.recent.len() <= RECENT_MAX && self.recent_order.len() <= RECENT_MAX);
     }
 }
 
-fn is_satisfied(entry: &Entry, needs_trust: bool, weak: usize) -> bool {
-    entry.frame.is_some() && (!needs_trust || entry.own || entry.vouches.len() >= weak)
+/// The entry of `key`, made if it is not there yet.
+fn entry_of(entries: &mut BTreeMap<Key, Entry>, now: Time, key: Key) -> &mut Entry {
+    entries.entry(key).or_insert_with(|| Entry { made: now, since: now, ..Entry::default() })
 }
 
 fn release(counts: &mut BTreeMap<ReplicaId, usize>, peer: ReplicaId) {

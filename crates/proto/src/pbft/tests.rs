@@ -16,6 +16,8 @@ use super::msg::{Checkpoint, Message, Proposal, Vote};
 use super::{Batching, Input, Lane, LaneConfig, Reject};
 use crate::outbox::{Effect, Fact, Outbox, Target};
 
+mod hostile;
+
 const GROUP: GroupId = GroupId([7; 32]);
 const WALL: AgreedTime = AgreedTime(1_000_000_000_000);
 
@@ -208,7 +210,8 @@ fn the_first_proposal_for_a_number_stays() {
     assert_eq!(sin, Err(Reject::Misbehaviour("second proposal for one number")));
     let sin = rig.peer(2, pre_prepare(2, &proposal(&[&b])));
     assert_eq!(sin, Err(Reject::Misbehaviour("pre-prepare from a replica that does not lead")));
-    let prepares: Vec<_> = rig.sent().into_iter().filter(|s| has_prepare(&[s.clone()])).collect();
+    let prepares: Vec<_> =
+        rig.sent().into_iter().filter(|s| has_prepare(core::slice::from_ref(s))).collect();
     assert_eq!(prepares, [(Target::All, Message::Prepare(vote(1, &proposal(&[&a]))))]);
 }
 

@@ -1,0 +1,140 @@
+//! What is known about the other replicas: how far they say that they are, and how much help
+//! they got from this one.
+//!
+//! Not here: what is done about either (`catchup`). One replica may lie, so its word alone moves
+//! nothing; and whatever it asks for costs this replica a bounded share of its time.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use base::{ReplicaId, Seq, Span, Time};
+
+/// The least time between two answers to one peer.
+pub(super) const ANSWER_GAP: Span = Span::millis(2);
+/// What one peer may be sent as help: nanoseconds per byte (8: 125 MB per second), and how far
+/// ahead of that rate a burst may be.
+const SERVE_NS_PER_BYTE: u64 = 8;
+const SERVE_BURST: Span = Span::millis(16);
+
+/// The other replicas, by number.
+#[derive(Clone, Debug)]
+pub(super) struct Peers {
+    peers: Vec<Peer>,
+    /// At least a weak quorum says that there is a number as high as this.
+    believed: Seq,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Peer {
+    last_answer: Option<Time>,
+    /// Until when what it was sent keeps its share of the link busy.
+    served_until: Time,
+    /// The highest number that it has mentioned.
+    mentioned: Seq,
+    /// The low mark that it has told.
+    stable: Seq,
+}
+
+impl Peers {
+    pub(super) fn new(n: u16) -> Peers {
+        Peers { peers: vec![Peer::default(); usize::from(n)], believed: Seq(0) }
+    }
+
+    fn peer(&mut self, replica: ReplicaId) -> &mut Peer {
+        &mut self.peers[usize::from(replica.0)]
+    }
+
+    /// `replica` says that there is a number `seq`. Believed when a weak quorum says the like.
+    pub(super) fn mentions(&mut self, replica: ReplicaId, seq: Seq, weak: usize) {
+        let peer = self.peer(replica);
+        peer.mentioned = peer.mentioned.max(seq);
+        if seq <= self.believed {
+            return;
+        }
+        let mut all: Vec<Seq> = self.peers.iter().map(|peer| peer.mentioned).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        self.believed = all.get(weak - 1).copied().unwrap_or_default().max(self.believed);
+    }
+
+    /// A certificate proves that there is a number `seq`.
+    pub(super) fn proven(&mut self, seq: Seq) {
+        self.believed = self.believed.max(seq);
+    }
+
+    /// There is a number as high as this, as far as this replica knows.
+    pub(super) fn believed(&self) -> Seq {
+        self.believed
+    }
+
+    pub(super) fn set_stable(&mut self, replica: ReplicaId, stable: Seq) {
+        self.peer(replica).stable = stable;
+    }
+
+    /// The low marks that were told.
+    pub(super) fn stable(&self) -> impl Iterator<Item = Seq> {
+        self.peers.iter().map(|peer| peer.stable)
+    }
+
+    /// The link to `replica` is new: it gets its next answer at once.
+    pub(super) fn connected(&mut self, replica: ReplicaId) {
+        self.peer(replica).last_answer = None;
+    }
+
+    /// Whether `replica` may have an answer now; if so, the gap to the next begins.
+    pub(super) fn may_answer(&mut self, replica: ReplicaId, now: Time) -> bool {
+        if !self.may_serve(replica, now) {
+            return false;
+        }
+        let peer = self.peer(replica);
+        let free = peer.last_answer.is_none_or(|at| now.since(at) >= ANSWER_GAP);
+        if free {
+            peer.last_answer = Some(now);
+        }
+        free
+    }
+
+    /// Whether `replica` may be sent more help now.
+    pub(super) fn may_serve(&mut self, replica: ReplicaId, now: Time) -> bool {
+        self.peer(replica).served_until <= now.after(SERVE_BURST)
+    }
+
+    /// `replica` is sent `bytes` of help.
+    pub(super) fn served(&mut self, replica: ReplicaId, now: Time, bytes: usize) {
+        let cost = Span((bytes as u64).saturating_mul(SERVE_NS_PER_BYTE));
+        let peer = self.peer(replica);
+        peer.served_until = peer.served_until.max(now).after(cost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_replica_alone_is_not_believed() {
+        let mut peers = Peers::new(4);
+        for _ in 0..3 {
+            peers.mentions(ReplicaId(3), Seq(u64::MAX), 2);
+        }
+        assert_eq!(peers.believed(), Seq(0));
+        peers.mentions(ReplicaId(1), Seq(7), 2);
+        assert_eq!(peers.believed(), Seq(7));
+        peers.mentions(ReplicaId(2), Seq(9), 2);
+        assert_eq!(peers.believed(), Seq(9));
+    }
+
+    #[test]
+    fn help_is_bounded_by_bytes_and_by_time() {
+        let (mut peers, one) = (Peers::new(4), ReplicaId(1));
+        let mut now = Time(1);
+        assert!(peers.may_answer(one, now) && !peers.may_answer(one, now));
+        assert!(peers.may_answer(ReplicaId(2), now), "each peer for itself");
+        peers.connected(one);
+        assert!(peers.may_answer(one, now));
+        peers.served(one, now, 100 << 20);
+        now = now.after(Span::millis(500));
+        assert!(!peers.may_serve(one, now) && !peers.may_answer(one, now));
+        now = now.after(Span::millis(500));
+        assert!(peers.may_serve(one, now) && peers.may_answer(one, now));
+    }
+}
