@@ -5,7 +5,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, BatchEntry};
 use crate::crypto::Signature;
 use crate::digest::Digest;
 use crate::frame::FrameId;
@@ -53,6 +53,15 @@ pub enum FromStage {
         seq: Seq,
         /// The digest of the whole state.
         digest: Digest,
+    },
+    /// To the pillar that ordered it, before it is told that `seq` is executed: this frame was
+    /// ordered before its predecessor and refused. It is to be ordered again as soon as the
+    /// client sends it again.
+    Refused {
+        /// The batch's number.
+        seq: Seq,
+        /// The frame.
+        entry: BatchEntry,
     },
     /// To one pillar: send this reply to the client.
     Reply {

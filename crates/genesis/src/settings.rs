@@ -58,7 +58,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             checkpoint_interval: 128,
-            window: 512,
+            window: 8192,
             clock_skew_max: Span::millis(5_000),
             batching: Batching::default(),
             drills: false,

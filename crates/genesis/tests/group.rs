@@ -98,7 +98,7 @@ fn settings_that_are_not_there_have_their_defaults() {
 #[test]
 fn a_small_window_makes_the_default_of_in_flight_small() {
     let text = with("checkpoint_interval", "checkpoint_interval = 4");
-    let text = text.replace("\nwindow = 512\n", "\nwindow = 8\n");
+    let text = text.replace("\nwindow = 8192\n", "\nwindow = 8\n");
     let text = text.replace("\nin_flight_max = 8\n", "\n");
     let group = parse(&text).expect("the default gives way");
     assert_eq!(group.settings().batching.in_flight_max, 4);
@@ -121,7 +121,7 @@ fn addresses_are_not_part_of_the_identity_and_all_else_is() {
         ("faults = 1", "faults = 0"),
         ("pillars = 2", "pillars = 1"),
         ("checkpoint_interval = 128", "checkpoint_interval = 64"),
-        ("window = 512", "window = 1024"),
+        ("window = 8192", "window = 4096"),
         ("clock_skew_ms = 5000", "clock_skew_ms = 5001"),
         ("drills = false", "drills = true"),
         ("frames_max = 256", "frames_max = 255"),
@@ -217,7 +217,7 @@ fn every_bound_is_checked_and_named() {
         ("bytes_max", "67108865", "batching.bytes_max"),
         ("delay_us", "1000001", "batching.delay_us"),
         ("in_flight_max", "0", "batching.in_flight_max"),
-        ("in_flight_max", "1025", "batching.in_flight_max"),
+        ("in_flight_max", "4097", "batching.in_flight_max"),
         ("host", "\"\"", "replica 0 host"),
         ("host", "\"a:7400\"", "replica 0 host"),
         ("host", "\"a b\"", "replica 0 host"),

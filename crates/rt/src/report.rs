@@ -1,7 +1,7 @@
 //! What a replica tells about itself: one plain structure, the same for the embedding program
 //! and, as JSON, for whoever asks over a client's link.
 //!
-//! Not here: where the numbers come from; threads leave them in [`Shared`] at most ten times a
+//! Not here: where the numbers come from; threads leave them at most ten times a
 //! second. Depends on `base` and `serde`.
 
 use std::sync::Mutex;
@@ -88,6 +88,8 @@ pub struct CheckpointReport {
     pub pause_last_us: u64,
     /// How long the longest one did.
     pub pause_max_us: u64,
+    /// Objects whose digest the last one computed anew: those written since the one before.
+    pub objects_rehashed: u64,
 }
 
 /// One pillar.
@@ -207,6 +209,7 @@ fn checkpoint(lanes: &[LaneSnapshot], stage: Option<StageSnapshot>) -> Checkpoin
         count: own.checkpoints,
         pause_last_us: pauses.last_us,
         pause_max_us: pauses.max_us,
+        objects_rehashed: own.objects_rehashed,
     }
 }
 

@@ -1,1 +1,42 @@
-//! Placeholder until its first commit.
+//! Services that come with Stylite: a key-value store with Redis's commands, and an echo
+//! service for benchmarks.
+//!
+//! Deterministic: results depend on the state, the operation and its context alone. Not here:
+//! connections, protocols, threads, clocks. Depends on `base` and `exec`, and on small crates
+//! that search and format bytes.
+
+#![forbid(unsafe_code)]
+
+use exec::Service;
+
+pub mod echo;
+pub mod kv;
+#[cfg(test)]
+mod testing;
+
+pub use echo::EchoService;
+pub use kv::KvService;
+
+/// The names that [`by_name`] knows.
+pub const NAMES: &[&str] = &["kv", "echo"];
+
+/// A fresh service of that name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<Box<dyn Service>> {
+    match name {
+        "kv" => Some(Box::new(KvService::new())),
+        "echo" => Some(Box::new(EchoService::new())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_a_service() {
+        assert!(NAMES.iter().all(|name| by_name(name).is_some()));
+        assert!(by_name("").is_none());
+    }
+}

@@ -18,7 +18,7 @@ use crate::outbox::{Fact, Outbox, Target};
 /// Checkpoint messages of this replica that are kept for those who lag.
 const OWN_KEPT: usize = 16;
 /// Bytes of executed frames that all pillars together keep below the low mark.
-const RETAINED_BYTES: usize = 64 << 20;
+const RETAINED_BYTES: usize = 128 << 20;
 
 /// What one replica says about one checkpoint.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use base::{AgreedTime, BatchEntry, Now, Seq, Sibling, Span, Time};
 
 use super::msg::{Message, Proposal};
-use super::{Lane, Phase};
+use super::{Lane, Log, Phase};
 use crate::outbox::{Outbox, Target};
 
 /// The least time between two ticks, whatever deadlines the service declares.
@@ -92,9 +92,25 @@ impl Lane {
             return;
         }
         self.schedule_tick(now);
-        while self.lead.next <= self.high() {
+        loop {
+            self.skip_known();
+            if self.lead.next > self.high() {
+                break;
+            }
             let Some(proposal) = self.next_proposal(now) else { break };
             self.propose_one(now, proposal, out);
+        }
+    }
+
+    /// Moves past numbers for which a proposal is known that this life of the leader did not
+    /// make: what a peer says is decided stays decided.
+    fn skip_known(&mut self) {
+        let known = |log: &Log, seq| match log.get(seq) {
+            Some(slot) => slot.phase > Phase::Empty,
+            None => seq < log.first(),
+        };
+        while known(&self.log, self.lead.next) {
+            self.lead.next = self.cfg.stripe.next_of(self.cfg.pillar, self.lead.next);
         }
     }
 
@@ -139,11 +155,7 @@ impl Lane {
     fn propose_one(&mut self, now: Now, proposal: Proposal, out: &mut Outbox) {
         let seq = self.lead.next;
         self.lead.next = self.cfg.stripe.next_of(self.cfg.pillar, seq);
-        debug_assert!(self.log.get(seq).is_none_or(|slot| slot.phase == Phase::Empty));
-        if self.log.slot(seq).is_none_or(|slot| slot.phase > Phase::Empty) {
-            // Decided by others already: nothing of ours to say about this number.
-            return;
-        }
+        self.log.slot(seq).expect("known numbers were skipped");
         let message = Message::PrePrepare { view: self.view, seq, proposal: proposal.clone() };
         self.install(now, seq, proposal, false);
         // Accepting records Q; the proposal leaves behind that record.

@@ -26,6 +26,7 @@ mod peers;
 mod pool;
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -140,6 +141,8 @@ pub struct Lane {
     progress: Progress,
     /// Every number of this stripe up to here was handed to execution.
     delivered: Seq,
+    /// What the stage refused in batches that this lane does not know to be executed yet.
+    refused: BTreeSet<(Seq, pool::Key)>,
     /// Frames to vouch for, to go to the leader with this turn's votes.
     vouches: Vec<BatchEntry>,
     stale: u64,
@@ -168,6 +171,7 @@ impl Lane {
             catchup: Catchup::new(cfg.quorums.n()),
             progress: Progress::default(),
             delivered: Seq(0),
+            refused: BTreeSet::new(),
             vouches: Vec::new(),
             stale: 0,
             misbehaviour: 0,
@@ -379,6 +383,12 @@ impl Lane {
                 }
             }
             FromStage::Checkpoint { seq, digest } => self.on_own_checkpoint(now, seq, digest, out),
+            FromStage::Refused { seq, entry } => {
+                // Late only if a checkpoint overtook the stage's word; then the frame is gone.
+                if seq > self.progress.executed {
+                    self.refused.insert((seq, pool::key_of(&entry)));
+                }
+            }
             // Replies go from the stage to the connections, past the lane.
             FromStage::Reply { .. } => {}
         }
@@ -391,13 +401,25 @@ impl Lane {
             let batch = self.log.get(seq).and_then(|slot| slot.batch.clone());
             if let Some(Batch::Frames { frames, .. }) = batch.as_deref() {
                 for frame in frames {
-                    let wanted = self.pool.executed(&(frame.id(), frame.digest()));
-                    self.fill_places(now, frame, &wanted, out);
+                    self.on_frame_done(now, seq, frame, out);
                 }
             }
             seq = self.cfg.stripe.next_of(self.cfg.pillar, seq);
         }
         self.progress.executed = self.progress.executed.max(upto);
+        self.refused.retain(|(seq, _)| *seq > upto);
+    }
+
+    /// `frame` of batch `seq` was executed or refused.
+    fn on_frame_done(&mut self, now: Now, seq: Seq, frame: &Arc<Frame>, out: &mut Outbox) {
+        let key = (frame.id(), frame.digest());
+        let refused = self.refused.remove(&(seq, key));
+        let wanted =
+            if refused { self.pool.refused(&key) } else { self.pool.executed(&key) };
+        if refused && self.leads() {
+            self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
+        }
+        self.fill_places(now, frame, &wanted, out);
     }
 
     fn on_turn(&mut self, now: Now, out: &mut Outbox) {

@@ -36,6 +36,10 @@ pub(super) struct Entry {
     /// replica's part of the authenticator is genuine.
     pub(super) own: bool,
     pub(super) vouches: VoteSet,
+    /// Who vouched after the frame was ordered: it counts if the frame is refused.
+    vouches_since: VoteSet,
+    /// The client sent it again after it was ordered.
+    came_since: bool,
     /// A proposal that this replica made or accepted names it.
     pub(super) ordered: bool,
     queued: bool,
@@ -136,6 +140,7 @@ impl Pool {
             && entry.frame.is_some()
         {
             (entry.own, entry.since) = (true, now);
+            entry.came_since |= entry.ordered;
             return Arrival::Known;
         }
         if !self.charge(frame) {
@@ -200,6 +205,9 @@ impl Pool {
     pub(super) fn vouch(&mut self, now: Time, peer: ReplicaId, key: Key) -> Vouched {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.vouches.insert(peer);
+            if entry.ordered {
+                entry.vouches_since.insert(peer);
+            }
             return if entry.frame.is_some() { Vouched::Held } else { Vouched::Bodyless };
         }
         // A vouch for what was just executed is a late one.
@@ -332,9 +340,23 @@ impl Pool {
         wanted
     }
 
+    /// `key` was ordered before its predecessor and refused: it may be ordered again, on fresh
+    /// vouches, which may have come already. It is not remembered as executed, and leaves the
+    /// pool unless somebody asked for it again meanwhile. Returns who waits, as
+    /// [`Pool::executed`] does.
+    pub(super) fn refused(&mut self, key: &Key) -> Vec<Want> {
+        let again = |e: &Entry| e.frame.is_some() && (e.came_since || !e.vouches_since.is_empty());
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| again(entry)) else {
+            return self.remove(key);
+        };
+        entry.vouches = core::mem::take(&mut entry.vouches_since);
+        (entry.came_since, entry.ordered) = (false, false);
+        core::mem::take(&mut entry.wanted)
+    }
+
     /// Forgets that `key` was executed; true if it was remembered. A second retransmission is
-    /// thus ordered once more, and the client table answers it: a frame that was *refused* (out
-    /// of order) must be able to come again.
+    /// thus ordered once more, and the client table answers it, should the stage have had nothing
+    /// to say to the first.
     fn forget_recent(&mut self, key: &Key) -> bool {
         self.recent.remove(key)
     }

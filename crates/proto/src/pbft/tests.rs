@@ -318,6 +318,22 @@ fn an_idle_group_orders_a_tick_when_the_service_has_a_deadline() {
     assert!(rig.lane.deadline().is_some_and(|at| at > rig.now.mono), "no spinning meanwhile");
 }
 
+/// A leader that starts anew in the midst of a history skips what it hears is decided, and loses
+/// no frame over it.
+#[test]
+fn a_leader_proposes_nothing_for_a_number_that_is_decided() {
+    let mut rig = Rig::new(0, 1);
+    for from in [1, 2] {
+        let decided = Message::Decided { seq: Seq(1), proposal: Proposal::Null };
+        rig.peer(from, decided).expect("a weak quorum says so");
+    }
+    let f = frame(1, b"op");
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    rig.peer(1, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+    rig.peer(2, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+    assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
+}
+
 #[test]
 fn decided_is_believed_from_a_weak_quorum_and_then_needs_no_votes() {
     let mut rig = Rig::new(1, 1);

@@ -1,0 +1,114 @@
+//! The echo service: "empty operations" for microbenchmarks.
+//!
+//! An operation is a `u32` (little-endian), the length of the wanted result, and any payload;
+//! its result is that many zero bytes. A malformed operation, or one that wants more than
+//! [`RESULT_BYTES_MAX`], has an empty result. The state is one object: how many operations were
+//! executed and a running mix of them, so that replicas that execute differently have different
+//! digests.
+
+use base::{Malformed, Reader, Writer};
+use exec::{Completion, Context, Service};
+
+/// Largest result, in bytes.
+pub const RESULT_BYTES_MAX: usize = 1 << 20;
+
+/// The echo service.
+#[derive(Clone, Debug, Default)]
+pub struct EchoService {
+    count: u64,
+    mix: u64,
+}
+
+impl EchoService {
+    /// A service that has executed nothing.
+    #[must_use]
+    pub fn new() -> EchoService {
+        EchoService::default()
+    }
+
+    /// Number of operations executed.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+impl Service for EchoService {
+    fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
+        ctx.modify(0, |out| self.get(0, out));
+        self.count += 1;
+        self.mix = mix(self.mix, ctx.seq.0);
+        self.mix = mix(self.mix, u64::from(ctx.index) << 32 | op.len() as u64);
+        let (words, tail) = op.as_chunks::<8>();
+        words.iter().for_each(|word| self.mix = mix(self.mix, u64::from_le_bytes(*word)));
+        tail.iter().for_each(|byte| self.mix = mix(self.mix, u64::from(*byte)));
+        let wanted = Reader::new(op).u32("length of the result").map_or(0, |len| len as usize);
+        if wanted <= RESULT_BYTES_MAX {
+            reply.resize(reply.len() + wanted, 0);
+        }
+        Completion::Done
+    }
+
+    fn get(&self, _object: u32, out: &mut Vec<u8>) {
+        Writer::new(out).u64(self.count).u64(self.mix);
+    }
+
+    fn put(&mut self, _object: u32, bytes: &[u8]) -> Result<(), Malformed> {
+        let mut reader = Reader::new(bytes);
+        let (count, mix) = (reader.u64("count")?, reader.u64("mix")?);
+        reader.finish("state of the echo service")?;
+        (self.count, self.mix) = (count, mix);
+        Ok(())
+    }
+}
+
+/// Folds a word into a running mix. No cryptography: the digest over it is made at checkpoints.
+fn mix(state: u64, word: u64) -> u64 {
+    let product =
+        u128::from(state ^ 0x9e37_79b9_7f4a_7c15) * u128::from(word ^ 0xa076_1d64_78bd_642f);
+    (product >> 64) as u64 ^ product as u64 ^ state.rotate_left(23)
+}
+
+/// The operation that asks for `reply` bytes and carries `payload`.
+#[must_use]
+pub fn encode(reply: u32, payload: &[u8]) -> Vec<u8> {
+    [&reply.to_le_bytes()[..], payload].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Runner;
+
+    #[test]
+    fn results_have_the_length_that_was_asked_for() {
+        let mut runner = Runner::new(EchoService::new());
+        assert_eq!(runner.run(&encode(5, b"payload")), vec![0; 5]);
+        assert_eq!(runner.run(&encode(0, b"")), b"");
+        assert_eq!(runner.run(&encode(u32::MAX, b"")), b"");
+        assert_eq!(runner.run(b"abc"), b"");
+        assert_eq!(runner.service.count(), 4);
+    }
+
+    #[test]
+    fn digests_tell_executions_apart() {
+        let root = |ops: &[&[u8]]| {
+            let mut runner = Runner::new(EchoService::new());
+            ops.iter().for_each(|op| drop(runner.run(op)));
+            runner.root()
+        };
+        assert_eq!(root(&[b"0000a", b"0000b"]), root(&[b"0000a", b"0000b"]));
+        assert_ne!(root(&[b"0000a", b"0000b"]), root(&[b"0000b", b"0000a"]));
+        assert_ne!(root(&[b"0000a"]), root(&[b"0000a", b"0000a"]));
+        assert_ne!(root(&[b"0000a"]), root(&[b"0000"]));
+    }
+
+    #[test]
+    fn the_state_moves() {
+        let mut runner = Runner::new(EchoService::new());
+        runner.run(&encode(1, b"x"));
+        let mut other = Runner::new(EchoService::new());
+        other.load(&runner.service);
+        assert_eq!(runner.root(), other.root());
+    }
+}

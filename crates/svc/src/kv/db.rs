@@ -1,0 +1,518 @@
+//! The key space: 65,536 buckets, which are the service's abstract objects.
+//!
+//! A key's bucket is the first 16 bits of its hash. A bucket is a vector sorted by (hash, key):
+//! equal contents are laid out equally everywhere, a look-up compares numbers, and SCAN has an
+//! order that no change disturbs.
+//!
+//! Invariants:
+//! 1. a bucket is announced to the context *before* it is written (modify-before-write);
+//! 2. a write gives the slot the operation's version; values drop their own cached digests;
+//! 3. nothing that can be asked about the key space shows a key whose time has passed, whether
+//!    or not it has been removed yet, so when it is removed is not observable;
+//! 4. no collection in the key space is empty ([`Db::drop_if_empty`]).
+//!
+//! Versions are for WATCH: a number that grows with the total order, of the key's last write, or
+//! of the last deletion in the bucket where there is no such key.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use base::{Malformed, Reader, limits};
+use exec::Context;
+
+use super::call::Fail;
+use super::siphash;
+use super::value::{Kind, Value};
+
+/// Number of buckets.
+pub const BUCKETS: u32 = 1 << 16;
+
+/// "Does not expire".
+const NEVER: u64 = u64::MAX;
+
+/// What a key holds, and until when.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The value.
+    pub value: Value,
+    /// Milliseconds since the Unix epoch, or [`NEVER`].
+    pub(super) expires_at: u64,
+    /// Version of the last write.
+    pub(super) version: u64,
+}
+
+impl Entry {
+    /// When the key expires, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn expires_at_ms(&self) -> Option<u64> {
+        (self.expires_at != NEVER).then_some(self.expires_at)
+    }
+}
+
+/// What becomes of a key's expiry when its value is replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// The key does not expire any more.
+    Clear,
+    /// It stays as it is.
+    Keep,
+    /// It expires at this time, in milliseconds since the Unix epoch.
+    At(u64),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) hash: u64,
+    pub(super) key: Box<[u8]>,
+    pub(super) entry: Entry,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bucket {
+    /// Sorted by (hash, key).
+    pub(super) slots: Vec<Slot>,
+    /// Version of the last deletion.
+    pub(super) deleted: u64,
+}
+
+/// The key space.
+pub struct Db {
+    pub(super) buckets: Vec<Bucket>,
+    /// One bit per bucket that has slots.
+    occupied: Vec<u64>,
+    /// (when, key) of everything that expires.
+    expiries: BTreeSet<(u64, Box<[u8]>)>,
+    /// Number of slots, expired ones included.
+    slots: usize,
+    now_ms: u64,
+    version: u64,
+}
+
+/// Where a key is, or would be.
+#[derive(Clone, Copy)]
+struct Place {
+    bucket: usize,
+    hash: u64,
+    at: Result<usize, usize>,
+}
+
+impl Default for Db {
+    fn default() -> Db {
+        Db::new()
+    }
+}
+
+impl Db {
+    /// An empty key space.
+    #[must_use]
+    pub fn new() -> Db {
+        Db {
+            buckets: vec![Bucket::default(); BUCKETS as usize],
+            occupied: vec![0; BUCKETS as usize / 64],
+            expiries: BTreeSet::new(),
+            slots: 0,
+            now_ms: 0,
+            version: 0,
+        }
+    }
+
+    /// Starts an operation: its agreed time decides what has expired, its place in the total
+    /// order is the version of what it writes.
+    pub fn begin(&mut self, ctx: &Context<'_>) {
+        self.now_ms = ctx.time.as_millis();
+        // Room for 2^40 batches once WATCH adds its bit; 2^23 is more than the writing commands
+        // that the bytes of a batch hold.
+        self.version = ctx.seq.0 << 23 | u64::from(ctx.index) & 0x7f_ffff;
+    }
+
+    /// Agreed time in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Number of keys.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        // Bounded by what active expiry has not caught up with.
+        self.slots - self.expiries.iter().take_while(|(when, _)| *when < self.now_ms).count()
+    }
+
+    /// Whether there are no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entry of `key`.
+    #[must_use]
+    pub fn entry(&self, key: &[u8]) -> Option<&Entry> {
+        let place = self.locate(key);
+        let entry = &self.buckets[place.bucket].slots[place.at.ok()?].entry;
+        self.alive(entry).then_some(entry)
+    }
+
+    /// Whether there is such a key.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// The value of `key`, for reading.
+    ///
+    /// # Errors
+    /// [`Fail::WRONG_TYPE`] when it is of another type.
+    pub fn read<T: Kind>(&self, key: &[u8]) -> Result<Option<&T>, Fail> {
+        match self.entry(key) {
+            None => Ok(None),
+            Some(entry) => T::of(&entry.value).map(Some).ok_or(Fail::WRONG_TYPE),
+        }
+    }
+
+    /// The value of `key`, for writing. Counts as a write, so first make sure that there is
+    /// something to change; and call [`Db::drop_if_empty`] after taking elements away.
+    ///
+    /// # Errors
+    /// [`Fail::WRONG_TYPE`] when it is of another type.
+    pub fn write<T: Kind>(
+        &mut self,
+        ctx: &mut Context<'_>,
+        key: &[u8],
+    ) -> Result<Option<&mut T>, Fail> {
+        let place = self.locate(key);
+        let Some(at) = self.live_index(place) else { return Ok(None) };
+        self.write_at(ctx, place.bucket, at).map(Some)
+    }
+
+    /// The value of `key`, for writing; an empty one if there is none. The caller makes it
+    /// non-empty.
+    ///
+    /// # Errors
+    /// [`Fail::WRONG_TYPE`] when it is of another type.
+    pub fn write_or_new<T: Kind>(
+        &mut self,
+        ctx: &mut Context<'_>,
+        key: &[u8],
+    ) -> Result<&mut T, Fail> {
+        let place = self.locate(key);
+        let at = match self.live_index(place) {
+            Some(at) => at,
+            None => self.store(ctx, place, key, T::empty().into(), Expiry::Clear),
+        };
+        self.write_at(ctx, place.bucket, at)
+    }
+
+    /// Makes `key` hold `value`, whatever it held before.
+    pub fn put(&mut self, ctx: &mut Context<'_>, key: &[u8], value: Value, expiry: Expiry) {
+        let place = self.locate(key);
+        self.store(ctx, place, key, value, expiry);
+    }
+
+    /// Overwrites the string that `key` holds, using its memory again. False, and nothing is
+    /// changed, when it holds no string.
+    pub fn overwrite(
+        &mut self,
+        ctx: &mut Context<'_>,
+        key: &[u8],
+        bytes: &[u8],
+        expiry: Expiry,
+    ) -> bool {
+        let place = self.locate(key);
+        let Some(at) = self.live_index(place) else { return false };
+        if !matches!(self.buckets[place.bucket].slots[at].entry.value, Value::String(_)) {
+            return false;
+        }
+        self.announce(ctx, place.bucket);
+        let version = self.version;
+        let entry = &mut self.buckets[place.bucket].slots[at].entry;
+        let Value::String(text) = &mut entry.value else { unreachable!("just checked") };
+        text.set(bytes);
+        entry.version = version;
+        let old = entry.expires_at;
+        let new = match expiry {
+            Expiry::At(when) => when,
+            Expiry::Clear => NEVER,
+            Expiry::Keep => old,
+        };
+        entry.expires_at = new;
+        self.reschedule(key, old, new);
+        true
+    }
+
+    /// Removes `key` and returns what it was.
+    pub fn remove(&mut self, ctx: &mut Context<'_>, key: &[u8]) -> Option<Entry> {
+        let place = self.locate(key);
+        let at = self.live_index(place)?;
+        self.announce(ctx, place.bucket);
+        self.buckets[place.bucket].deleted = self.version;
+        Some(self.take(place.bucket, at).entry)
+    }
+
+    /// Removes `key` if it is a collection without elements. True when it was.
+    pub fn drop_if_empty(&mut self, ctx: &mut Context<'_>, key: &[u8]) -> bool {
+        let empty = self.entry(key).is_some_and(|entry| entry.value.is_empty_collection());
+        empty && self.remove(ctx, key).is_some()
+    }
+
+    /// Sets or clears the expiry of `key`. False when there is no such key.
+    pub fn set_expiry(&mut self, ctx: &mut Context<'_>, key: &[u8], when: Option<u64>) -> bool {
+        let place = self.locate(key);
+        let Some(at) = self.live_index(place) else { return false };
+        self.announce(ctx, place.bucket);
+        let version = self.version;
+        let slot = &mut self.buckets[place.bucket].slots[at];
+        slot.entry.version = version;
+        let old = std::mem::replace(&mut slot.entry.expires_at, when.unwrap_or(NEVER));
+        let new = slot.entry.expires_at;
+        self.reschedule(key, old, new);
+        true
+    }
+
+    /// The version that WATCH remembers: differs from an earlier one if the key was written,
+    /// created, deleted or expired in between, and sometimes when it was not: for a key that
+    /// does not exist, when another key of its bucket was deleted.
+    #[must_use]
+    pub fn watch_version(&self, key: &[u8]) -> u64 {
+        let place = self.locate(key);
+        let bucket = &self.buckets[place.bucket];
+        match place.at.ok().map(|at| &bucket.slots[at].entry) {
+            Some(entry) if self.alive(entry) => entry.version << 1 | 1,
+            // Expired: what `deleted` will be once the slot is removed.
+            Some(entry) => entry.version.max(bucket.deleted) << 1,
+            None => bucket.deleted << 1,
+        }
+    }
+
+    /// Removes everything.
+    pub fn clear(&mut self, ctx: &mut Context<'_>) {
+        for bucket in 0..BUCKETS as usize {
+            if !self.buckets[bucket].slots.is_empty() {
+                self.announce(ctx, bucket);
+                self.buckets[bucket] = Bucket { slots: Vec::new(), deleted: self.version };
+            }
+        }
+        self.occupied.fill(0);
+        self.expiries.clear();
+        self.slots = 0;
+    }
+
+    /// The keys and entries from the place `from` on, in the order of their hashes; `from` is one.
+    pub fn iter_from(&self, from: u64) -> impl Iterator<Item = (u64, &[u8], &Entry)> {
+        let first = (from >> 48) as usize;
+        let mut next = self.next_occupied(first);
+        std::iter::from_fn(move || {
+            let bucket = next?;
+            next = self.next_occupied(bucket + 1);
+            Some(&self.buckets[bucket].slots[..])
+        })
+        .flatten()
+        .filter(move |slot| slot.hash >= from && self.alive(&slot.entry))
+        .map(|slot| (slot.hash, &*slot.key, &slot.entry))
+    }
+
+    /// Removes up to `max` keys whose time has passed.
+    pub fn expire(&mut self, ctx: &mut Context<'_>, max: usize) {
+        for _ in 0..max {
+            match self.expiries.first() {
+                Some((when, _)) if *when < self.now_ms => {}
+                _ => return,
+            }
+            let (_, key) = self.expiries.first().expect("just seen").clone();
+            let place = self.locate(&key);
+            let at = place.at.expect("every expiry belongs to a slot");
+            self.announce(ctx, place.bucket);
+            let slot = self.take(place.bucket, at);
+            let deleted = &mut self.buckets[place.bucket].deleted;
+            *deleted = slot.entry.version.max(*deleted);
+        }
+    }
+
+    /// When the next key expires, in milliseconds since the Unix epoch: it is gone from the
+    /// millisecond after it.
+    #[must_use]
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.expiries.first().map(|(when, _)| *when)
+    }
+
+    fn alive(&self, entry: &Entry) -> bool {
+        self.now_ms <= entry.expires_at
+    }
+
+    fn locate(&self, key: &[u8]) -> Place {
+        let hash = siphash::hash(key);
+        let bucket = (hash >> 48) as usize;
+        let slots = &self.buckets[bucket].slots;
+        let at = find(slots, hash, key);
+        Place { bucket, hash, at }
+    }
+
+    fn live_index(&self, place: Place) -> Option<usize> {
+        let at = place.at.ok()?;
+        self.alive(&self.buckets[place.bucket].slots[at].entry).then_some(at)
+    }
+
+    fn announce(&self, ctx: &mut Context<'_>, bucket: usize) {
+        ctx.modify(bucket as u32, |out| self.encode_bucket(bucket as u32, out));
+    }
+
+    fn write_at<T: Kind>(
+        &mut self,
+        ctx: &mut Context<'_>,
+        bucket: usize,
+        at: usize,
+    ) -> Result<&mut T, Fail> {
+        if T::of(&self.buckets[bucket].slots[at].entry.value).is_none() {
+            return Err(Fail::WRONG_TYPE);
+        }
+        self.announce(ctx, bucket);
+        let entry = &mut self.buckets[bucket].slots[at].entry;
+        entry.version = self.version;
+        Ok(T::of_mut(&mut entry.value).expect("just checked"))
+    }
+
+    /// Writes a whole entry and returns its index in the bucket.
+    fn store(
+        &mut self,
+        ctx: &mut Context<'_>,
+        place: Place,
+        key: &[u8],
+        value: Value,
+        expiry: Expiry,
+    ) -> usize {
+        self.announce(ctx, place.bucket);
+        let version = self.version;
+        let wanted = match expiry {
+            Expiry::At(when) => when,
+            Expiry::Clear | Expiry::Keep => NEVER,
+        };
+        let keep = expiry == Expiry::Keep && self.live_index(place).is_some();
+        match place.at {
+            Ok(at) => {
+                let entry = &mut self.buckets[place.bucket].slots[at].entry;
+                let old = entry.expires_at;
+                let expires_at = if keep { old } else { wanted };
+                *entry = Entry { value, expires_at, version };
+                self.reschedule(key, old, expires_at);
+                at
+            }
+            Err(at) => {
+                let entry = Entry { value, expires_at: wanted, version };
+                self.reschedule(key, NEVER, wanted);
+                let slot = Slot { hash: place.hash, key: key.into(), entry };
+                self.buckets[place.bucket].slots.insert(at, slot);
+                self.occupied[place.bucket / 64] |= 1 << (place.bucket % 64);
+                self.slots += 1;
+                at
+            }
+        }
+    }
+
+    fn take(&mut self, bucket: usize, at: usize) -> Slot {
+        let slots = &mut self.buckets[bucket].slots;
+        let slot = slots.remove(at);
+        if slots.is_empty() {
+            *slots = Vec::new();
+            self.occupied[bucket / 64] &= !(1 << (bucket % 64));
+        }
+        self.slots -= 1;
+        self.reschedule(&slot.key, slot.entry.expires_at, NEVER);
+        slot
+    }
+
+    fn reschedule(&mut self, key: &[u8], old: u64, new: u64) {
+        if old == new {
+            return;
+        }
+        if old != NEVER {
+            self.expiries.remove(&(old, key.into()) as &(u64, Box<[u8]>));
+        }
+        if new != NEVER {
+            self.expiries.insert((new, key.into()));
+        }
+    }
+
+    fn next_occupied(&self, from: usize) -> Option<usize> {
+        let mut word = from / 64;
+        let mut bits = self.occupied.get(word)? & (u64::MAX << (from % 64));
+        while bits == 0 {
+            word += 1;
+            bits = *self.occupied.get(word)?;
+        }
+        Some(word * 64 + bits.trailing_zeros() as usize)
+    }
+
+    /// Exchanges a whole bucket, as state transfer does.
+    pub(super) fn replace_bucket(&mut self, at: usize, new: Bucket) {
+        let old = std::mem::take(&mut self.buckets[at]);
+        self.slots -= old.slots.len();
+        for slot in &old.slots {
+            self.reschedule(&slot.key, slot.entry.expires_at, NEVER);
+        }
+        self.slots += new.slots.len();
+        for slot in &new.slots {
+            self.reschedule(&slot.key, NEVER, slot.entry.expires_at);
+        }
+        let bit = 1 << (at % 64);
+        self.occupied[at / 64] &= !bit;
+        if !new.slots.is_empty() {
+            self.occupied[at / 64] |= bit;
+        }
+        self.buckets[at] = new;
+    }
+}
+
+/// Where (hash, key) is in the slots of its bucket, or would be. Hashes are spread evenly, so the
+/// search begins where the hash says and doubles its step from there: a slot or two are touched
+/// where halving would touch several, each of them a cache miss. Keys that were chosen to be
+/// close make it a binary search again.
+pub(super) fn find(slots: &[Slot], hash: u64, key: &[u8]) -> Result<usize, usize> {
+    let compare = |slot: &Slot| slot.hash.cmp(&hash).then_with(|| slot.key.as_ref().cmp(key));
+    let guess = ((u128::from(hash << 16) * slots.len() as u128) >> 64) as usize;
+    let (mut low, mut high, mut step) = (0, slots.len(), 1);
+    match slots.get(guess).map(compare) {
+        None => return Err(0),
+        Some(Ordering::Equal) => return Ok(guess),
+        Some(Ordering::Less) => {
+            low = guess + 1;
+            while let Some(slot) = slots.get(guess + step) {
+                if compare(slot) != Ordering::Less {
+                    high = guess + step + 1;
+                    break;
+                }
+                low = guess + step + 1;
+                step *= 2;
+            }
+        }
+        Some(Ordering::Greater) => {
+            high = guess;
+            while let Some(at) = guess.checked_sub(step) {
+                if compare(&slots[at]) != Ordering::Greater {
+                    low = at;
+                    break;
+                }
+                high = at;
+                step *= 2;
+            }
+        }
+    }
+    let found = slots[low..high].binary_search_by(compare);
+    found.map(|at| low + at).map_err(|at| low + at)
+}
+
+impl Slot {
+    /// What slots are sorted by.
+    pub(super) fn place(&self) -> (u64, &[u8]) {
+        (self.hash, &self.key)
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Slot, Malformed> {
+        let key = reader.sized(limits::OP_BYTES_MAX, "key")?;
+        let (expires_at, version) = (reader.u64("expiry")?, reader.u64("version")?);
+        let value = Value::decode(reader)?;
+        if value.is_empty_collection() {
+            return Err(Malformed("collection without elements"));
+        }
+        let entry = Entry { value, expires_at, version };
+        Ok(Slot { hash: siphash::hash(key), key: key.into(), entry })
+    }
+}

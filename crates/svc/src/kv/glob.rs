@@ -1,0 +1,120 @@
+//! Glob patterns as KEYS and the SCAN family take them: `*`, `?`, `[abc]`, `[^a-z]`, `\x`.
+//!
+//! Time is bounded by the product of the two lengths, and nothing recurses: patterns come from
+//! clients.
+
+/// Whether all of `text` matches `pattern`.
+#[must_use]
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    if text.is_empty() {
+        // Redis does not even let `*` match nothing at all.
+        return pattern.is_empty();
+    }
+    let (mut p, mut t) = (0, 0);
+    // The last star: the pattern behind it, and the text it has not swallowed yet. Earlier
+    // stars need not be tried again: what they could swallow more, the last one can.
+    let mut star = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            p += stars(&pattern[p..]);
+            if p == pattern.len() {
+                return true;
+            }
+            star = Some((p, t));
+        } else if let Some(next) = match_one(pattern, p, text[t]) {
+            (p, t) = (next, t + 1);
+        } else if let Some((behind, from)) = star {
+            star = Some((behind, from + 1));
+            (p, t) = (behind, from + 1);
+        } else {
+            return false;
+        }
+    }
+    p + stars(&pattern[p..]) == pattern.len()
+}
+
+fn stars(pattern: &[u8]) -> usize {
+    pattern.iter().take_while(|b| **b == b'*').count()
+}
+
+/// Matches one byte with the element at `p`; the index behind that element.
+fn match_one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
+    match *pattern.get(p)? {
+        b'?' => Some(p + 1),
+        b'[' => match_class(pattern, p + 1, byte),
+        b'\\' if p + 1 < pattern.len() => (pattern[p + 1] == byte).then_some(p + 2),
+        literal => (literal == byte).then_some(p + 1),
+    }
+}
+
+/// A class ends at `]` or with the pattern. Ranges compare signed bytes, as Redis does.
+fn match_class(pattern: &[u8], start: usize, byte: u8) -> Option<usize> {
+    let negated = pattern.get(start) == Some(&b'^');
+    let mut p = start + usize::from(negated);
+    let mut found = false;
+    loop {
+        match pattern.get(p..).unwrap_or_default() {
+            [] => break,
+            [b'\\', literal, ..] => {
+                found |= *literal == byte;
+                p += 2;
+            }
+            [b']', ..] => {
+                p += 1;
+                break;
+            }
+            [a, b'-', b, ..] => {
+                let (a, b, byte) = (*a as i8, *b as i8, byte as i8);
+                found |= (a.min(b)..=a.max(b)).contains(&byte);
+                p += 3;
+            }
+            [literal, ..] => {
+                found |= *literal == byte;
+                p += 1;
+            }
+        }
+    }
+    (found != negated).then_some(p)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_in_redis() {
+        for (pattern, text, expected) in [
+            ("*", "abc", true),
+            ("*", "", false),
+            ("", "", true),
+            ("a*c", "abc", true),
+            ("a*c", "abcd", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("*a*", "a", true),
+            ("a**", "a", true),
+            ("h?llo", "hello", true),
+            ("h?llo", "hllo", false),
+            ("h[ae]llo", "hallo", true),
+            ("h[^e]llo", "hello", false),
+            ("h[a-c]llo", "hbllo", true),
+            ("h[c-a]llo", "hbllo", true),
+            ("h[\\]]llo", "h]llo", true),
+            ("h[ab", "ha", true),
+            ("h[", "ha", false),
+            ("h[^", "ha", true),
+            ("\\*", "*", true),
+            ("\\*", "a", false),
+            ("a\\", "a\\", true),
+            ("[a-]", "a", true),
+            ("[a-]x", "ax", false),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn many_stars_do_not_take_for_ever() {
+        let pattern = "a*".repeat(5000) + "b";
+        assert!(!matches(pattern.as_bytes(), &vec![b'a'; 20_000]));
+    }
+}

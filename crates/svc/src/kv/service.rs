@@ -1,0 +1,211 @@
+//! The service itself: operations in, results out, buckets as abstract objects.
+
+use base::digest::Domain;
+use base::{AgreedTime, Digest, Malformed, Reader, Writer};
+use exec::{Completion, Context, Footprint, Service};
+
+use super::call::Call;
+use super::db::{self, Db};
+use super::info;
+use super::op::{self, Op, Step};
+use super::reply::{Protocol, REPLY_MAX, Resp};
+use super::table::{self, Run};
+use super::value::Value;
+
+/// Most keys that one [`Service::wake`] removes.
+const EXPIRED_PER_WAKE: usize = 1000;
+
+/// Longest string that stands in its bucket's digest itself, in bytes.
+const INLINE_MAX: usize = 64;
+
+/// What a reply is replaced by when it would be too large.
+const TOO_LARGE: &[u8] = b"ERR reply exceeds the maximum size of a reply";
+
+/// The replicated key-value service.
+#[derive(Default)]
+pub struct KvService {
+    db: Db,
+}
+
+impl KvService {
+    /// A service without keys.
+    #[must_use]
+    pub fn new() -> KvService {
+        KvService::default()
+    }
+
+    /// The key space, for tests and tools.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    fn command(
+        &mut self,
+        args: &[&[u8]],
+        protocol: Protocol,
+        ctx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let mut reply = Resp::new(out, protocol);
+        let Some(spec) = table::lookup(args[0]) else {
+            return reply.error(&table::unknown_command(args));
+        };
+        if !spec.takes(args.len()) {
+            return reply.error(&table::wrong_arity(spec));
+        }
+        let Run::Service(handler) = spec.run else {
+            return reply.error(b"ERR this command is answered by the gateway");
+        };
+        let now_ms = self.db.now_ms();
+        let mut call = Call { args, db: &mut self.db, ctx, reply, now_ms };
+        match handler(&mut call) {
+            Ok(()) if call.reply.overflowed() => {
+                call.reply.clear();
+                call.reply.error(TOO_LARGE);
+            }
+            Ok(()) => {}
+            Err(fail) => {
+                call.reply.clear();
+                call.reply.error(fail.0.as_bytes());
+            }
+        }
+    }
+
+    fn transaction(
+        &mut self,
+        (watched, steps): (&[(&[u8], u64)], &[Step<'_>]),
+        protocol: Protocol,
+        ctx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let start = out.len();
+        if watched.iter().any(|(key, version)| self.db.watch_version(key) != *version) {
+            return Resp::new(out, protocol).null_array();
+        }
+        Resp::new(out, protocol).array(steps.len());
+        let mut too_large = false;
+        for step in steps {
+            match step {
+                Step::Command(args) => self.command(args.as_slice(), protocol, ctx, out),
+                Step::Reply(reply) => out.extend_from_slice(reply),
+            }
+            // Every step executes, whatever becomes of the reply.
+            too_large |= out.len() - start > REPLY_MAX;
+            if too_large {
+                out.truncate(start);
+            }
+        }
+        if too_large {
+            out.truncate(start);
+            Resp::new(out, protocol).error(TOO_LARGE);
+        }
+    }
+}
+
+impl Service for KvService {
+    fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
+        self.db.begin(ctx);
+        match op::decode(op) {
+            Ok((protocol, Op::Command(args))) => {
+                self.command(args.as_slice(), protocol, ctx, reply);
+            }
+            Ok((_, Op::Watch(keys))) => {
+                let versions = keys.as_slice().iter().map(|key| self.db.watch_version(key));
+                versions.for_each(|version| reply.extend_from_slice(&version.to_le_bytes()));
+            }
+            Ok((protocol, Op::Transaction { watched, steps })) => {
+                self.transaction((&watched, &steps), protocol, ctx, reply);
+            }
+            Err(_) => Resp::new(reply, Protocol::Resp2).error(b"ERR malformed operation"),
+        }
+        Completion::Done
+    }
+
+    fn get(&self, object: u32, out: &mut Vec<u8>) {
+        self.db.encode_bucket(object, out);
+    }
+
+    fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), Malformed> {
+        self.db.decode_bucket(object, bytes)
+    }
+
+    fn objects(&self) -> u32 {
+        db::BUCKETS
+    }
+
+    fn digest(&mut self, object: u32) -> Digest {
+        self.db.digest_bucket(object)
+    }
+
+    fn footprint(&self, op: &[u8], out: &mut Footprint) {
+        info::footprint(op, out);
+    }
+
+    fn deadline(&self) -> Option<AgreedTime> {
+        let gone_ms = self.db.next_expiry_ms()?.saturating_add(1);
+        Some(AgreedTime(gone_ms.saturating_mul(1_000_000)))
+    }
+
+    fn wake(&mut self, ctx: &mut Context<'_>) {
+        self.db.begin(ctx);
+        self.db.expire(ctx, EXPIRED_PER_WAKE);
+    }
+}
+
+impl Db {
+    /// Appends the canonical bytes of a bucket.
+    pub fn encode_bucket(&self, bucket: u32, out: &mut Vec<u8>) {
+        let bucket = &self.buckets[bucket as usize];
+        Writer::new(out).u64(bucket.deleted).count(bucket.slots.len());
+        for slot in &bucket.slots {
+            let entry = &slot.entry;
+            Writer::new(out).sized(&slot.key).u64(entry.expires_at).u64(entry.version);
+            entry.value.encode(out);
+        }
+    }
+
+    /// The digest of a bucket. Costs the values written since the last time, and a pass over
+    /// the bucket's keys. Short strings stand in it themselves, everything else by its digest.
+    pub fn digest_bucket(&mut self, bucket: u32) -> Digest {
+        let bucket = &mut self.buckets[bucket as usize];
+        let mut bytes = Vec::with_capacity(12 + bucket.slots.len() * 128);
+        Writer::new(&mut bytes).u64(bucket.deleted).count(bucket.slots.len());
+        for slot in &mut bucket.slots {
+            let entry = &mut slot.entry;
+            let mut writer = Writer::new(&mut bytes);
+            writer.sized(&slot.key).u64(entry.expires_at).u64(entry.version);
+            writer.u8(entry.value.tag());
+            if let Value::String(text) = &entry.value
+                && text.len() <= INLINE_MAX
+            {
+                writer.sized(text.bytes());
+                continue;
+            }
+            writer.u32(u32::MAX).digest(entry.value.digest());
+        }
+        Digest::of(Domain::Service, &bytes)
+    }
+
+    /// Replaces a bucket by what [`Db::encode_bucket`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are no such bucket; the key space is then as it was.
+    pub fn decode_bucket(&mut self, bucket: u32, bytes: &[u8]) -> Result<(), Malformed> {
+        let mut reader = Reader::new(bytes);
+        let deleted = reader.u64("version of the last deletion")?;
+        let count = reader.count(usize::MAX, 21, "keys of a bucket")?;
+        let mut slots: Vec<db::Slot> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let slot = db::Slot::decode(&mut reader)?;
+            let ordered = slots.last().is_none_or(|last| last.place() < slot.place());
+            if !ordered || (slot.hash >> 48) as u32 != bucket {
+                return Err(Malformed("order of the keys of a bucket"));
+            }
+            slots.push(slot);
+        }
+        reader.finish("bucket")?;
+        self.replace_bucket(bucket as usize, db::Bucket { slots, deleted });
+        Ok(())
+    }
+}

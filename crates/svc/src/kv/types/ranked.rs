@@ -1,0 +1,159 @@
+//! The members of a sorted set in the order of (score, member), found by rank or by bound.
+//!
+//! Chunks of up to 256 entries in one vector: insertion and search cost a binary search, a rank
+//! costs the sum of the chunk lengths before it. Derived data: not encoded and in no digest, so
+//! the boundaries of the chunks may depend on the history.
+//!
+//! Invariants: no chunk is empty; entries ascend strictly over all chunks; no score is NaN.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// Most entries of a chunk.
+const CHUNK_MAX: usize = 256;
+
+/// A score and its member.
+pub type Ranking = (f64, Arc<[u8]>);
+
+/// Entries in the order of (score, member).
+#[derive(Clone, Debug, Default)]
+pub struct Ranked {
+    chunks: Vec<Vec<Ranking>>,
+    len: usize,
+}
+
+/// The order of sorted sets: by score, equal scores by the bytes of the member.
+#[must_use]
+pub fn order(a: (f64, &[u8]), b: (f64, &[u8])) -> Ordering {
+    a.0.partial_cmp(&b.0).expect("no score is NaN").then_with(|| a.1.cmp(b.1))
+}
+
+impl Ranked {
+    /// Nothing.
+    #[must_use]
+    pub fn new() -> Ranked {
+        Ranked::default()
+    }
+
+    /// Builds from entries in any order.
+    #[must_use]
+    pub fn build(mut entries: Vec<Ranking>) -> Ranked {
+        entries.sort_unstable_by(|a, b| order((a.0, &a.1), (b.0, &b.1)));
+        let len = entries.len();
+        let mut entries = entries.into_iter();
+        let mut chunks = Vec::with_capacity(len.div_ceil(CHUNK_MAX / 2));
+        while entries.len() > 0 {
+            chunks.push(entries.by_ref().take(CHUNK_MAX / 2).collect());
+        }
+        Ranked { chunks, len }
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds an entry that is not there.
+    pub fn insert(&mut self, score: f64, member: Arc<[u8]>) {
+        self.len += 1;
+        if self.chunks.is_empty() {
+            return self.chunks.push(vec![(score, member)]);
+        }
+        let below = |entry: &Ranking| order((entry.0, &entry.1), (score, &member)).is_lt();
+        let at = self.chunk(below).min(self.chunks.len() - 1);
+        let chunk = &mut self.chunks[at];
+        let inside = chunk.partition_point(below);
+        let len = chunk.len();
+        chunk.insert(inside, (score, member));
+        if chunk.len() > CHUNK_MAX {
+            // Ascending insertions, the usual case, leave full chunks behind.
+            let right = chunk.split_off(if inside == len { len } else { len / 2 });
+            self.chunks.insert(at + 1, right);
+        }
+    }
+
+    /// Removes an entry; whether it was there.
+    pub fn remove(&mut self, score: f64, member: &[u8]) -> bool {
+        let below = |entry: &Ranking| order((entry.0, &entry.1), (score, member)).is_lt();
+        let at = self.chunk(below);
+        let Some(chunk) = self.chunks.get_mut(at) else { return false };
+        let inside = chunk.partition_point(below);
+        if chunk.get(inside).is_none_or(|entry| *entry.1 != *member || entry.0 != score) {
+            return false;
+        }
+        chunk.remove(inside);
+        if chunk.is_empty() {
+            self.chunks.remove(at);
+        }
+        self.len -= 1;
+        true
+    }
+
+    /// Number of entries before the first for which `below` is false. `below` must be true for a
+    /// prefix of the order.
+    #[must_use]
+    pub fn partition(&self, below: impl Fn(&Ranking) -> bool + Copy) -> usize {
+        let at = self.chunk(below);
+        let before: usize = self.chunks[..at].iter().map(Vec::len).sum();
+        before + self.chunks.get(at).map_or(0, |chunk| chunk.partition_point(below))
+    }
+
+    /// The rank of an entry that may be there.
+    #[must_use]
+    pub fn rank(&self, score: f64, member: &[u8]) -> usize {
+        self.partition(|entry| order((entry.0, &entry.1), (score, member)).is_lt())
+    }
+
+    /// The entry at `rank`.
+    #[must_use]
+    pub fn nth(&self, rank: usize) -> Option<&Ranking> {
+        let (chunk, inside) = self.locate(rank)?;
+        self.chunks[chunk].get(inside)
+    }
+
+    /// Entries with ranks `start..end`, ascending.
+    pub fn range(&self, start: usize, end: usize) -> impl Iterator<Item = &Ranking> {
+        let (chunk, inside) = self.locate(start).unwrap_or((self.chunks.len(), 0));
+        let count = end.saturating_sub(start);
+        self.chunks[chunk..].iter().flatten().skip(inside).take(count)
+    }
+
+    /// Entries with ranks `start..end`, descending.
+    pub fn range_rev(&self, start: usize, end: usize) -> impl Iterator<Item = &Ranking> {
+        let end = end.min(self.len);
+        let count = end.saturating_sub(start);
+        let last = end.checked_sub(1).and_then(|last| self.locate(last));
+        let (chunks, skip) = match last {
+            Some((chunk, inside)) => (chunk + 1, self.chunks[chunk].len() - 1 - inside),
+            None => (0, 0),
+        };
+        self.chunks[..chunks].iter().rev().flat_map(|c| c.iter().rev()).skip(skip).take(count)
+    }
+
+    /// All entries, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = &Ranking> {
+        self.chunks.iter().flatten()
+    }
+
+    /// The first chunk whose last entry is not below.
+    fn chunk(&self, below: impl Fn(&Ranking) -> bool) -> usize {
+        self.chunks.partition_point(|chunk| chunk.last().is_some_and(&below))
+    }
+
+    fn locate(&self, rank: usize) -> Option<(usize, usize)> {
+        let mut rest = rank;
+        let at = self.chunks.iter().position(|chunk| {
+            let inside = rest < chunk.len();
+            rest -= if inside { 0 } else { chunk.len() };
+            inside
+        })?;
+        Some((at, rest))
+    }
+}
