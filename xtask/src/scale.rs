@@ -29,6 +29,22 @@ struct Scaled {
 /// Rows in the order of the files.
 const TABLE: &[Scaled] = &[
     Scaled {
+        file: "crates/node/tests/group_hostile.rs",
+        test: "a_thousand_silent_connections_keep_nobody_out",
+        ci: "1_000",
+        full: "4_000",
+        unit: "connections",
+        reason: "open files",
+    },
+    Scaled {
+        file: "crates/node/tests/group_states.rs",
+        test: "ends_with_one_state",
+        ci: "400",
+        full: "5_000",
+        unit: "ms of load per group",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/node/tests/redis_differential.rs",
         test: "random_commands_get_the_replies_of_redis",
         ci: "120_000",

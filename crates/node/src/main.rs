@@ -1,1 +1,66 @@
-fn main() {}
+//! The program `stylite`: from the command line to the commands.
+//!
+//! What it is: arguments, logging and exit codes. What it is not: the parts that commands are
+//! made of; protocols in front of a group are in the library beside it, everything else in the
+//! other crates.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod cmd;
+mod exit;
+mod health;
+mod local;
+mod logging;
+mod mark;
+mod probe;
+mod settings;
+mod signals;
+mod values;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::Command;
+use crate::exit::Exit;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    die_on_panic();
+    match run() {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+/// Half a process is worse than none: a replica whose lane has panicked would answer for a state
+/// that nobody checks any more. Builds for release abort by themselves; the others do it here.
+fn die_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tracing::error!(%info, "panic, the process ends");
+        tell(info);
+        std::process::abort();
+    }));
+}
+
+fn run() -> Result<Exit> {
+    let args: Vec<_> = std::env::args_os().collect();
+    let cli = settings::parse(&args)?;
+    let default = match cli.command {
+        Command::Replica(_) | Command::Gateway(_) => "info",
+        _ => "warn",
+    };
+    logging::start(cli.log.as_deref().unwrap_or(default))?;
+    for unknown in settings::unknown_variables() {
+        tracing::warn!("{unknown}");
+    }
+    cmd::run(cli)
+}

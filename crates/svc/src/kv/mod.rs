@@ -31,6 +31,8 @@ mod bitfield;
 mod bits;
 pub mod call;
 pub mod choice;
+#[cfg(test)]
+mod collection_tests;
 pub mod db;
 pub mod decimal;
 mod expiry;

@@ -7,6 +7,14 @@ use std::time::Duration;
 
 use super::resp::Reply;
 
+/// A `redis-server` that is asked for too much (2^63 random members, say) fails its test instead
+/// of taking the machine with it.
+fn limit_memory(server: &Child) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let limit = Rlimit { current: Some(4 << 30), maximum: Some(4 << 30) };
+    prlimit(Some(Pid::from_child(server)), Resource::As, limit).expect("our own child");
+}
+
 pub struct Redis {
     process: Child,
     stream: BufReader<TcpStream>,
@@ -29,6 +37,7 @@ impl Redis {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
+        limit_memory(&process);
         let mut attempts = 0;
         let stream = loop {
             match TcpStream::connect(("127.0.0.1", port)) {

@@ -1,0 +1,122 @@
+//! What the load consists of: operations of the group's service, and what they must answer.
+
+use std::ops::Range;
+
+use anyhow::{Result, bail};
+use svc::kv::op::encode_command;
+use svc::kv::reply::Protocol;
+
+/// The key of operations before its number is written into it; all keys are as long.
+const KEY: &[u8] = b"bench:000000000";
+/// Where the number is within the key.
+const DIGITS: Range<usize> = 6..15;
+
+/// Makes operations, one after the other.
+#[derive(Clone, Debug)]
+pub struct Ops {
+    bytes: Vec<u8>,
+    expected: Expected,
+    /// Where the key's digits are, and how many keys there are.
+    keys: Option<(Range<usize>, u64)>,
+    next: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Expected {
+    Length(usize),
+    Ok,
+}
+
+impl Ops {
+    /// Operations for `service` that carry `payload` bytes; of echo, with `reply` bytes answered.
+    /// Of the key-value service they write `keys` keys in turn, beginning at one that depends on
+    /// `seed`.
+    ///
+    /// # Errors
+    /// When the service is none that the load is known for.
+    pub fn new(service: &str, payload: u32, reply: u32, keys: u64, seed: u64) -> Result<Ops> {
+        let value = vec![b'x'; payload as usize];
+        match service {
+            "echo" => Ok(Ops {
+                bytes: svc::echo::encode(reply, &value),
+                expected: Expected::Length(reply as usize),
+                keys: None,
+                next: 0,
+            }),
+            "kv" => {
+                let mut bytes = Vec::new();
+                encode_command(Protocol::Resp2, &[&b"SET"[..], KEY, &value], &mut bytes);
+                let at = bytes.windows(KEY.len()).position(|window| window == KEY);
+                let at = at.expect("the key is in its own command");
+                let digits = at + DIGITS.start..at + DIGITS.end;
+                Ok(Ops { bytes, expected: Expected::Ok, keys: Some((digits, keys)), next: seed })
+            }
+            other => bail!("no load is known for the service {other}; only for kv and echo"),
+        }
+    }
+
+    /// The next operation.
+    pub fn next(&mut self) -> &[u8] {
+        if let Some((digits, keys)) = &self.keys {
+            // A stride that shares no factor with any power of ten or two walks over all keys
+            // without staying close to the last ones.
+            let mut number = self.next.wrapping_mul(7_368_787) % keys;
+            self.next = self.next.wrapping_add(1);
+            for byte in self.bytes[digits.clone()].iter_mut().rev() {
+                *byte = b'0' + u8::try_from(number % 10).expect("a digit");
+                number /= 10;
+            }
+        }
+        &self.bytes
+    }
+
+    /// Whether a result is what such an operation answers.
+    #[must_use]
+    pub fn fits(&self, result: &[u8]) -> bool {
+        match self.expected {
+            Expected::Length(length) => result.len() == length,
+            Expected::Ok => result == b"+OK\r\n",
+        }
+    }
+}
+
+/// An operation that changes nothing that users see; for moving the group on.
+///
+/// # Errors
+/// When the service is none that the load is known for.
+pub fn idle(service: &str) -> Result<Vec<u8>> {
+    match service {
+        "kv" => {
+            let mut bytes = Vec::new();
+            encode_command(Protocol::Resp2, &[&b"EXISTS"[..], KEY], &mut bytes);
+            Ok(bytes)
+        }
+        _ => Ok(Ops::new(service, 0, 0, 1, 0)?.bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_walked_over_and_operations_stay_well_formed() {
+        let mut ops = Ops::new("kv", 3, 0, 50, 0).expect("known");
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..50 {
+            let bytes = ops.next().to_vec();
+            svc::kv::op::decode(&bytes).expect("well-formed");
+            seen.insert(bytes);
+        }
+        assert_eq!(seen.len(), 50);
+        assert!(ops.fits(b"+OK\r\n") && !ops.fits(b"-ERR\r\n"));
+    }
+
+    #[test]
+    fn echoes_answer_what_was_asked() {
+        let mut ops = Ops::new("echo", 10, 4, 1, 0).expect("known");
+        assert_eq!(ops.next().len(), 14);
+        assert!(ops.fits(&[0; 4]) && !ops.fits(&[0; 5]));
+        assert!(Ops::new("other", 0, 0, 1, 0).is_err());
+    }
+}

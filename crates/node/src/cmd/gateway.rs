@@ -1,0 +1,105 @@
+//! `stylite gateway redis`: what Redis clients talk to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use base::ClientId;
+use genesis::Group;
+use node::gateway::{Config, GatewayStats, serve};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{client_id, connect, load, print, runtime};
+use crate::cli::RedisArgs;
+use crate::exit::Exit;
+use crate::signals::Signals;
+
+/// The service that the gateway speaks for.
+pub const SERVICE: &str = "kv";
+
+/// Runs the command.
+///
+/// # Errors
+/// When the group cannot be reached, or the address cannot be listened on.
+pub fn run(args: &RedisArgs) -> Result<Exit> {
+    refuse_remote(args.listen, args.allow_remote)?;
+    let group = load(&args.config)?;
+    let id = client_id(&group, Some(args.client))?;
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        // The address first: a taken port shows at once, also while the group is not reachable.
+        let listener = TcpListener::bind(args.listen).await;
+        let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
+        let mut gateway = Gateway::start(&group, id, listener).await?;
+        print(&format!(
+            "Redis gateway of the group \"{}\" on {}\n",
+            group.name(),
+            gateway.address
+        ))?;
+        tokio::select! {
+            _ = signals.next() => {}
+            ended = &mut gateway.task => return Gateway::outcome(ended).map(|()| Exit::Ok),
+        }
+        signals.or_exit(gateway.stop()).await?;
+        Ok(Exit::Ok)
+    })
+}
+
+/// Without password and TLS, whoever can reach the gateway can do everything.
+fn refuse_remote(listen: SocketAddr, allowed: bool) -> Result<()> {
+    if listen.ip().is_loopback() || allowed {
+        return Ok(());
+    }
+    bail!(
+        "{listen} can be reached from other machines, and the gateway has neither passwords nor \
+         TLS: whoever reaches it can read and change everything. Listen on 127.0.0.1 and run a \
+         gateway beside each client, or insist with --allow-remote"
+    )
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Where it listens.
+    pub address: SocketAddr,
+    task: JoinHandle<std::io::Result<()>>,
+    stop: watch::Sender<bool>,
+    client: client::Client,
+}
+
+impl Gateway {
+    /// Connects to the group as `id` and serves on `listener`, as a task of this runtime.
+    ///
+    /// # Errors
+    /// When the group's service is not for this gateway, or the group cannot be reached.
+    pub async fn start(group: &Group, id: ClientId, listener: TcpListener) -> Result<Gateway> {
+        if group.service() != SERVICE {
+            let (path, service) = (group.path().display(), group.service());
+            bail!("{path}: service = {service}: the Redis gateway needs a group of {SERVICE}");
+        }
+        let client = connect(group, id).await?;
+        let address = listener.local_addr().context("cannot tell the gateway's address")?;
+        let (stop, stopped) = watch::channel(false);
+        let backend = node::gateway::Group::new(client.clone());
+        let stats = Arc::new(GatewayStats::default());
+        let task = tokio::spawn(serve(listener, backend, Config::default(), stats, stopped));
+        Ok(Gateway { address, task, stop, client })
+    }
+
+    /// Takes no more requests, sends the replies to those that were taken, and ends.
+    ///
+    /// # Errors
+    /// When serving had failed.
+    pub async fn stop(self) -> Result<()> {
+        self.stop.send_replace(true);
+        let outcome = Gateway::outcome(self.task.await);
+        self.client.close().await;
+        outcome
+    }
+
+    fn outcome(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Result<()> {
+        ended.context("the gateway has failed")?.context("the gateway cannot listen any more")
+    }
+}

@@ -1,0 +1,94 @@
+//! The commands, one module each, and the few things that several of them need.
+
+mod bench;
+mod config;
+mod demo;
+mod gateway;
+mod init;
+mod replica;
+mod status;
+mod version;
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use auth::Peer;
+use base::ClientId;
+use client::{Client, ClientOptions};
+use genesis::Group;
+use tokio::runtime::Runtime;
+
+use crate::cli::{Cli, Command, ConfigCommand, GatewayCommand};
+use crate::exit::Exit;
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever went wrong, with what to do about it.
+pub fn run(cli: Cli) -> Result<Exit> {
+    match cli.command {
+        Command::Demo(args) => demo::run(&args, cli.log.as_deref()),
+        Command::Init(args) => init::run(&args),
+        Command::Replica(args) => replica::run(&args),
+        Command::Gateway(GatewayCommand::Redis(args)) => gateway::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Bench(args) => bench::run(args, cli.log.as_deref()),
+        Command::Config(ConfigCommand::Check(args)) => config::check(&args),
+        Command::Config(ConfigCommand::Show(args)) => config::show(&args, cli.settings.as_deref()),
+        Command::Version(args) => version::run(&args),
+        Command::Completions(args) => version::completions(&args),
+    }
+}
+
+/// A runtime on the calling thread.
+fn runtime() -> Result<Runtime> {
+    let made = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    made.context("cannot start a runtime")
+}
+
+/// The client that was asked for, or the group's last one.
+fn client_id(group: &Group, wanted: Option<u32>) -> Result<ClientId> {
+    let last = group.clients().last().map(|entry| entry.id);
+    let id = wanted.map(ClientId).or(last);
+    let Some(id) = id else {
+        bail!("{}: the group has no clients", group.path().display());
+    };
+    if group.clients().iter().all(|entry| entry.id != id) {
+        let last = last.map_or(0, |last| last.0);
+        bail!("{}: no client {id}; the last one is {last}", group.path().display());
+    }
+    Ok(id)
+}
+
+/// The defaults for a client of the group.
+fn client_options(group: &Group, id: ClientId) -> Result<ClientOptions> {
+    let secret = group.load_secret(Peer::Client(id))?;
+    Ok(ClientOptions::new(group.clone(), id, secret))
+}
+
+/// Connects as a client of the group.
+async fn connect(group: &Group, id: ClientId) -> Result<Client> {
+    Ok(Client::connect(client_options(group, id)?).await?)
+}
+
+/// Reads a group's configuration.
+fn load(path: &Path) -> Result<Group> {
+    Ok(Group::load(path)?)
+}
+
+/// Prints to standard output. That nobody reads any more is no failure.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints one JSON object.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}

@@ -1,0 +1,162 @@
+//! `stylite status`: one row per replica, and a verdict.
+
+use anyhow::Result;
+use comfy_table::{Table, presets};
+use rt::{ReplicaReport, ReplicaState};
+use serde_json::{Value, json};
+
+use super::{client_id, load, print, print_json, runtime};
+use crate::cli::{Output, StatusArgs};
+use crate::exit::Exit;
+use crate::health::{Verdict, highest_executed, judge};
+use crate::probe::{Answer, Prober};
+
+/// Digits of a digest in the table.
+const DIGEST_DIGITS: usize = 12;
+
+/// Runs the command.
+///
+/// # Errors
+/// When the configuration or the client's key is not as it should be.
+pub fn run(args: &StatusArgs) -> Result<Exit> {
+    let group = load(&args.config)?;
+    let id = client_id(&group, args.client)?;
+    let prober = Prober::new(&group, id, args.timeout)?;
+    let answers = runtime()?.block_on(prober.all());
+    let verdict = judge(&group, &answers);
+    match args.output {
+        Output::Table => print(&table(&prober, &answers, &verdict))?,
+        Output::Json => print_json(&object(&prober, &answers, &verdict))?,
+    }
+    Ok(verdict.health.exit())
+}
+
+fn table(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "REPLICA",
+        "STATE",
+        "VIEW",
+        "LEADER",
+        "EXECUTED",
+        "STABLE",
+        "LAG",
+        "DIGEST",
+        "CLIENTS",
+        "PEERS",
+        "SUSPICIONS",
+        "EVIDENCE",
+    ]);
+    let highest = highest_executed(answers);
+    for (id, answer) in answers.iter().enumerate() {
+        match answer {
+            Ok(report) => table.add_row(row(report, highest)),
+            Err(_) => table.add_row(
+                [id.to_string(), "unreachable".to_owned()]
+                    .into_iter()
+                    .chain((0..10).map(|_| "-".to_owned())),
+            ),
+        };
+    }
+    let quorums = prober.group().quorums();
+    let mut out = format!(
+        "{}\n\n{}: {} of {} replicas work, {} may be faulty\n",
+        table.trim_fmt(),
+        verdict.health.word(),
+        verdict.working,
+        quorums.n(),
+        quorums.f(),
+    );
+    for reason in &verdict.reasons {
+        out.push_str(&format!("  {reason}\n"));
+    }
+    out
+}
+
+fn row(report: &ReplicaReport, highest: u64) -> Vec<String> {
+    let checkpoint = &report.checkpoint;
+    let digest = checkpoint.last_digest.get(..DIGEST_DIGITS).unwrap_or("-");
+    let (clients, peers) = connections(report);
+    vec![
+        report.id.to_string(),
+        state(report.state).to_owned(),
+        report.view.to_string(),
+        report.leader.to_string(),
+        report.executed.to_string(),
+        checkpoint.stable.to_string(),
+        highest.saturating_sub(report.executed).to_string(),
+        format!("{digest}@{}", checkpoint.last),
+        clients.to_string(),
+        peers.to_string(),
+        (report.suspicions.len() as u64 + suspected(report)).to_string(),
+        report.evidence.len().to_string(),
+    ]
+}
+
+/// Links of clients and to peers, over all pillars.
+fn connections(report: &ReplicaReport) -> (u64, u64) {
+    let rows = report.pillars.iter();
+    rows.fold((0, 0), |(clients, peers), row| (clients + row.clients, peers + row.peers_up))
+}
+
+/// How many others have sent this replica what no correct one sends.
+fn suspected(report: &ReplicaReport) -> u64 {
+    report.misbehaviour.iter().filter(|count| **count > 0).count() as u64
+}
+
+fn state(state: ReplicaState) -> &'static str {
+    match state {
+        ReplicaState::Running => "running",
+        ReplicaState::Isolated => "isolated",
+        ReplicaState::Draining => "draining",
+        ReplicaState::LeftBehind => "left behind",
+        ReplicaState::Diverged => "diverged",
+    }
+}
+
+fn object(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> Value {
+    let group = prober.group();
+    let highest = highest_executed(answers);
+    let replicas = group.replicas().iter().zip(answers);
+    let rows: Vec<Value> = replicas
+        .map(|(entry, answer)| {
+            let mut row = json!({
+                "id": entry.id.0,
+                "host": entry.host,
+                "ports": entry.ports,
+                "reachable": answer.is_ok(),
+            });
+            match answer {
+                Err(error) => row["error"] = json!(error),
+                Ok(report) => fill(&mut row, report, highest),
+            }
+            row
+        })
+        .collect();
+    json!({
+        "group": group.name(),
+        "health": verdict.health,
+        "reasons": verdict.reasons,
+        "replicas_working": verdict.working,
+        "replicas_needed": group.quorums().quorum(),
+        "faults": group.quorums().f(),
+        "replicas": rows,
+    })
+}
+
+fn fill(row: &mut Value, report: &ReplicaReport, highest: u64) {
+    let (clients, peers) = connections(report);
+    row["state"] = json!(report.state);
+    row["view"] = json!(report.view);
+    row["leader"] = json!(report.leader);
+    row["last_executed"] = json!(report.executed);
+    row["stable_checkpoint"] = json!(report.checkpoint.stable);
+    row["lag"] = json!(highest.saturating_sub(report.executed));
+    row["digest"] = json!(report.checkpoint.last_digest);
+    row["digest_at"] = json!(report.checkpoint.last);
+    row["connections"] = json!({ "clients": clients, "peers": peers });
+    row["suspicions"] = json!(report.suspicions);
+    row["misbehaviour"] = json!(report.misbehaviour);
+    row["evidence"] = json!(report.evidence);
+    row["report"] = json!(report);
+}

@@ -1,0 +1,71 @@
+//! The backend that replicates: a thin adapter over the group's client, which votes on replies.
+//!
+//! Not here: voting, retransmission and links (`client`, `proto`).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use client::{Call, CallError, Client};
+
+use super::backend::{Backend, BackendError, StreamKey};
+
+/// A group, reached through one client: all connections of the gateway are streams of one
+/// session of one principal. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Group {
+    client: Client,
+}
+
+impl Group {
+    /// The group that `client` is connected to.
+    #[must_use]
+    pub fn new(client: Client) -> Group {
+        Group { client }
+    }
+}
+
+impl Backend for Group {
+    type Pending = GroupResult;
+
+    fn submit(&self, stream: StreamKey, op: Vec<u8>) -> GroupResult {
+        // Streams only add order: two connections that share a number lose nothing but time.
+        let stream = (stream.0 & u64::from(u32::MAX)) as u32;
+        GroupResult(self.client.call(stream, op))
+    }
+
+    fn describe(&self) -> String {
+        let stats = self.client.stats();
+        format!("group of {} replicas, {} reachable", self.client.replicas(), stats.reachable)
+    }
+}
+
+/// The result of an operation to come.
+#[derive(Debug)]
+pub struct GroupResult(Call);
+
+impl Future for GroupResult {
+    type Output = Result<Vec<u8>, BackendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|result| result.map_err(BackendError::from))
+    }
+}
+
+impl From<CallError> for BackendError {
+    fn from(error: CallError) -> BackendError {
+        let cause = error.to_string();
+        match error {
+            CallError::ResultTooLarge => {
+                BackendError { crowded: true, ..BackendError::answered(cause) }
+            }
+            CallError::ReplyGone | CallError::TooLarge { .. } => BackendError::answered(cause),
+            CallError::Timeout { .. }
+            | CallError::Unavailable { .. }
+            | CallError::SessionLost
+            | CallError::BadReply
+            | CallError::Overloaded { .. }
+            | CallError::Closed => BackendError::unavailable(cause),
+        }
+    }
+}

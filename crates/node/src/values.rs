@@ -1,0 +1,86 @@
+//! Values on the command line that `clap` does not know by itself.
+//!
+//! Depends on the standard library only.
+
+use std::time::Duration;
+
+/// Reads a duration: a number and `us`, `ms`, `s`, `m` or `h`; a bare number is seconds.
+///
+/// # Errors
+/// When it is none, or longer than a day.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("`{text}` is no duration: give a number and a unit, such as 500ms or 10s");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    let unit = match unit.trim() {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(bad()),
+    };
+    let seconds = number * unit;
+    if !(0.0..=86_400.0).contains(&seconds) {
+        return Err(format!("`{text}` is longer than a day"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Reads a number from 1 to 1024.
+///
+/// # Errors
+/// When it is none.
+pub fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=1024) => Ok(number),
+        _ => Err(format!("`{text}` is not a number from 1 to 1024")),
+    }
+}
+
+/// The one of `known` that looks most like `word`, if any looks like it at all.
+pub fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.map(|candidate| (distance(word, candidate), candidate));
+    let (far, candidate) = near.min()?;
+    (far <= 2.max(word.chars().count() / 3)).then_some(candidate)
+}
+
+/// Insertions, deletions and substitutions between two words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("250us"), Ok(Duration::from_micros(250)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "s", "10x", "-1s", "1e9", "25h", "1.2.3s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn suggestions_are_close() {
+        let known = ["threads", "durability", "listen"];
+        assert_eq!(closest("thread", known.into_iter()), Some("threads"));
+        assert_eq!(closest("durabilty", known.into_iter()), Some("durability"));
+        assert_eq!(closest("colour", known.into_iter()), None);
+    }
+}

@@ -1,0 +1,238 @@
+//! The command line without a running group: usage, founding, keys, settings, refusals.
+
+#[path = "support/cluster.rs"]
+mod cluster;
+
+use std::os::unix::fs::PermissionsExt;
+
+use cluster::{Cluster, Shape, code, json, run, stderr, stdout, stylite};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+const FOUR: Shape = Shape { replicas: 4, pillars: 1, service: "kv" };
+
+#[test]
+fn every_command_has_help_with_examples_and_wrong_usage_ends_with_2() {
+    for command in [
+        &["demo"][..],
+        &["init"],
+        &["replica"],
+        &["gateway", "redis"],
+        &["status"],
+        &["bench"],
+        &["config", "check"],
+        &["config", "show"],
+        &["version"],
+        &["completions"],
+    ] {
+        let output = run(&[command, &["--help"]].concat());
+        assert_eq!(code(&output), 0, "{command:?}");
+        assert!(stdout(&output).contains("Examples:\n  stylite "), "{command:?}");
+        let output = run(&[command, &["--no-such-flag"]].concat());
+        assert_eq!(code(&output), 2, "{command:?}");
+    }
+    assert_eq!(code(&run(&["bench"])), 2, "neither --local nor --config");
+    assert_eq!(code(&run(&["status"])), 2);
+    let codes = stdout(&run(&["status", "--help"]));
+    assert!(codes.contains("0 healthy; 3 degraded") && codes.contains("4 unavailable"));
+}
+
+#[test]
+fn version_and_completions_are_printed() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(stdout(&run(&["version"])), format!("stylite {version}\n"));
+    assert_eq!(json(&run(&["version", "-o", "json"]))["version"], version);
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&run(&["completions", shell])).contains("gateway"), "{shell}");
+    }
+}
+
+#[test]
+fn init_refuses_to_overwrite_and_changes_nothing() {
+    let cluster = Cluster::found(FOUR);
+    let read = || {
+        let files = ["group.toml", "keys/replica-0.key", "state/replica-0.virgin"];
+        files.map(|file| std::fs::read(cluster.path().join(file)).expect("it is there"))
+    };
+    let before = read();
+    let output = run(&["init", &cluster.config(), "--replicas", "7"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("exists already"), "{}", stderr(&output));
+    assert_eq!(read(), before);
+}
+
+#[test]
+fn init_refuses_groups_that_are_none() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let path = dir.path().join("group").display().to_string();
+    for wrong in [
+        &["--replicas", "0"][..],
+        &["--replicas", "3", "--faults", "1"],
+        &["--replicas", "4", "--pillars", "0"],
+        &["--replicas", "4", "--host", "a,b"],
+        &["--replicas", "4", "--port", "65535"],
+        &["--replicas", "4", "--checkpoint-interval", "0"],
+    ] {
+        let output = run(&[&["init", &path], wrong].concat());
+        assert_eq!(code(&output), 1, "{wrong:?}: {}", stderr(&output));
+        assert!(stderr(&output).starts_with("error: "), "{}", stderr(&output));
+    }
+    assert_eq!(code(&run(&["init", &path, "--replicas", "4", "--service", "none"])), 2);
+    assert!(!dir.path().join("group/group.toml").exists());
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused() {
+    let cluster = Cluster::found(FOUR);
+    let key = cluster.path().join("keys/replica-2.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).expect("own file");
+    let output = cluster.command(2).output().expect("it runs");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("chmod 600"), "{}", stderr(&output));
+    let output = run(&["config", "check", &cluster.config()]);
+    assert_eq!(code(&output), 1);
+    // The refusal has not used up the first start.
+    assert!(cluster.path().join("state/replica-2.virgin").exists());
+}
+
+#[test]
+fn a_replica_has_one_start_only() {
+    let mut cluster = Cluster::found(FOUR);
+    cluster.start_one(1);
+    let mark = cluster.path().join("state/replica-1.virgin");
+    cluster::until("the mark is taken", || {
+        if mark.exists() { Err("it is there".to_owned()) } else { Ok(()) }
+    });
+    // While it runs, its ports are taken: that is what the second one sees.
+    let second = cluster.command(1).output().expect("it runs");
+    assert_eq!(code(&second), 1);
+    assert!(stderr(&second).contains("running already"), "{}", stderr(&second));
+    cluster::until("it listens to signals and to clients", || {
+        let (_, status) = cluster.status();
+        let reachable = &status["replicas"][1]["reachable"];
+        if reachable == true { Ok(()) } else { Err(status.to_string()) }
+    });
+    cluster.replica(1).signal(Signal::TERM);
+    assert_eq!(cluster.replica(1).wait().code(), Some(0), "drains: {}", cluster.log(1));
+    let third = cluster.command(1).output().expect("it runs");
+    assert_eq!(code(&third), 1);
+    let told = stderr(&third);
+    for part in ["started before", "forgotten", "stylite init"] {
+        assert!(told.contains(part), "{told}");
+    }
+    // A demo on this directory is no way around it.
+    let demo = run(&["demo", "--dir", &cluster.config(), "--redis", "127.0.0.1:0"]);
+    assert_eq!(code(&demo), 1);
+    assert!(stderr(&demo).contains("started before"), "{}", stderr(&demo));
+}
+
+#[test]
+fn a_taken_port_does_not_use_up_the_first_start() {
+    let cluster = Cluster::found(FOUR);
+    let check = run(&["config", "show", "--config", &cluster.config(), "-o", "json"]);
+    assert_eq!(code(&check), 0, "{}", stderr(&check));
+    let text = std::fs::read_to_string(cluster.path().join("group.toml")).expect("it is there");
+    let port = text.lines().find_map(|line| line.strip_prefix("port = ")).expect("a port");
+    let port: u16 = port.parse().expect("a number");
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port)).expect("free until now");
+    let output = cluster.command(0).output().expect("it runs");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains(&format!("127.0.0.1:{port}")), "{}", stderr(&output));
+    assert!(cluster.path().join("state/replica-0.virgin").exists());
+    drop(taken);
+}
+
+#[test]
+fn a_mark_of_another_group_is_refused() {
+    let (cluster, other) = (Cluster::found(FOUR), Cluster::found(FOUR));
+    let mark = "state/replica-0.virgin";
+    std::fs::copy(other.path().join(mark), cluster.path().join(mark)).expect("own files");
+    let output = cluster.command(0).output().expect("it runs");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("another group"), "{}", stderr(&output));
+}
+
+#[test]
+fn durability_that_does_not_work_is_refused() {
+    let cluster = Cluster::found(FOUR);
+    for mode in ["sync", "async"] {
+        let replica = cluster.command(0).args(["--durability", mode]).output().expect("it runs");
+        let demo = run(&["demo", "--durability", mode]);
+        let bench = run(&["bench", "--local", "--durability", mode]);
+        for output in [replica, demo, bench] {
+            assert_eq!(code(&output), 1);
+            let told = stderr(&output);
+            assert!(told.contains(mode) && told.contains("only `memory` works"), "{told}");
+        }
+    }
+    assert!(cluster.path().join("state/replica-0.virgin").exists());
+}
+
+#[test]
+fn a_gateway_listens_to_others_only_when_told_twice() {
+    let cluster = Cluster::found(FOUR);
+    let config = cluster.config();
+    let output = run(&["gateway", "redis", "--config", &config, "--listen", "0.0.0.0:0"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("--allow-remote"), "{}", stderr(&output));
+    let output = run(&["gateway", "redis", "--config", &config, "--client", "99"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("no client 99"), "{}", stderr(&output));
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file_which_beats_the_default() {
+    let cluster = Cluster::found(FOUR);
+    let show = |env: Option<&str>, flag: Option<&str>| {
+        let mut command = stylite();
+        command.args(["config", "show", "-o", "json", "--config", &cluster.config(), "replica"]);
+        command.args(flag.map(|value| ["--threads", value]).into_iter().flatten());
+        env.map(|value| command.env("STYLITE_THREADS", value));
+        let output = command.output().expect("it runs");
+        let shown = json(&output);
+        let mut settings = shown["settings"].as_array().expect("a list").iter();
+        let threads = settings.find(|one| one["name"] == "threads").expect("it is there").clone();
+        (threads["value"].clone(), threads["source"].as_str().expect("a text").to_owned())
+    };
+    assert_eq!(show(None, None), (serde_json::Value::Null, "unset".to_owned()));
+    let file = cluster.path().join("stylite.toml");
+    std::fs::write(&file, "threads = 5\nlog = \"debug\"\n").expect("own directory");
+    assert_eq!(show(None, None), ("5".into(), file.display().to_string()));
+    assert_eq!(show(Some("6"), None), ("6".into(), "environment".to_owned()));
+    assert_eq!(show(Some("6"), Some("7")), ("7".into(), "flag".to_owned()));
+}
+
+#[test]
+fn what_a_file_says_is_checked_as_flags_are() {
+    let cluster = Cluster::found(FOUR);
+    let file = cluster.path().join("stylite.toml");
+    let run_with = |text: &str| {
+        std::fs::write(&file, text).expect("own directory");
+        run(&["status", "--config", &cluster.config(), "--timeout", "1s"])
+    };
+    let output = run_with("time_out = \"1s\"\n");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("did you mean `timeout`"), "{}", stderr(&output));
+    assert_eq!(code(&run_with("client = \"many\"\n")), 2);
+    assert_eq!(code(&run_with("client = {}\n")), 1);
+    // Settings of other commands are no mistake; output = json is obeyed.
+    let output = run_with("threads = 1\nno_pin = true\noutput = \"json\"\n");
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    assert_eq!(json(&output)["health"], "unavailable");
+    let check = run(&["config", "check", &cluster.config()]);
+    assert_eq!(code(&check), 0, "{}", stderr(&check));
+}
+
+#[test]
+fn unknown_keys_and_variables_are_named_with_a_suggestion() {
+    let cluster = Cluster::found(FOUR);
+    let path = cluster.path().join("group.toml");
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    std::fs::write(&path, text.replace("window =", "windw =")).expect("own file");
+    let output = run(&["config", "check", &cluster.config()]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("did you mean `window`"), "{}", stderr(&output));
+    let output = stylite().arg("version").env("STYLITE_TREADS", "1").output().expect("it runs");
+    assert_eq!(code(&output), 0);
+    assert!(stderr(&output).contains("did you mean STYLITE_THREADS"), "{}", stderr(&output));
+}

@@ -1,0 +1,159 @@
+//! `stylite demo` as a new user meets it, and what is left when it ends.
+
+#[path = "support/cluster.rs"]
+mod cluster;
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command, Stdio};
+
+use cluster::{Process, Redis, alive, code, json, run, stylite, until};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+/// A demo that serves.
+struct Demo {
+    process: Process,
+    out: BufReader<ChildStdout>,
+    /// Everything that it said before it served.
+    said: String,
+}
+
+impl Demo {
+    fn start(command: &mut Command) -> Demo {
+        command.arg("demo").stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut process = Process::spawn(command);
+        let out = BufReader::new(process.0.stdout.take().expect("piped"));
+        let mut demo = Demo { process, out, said: String::new() };
+        demo.said = demo.read_until("Ctrl-C stops everything");
+        demo
+    }
+
+    fn read_until(&mut self, what: &str) -> String {
+        let mut said = String::new();
+        while !said.contains(what) {
+            let read = self.out.read_line(&mut said).expect("text");
+            assert!(read > 0, "it ended before it said {what:?}: {said}");
+        }
+        said
+    }
+
+    fn line(&self, what: &str) -> &str {
+        let line = self.said.lines().find(|line| line.contains(what));
+        line.unwrap_or_else(|| panic!("no {what:?} in {}", self.said))
+    }
+
+    fn redis_port(&self) -> u16 {
+        let address = self.line("Redis gateway").rsplit(' ').next().expect("an address");
+        address.rsplit(':').next().expect("a port").parse().expect("a number")
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.line("  files ").split_whitespace().last().expect("a directory").into()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let lines = self.said.lines().filter_map(|line| line.split("(process ").nth(1));
+        let pids = lines.map(|rest| rest.trim_end_matches(')').parse().expect("a number"));
+        pids.collect()
+    }
+}
+
+#[test]
+fn a_demo_serves_and_leaves_nothing_behind() {
+    for (signal, pillars) in [(Signal::INT, "1"), (Signal::TERM, "2")] {
+        let scratch = TempDir::new().expect("a temporary directory");
+        let mut command = stylite();
+        command.env("TMPDIR", scratch.path());
+        let mut demo = Demo::start(command.env("STYLITE_PILLARS", pillars));
+        let mut redis = Redis::connect(demo.redis_port());
+        assert_eq!(redis.call("PING"), "+PONG");
+        assert_eq!(redis.call("SET a 1"), "+OK");
+        assert_eq!(redis.call("GET a"), "1");
+        assert_eq!(redis.call("DBSIZE"), ":1", "its own trials are gone");
+        let (pids, dir) = (demo.pids(), demo.dir());
+        assert_eq!(pids.len(), 4);
+        assert!(pids.iter().all(|pid| alive(*pid)) && dir.starts_with(scratch.path()));
+        let status = run(&["status", "--config", &dir.display().to_string(), "-o", "json"]);
+        assert_eq!((code(&status), &json(&status)["health"]), (0, &"healthy".into()));
+        let tries: Vec<&str> =
+            demo.said.lines().skip_while(|line| !line.starts_with("Three things")).collect();
+        for what in ["redis-cli -p", "redis-benchmark -p", "status --config"] {
+            assert_eq!(tries.iter().filter(|line| line.contains(what)).count(), 1, "{what}");
+        }
+        demo.process.signal(signal);
+        assert_eq!(demo.process.wait().code(), Some(0));
+        assert!(pids.iter().all(|pid| !alive(*pid)), "{pids:?}");
+        let left: Vec<_> = std::fs::read_dir(scratch.path()).expect("it is there").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn replicas_end_when_the_demo_is_killed() {
+    let scratch = TempDir::new().expect("a temporary directory");
+    let mut demo = Demo::start(stylite().env("TMPDIR", scratch.path()));
+    let pids = demo.pids();
+    demo.process.signal(Signal::KILL);
+    demo.process.wait();
+    until("the replicas end", || {
+        let left: Vec<_> = pids.iter().filter(|pid| alive(**pid)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+}
+
+#[test]
+fn the_demo_goes_on_without_one_backup_and_says_so() {
+    let scratch = TempDir::new().expect("a temporary directory");
+    let mut demo = Demo::start(stylite().env("TMPDIR", scratch.path()));
+    let last = i32::try_from(demo.pids()[3]).expect("a process number");
+    let last = rustix::process::Pid::from_raw(last).expect("a process number");
+    rustix::process::kill_process(last, Signal::KILL).expect("it runs");
+    let said = demo.read_until("Replica 3 has ended");
+    assert!(said.contains("3 of 4 are left"), "{said}");
+    let mut redis = Redis::connect(demo.redis_port());
+    assert_eq!(redis.call("SET a 1"), "+OK");
+    let status = run(&["status", "--config", &demo.dir().display().to_string()]);
+    assert_eq!(code(&status), 3, "degraded");
+    demo.process.signal(Signal::INT);
+    assert_eq!(demo.process.wait().code(), Some(0));
+}
+
+#[test]
+fn a_taken_redis_port_is_passed_by_unless_it_was_asked_for() {
+    let scratch = TempDir::new().expect("a temporary directory");
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let output = stylite()
+        .args(["demo", "--redis", &address])
+        .env("TMPDIR", scratch.path())
+        .output()
+        .expect("it runs");
+    assert_eq!(code(&output), 1);
+    assert!(cluster::stderr(&output).contains(&address));
+    let output = run(&["demo", "--redis", "0.0.0.0:7000"]);
+    assert_eq!(code(&output), 1, "{}", cluster::stderr(&output));
+    // Whether or not somebody else has it, the first port is taken once this is tried.
+    let _holder = std::net::TcpListener::bind(("127.0.0.1", 6379));
+    let mut demo = Demo::start(stylite().env("TMPDIR", scratch.path()));
+    assert_ne!(demo.redis_port(), 6379);
+    demo.process.signal(Signal::INT);
+    assert_eq!(demo.process.wait().code(), Some(0));
+}
+
+#[test]
+fn a_directory_that_was_asked_for_stays() {
+    let scratch = TempDir::new().expect("a temporary directory");
+    let dir = scratch.path().join("mine");
+    let mut command = stylite();
+    command.env("STYLITE_DIR", &dir);
+    let mut demo = Demo::start(&mut command);
+    assert_eq!(demo.dir(), dir);
+    demo.process.signal(Signal::INT);
+    assert_eq!(demo.process.wait().code(), Some(0));
+    assert!(dir.join("group.toml").exists() && dir.join("logs/replica-0.log").exists());
+    // Its replicas have forgotten their votes: there is no second time.
+    let again = stylite().args(["demo", "--dir"]).arg(&dir).output().expect("it runs");
+    assert_eq!(code(&again), 1);
+    assert!(cluster::stderr(&again).contains("started before"));
+}
