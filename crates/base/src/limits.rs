@@ -32,6 +32,9 @@ pub const STREAMS_PER_SESSION_MAX: usize = 64;
 pub const SESSIONS_PER_CLIENT_MAX: usize = 64;
 /// Most bytes of cached replies of one session; the oldest are dropped beyond it.
 pub const CACHED_REPLY_BYTES_PER_SESSION_MAX: usize = 32 << 20;
+/// Most bytes of cached replies of all sessions of one principal; those of the least recently
+/// used session are dropped first beyond it.
+pub const CACHED_REPLY_BYTES_PER_CLIENT_MAX: usize = 128 << 20;
 
 /// Most frames in one batch.
 pub const BATCH_FRAMES_MAX: usize = 1024;
@@ -53,4 +56,6 @@ const _: () = assert!(CLIENT_PACKET_BYTES_MAX < REPLICA_PACKET_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= PENDING_BYTES_PER_CLIENT_MAX);
 const _: () = assert!(STREAM_WINDOW as usize <= PENDING_FRAMES_PER_CLIENT_MAX);
+const _: () = assert!(REPLY_BYTES_MAX <= CACHED_REPLY_BYTES_PER_SESSION_MAX);
+const _: () = assert!(CACHED_REPLY_BYTES_PER_SESSION_MAX <= CACHED_REPLY_BYTES_PER_CLIENT_MAX);
 const _: () = assert!(REPLICAS_MAX <= u64::BITS as usize);

@@ -176,7 +176,6 @@ impl Driver {
                 Ok(link) => {
                     let endpoint = &mut self.endpoints[at];
                     endpoint.link = Some(link);
-                    endpoint.failures = 0;
                     self.core.on_link(endpoint.replica, endpoint.pillar);
                     self.view.count_links(&self.endpoints, self.pillars);
                 }
@@ -189,13 +188,20 @@ impl Driver {
     fn read_links(&mut self, now: Now, cx: &mut Context<'_>) -> bool {
         let mut busy = false;
         for at in 0..self.endpoints.len() {
-            let Endpoint { replica, link: Some(link), .. } = &mut self.endpoints[at] else {
+            let Endpoint { replica, link: Some(link), failures, .. } = &mut self.endpoints[at]
+            else {
                 continue;
             };
             let (core, status, replica) = (&mut self.core, &mut self.status, *replica);
             let take = |kind, body: &[u8]| on_packet(core, status, now, replica, kind, body);
             match link.read(cx, take) {
-                Ok(read) => busy |= read,
+                Ok(read) => {
+                    busy |= read;
+                    // Whoever takes calls only to hang up is called again ever more seldom.
+                    if read {
+                        *failures = 0;
+                    }
+                }
                 Err(error) => {
                     self.lose_link(at, &error);
                     busy = true;

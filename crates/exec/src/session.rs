@@ -12,7 +12,8 @@
 //! 1. a principal has at most `SESSIONS_PER_CLIENT_MAX` sessions, none above the highest that it
 //!    ever opened; that highest one is never forgotten;
 //! 2. a session has at most `STREAMS_PER_SESSION_MAX` streams and its cached replies at most
-//!    `CACHED_REPLY_BYTES_PER_SESSION_MAX` bytes;
+//!    `CACHED_REPLY_BYTES_PER_SESSION_MAX` bytes, those of all sessions of a principal together at
+//!    most `CACHED_REPLY_BYTES_PER_CLIENT_MAX`;
 //! 3. a frame is let through to execution at most once, and never in a session that is not open.
 
 use alloc::collections::BTreeMap;
@@ -134,7 +135,10 @@ impl Sessions {
         }
         session.digest = None;
         session.bytes += reply.len();
-        let dropped = session.shrink();
+        let mut dropped = session.shrink(limits::CACHED_REPLY_BYTES_PER_SESSION_MAX);
+        if let Some(client) = self.bucket_mut(frame.client).get_mut(&frame.client) {
+            dropped += client.shrink();
+        }
         self.counts.dropped_replies += dropped;
         self.mark(frame.client);
     }
@@ -237,6 +241,8 @@ impl Sessions {
             assert!(client.sessions.len() <= SESSIONS_PER_CLIENT_MAX, "{id} has too many sessions");
             let last = client.sessions.keys().next_back();
             assert!(last.is_none_or(|last| *last <= client.highest), "{id} is above its highest");
+            let most = limits::CACHED_REPLY_BYTES_PER_CLIENT_MAX;
+            assert!(client.bytes() <= most, "{id} has too many cached bytes");
         }
         for (_, session) in self.all() {
             session.check();
@@ -328,6 +334,25 @@ impl Client {
             self.sessions.remove(&victim);
         }
     }
+
+    /// Drops cached replies of the least recently used sessions until all fit; returns how many.
+    fn shrink(&mut self) -> u64 {
+        let mut dropped = 0;
+        while let Some(excess) =
+            self.bytes().checked_sub(limits::CACHED_REPLY_BYTES_PER_CLIENT_MAX + 1)
+        {
+            let held = self.sessions.iter_mut().filter(|(_, session)| session.bytes > 0);
+            let oldest = held.min_by_key(|(id, session)| (session.used, **id));
+            let Some((_, session)) = oldest else { break };
+            dropped += session.shrink(session.bytes.saturating_sub(excess + 1));
+        }
+        dropped
+    }
+
+    /// Bytes of cached replies. O(sessions).
+    fn bytes(&self) -> usize {
+        self.sessions.values().map(|session| session.bytes).sum()
+    }
 }
 
 impl Session {
@@ -373,9 +398,9 @@ impl Session {
     }
 
     /// Drops the oldest cached replies until they fit; returns how many.
-    fn shrink(&mut self) -> u64 {
+    fn shrink(&mut self, bytes_max: usize) -> u64 {
         let mut dropped = 0;
-        while self.bytes > limits::CACHED_REPLY_BYTES_PER_SESSION_MAX {
+        while self.bytes > bytes_max {
             // A walk over all streams, but only in sessions whose replies are tens of KiB each.
             let oldest = self
                 .streams
@@ -383,6 +408,7 @@ impl Session {
                 .filter_map(|stream| stream.oldest().map(|(order, id)| (order, id, stream)));
             let Some((_, id, stream)) = oldest.min_by_key(|(order, ..)| *order) else { break };
             self.bytes -= stream.forget_reply(id);
+            self.digest = None;
             dropped += 1;
         }
         dropped

@@ -33,8 +33,8 @@ use core::fmt;
 
 use base::digest::{Domain, Hasher};
 use base::{
-    AgreedTime, Batch, Digest, FrameId, FromStage, GroupId, PillarId, Progress, Seq,
-    StableCheckpoint, Stripe, ToStage,
+    AgreedTime, Batch, BatchEntry, Digest, FrameId, FromStage, GroupId, PillarId, Progress,
+    ReplyStatus, Seq, StableCheckpoint, Stripe, ToStage,
 };
 
 use crate::engine::{Advance, Engine, Position, Running};
@@ -383,6 +383,10 @@ impl Stage {
                 None => {
                     *budget -= 1;
                     let decision = self.sessions.decide(cursor.seq, frame);
+                    if matches!(decision, Decision::Status(_, ReplyStatus::OutOfOrder(_))) {
+                        let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
+                        out.pillar(pillar, FromStage::Refused { seq: cursor.seq, entry });
+                    }
                     if let Some(content) = answer(frame.id(), decision) {
                         out.pillar(pillar, FromStage::Reply { frame: frame.id(), content });
                         cursor.next_frame(frame.op_count());

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use base::frame::UNORDERED;
 use base::limits::{
-    CACHED_REPLY_BYTES_PER_SESSION_MAX, SESSIONS_PER_CLIENT_MAX, STREAM_WINDOW,
-    STREAMS_PER_SESSION_MAX,
+    CACHED_REPLY_BYTES_PER_CLIENT_MAX, CACHED_REPLY_BYTES_PER_SESSION_MAX, SESSIONS_PER_CLIENT_MAX,
+    STREAM_WINDOW, STREAMS_PER_SESSION_MAX,
 };
 use base::{Digest, Frame, FrameId, FrameKind, ReplyStatus, Seq, SessionId};
 use common::{Random, close, id, open, request};
@@ -387,5 +387,32 @@ fn mangled_buckets_are_refused_and_change_nothing() {
             other.get(bucket, &mut again);
             assert_eq!(again, bad);
         }
+    }
+}
+
+/// Each session alone is within its bound, together they are not: the least recently used one
+/// loses its replies first, and its frames still do not execute twice.
+#[test]
+fn replies_of_all_sessions_of_a_principal_are_bounded_together() {
+    let mut table = Sessions::new();
+    let content = Arc::new(vec![7; 16 << 20]);
+    let fits = CACHED_REPLY_BYTES_PER_CLIENT_MAX as u64 / content.len() as u64;
+    for session in 1..=fits + 2 {
+        table.decide(Seq(session), &open(3, session));
+        let frame = request(id(3, session, 0, 1), 0, &[b"op"]);
+        assert_eq!(table.decide(Seq(session), &frame), Decision::Execute);
+        table.record(frame.id(), &content);
+        table.check();
+        assert!(table.cached_bytes() <= CACHED_REPLY_BYTES_PER_CLIENT_MAX);
+    }
+    assert_eq!(table.counts().dropped_replies, 2);
+    let digest = table.digest();
+    assert_eq!(copy(&mut table).digest(), digest, "what was dropped is in the digest");
+    for session in 1..=fits + 2 {
+        let frame = request(id(3, session, 0, 1), 0, &[b"op"]);
+        let gone = session <= 2;
+        let decision = table.decide(Seq(99), &frame);
+        assert_eq!(decision == Decision::Status(Seq(99), ReplyStatus::ReplyGone), gone);
+        assert_eq!(matches!(decision, Decision::Duplicate(_)), !gone);
     }
 }

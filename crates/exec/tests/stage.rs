@@ -406,3 +406,19 @@ fn the_harness_notices_a_write_that_was_not_announced() {
     harness.run(&[1, b'!']);
     harness.root();
 }
+
+/// Its pillar learns of a refusal before it learns that the batch is executed, so that it does not
+/// take the frame for one whose reply is in the cache.
+#[test]
+fn a_frame_before_its_predecessor_is_told_to_its_pillar_as_refused() {
+    let mut stage = stage(8);
+    let early = request(id(1, 1, 0, 2), 0, &[b"op"]);
+    let frames = [open(1, 1), Arc::clone(&early)];
+    let told = feed(&mut stage, 1, &batch(1, &frames));
+    let entry = base::BatchEntry { id: early.id(), digest: early.digest() };
+    let refused = FromStage::Refused { seq: Seq(1), entry };
+    let place = |wanted: &dyn Fn(&(Target, FromStage)) -> bool| told.iter().position(wanted);
+    let at = place(&|(_, m)| *m == refused).expect("it is told");
+    assert!(matches!(told[at].0, Target::Pillar(_)));
+    assert!(at < place(&|(_, m)| matches!(m, FromStage::Executed(_))).expect("it is told"));
+}

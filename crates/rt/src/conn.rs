@@ -9,10 +9,12 @@
 //! 3. nothing is written before the socket has said that it is writable, and after it refused
 //!    bytes only when it says so again (readiness is edge-triggered).
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
 
 use auth::{AuthError, Established, Initiator, Opener, PacketReader, Peer, Sealer};
-use base::{Incarnation, ReplicaId, SessionId, Time, limits};
+use base::{Frame, Incarnation, ReplicaId, SessionId, Time, limits};
 use mio::event::Event;
 use mio::net::TcpStream;
 
@@ -38,6 +40,8 @@ pub(crate) struct Conn {
     pub(crate) listed: bool,
     /// Its client has reached its quota: not read for a while.
     pub(crate) paused: bool,
+    /// Frames of its last packet that its client's quota has no room for yet.
+    pub(crate) held: VecDeque<Arc<Frame>>,
     /// It stands in the list of connections with something to flush.
     pub(crate) dirty: bool,
     /// Something happened on it since the last scan.
@@ -98,6 +102,7 @@ impl Conn {
             hangup: false,
             listed: false,
             paused: false,
+            held: VecDeque::new(),
             dirty: false,
             active: true,
             writable,

@@ -6,6 +6,7 @@
 //!
 //! Not here: what a lane does with its inputs, and what a packet is sealed with (`auth`).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use auth::{Peer, Responder};
@@ -24,6 +25,12 @@ use crate::peers::PeerTable;
 const READ_BYTES_PER_TURN: usize = 1 << 20;
 /// How long a client at its quota is not listened to.
 const QUOTA_PAUSE: Span = Span::millis(5);
+/// Most frames of one packet that are kept until the quota has room for them; the client sends
+/// again whatever is beyond. One packet bounds their bytes.
+const HELD_FRAMES_MAX: usize = base::limits::PENDING_FRAMES_PER_CLIENT_MAX;
+/// Most strangers that are listened to in one turn: a hello costs some 100 µs of arithmetic, and
+/// a flood of them must not make those wait who have a link.
+const STRANGERS_PER_TURN: usize = 16;
 
 /// What came of the packets that had arrived.
 enum Verdict {
@@ -51,9 +58,16 @@ impl LaneHost {
     /// Reads what has arrived, within bounds, and carries out what follows.
     pub(crate) fn read(&mut self) {
         let mut ready = std::mem::take(&mut self.links.ready);
-        let count = ready.len();
-        for slot in ready.drain(..count) {
+        let mut strangers = STRANGERS_PER_TURN;
+        for slot in ready.drain(..) {
             if let Some(conn) = self.links.conns.get_mut(slot) {
+                if matches!(conn.phase, Phase::Answering) {
+                    if strangers == 0 {
+                        self.links.ready.push(slot);
+                        continue;
+                    }
+                    strangers -= 1;
+                }
                 conn.listed = false;
                 self.read_conn(slot);
             }
@@ -75,7 +89,8 @@ impl LaneHost {
                         conn.paused = true;
                     }
                     self.paused.push(slot);
-                    self.resume_at = Some(self.core.now.mono.after(QUOTA_PAUSE));
+                    // Whoever pauses later does not make those wait longer who paused before.
+                    self.resume_at.get_or_insert(self.core.now.mono.after(QUOTA_PAUSE));
                     return;
                 }
                 Verdict::Close(why) => return self.links.doomed.push((slot, why)),
@@ -107,6 +122,9 @@ impl LaneHost {
             let LaneHost { core, links, .. } = self;
             let Links { conns, peers, clients, env, pillar, doomed, counters, .. } = links;
             let Some(conn) = conns.get_mut(slot) else { return Verdict::Hungry };
+            if admit_held(&mut conn.held, core) == Err(Reject::Quota) {
+                return Verdict::Pause;
+            }
             let gate = Gate { slot, pillar: *pillar, env, peers, clients };
             let outcome = match gate.packet(conn, core) {
                 Ok(None) => return Verdict::Hungry,
@@ -179,7 +197,7 @@ impl Gate<'_> {
                 let payload = opened.map_err(|_| Close::Malformed("seal"))?;
                 core.counters.packets_in += 1;
                 let replaced = if link.confirmed { None } else { self.confirm(link, core)? };
-                let outcome = self.payload(link, payload, core)?;
+                let outcome = self.payload(link, payload, &mut conn.held, core)?;
                 return Ok(Some((outcome, replaced)));
             }
         };
@@ -196,7 +214,9 @@ impl Gate<'_> {
                 let up = self.peers.up(peer, link.incarnation, self.slot);
                 let replaced = up.map_err(|_| Close::StaleLife)?;
                 let (me, pillar, incarnation) = (self.env.me, self.pillar, link.incarnation);
-                tracing::info!(%me, %pillar, %peer, %incarnation, "link up");
+                if self.peers.up_is_news(peer, core.now.mono) {
+                    tracing::info!(%me, %pillar, %peer, %incarnation, "link up");
+                }
                 // Counted by `input`; a lane does not refuse to know of a link.
                 let _ = core.input(Input::Connected { peer });
                 replaced
@@ -212,14 +232,20 @@ impl Gate<'_> {
         Ok(replaced)
     }
 
-    fn payload(&self, link: &Link, payload: &[u8], core: &mut Core) -> Result<Outcome, Close> {
+    fn payload(
+        &self,
+        link: &Link,
+        payload: &[u8],
+        held: &mut VecDeque<Arc<Frame>>,
+        core: &mut Core,
+    ) -> Result<Outcome, Close> {
         match link.peer {
             Peer::Replica(from) => {
                 let sender = Sender { from, incarnation: link.incarnation };
                 self.messages(sender, payload, core).map_err(|e| Close::Malformed(e.0))?;
                 Ok(Outcome::Done)
             }
-            Peer::Client(client) => self.client_packet(client, payload, core),
+            Peer::Client(client) => self.client_packet(client, payload, held, core),
         }
     }
 
@@ -249,6 +275,7 @@ impl Gate<'_> {
         &self,
         client: ClientId,
         payload: &[u8],
+        held: &mut VecDeque<Arc<Frame>>,
         core: &mut Core,
     ) -> Result<Outcome, Close> {
         if payload.is_empty() {
@@ -257,30 +284,56 @@ impl Gate<'_> {
         }
         let split = PacketKind::split(payload).map_err(|e| Close::Malformed(e.0))?;
         match split {
-            (PacketKind::Request, frames) => self.frames(client, frames, core),
+            (PacketKind::Request, frames) => self.frames(client, frames, held, core),
             (PacketKind::StatusQuery, _) => Ok(Outcome::Status),
             (PacketKind::Goodbye, _) => Err(Close::Ended),
             (PacketKind::Reply | PacketKind::Status, _) => Err(Close::Malformed("packet kind")),
         }
     }
 
-    fn frames(&self, client: ClientId, bytes: &[u8], core: &mut Core) -> Result<Outcome, Close> {
+    fn frames(
+        &self,
+        client: ClientId,
+        bytes: &[u8],
+        held: &mut VecDeque<Arc<Frame>>,
+        core: &mut Core,
+    ) -> Result<Outcome, Close> {
         if core.draining {
             return Ok(Outcome::Done);
         }
         let mut r = Reader::new(bytes);
-        while !r.is_empty() {
+        while !r.is_empty() && held.len() < HELD_FRAMES_MAX {
             let frame = Frame::decode(self.env.group, &mut r);
             let frame = frame.map_err(|e| Close::Malformed(e.0))?;
             if frame.id().client != client {
                 return Err(Close::Impostor);
             }
             core.counters.frames += 1;
-            if core.input(Input::Request(Arc::new(frame))) == Err(Reject::Quota) {
-                // The rest of the packet would be refused, too; the client sends it again.
-                return Ok(Outcome::Quota);
+            let frame = Arc::new(frame);
+            let full = !held.is_empty()
+                || core.input(Input::Request(Arc::clone(&frame))) == Err(Reject::Quota);
+            if full {
+                held.push_back(frame);
             }
         }
-        Ok(Outcome::Done)
+        Ok(if held.is_empty() { Outcome::Done } else { Outcome::Quota })
     }
+}
+
+/// Hands over the frames that were held back, as far as the client's quota has room by now.
+fn admit_held(held: &mut VecDeque<Arc<Frame>>, core: &mut Core) -> Result<(), Reject> {
+    if core.draining {
+        held.clear();
+    }
+    while let Some(frame) = held.front() {
+        if core.input(Input::Request(Arc::clone(frame))) == Err(Reject::Quota) {
+            return Err(Reject::Quota);
+        }
+        held.pop_front();
+    }
+    // An idle connection holds no buffers.
+    if held.capacity() > 0 {
+        *held = VecDeque::new();
+    }
+    Ok(())
 }

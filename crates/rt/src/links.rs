@@ -295,7 +295,7 @@ impl Links {
             match listener.accept() {
                 Ok((stream, _)) => {
                     self.counters.accepted += 1;
-                    self.make_room();
+                    self.make_room(now);
                     if self.adopt(Conn::new(stream, Phase::Answering, now)).is_none() {
                         self.counters.accept_errors += 1;
                     }
@@ -310,7 +310,9 @@ impl Links {
                     if self.complaints.allow(now) {
                         tracing::warn!(pillar = %self.pillar, error = %e, "cannot accept");
                     }
-                    self.accept_at = Some(now.after(ACCEPT_PAUSE));
+                    // Strangers must not keep anybody out by holding all descriptors.
+                    let freed = is_out_of_descriptors(&e) && self.drop_stranger(1, now);
+                    self.accept_at = Some(if freed { now } else { now.after(ACCEPT_PAUSE) });
                     return;
                 }
             }
@@ -319,11 +321,15 @@ impl Links {
     }
 
     /// Drops the oldest stranger when there are too many.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, now: Time) {
         let max = self.env.limits.strangers_max;
-        if self.conns.len() < max {
-            return;
+        if self.conns.len() >= max {
+            self.drop_stranger(max, now);
         }
+    }
+
+    /// Drops the oldest stranger if there are `at_least` so many. True when it did.
+    fn drop_stranger(&mut self, at_least: usize, now: Time) -> bool {
         let strangers = self
             .conns
             .iter_mut()
@@ -332,11 +338,9 @@ impl Links {
             let older = oldest.is_none_or(|(since, _)| conn.since < since);
             (count + 1, if older { Some((conn.since, slot)) } else { oldest })
         });
-        if let Some((since, slot)) = oldest
-            && count >= max
-        {
-            self.close(slot, Close::Crowded, since);
-        }
+        let Some((_, slot)) = oldest.filter(|_| count >= at_least) else { return false };
+        self.close(slot, Close::Crowded, now);
+        true
     }
 
     fn dial(&mut self, peer: ReplicaId, now: Time) {
@@ -406,7 +410,7 @@ impl Links {
             Phase::Answering => {}
             Phase::Up(link) => match link.peer {
                 Peer::Replica(peer) => {
-                    if self.peers.down(peer, slot, now) {
+                    if self.peers.down(peer, slot, now) && self.peers.down_is_news(peer, now) {
                         let pillar = self.pillar;
                         tracing::info!(me = %self.env.me, %pillar, %peer, ?why, "link down");
                     }
@@ -437,6 +441,12 @@ impl Links {
             Close::StaleLife => counters.stale_lives += 1,
         }
     }
+}
+
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE].iter().any(|full| errno == Some(full.raw_os_error()))
 }
 
 /// Appends a message to a peer's packet. `None` when it was dropped, otherwise whether the

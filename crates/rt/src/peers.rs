@@ -10,9 +10,11 @@
 //! packet was opened on it: whoever replays a recorded hello cannot displace anybody. A link of
 //! an older life of the peer's process is refused.
 //!
-//! Not here: sockets, packets. Depends on `base` alone.
+//! Not here: sockets, packets. Depends on `base` and `throttle` alone.
 
 use base::{Incarnation, PillarId, ReplicaId, Span, Time};
+
+use crate::throttle::Throttle;
 
 /// The first pause before dialling again.
 const BACKOFF_MIN: Span = Span::millis(50);
@@ -38,6 +40,9 @@ struct PeerState {
     failures: u32,
     /// The latest life of the peer that was seen.
     incarnation: Incarnation,
+    /// What is said about its coming and going: a link that flaps must not fill the log.
+    ups: Throttle,
+    downs: Throttle,
 }
 
 impl PeerTable {
@@ -111,6 +116,16 @@ impl PeerTable {
         state.slot = None;
         self.failed(peer, now);
         true
+    }
+
+    /// Whether people are to be told that the link to `peer` is up.
+    pub(crate) fn up_is_news(&mut self, peer: ReplicaId, now: Time) -> bool {
+        self.state(peer).ups.allow(now)
+    }
+
+    /// Whether people are to be told that the link to `peer` is down.
+    pub(crate) fn down_is_news(&mut self, peer: ReplicaId, now: Time) -> bool {
+        self.state(peer).downs.allow(now)
     }
 
     /// The connection to `peer`.

@@ -197,6 +197,18 @@ fn a_flood_of_frames_that_nobody_orders_stops_at_the_quota() {
     assert!(matches!(PacketKind::split(&packet), Ok((PacketKind::Status, _))));
 }
 
+/// What the quota has no room for at once waits, and is not lost: nothing here sends it again.
+#[test]
+fn a_packet_of_more_frames_than_the_quota_is_ordered_whole() {
+    let cluster = Cluster::start(4, 1, 1, &[]);
+    cluster.wait("all links", |all| all.iter().all(|r| r.pillars[0].peers_up == 3));
+    let mut client = cluster.client(0, 1).open();
+    let count = base::limits::PENDING_FRAMES_PER_CLIENT_MAX as u64 + 400;
+    client.send_packet(count);
+    cluster.settle(count);
+    assert!(cluster.reports().iter().any(|r| r.traffic.quota > 0), "the quota was reached");
+}
+
 #[test]
 fn a_taken_port_is_an_error_that_names_it() {
     let cluster = Cluster::start(4, 1, 1, &[0]);

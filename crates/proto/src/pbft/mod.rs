@@ -384,9 +384,12 @@ impl Lane {
             }
             FromStage::Checkpoint { seq, digest } => self.on_own_checkpoint(now, seq, digest, out),
             FromStage::Refused { seq, entry } => {
-                // Late only if a checkpoint overtook the stage's word; then the frame is gone.
+                let key = pool::key_of(&entry);
                 if seq > self.progress.executed {
-                    self.refused.insert((seq, pool::key_of(&entry)));
+                    self.refused.insert((seq, key));
+                } else {
+                    // A sibling's word of a stable checkpoint has overtaken this.
+                    self.pool.forget_recent(&key);
                 }
             }
             // Replies go from the stage to the connections, past the lane.
@@ -414,8 +417,7 @@ impl Lane {
     fn on_frame_done(&mut self, now: Now, seq: Seq, frame: &Arc<Frame>, out: &mut Outbox) {
         let key = (frame.id(), frame.digest());
         let refused = self.refused.remove(&(seq, key));
-        let wanted =
-            if refused { self.pool.refused(&key) } else { self.pool.executed(&key) };
+        let wanted = if refused { self.pool.refused(&key) } else { self.pool.executed(&key) };
         if refused && self.leads() {
             self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
         }

@@ -357,7 +357,7 @@ impl Pool {
     /// Forgets that `key` was executed; true if it was remembered. A second retransmission is
     /// thus ordered once more, and the client table answers it, should the stage have had nothing
     /// to say to the first.
-    fn forget_recent(&mut self, key: &Key) -> bool {
+    pub(super) fn forget_recent(&mut self, key: &Key) -> bool {
         self.recent.remove(key)
     }
 

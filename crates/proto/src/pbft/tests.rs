@@ -17,6 +17,7 @@ use super::{Batching, Input, Lane, LaneConfig, Reject};
 use crate::outbox::{Effect, Fact, Outbox, Target};
 
 mod hostile;
+mod refused;
 
 const GROUP: GroupId = GroupId([7; 32]);
 const WALL: AgreedTime = AgreedTime(1_000_000_000_000);

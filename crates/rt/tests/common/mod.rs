@@ -310,6 +310,26 @@ impl<'a> Client<'a> {
         self.dispatch(pillar, frame)
     }
 
+    /// Sends `count` frames of one operation each, in one packet per replica, through pillar 0,
+    /// once; nothing waits for the replies.
+    pub fn send_packet(&mut self, count: u64) {
+        let group = self.cluster.group.id();
+        let mut payload = PacketKind::Request.alone().to_vec();
+        for at in 0..count {
+            let window = base::limits::STREAM_WINDOW;
+            let stream = base::frame::UNORDERED | u32::try_from(at / window).expect("few");
+            let (client, session, id) = (self.me, self.session, at % window + 1);
+            let id = FrameId { client, session, stream, id };
+            let mut builder = FrameBuilder::new();
+            builder.push(b"op");
+            let frame = builder.request(group, id, 0, |d| self.keys.authenticate(d));
+            frame.encode(&mut payload);
+        }
+        for wire in self.wires.iter_mut().filter(|((_, pillar), _)| *pillar == 0) {
+            wire.1.send(&payload).expect("a link");
+        }
+    }
+
     fn acked(&self, stream: u32) -> u64 {
         let open = self.sent.keys().filter(|id| id.stream == stream).map(|id| id.id).min();
         open.map_or(self.next[&stream] - 1, |id| id - 1)
