@@ -111,21 +111,12 @@ impl Reply {
     /// When the bytes are not a reply within the limits. Results are walked through, so that
     /// [`Reply::results`] cannot fail later.
     pub fn decode(r: &mut Reader<'_>) -> Result<Reply, Malformed> {
-        let client = ClientId(r.u32("reply principal")?);
-        let session = SessionId(r.u64("reply session")?);
-        let stream = r.u32("reply stream")?;
-        let id = r.u64("reply id")?;
-        let seq = Seq(r.u64("reply sequence number")?);
-        let (code, arg) = (r.u8("reply status")?, r.u64("reply argument")?);
-        let status = ReplyStatus::from_code(code, arg)?;
-        let count = r.u32("reply count")?;
-        let results = r.sized(limits::REPLY_BYTES_MAX, "reply results")?;
+        let (ReplyHead { frame, seq, status, count }, results) = ReplyHead::read(r)?;
         let mut walk = Reader::new(results);
         for _ in 0..count {
             walk.sized(limits::REPLY_BYTES_MAX, "reply result")?;
         }
         walk.finish("reply results")?;
-        let frame = FrameId { client, session, stream, id };
         Ok(Reply { frame, seq, status, count, results: results.to_vec() })
     }
 
@@ -160,6 +151,12 @@ impl ReplyHead {
     /// When the bytes are not a reply within the limits.
     pub fn peek(content: &[u8]) -> Result<(ReplyHead, &[u8]), Malformed> {
         let mut r = Reader::new(content);
+        let whole = ReplyHead::read(&mut r)?;
+        r.finish("reply")?;
+        Ok(whole)
+    }
+
+    fn read<'a>(r: &mut Reader<'a>) -> Result<(ReplyHead, &'a [u8]), Malformed> {
         let client = ClientId(r.u32("reply principal")?);
         let session = SessionId(r.u64("reply session")?);
         let stream = r.u32("reply stream")?;
@@ -169,7 +166,6 @@ impl ReplyHead {
         let status = ReplyStatus::from_code(code, arg)?;
         let count = r.u32("reply count")?;
         let results = r.sized(limits::REPLY_BYTES_MAX, "reply results")?;
-        r.finish("reply")?;
         let frame = FrameId { client, session, stream, id };
         Ok((ReplyHead { frame, seq, status, count }, results))
     }

@@ -29,4 +29,5 @@ mod write;
 pub use error::GenesisError;
 pub use group::{ClientEntry, GROUP_FILE, Group, ReplicaEntry};
 pub use init::{CLIENTS_DEFAULT, InitOptions, LocalGroup, PORT_DEFAULT, init};
+pub use raw::distance;
 pub use settings::{Batching, Settings};

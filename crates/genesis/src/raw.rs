@@ -134,8 +134,10 @@ pub(crate) fn suggest(key: &str, known: &[&str]) -> Option<String> {
     Some((*best).to_owned())
 }
 
-/// Levenshtein distance in bytes.
-fn distance(a: &str, b: &str) -> usize {
+/// Levenshtein distance in bytes: how many insertions, deletions and substitutions lead from one
+/// word to the other. For suggestions in errors about names.
+#[must_use]
+pub fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
         let mut diagonal = row[0];

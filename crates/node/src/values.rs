@@ -41,24 +41,9 @@ pub fn positive(text: &str) -> Result<usize, String> {
 
 /// The one of `known` that looks most like `word`, if any looks like it at all.
 pub fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let near = known.map(|candidate| (distance(word, candidate), candidate));
+    let near = known.map(|candidate| (genesis::distance(word, candidate), candidate));
     let (far, candidate) = near.min()?;
     (far <= 2.max(word.chars().count() / 3)).then_some(candidate)
-}
-
-/// Insertions, deletions and substitutions between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
