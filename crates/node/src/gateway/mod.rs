@@ -8,7 +8,7 @@
 //! May depend on `svc`, `client` and tokio; runs on any tokio runtime with I/O and time, one task
 //! per connection.
 //!
-//! Invariants: see [`conn`] for what a connection promises.
+//! Invariants: see `conn` for what a connection promises.
 
 pub mod backend;
 mod commands;

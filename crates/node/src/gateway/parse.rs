@@ -140,8 +140,8 @@ impl RequestParser {
         }
     }
 
-    /// Space for at least `want` more bytes, of which the caller then reports with
-    /// [`RequestParser::filled`] how many it wrote, from the front. Drops what was consumed.
+    /// The buffer, with room for at least `want` more bytes: the caller appends what it reads.
+    /// Drops what was consumed.
     pub fn space(&mut self, want: usize) -> &mut Vec<u8> {
         if self.start > 0 {
             self.buf.drain(..self.start);
