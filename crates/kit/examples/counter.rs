@@ -1,4 +1,4 @@
-//! A replicated counter: four copies in this process, and it does not care if one of them fails.
+//! A replicated counter: four copies in this process, and it does not care if a backup fails.
 //!
 //! Run it with `cargo run --release --example counter -p stylite-kit`.
 
@@ -13,6 +13,7 @@ impl Service for Counter {
     fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
         match op {
             b"increment" => {
+                // Before each write: checkpoints digest the objects that were announced.
                 ctx.modify(0, |out| self.get(0, out));
                 self.value += 1;
             }
@@ -49,6 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     many.into_iter().try_for_each(|one| one.wait().map(drop))?;
     println!("get       -> {}", call("get")?);
 
+    // A backup: replacing the leader, replica 0, is not there yet.
     group.stop_replica(ReplicaId(3));
     println!("increment -> {} (with one replica of four down)", call("increment")?);
     drop(client);
