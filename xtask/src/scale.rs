@@ -53,6 +53,14 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
+        file: "crates/node/tests/redis_differential.rs",
+        test: "random_commands_get_the_replies_of_redis_from_a_replicated_group",
+        ci: "100_000",
+        full: "200_000",
+        unit: "commands",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/node/tests/soak_memory.rs",
         test: "memory_stays_flat",
         ci: "12",

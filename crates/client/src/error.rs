@@ -32,7 +32,8 @@ pub enum ConnectError {
     /// Enough replicas could be reached, but the group did not open the session in time.
     #[error(
         "{reachable} replicas could be reached, but the group did not open a session within \
-         {after:?}; look at `stylite status`: it may be changing views or recovering"
+         {after:?}; the leader may be down, and this version cannot replace it: look at \
+         `stylite status`"
     )]
     NoSession {
         /// Replicas that could be reached.

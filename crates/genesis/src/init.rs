@@ -230,30 +230,43 @@ fn raw_replicas(
     let hosts = &options.hosts;
     if hosts.len() != 1 && hosts.len() != secrets.len() {
         let remedy = format!("one host for all replicas, or {} of them", secrets.len());
-        return Err(field(path, "hosts", hosts.len(), &remedy));
+        return Err(field(path, "hosts", hosts.join(","), &remedy));
     }
-    let mut next: BTreeMap<&str, u16> = BTreeMap::new();
+    let mut next: BTreeMap<&str, u32> = BTreeMap::new();
     let mut entries = Vec::with_capacity(secrets.len());
     for (id, (secret, host)) in (0..).zip(secrets.iter().zip(hosts.iter().cycle())) {
-        let port = next.entry(host).or_insert(options.port);
+        let port = next.entry(host).or_insert(options.port.into());
+        let first = u16::try_from(*port).map_err(|_| past_the_last(options, path, id))?;
         let keys = hex_keys(&secret.public(Peer::Replica(ReplicaId(id))));
         let [ed25519, x25519, certificate] = keys;
         let (host, ports) = (host.clone(), None);
         entries.push(RawReplica {
             id,
             host,
-            port: Some(*port),
+            port: Some(first),
             ports,
             ed25519,
             x25519,
             certificate,
         });
         if options.port > 0 {
-            // Beyond the last port nothing fits: the check of the next replica says so.
-            *port = port.saturating_add(options.pillars);
+            if *port + u32::from(options.pillars) > u32::from(u16::MAX) + 1 {
+                return Err(past_the_last(options, path, id));
+            }
+            *port += u32::from(options.pillars);
         }
     }
     Ok(entries)
+}
+
+/// The ports of replica `id` are beyond the last one that there is.
+fn past_the_last(options: &InitOptions, path: &Path, id: u16) -> GenesisError {
+    let remedy = format!(
+        "the ports of replica {id} run past 65535: each replica of a host takes {} of them, \
+         beginning here",
+        options.pillars
+    );
+    field(path, "port", options.port, &remedy)
 }
 
 fn raw_client(id: u32, secret: &Secret) -> RawClient {

@@ -11,13 +11,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::values::{duration, positive};
+use crate::values::{duration, positive, some_duration};
 
-/// Byzantine fault-tolerant replication: a group of replicas that stays correct although some of
-/// them may fail in any way.
+/// Byzantine fault-tolerant replication: a group of replicas that goes on correctly although some
+/// of its backups fail in any way. Replacing the leader (replica 0) is not in this version.
 #[derive(Parser, Debug)]
 #[command(
     name = "stylite",
@@ -61,14 +61,22 @@ pub enum Command {
     /// Run one replica of a group.
     Replica(ReplicaArgs),
     /// Run a gateway: what unmodified clients of other systems talk to.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  stylite gateway redis --config mygroup\n  \
+        stylite gateway redis --config mygroup --listen 127.0.0.1:7000"
+    )]
     Gateway(GatewayCommand),
     /// Ask every replica how it is.
     Status(StatusArgs),
     /// Measure a group's throughput and latency.
     Bench(BenchArgs),
     /// Check a configuration, or show what holds.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  stylite config check mygroup\n  \
+        stylite config show mygroup\n  stylite config show --config mygroup replica"
+    )]
     Config(ConfigCommand),
     /// Say which version this is.
     #[command(after_help = "Examples:\n  stylite version\n  stylite version -o json")]
@@ -96,6 +104,7 @@ pub enum ConfigCommand {
     Check(CheckArgs),
     /// Show the settings of all commands that hold here, and where each comes from.
     #[command(after_help = "Examples:\n  stylite config show\n  \
+        stylite config show mygroup\n  \
         STYLITE_THREADS=2 stylite config show --config mygroup replica\n  \
         stylite config show -o json bench")]
     Show(ShowArgs),
@@ -104,7 +113,8 @@ pub enum ConfigCommand {
 /// `stylite demo`.
 #[derive(Args, Debug)]
 #[command(after_help = "Everything runs on this machine, keeps its state in memory and ends with \
-    Ctrl-C, which leaves nothing behind.\n\nExamples:\n  stylite demo\n  \
+    Ctrl-C, which leaves nothing behind unless --dir says where to. A group in --dir can be \
+    started once only: its replicas forget their votes when they end.\n\nExamples:\n  stylite demo\n  \
     stylite demo --replicas 7 --pillars 2\n  stylite demo --redis 127.0.0.1:7000 --dir mygroup")]
 pub struct DemoArgs {
     /// How many replicas; (n - 1) / 3 of them may be faulty.
@@ -145,7 +155,7 @@ pub struct InitArgs {
     pub pillars: u16,
     /// How many clients (gateways, programs, tools) get keys.
     #[arg(long, value_name = "C", default_value_t = genesis::CLIENTS_DEFAULT,
-        env = "STYLITE_CLIENTS")]
+        env = "STYLITE_CLIENTS", value_parser = clap::value_parser!(u32).range(1..))]
     pub clients: u32,
     /// What is replicated: kv or echo.
     #[arg(long, value_name = "NAME", default_value = "kv", env = "STYLITE_SERVICE",
@@ -167,7 +177,8 @@ pub struct InitArgs {
     /// The group's name.
     #[arg(long, value_name = "NAME", default_value = "stylite", env = "STYLITE_NAME")]
     pub name: String,
-    /// Sequence numbers between two checkpoints. The window is four times as many.
+    /// Sequence numbers between two checkpoints. The window is the multiple of it that is closest
+    /// to 8192 from below, four times as many at least.
     #[arg(long, value_name = "K", default_value_t = genesis::Settings::default().checkpoint_interval,
         env = "STYLITE_CHECKPOINT_INTERVAL")]
     pub checkpoint_interval: u64,
@@ -194,10 +205,10 @@ pub struct ReplicaArgs {
     #[arg(long, value_name = "T", env = "STYLITE_THREADS", value_parser = positive)]
     pub threads: Option<usize>,
     /// Do not tie threads to cores.
-    #[arg(long, env = "STYLITE_NO_PIN", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "STYLITE_NO_PIN", value_parser = BoolishValueParser::new())]
     pub no_pin: bool,
     /// End at once when standard input is closed: for programs that start replicas.
-    #[arg(long, env = "STYLITE_EXIT_WITH_PARENT", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "STYLITE_EXIT_WITH_PARENT", value_parser = BoolishValueParser::new())]
     pub exit_with_parent: bool,
 }
 
@@ -218,7 +229,7 @@ pub struct RedisArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6379", env = "STYLITE_LISTEN")]
     pub listen: SocketAddr,
     /// Listen on an address that other machines can reach. There is neither password nor TLS.
-    #[arg(long, env = "STYLITE_ALLOW_REMOTE", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "STYLITE_ALLOW_REMOTE", value_parser = BoolishValueParser::new())]
     pub allow_remote: bool,
 }
 
@@ -226,6 +237,11 @@ pub struct RedisArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Exit codes: 0 healthy; 3 degraded: a quorum works, but some replica is \
     unreachable, lagging or has another state; 4 unavailable: no quorum, or no leader.\n\n\
+    Columns: VIEW and LEADER, as the replica sees them; EXECUTED, the last sequence number it \
+    executed; STABLE, its last stable checkpoint; LAG, how far it is behind the most advanced \
+    one; DIGEST, of its state at which checkpoint; CLIENTS and PEERS, links that are up; \
+    SUSPICIONS, replicas and clients that sent it what no correct one sends; EVIDENCE, proofs \
+    of that.\n\n\
     Examples:\n  stylite status --config mygroup\n  \
     stylite status --config mygroup -o json --timeout 1s")]
 pub struct StatusArgs {
@@ -237,7 +253,7 @@ pub struct StatusArgs {
     pub client: Option<u32>,
     /// How long a replica may take to answer.
     #[arg(long, value_name = "TIME", default_value = "3s", env = "STYLITE_TIMEOUT",
-        value_parser = duration)]
+        value_parser = some_duration)]
     pub timeout: Duration,
     /// How to print it.
     #[arg(short, long, value_name = "FORMAT", default_value = "table", env = "STYLITE_OUTPUT")]
@@ -251,14 +267,16 @@ pub struct StatusArgs {
     after_help = "Closed loop: every client keeps `--outstanding` operations under way. Open loop \
     (`--rate`): operations start when they are due, whether or not others have ended, and \
     latency counts from then on.\n\nAfterwards all replicas must have the same state: exit code \
-    5 if they have not.\n\nExamples:\n  stylite bench --local\n  \
+    5 if they have not.\n\nAgainst a group of the key-value service (--config) it overwrites the \
+    keys bench:000000000 and following, as many as --keys, and deletes them afterwards; they \
+    stay when the run is interrupted.\n\nExamples:\n  stylite bench --local\n  \
     stylite bench --local --clients 1 --outstanding 1 --no-batching -o json\n  \
     stylite bench --local --rate 50000 --payload 100 --reply 100 --duration 30s\n  \
     stylite bench --config mygroup --payload 64"
 )]
 pub struct BenchArgs {
     /// Start a group of our own on this machine.
-    #[arg(long, env = "STYLITE_LOCAL", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "STYLITE_LOCAL", value_parser = BoolishValueParser::new())]
     pub local: bool,
     /// The configuration of a group that runs, or the directory it is in.
     #[arg(long, value_name = "FILE", env = "STYLITE_CONFIG")]
@@ -330,14 +348,14 @@ pub struct LoadArgs {
     pub keys: u64,
     /// How long to measure.
     #[arg(long, value_name = "TIME", default_value = "10s", env = "STYLITE_DURATION",
-        value_parser = duration)]
+        value_parser = some_duration)]
     pub duration: Duration,
     /// How long to run before measuring.
     #[arg(long, value_name = "TIME", default_value = "2s", env = "STYLITE_WARMUP",
         value_parser = duration)]
     pub warmup: Duration,
     /// One operation per frame; with --local also one frame per batch.
-    #[arg(long, env = "STYLITE_NO_BATCHING", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "STYLITE_NO_BATCHING", value_parser = BoolishValueParser::new())]
     pub no_batching: bool,
 }
 
@@ -358,7 +376,8 @@ pub struct ShowArgs {
     /// How to print it.
     #[arg(short, long, value_name = "FORMAT", default_value = "table", env = "STYLITE_OUTPUT")]
     pub output: Output,
-    /// A command, with flags if you like: only its settings.
+    /// A command, with flags if you like: only its settings. A group's directory in its place is
+    /// taken as --config.
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
 }
@@ -383,9 +402,11 @@ pub struct CompletionsArgs {
 pub enum Durability {
     /// Never: a replica that stops has forgotten everything.
     Memory,
-    /// Soon after it was acknowledged.
+    /// Soon after it was acknowledged: not in this version.
+    #[value(hide = true)]
     Async,
-    /// Before it is acknowledged.
+    /// Before it is acknowledged: not in this version.
+    #[value(hide = true)]
     Sync,
 }
 

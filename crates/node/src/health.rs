@@ -79,14 +79,18 @@ pub fn judge(group: &Group, answers: &[Answer]) -> Verdict {
     let needed = group.quorums().quorum();
     let health = if working == answers.len() {
         Health::Healthy
-    } else if working < needed {
-        reasons.push(format!("only {working} replicas work; {needed} are needed"));
-        Health::Unavailable
-    } else if let Some(leader) = leader(answers).filter(|at| !works[usize::from(at.0)]) {
-        reasons.push(format!("replica {leader} leads, and it does not work"));
-        Health::Unavailable
     } else {
-        Health::Degraded
+        let lost = leader(answers).filter(|at| !works[usize::from(at.0)]);
+        if let Some(leader) = lost {
+            reasons.push(format!(
+                "replica {leader} leads, and it does not work; this version cannot elect \
+                 another: found a new group"
+            ));
+        }
+        if working < needed {
+            reasons.push(format!("only {working} replicas work; {needed} are needed"));
+        }
+        if lost.is_some() || working < needed { Health::Unavailable } else { Health::Degraded }
     };
     Verdict { health, reasons, working }
 }

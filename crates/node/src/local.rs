@@ -25,8 +25,10 @@ use genesis::{GROUP_FILE, Group, InitOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::health::{Health, judge};
+use crate::logging::plain;
 use crate::mark;
 use crate::probe::Prober;
+use crate::values::flagged;
 
 /// What a local group is to be.
 #[derive(Clone, Debug)]
@@ -65,7 +67,7 @@ pub struct Ended {
     pub id: ReplicaId,
     /// How it ended.
     pub status: ExitStatus,
-    /// The last lines of its log.
+    /// The last lines of its log, as people read them.
     pub last_words: String,
 }
 
@@ -253,7 +255,7 @@ pub async fn wait_until_healthy(prober: &Prober, local: &mut LocalGroup) -> Resu
 fn found(dir: &Path, init: &InitOptions) -> Result<Group> {
     let wanted = init.replicas.saturating_mul(init.pillars);
     let port = free_ports(wanted)?;
-    let group = genesis::init(dir, &InitOptions { port, ..init.clone() })?;
+    let group = genesis::init(dir, &InitOptions { port, ..init.clone() }).map_err(flagged)?;
     mark::leave(&group)?;
     Ok(group)
 }
@@ -311,7 +313,9 @@ fn last_words(log: &Path) -> String {
         file.seek(SeekFrom::Start(len.saturating_sub(LAST_WORDS_BYTES)))?;
         let mut bytes = Vec::new();
         file.take(LAST_WORDS_BYTES).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<String> = text.trim().lines().map(plain).collect();
+        Ok(lines.join("\n"))
     };
     read().unwrap_or_default()
 }

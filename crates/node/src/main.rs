@@ -34,10 +34,23 @@ fn main() -> ExitCode {
     match run() {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             Exit::Failed.into()
         }
     }
+}
+
+/// The error and its causes, each once: many errors tell their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 /// Half a process is worse than none: a replica whose lane has panicked would answer for a state
@@ -54,11 +67,9 @@ fn die_on_panic() {
 fn run() -> Result<Exit> {
     let args: Vec<_> = std::env::args_os().collect();
     let cli = settings::parse(&args)?;
-    let default = match cli.command {
-        Command::Replica(_) | Command::Gateway(_) => "info",
-        _ => "warn",
-    };
-    logging::start(cli.log.as_deref().unwrap_or(default))?;
+    let serves = matches!(cli.command, Command::Replica(_) | Command::Gateway(_));
+    let default = if serves { "info" } else { "warn" };
+    logging::start(cli.log.as_deref().unwrap_or(default), serves)?;
     for unknown in settings::unknown_variables() {
         tracing::warn!("{unknown}");
     }

@@ -71,9 +71,16 @@ fn check(group: &Group, id: ReplicaId) -> Result<PathBuf> {
             "replica {id} has been started before: its mark {} is gone. It kept its votes in \
              memory, so it has forgotten them; if it voted again, it could contradict them, and \
              a few such replicas can make the group lose acknowledged operations. Recovering a \
-             replica is not part of this version: stop all replicas and found the group anew \
-             with `stylite init` in another directory",
-            path.display()
+             replica is not part of this version. {} To have all replicas again, stop those \
+             that still run and found a new group with `stylite init` in another directory; \
+             the state of this one is lost then",
+            path.display(),
+            if id == ReplicaId(0) {
+                "It is the leader, which this version cannot replace: without it the others \
+                 execute nothing."
+            } else {
+                "Others that still run go on without it, but the group tolerates one fault less."
+            }
         ),
         other => other.with_context(|| format!("{}: cannot read the mark", path.display()))?,
     };

@@ -89,6 +89,11 @@ pub fn unknown_variables() -> Vec<String> {
     found
 }
 
+/// Whether the program has a command of this name.
+pub fn is_command(word: &str) -> bool {
+    Cli::command().find_subcommand(word).is_some()
+}
+
 /// The settings that hold for the commands: all of them, or the one that `words` begin with.
 ///
 /// # Errors
@@ -203,6 +208,9 @@ impl File {
                 args.extend(values.iter().map(|value| format!("--{long}={value}").into()));
             } else if values.iter().any(|value| value == "true") {
                 args.push(format!("--{long}").into());
+            } else if let Some(other) = values.iter().find(|value| *value != "false") {
+                // Neither true nor false: refused with a word about this flag.
+                args.push(format!("--{long}={other}").into());
             }
         }
         args

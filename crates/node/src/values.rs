@@ -1,8 +1,10 @@
 //! Values on the command line that `clap` does not know by itself.
 //!
-//! Depends on the standard library only.
+//! Also words for values that are shown to people. Depends on the standard library and `genesis`.
 
 use std::time::Duration;
+
+use genesis::GenesisError;
 
 /// Reads a duration: a number and `us`, `ms`, `s`, `m` or `h`; a bare number is seconds.
 ///
@@ -26,6 +28,46 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         return Err(format!("`{text}` is longer than a day"));
     }
     Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Reads a duration that is not 0; see [`duration`].
+///
+/// # Errors
+/// When it is none, 0, or longer than a day.
+pub fn some_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err(format!("`{text}` is no time at all: give more than 0")),
+        some => Ok(some),
+    }
+}
+
+/// A number of things: "1 pillar", "2 pillars".
+#[must_use]
+pub fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// What is wrong with the options of a group that is being founded, in the words of the command
+/// line: fields of its configuration, which is not there yet, become the flags that set them.
+#[must_use]
+pub fn flagged(error: GenesisError) -> anyhow::Error {
+    let GenesisError::Field { field, value, remedy, .. } = &error else {
+        return error.into();
+    };
+    let flag = match field.rsplit(' ').next().unwrap_or(field) {
+        "hosts" | "host" => "host",
+        "port" | "ports" => "port",
+        "window" | "checkpoint_interval" => "checkpoint-interval",
+        known @ ("name" | "service" | "replicas" | "faults" | "pillars" | "clients") => known,
+        _ => return error.into(),
+    };
+    // A flag that belongs to one replica says to which; a derived value says what it is.
+    let of = if field.replace('_', "-") == flag || field == "hosts" {
+        ""
+    } else {
+        &format!(" (as {field})")
+    };
+    anyhow::anyhow!("--{flag} {value}{of}: {remedy}")
 }
 
 /// Reads a number from 1 to 1024.
@@ -56,6 +98,7 @@ mod tests {
         assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("250us"), Ok(Duration::from_micros(250)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(some_duration("0ms").is_err() && some_duration("1ms").is_ok());
         for bad in ["", "s", "10x", "-1s", "1e9", "25h", "1.2.3s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

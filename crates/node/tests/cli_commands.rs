@@ -17,7 +17,9 @@ fn every_command_has_help_with_examples_and_wrong_usage_ends_with_2() {
         &["demo"][..],
         &["init"],
         &["replica"],
+        &["gateway"],
         &["gateway", "redis"],
+        &["config"],
         &["status"],
         &["bench"],
         &["config", "check"],
@@ -75,10 +77,64 @@ fn init_refuses_groups_that_are_none() {
     ] {
         let output = run(&[&["init", &path], wrong].concat());
         assert_eq!(code(&output), 1, "{wrong:?}: {}", stderr(&output));
-        assert!(stderr(&output).starts_with("error: "), "{}", stderr(&output));
+        // The flag is named, not a file that is not there.
+        let told = format!("error: {} {}", wrong[wrong.len() - 2], wrong[wrong.len() - 1]);
+        assert!(stderr(&output).starts_with(&told), "{}", stderr(&output));
     }
+    let output = run(&["init", &path, "--replicas", "4", "--port", "65534"]);
+    assert!(stderr(&output).contains("run past 65535"), "{}", stderr(&output));
     assert_eq!(code(&run(&["init", &path, "--replicas", "4", "--service", "none"])), 2);
+    assert_eq!(code(&run(&["init", &path, "--replicas", "4", "--clients", "0"])), 2);
     assert!(!dir.path().join("group/group.toml").exists());
+}
+
+#[test]
+fn groups_that_tolerate_nothing_or_waste_replicas_are_founded_with_a_word_about_it() {
+    let dir = TempDir::new().expect("a temporary directory");
+    for (name, args, told) in [
+        ("a", &["--replicas", "3"][..], "warning: a group of 3 replicas tolerates no fault"),
+        ("b", &["--replicas", "5"], "hint: 5 replicas tolerate no more faults than 4"),
+        ("c", &["--replicas", "3", "--faults", "0"], ""),
+        ("d", &["--replicas", "4"], ""),
+    ] {
+        let path = dir.path().join(name).display().to_string();
+        let output = run(&[&["init", &path], args].concat());
+        assert_eq!(code(&output), 0);
+        assert!(stderr(&output).starts_with(told), "{}", stderr(&output));
+        assert_eq!(stderr(&output).is_empty(), told.is_empty(), "{}", stderr(&output));
+    }
+    let path = dir.path().join("d").display().to_string();
+    let shown = json(&run(&["config", "show", "-o", "json", &path]));
+    let values = &shown["group"]["values"];
+    assert_eq!(
+        (&values["checkpoint_interval"], &values["window"]),
+        (&"128".into(), &"8192".into())
+    );
+}
+
+#[test]
+fn values_that_mean_nothing_are_refused() {
+    let output = run(&["--log", "bogus", "version"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("`bogus` is no level"), "{}", stderr(&output));
+    assert_eq!(code(&run(&["bench", "--local", "--duration", "0"])), 2);
+    let mut command = stylite();
+    command.args(["replica", "--config", "none", "--id", "0"]);
+    let output = command.env("STYLITE_NO_PIN", "maybe").output().expect("it runs");
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    let output = run(&["status", "--config", "none"]);
+    assert_eq!(stderr(&output).matches("os error").count(), 1, "{}", stderr(&output));
+}
+
+#[test]
+fn a_gateway_says_at_once_that_its_address_is_taken() {
+    let cluster = Cluster::found(FOUR);
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let output = run(&["gateway", "redis", "--config", &cluster.config(), "--listen", &address]);
+    assert_eq!(code(&output), 1);
+    let told = stderr(&output);
+    assert!(told.contains(&address) && !told.contains("waiting"), "{told}");
 }
 
 #[test]

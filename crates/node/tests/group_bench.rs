@@ -5,7 +5,7 @@ mod cluster;
 
 use std::process::Stdio;
 
-use cluster::{Process, code, json, run, stderr, stylite, until};
+use cluster::{Cluster, Process, Shape, code, json, run, stderr, stylite, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -69,6 +69,14 @@ fn the_key_value_service_is_written_to() {
     assert_eq!(result["config"]["group"]["service"], "kv");
     assert_eq!(result["config"]["keys"], 50);
     assert_eq!(result["config"]["clients"], 3);
+}
+
+#[test]
+fn the_keys_written_to_a_group_of_others_are_deleted() {
+    let cluster = Cluster::start(Shape { replicas: 4, pillars: 1, service: "kv" }, 0);
+    let load = ["--duration", "200ms", "--warmup", "0", "--outstanding", "16", "--keys", "700"];
+    let result = cluster.bench(&load);
+    assert_eq!(result["config"]["keys_left"], false, "{result}");
 }
 
 #[test]

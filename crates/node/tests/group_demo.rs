@@ -120,6 +120,21 @@ fn the_demo_goes_on_without_one_backup_and_says_so() {
 }
 
 #[test]
+fn the_demo_says_that_the_loss_of_the_leader_is_the_end() {
+    let scratch = TempDir::new().expect("a temporary directory");
+    let mut demo = Demo::start(stylite().env("TMPDIR", scratch.path()));
+    let promise = demo.line("may fail in any way").to_owned();
+    assert!(promise.contains("any 1 of the backups (1, 2, 3)"), "{promise}");
+    let leader = i32::try_from(demo.pids()[0]).expect("a process number");
+    let leader = rustix::process::Pid::from_raw(leader).expect("a process number");
+    rustix::process::kill_process(leader, Signal::KILL).expect("it runs");
+    let said = demo.read_until("Replica 0, the leader, has ended");
+    assert!(said.contains("nothing is executed any more"), "{said}");
+    demo.process.signal(Signal::INT);
+    assert_eq!(demo.process.wait().code(), Some(0));
+}
+
+#[test]
 fn a_taken_redis_port_is_passed_by_unless_it_was_asked_for() {
     let scratch = TempDir::new().expect("a temporary directory");
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");

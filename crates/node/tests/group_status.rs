@@ -50,6 +50,7 @@ fn a_group_without_its_leader_is_unavailable() {
     let status = cluster.wait_for_code(4);
     let reasons = status["reasons"].to_string();
     assert!(reasons.contains("replica 0 leads"), "{reasons}");
+    assert!(reasons.contains("cannot elect another"), "{reasons}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The gateway as clients see it: bytes cut anywhere, pipelines, garbage, transactions, bounds,
 //! and client libraries that people use.
 
+#[path = "support/cluster.rs"]
+mod cluster;
 #[path = "support/redis_backends.rs"]
 mod redis_backends;
 #[path = "support/redis_servers.rs"]
@@ -10,6 +12,7 @@ mod redis_servers;
 #[allow(dead_code, reason = "shared with the other test")]
 mod redis_wire;
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,6 +142,13 @@ fn an_unavailable_backend_is_told_after_the_timeout_and_only_then() {
     let config = Config { request_timeout: Duration::from_millis(200), ..Config::default() };
     let gateway = Gateway::start(backend.clone(), config);
     let mut wire = Wire::connect(gateway.addr);
+    let states = |wire: &mut Wire, state: &str, known: bool| {
+        let info = String::from_utf8_lossy(wire.cmd("INFO group").bytes()).into_owned();
+        assert!(info.contains(&format!("group_state:{state}\r\n")), "{info}");
+        let never = info.contains("seconds_since_last_answer:-1\r\n");
+        assert_eq!(never, !known, "{info}");
+    };
+    states(&mut wire, "unknown", false);
     wire.send_raw(b"SET a 1\r\nPING\r\nGET a\r\n");
     let told = |value: Value| {
         let text = String::from_utf8_lossy(value.bytes()).into_owned();
@@ -148,9 +158,11 @@ fn an_unavailable_backend_is_told_after_the_timeout_and_only_then() {
     assert_eq!(wire.read(), simple("PONG"));
     assert!(told(wire.read()));
     assert_eq!(gateway.stats.unanswered.get(), 2);
+    states(&mut wire, "not answering", false);
     // The connection goes on, and so does the backend.
     backend.open();
     assert_eq!(wire.cmd("GET a"), bulk("1"));
+    states(&mut wire, "answering", true);
 }
 
 #[test]
@@ -219,6 +231,34 @@ fn garbage_closes_its_connection_with_a_reason_and_nobody_else_notices() {
     wire.stream.shutdown(std::net::Shutdown::Write).expect("a socket");
     assert_eq!(wire.read_to_end(), b"");
     assert_eq!(bystander.cmd("PING"), simple("PONG"));
+}
+
+#[test]
+fn who_sends_too_much_in_one_go_still_reads_why() {
+    let gateway = start();
+    let setting = Wire::connect(gateway.addr).cmd("CONFIG GET proto-max-bulk-len");
+    let most: usize = String::from_utf8_lossy(setting.items()[1].bytes()).parse().expect("bytes");
+    let value = |len: usize| vec![b'x'; len];
+    let (big, key) = (value(13 << 20), value(128 * 1024));
+    let cases: [(&[u8], &[u8], &str); 3] = [
+        (b"k", &big, "-ERR Protocol error: invalid bulk length\r\n"),
+        (b"k", &big[..most + 1], "-ERR Protocol error: invalid bulk length\r\n"),
+        (&key, &big[..most], "-ERR Protocol error: too big request\r\n"),
+    ];
+    for (key, value, wanted) in cases {
+        let mut bytes = Vec::new();
+        encode(&[&b"SET"[..], key, value], &mut bytes);
+        let mut wire = Wire::connect(gateway.addr);
+        wire.send_raw(&bytes);
+        // Nobody listens any more, but nobody is cut off either.
+        wire.send_raw(&bytes);
+        assert_eq!(String::from_utf8_lossy(&wire.read_to_end()), wanted);
+    }
+    eventually("all connections are gone", || gateway.stats.connected.get() == 0);
+    // What the setting says is what can be set.
+    let mut wire = Wire::connect(gateway.addr);
+    assert_eq!(wire.call(&[&b"SET"[..], b"k", &big[..most]]), simple("OK"));
+    assert_eq!(wire.cmd("STRLEN k"), Value::Int(most as i64));
 }
 
 #[test]
@@ -425,9 +465,23 @@ fn what_clients_say_first_is_understood() {
 
 #[test]
 fn the_redis_crate_works() {
-    let gateway = start();
+    use_redis_crate(start().addr);
+}
+
+/// The libraries through four replica processes and a gateway process.
+#[test]
+fn client_libraries_work_with_a_replicated_group() {
+    let shape = cluster::Shape { replicas: 4, pillars: 2, service: "kv" };
+    let group = cluster::Cluster::start(shape, 0);
+    let gateway = cluster::Gateway::start(&group.path());
+    let addr = SocketAddr::from(([127, 0, 0, 1], gateway.port));
+    use_redis_crate(addr);
+    use_redis_py(addr);
+}
+
+fn use_redis_crate(addr: SocketAddr) {
     for protocol in ["", "?protocol=resp3"] {
-        let url = format!("redis://{}/{protocol}", gateway.addr);
+        let url = format!("redis://{addr}/{protocol}");
         let client = redis::Client::open(url).expect("a client");
         let mut con = client.get_connection().expect("a connection");
         let run = |cmd: &mut redis::Cmd, con: &mut redis::Connection| {
@@ -525,16 +579,19 @@ fn python_with_redis() -> Result<String, String> {
 
 #[test]
 fn redis_py_works() {
+    use_redis_py(start().addr);
+}
+
+fn use_redis_py(addr: SocketAddr) {
     let python = match python_with_redis() {
         Ok(python) => python,
         Err(reason) => {
-            println!("skipped: redis-py cannot be installed: {reason}");
+            redis_servers::skip(&format!("redis-py cannot be installed: {reason}"));
             return;
         }
     };
-    let gateway = start();
     let out = Command::new(python)
-        .args(["-c", PYTHON, &gateway.addr.port().to_string()])
+        .args(["-c", PYTHON, &addr.port().to_string()])
         .output()
         .expect("python runs");
     let text = [&out.stdout[..], &out.stderr].concat();

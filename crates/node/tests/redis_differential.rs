@@ -24,7 +24,7 @@
 //! * commands about the server's inside (`OBJECT`, `INFO`, `TIME`, `CLIENT LIST`, `CLIENT ID`,
 //!   `HELLO`'s connection number, `COMMAND DOCS`, values of `CONFIG GET`): another server has
 //!   another inside;
-//! * `SELECT` of other databases than 0: there is one;
+//! * `SELECT` of other databases than 0, and `COPY ... DB` to another one: there is one;
 //! * `CLIENT SETNAME` inside `MULTI`: here it takes effect even when a watched key stops `EXEC`;
 //! * `HELLO` and `CLIENT REPLY` inside `MULTI`: refused here, allowed by Redis.
 //!
@@ -32,6 +32,8 @@
 //! names the first seed, `STYLITE_TEST_REDIS_TARGET` the address of a running gateway to test
 //! instead of one of our own (its keys are flushed).
 
+#[path = "support/cluster.rs"]
+mod cluster;
 #[path = "support/redis_compare.rs"]
 mod redis_compare;
 #[path = "support/redis_random.rs"]
@@ -99,14 +101,38 @@ fn session(seed: u64, length: usize, coverage: &mut Coverage) -> Vec<Step> {
         .collect()
 }
 
+/// How many commands a run plays, and the seed it begins with.
+fn extent(ci: u64, full: u64) -> (u64, u64) {
+    let at_full = std::env::var("STYLITE_TEST_SCALE").is_ok_and(|scale| scale == "full");
+    let total = env_number("STYLITE_TEST_COMMANDS").unwrap_or(if at_full { full } else { ci });
+    (total, env_number("STYLITE_TEST_SEED").unwrap_or(1))
+}
+
 #[test]
 fn random_commands_get_the_replies_of_redis() {
     let _alone = alone();
     let Some(real) = RealRedis::start() else { return };
     let (_gateway, addr) = target();
-    let full = std::env::var("STYLITE_TEST_SCALE").is_ok_and(|scale| scale == "full");
-    let total = env_number("STYLITE_TEST_COMMANDS").unwrap_or(if full { 240_000 } else { 120_000 });
-    let first = env_number("STYLITE_TEST_SEED").unwrap_or(1);
+    let (total, first) = extent(120_000, 240_000);
+    compare(addr, &real, total, first);
+}
+
+/// The same through four replica processes and a gateway process.
+#[test]
+fn random_commands_get_the_replies_of_redis_from_a_replicated_group() {
+    let _alone = alone();
+    let Some(real) = RealRedis::start() else { return };
+    let shape = cluster::Shape { replicas: 4, pillars: 1, service: "kv" };
+    let group = cluster::Cluster::start(shape, 0);
+    let gateway = cluster::Gateway::start(&group.path());
+    let addr = SocketAddr::from(([127, 0, 0, 1], gateway.port));
+    let (total, first) = extent(100_000, 200_000);
+    // Other seeds than those of the test above, which is about the service.
+    compare(addr, &real, total, first + 1_000_000);
+}
+
+/// Plays random commands against both servers; every reply must be the same.
+fn compare(addr: SocketAddr, real: &RealRedis, total: u64, first: u64) {
     let mut coverage = Coverage::new();
     let (mut played, mut seed, mut failures) = (0, first, 0);
     let mut replies = (0, 0);

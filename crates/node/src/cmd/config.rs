@@ -12,6 +12,7 @@ use super::{load, print, print_json};
 use crate::cli::{CheckArgs, Output, ShowArgs};
 use crate::exit::Exit;
 use crate::settings::{self, SETTINGS_FILE};
+use crate::values::count;
 
 /// Runs `stylite config check`.
 ///
@@ -43,13 +44,13 @@ pub fn check(args: &CheckArgs) -> Result<Exit> {
     }
     let (quorums, path) = (group.quorums(), group.path().display());
     print(&format!(
-        "{path} is as it should be: group \"{}\" ({}), {} replicas, of which {} may be faulty, \
-         {} pillars, service {}. {keys} of {} keys are here.{beside}\n",
+        "{path} is as it should be: group \"{}\" ({}), {}, of which {} may be faulty, \
+         {}, service {}. {keys} of {} keys are here.{beside}\n",
         group.name(),
         &id_of(&group)[..16],
-        quorums.n(),
+        count(quorums.n().into(), "replica"),
         quorums.f(),
-        group.pillars(),
+        count(group.pillars().into(), "pillar"),
         group.service(),
         members.len(),
     ))?;
@@ -61,8 +62,15 @@ pub fn check(args: &CheckArgs) -> Result<Exit> {
 /// # Errors
 /// When the settings file or the configuration is not as it should be.
 pub fn show(args: &ShowArgs, settings: Option<&Path>) -> Result<Exit> {
-    let effective = settings::effective(&args.command, settings, args.config.as_deref())?;
-    let group = args.config.as_deref().map(load).transpose()?;
+    let (mut config, mut command) = (args.config.as_deref(), &args.command[..]);
+    if let (None, Some((first, rest))) = (config, command.split_first())
+        && !settings::is_command(first)
+        && Path::new(first).exists()
+    {
+        (config, command) = (Some(Path::new(first)), rest);
+    }
+    let effective = settings::effective(command, settings, config)?;
+    let group = config.map(load).transpose()?;
     match args.output {
         Output::Json => {
             let group = group.as_ref().map(group_json);

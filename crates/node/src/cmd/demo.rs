@@ -4,18 +4,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use base::ClientId;
+use base::{ClientId, ReplicaId};
 use genesis::InitOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::gateway::{Gateway, SERVICE};
-use super::{client_id, print, runtime};
+use super::{client_id, print, runtime, warn_of_faults};
 use crate::cli::DemoArgs;
 use crate::exit::Exit;
 use crate::local::{Ended, LocalGroup, LocalOptions, wait_until_healthy};
 use crate::probe::Prober;
 use crate::signals::Signals;
+use crate::values::count;
 
 /// Where Redis listens.
 const REDIS_PORT: u16 = 6379;
@@ -25,6 +26,8 @@ const PORTS_TRIED: u16 = 100;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a replica may take to say how it is.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The leader of view 0, the only one that this version has.
+const LEADER: ReplicaId = ReplicaId(0);
 /// How long the gateway may take to answer the first requests.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -34,6 +37,7 @@ const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// When the group cannot be started or does not serve, or too many replicas end.
 pub fn run(args: &DemoArgs, log: Option<&str>) -> Result<Exit> {
     args.durability.check()?;
+    warn_of_faults(args.replicas, None);
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let listener = listen(args.redis).await?;
@@ -136,9 +140,10 @@ fn welcome(local: &LocalGroup, redis: SocketAddr) -> String {
     let group = local.group();
     let (quorums, dir, port) = (group.quorums(), local.dir().display(), redis.port());
     let mut out = format!(
-        "\nA group of {} replicas serves; any {} of them may fail in any way.\n\n",
-        quorums.n(),
-        quorums.f(),
+        "\nA group of {} serves; {}.\nReplacing the leader (replica 0) is not in this version: \
+         without it nothing is executed.\n\n",
+        count(quorums.n().into(), "replica"),
+        tolerated(quorums.n(), quorums.f()),
     );
     for (entry, pid) in group.replicas().iter().zip(local.pids()) {
         let ports: Vec<String> = entry.ports.iter().map(u16::to_string).collect();
@@ -158,10 +163,35 @@ fn welcome(local: &LocalGroup, redis: SocketAddr) -> String {
     out
 }
 
+/// Who may fail, in words.
+fn tolerated(n: u16, f: u16) -> String {
+    let backups: Vec<String> = match n {
+        0..=7 => (1..n).map(|id| id.to_string()).collect(),
+        _ => vec![format!("1 to {}", n - 1)],
+    };
+    match f {
+        0 => "none of them may fail".to_owned(),
+        _ => format!("any {f} of the backups ({}) may fail in any way", backups.join(", ")),
+    }
+}
+
+/// What the loss of a replica means, in words.
+fn consequence(leader_runs: bool, enough_run: bool) -> &'static str {
+    match (leader_runs, enough_run) {
+        (false, _) => {
+            "This version cannot replace a leader: nothing is executed any more. Ctrl-C ends the \
+             demo."
+        }
+        (true, false) => "These are too few: nothing is executed any more. Ctrl-C ends the demo.",
+        (true, true) => "The group goes on as long as a quorum, the leader included, works.",
+    }
+}
+
 /// Watches the replicas until a signal comes, or until too many of them have ended.
 async fn watch(local: &mut LocalGroup, signals: &mut Signals) -> Result<Exit> {
     let quorums = local.group().quorums();
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut leader_runs = true;
     loop {
         tokio::select! {
             _ = signals.next() => return Ok(Exit::Ok),
@@ -169,17 +199,16 @@ async fn watch(local: &mut LocalGroup, signals: &mut Signals) -> Result<Exit> {
         }
         for Ended { id, status, last_words } in local.ended() {
             let running = local.running();
+            leader_runs &= id != LEADER;
+            let who = if id == LEADER { ", the leader," } else { "" };
             print(&format!(
-                "Replica {id} has ended ({status}); {running} of {} are left. {}\n",
+                "Replica {id}{who} has ended ({status}); {running} of {} are left. {}\n",
                 quorums.n(),
-                if running >= quorums.quorum() {
-                    "The group goes on as long as a quorum of them, the leader included, works."
-                } else {
-                    "These are too few: nothing is executed any more. Ctrl-C ends the demo."
-                },
+                consequence(leader_runs, running >= quorums.quorum()),
             ))?;
-            let last = last_words.lines().last().unwrap_or_default();
-            tracing::warn!(%id, %status, last, "a replica has ended");
+            if let Some(last) = last_words.lines().last() {
+                print(&format!("  the last line of its log: {last}\n"))?;
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use base::ClientId;
 use genesis::Group;
 use node::gateway::{Config, GatewayStats, serve};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -18,6 +18,8 @@ use crate::signals::Signals;
 
 /// The service that the gateway speaks for.
 pub const SERVICE: &str = "kv";
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Runs the command.
 ///
@@ -30,9 +32,16 @@ pub fn run(args: &RedisArgs) -> Result<Exit> {
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         // The address first: a taken port shows at once, also while the group is not reachable.
-        let listener = TcpListener::bind(args.listen).await;
-        let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
-        let mut gateway = Gateway::start(&group, id, listener).await?;
+        // Nobody can connect to it before the group can.
+        let taken = || format!("cannot listen on {}", args.listen);
+        let socket = reserve(args.listen).with_context(taken)?;
+        eprintln!("waiting for the group \"{}\" ...", group.name());
+        let client = tokio::select! {
+            _ = signals.next() => return Ok(Exit::Ok),
+            client = Gateway::open(&group, id) => client?,
+        };
+        let listener = socket.listen(BACKLOG).with_context(taken)?;
+        let mut gateway = Gateway::serve(client, listener)?;
         print(&format!(
             "Redis gateway of the group \"{}\" on {}\n",
             group.name(),
@@ -45,6 +54,14 @@ pub fn run(args: &RedisArgs) -> Result<Exit> {
         signals.or_exit(gateway.stop()).await?;
         Ok(Exit::Ok)
     })
+}
+
+/// Takes an address without listening on it yet.
+fn reserve(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// Without password and TLS, whoever can reach the gateway can do everything.
@@ -75,11 +92,20 @@ impl Gateway {
     /// # Errors
     /// When the group's service is not for this gateway, or the group cannot be reached.
     pub async fn start(group: &Group, id: ClientId, listener: TcpListener) -> Result<Gateway> {
+        Gateway::serve(Gateway::open(group, id).await?, listener)
+    }
+
+    /// Connects to the group as `id`.
+    async fn open(group: &Group, id: ClientId) -> Result<client::Client> {
         if group.service() != SERVICE {
             let (path, service) = (group.path().display(), group.service());
             bail!("{path}: service = {service}: the Redis gateway needs a group of {SERVICE}");
         }
-        let client = connect(group, id).await?;
+        connect(group, id).await
+    }
+
+    /// Serves on `listener`, as a task of this runtime.
+    fn serve(client: client::Client, listener: TcpListener) -> Result<Gateway> {
         let address = listener.local_addr().context("cannot tell the gateway's address")?;
         let (stop, stopped) = watch::channel(false);
         let backend = node::gateway::Group::new(client.clone());

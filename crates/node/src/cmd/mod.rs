@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, ConfigCommand, GatewayCommand};
 use crate::exit::Exit;
+use crate::values::count;
 
 /// Runs the command.
 ///
@@ -38,6 +39,25 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Config(ConfigCommand::Show(args)) => config::show(&args, cli.settings.as_deref()),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => version::completions(&args),
+    }
+}
+
+/// Tells on standard error when a group tolerates no fault, or no more than a smaller one would.
+/// `faults` is what was asked for, if anything was.
+fn warn_of_faults(replicas: u16, faults: Option<u16>) {
+    let most = replicas.saturating_sub(1) / 3;
+    match most {
+        _ if replicas == 0 || faults.is_some() => {}
+        0 => eprintln!(
+            "warning: a group of {} tolerates no fault; 4 replicas tolerate one",
+            count(replicas.into(), "replica")
+        ),
+        most if replicas != 3 * most + 1 => eprintln!(
+            "hint: {replicas} replicas tolerate no more faults than {}; {} tolerate one more",
+            3 * most + 1,
+            3 * most + 4
+        ),
+        _ => {}
     }
 }
 

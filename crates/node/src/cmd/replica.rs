@@ -10,11 +10,12 @@ use base::{PillarId, ReplicaId};
 use genesis::Group;
 use rt::{Replica, ReplicaOptions};
 
-use super::{load, runtime};
+use super::{load, print, runtime};
 use crate::cli::ReplicaArgs;
 use crate::exit::Exit;
 use crate::mark;
 use crate::signals::Signals;
+use crate::values::count;
 
 /// How often it is checked that the replica's threads still run.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -29,7 +30,10 @@ pub fn run(args: &ReplicaArgs) -> Result<Exit> {
     runtime.block_on(async {
         // Before anything else is done, so that no request to stop is missed.
         let mut signals = Signals::listen()?;
-        let replica = start(args)?;
+        let group = load(&args.config)?;
+        let serves = serves(&group, ReplicaId(args.id));
+        let replica = start(args, group)?;
+        print(&serves)?;
         if args.exit_with_parent {
             std::thread::Builder::new()
                 .name("parent".to_owned())
@@ -51,8 +55,18 @@ pub fn run(args: &ReplicaArgs) -> Result<Exit> {
     })
 }
 
-fn start(args: &ReplicaArgs) -> Result<Replica> {
-    let group = load(&args.config)?;
+/// Who serves where, in words; nothing for a replica that the group does not have.
+fn serves(group: &Group, id: ReplicaId) -> String {
+    let entry = group.replicas().iter().find(|entry| entry.id == id);
+    entry.map_or_else(String::new, |entry| {
+        let ports: Vec<String> = entry.ports.iter().map(u16::to_string).collect();
+        let (name, host, ports) = (group.name(), &entry.host, ports.join(","));
+        let pillars = count(group.pillars().into(), "pillar");
+        format!("replica {id} of \"{name}\" serves on {host}:{ports} ({pillars})\n")
+    })
+}
+
+fn start(args: &ReplicaArgs, group: Group) -> Result<Replica> {
     let id = ReplicaId(args.id);
     if args.id >= group.quorums().n() {
         let (shown, n) = (group.path().display(), group.quorums().n());

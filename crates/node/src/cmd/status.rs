@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{client_id, load, print, print_json, runtime};
 use crate::cli::{Output, StatusArgs};
 use crate::exit::Exit;
-use crate::health::{Verdict, highest_executed, judge};
+use crate::health::{Health, Verdict, highest_executed, judge};
 use crate::probe::{Answer, Prober};
 
 /// Digits of a digest in the table.
@@ -59,13 +59,16 @@ fn table(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> String {
         };
     }
     let quorums = prober.group().quorums();
+    let rest = match verdict.health {
+        Health::Healthy => format!("{} of the backups may be faulty", quorums.f()),
+        _ => format!("{} are needed, the leader included", quorums.quorum()),
+    };
     let mut out = format!(
-        "{}\n\n{}: {} of {} replicas work, {} may be faulty\n",
+        "{}\n\n{}: {} of {} replicas work, {rest}\n",
         table.trim_fmt(),
         verdict.health.word(),
         verdict.working,
         quorums.n(),
-        quorums.f(),
     );
     for reason in &verdict.reasons {
         out.push_str(&format!("  {reason}\n"));
@@ -75,7 +78,10 @@ fn table(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> String {
 
 fn row(report: &ReplicaReport, highest: u64) -> Vec<String> {
     let checkpoint = &report.checkpoint;
-    let digest = checkpoint.last_digest.get(..DIGEST_DIGITS).unwrap_or("-");
+    let digest = match checkpoint.last_digest.get(..DIGEST_DIGITS) {
+        Some(digits) if checkpoint.last > 0 => format!("{digits}@{}", checkpoint.last),
+        _ => "-".to_owned(),
+    };
     let (clients, peers) = connections(report);
     vec![
         report.id.to_string(),
@@ -85,7 +91,7 @@ fn row(report: &ReplicaReport, highest: u64) -> Vec<String> {
         report.executed.to_string(),
         checkpoint.stable.to_string(),
         highest.saturating_sub(report.executed).to_string(),
-        format!("{digest}@{}", checkpoint.last),
+        digest,
         clients.to_string(),
         peers.to_string(),
         (report.suspicions.len() as u64 + suspected(report)).to_string(),

@@ -24,15 +24,15 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::backend::{Backend, BackendError, StreamKey};
+use super::linger::linger;
 use super::parse::RequestParser;
 use super::registry::Client;
 use super::session::{Action, Session, Then};
-use super::{BULK_BYTES_MAX, Shared};
+use super::{BULK_BYTES_MAX, REQUEST_BYTES_MAX, Shared};
 
 /// Bytes that one read asks for, at least and at most: idle connections are many and should cost
 /// little, busy ones should cost few calls.
@@ -49,9 +49,6 @@ const REPLY_GUESS_BYTES: usize = 1 << 20;
 const AGAIN_BYTES_MAX: usize = 64 * 1024;
 /// Turns of the state machine before other connections get theirs.
 const TURNS: usize = 16;
-/// How long a closed connection's last bytes are waited for, and how many reads of them.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_READS: usize = 64;
 /// Bound on the write timeout once the gateway is to stop.
 const WRITE_TIMEOUT_STOPPING: Duration = Duration::from_secs(5);
 /// A reply buffer larger than this is given back when it has become empty, in bytes.
@@ -67,6 +64,17 @@ enum Slot<F> {
     Waiting(F),
     /// An operation that only reads, to be submitted again.
     Parked,
+}
+
+impl<F> Slot<F> {
+    /// Whether the backend has answered here, if only that there is no result.
+    fn is_answer(&self) -> bool {
+        match self {
+            Slot::Known(Ok(_)) => true,
+            Slot::Known(Err(error)) => !error.unavailable,
+            Slot::Local(_) | Slot::Waiting(_) | Slot::Parked => false,
+        }
+    }
 }
 
 struct Pending<F> {
@@ -166,7 +174,7 @@ impl<B: Backend> Connection<B> {
             shared,
             backend,
             client,
-            parser: RequestParser::new(BULK_BYTES_MAX),
+            parser: RequestParser::new(BULK_BYTES_MAX, REQUEST_BYTES_MAX),
             session,
             pending: VecDeque::new(),
             in_flight: Load {
@@ -193,22 +201,14 @@ impl<B: Backend> Connection<B> {
         if let Err(error) = end {
             tracing::debug!(client = self.client.id, %error, "connection ended");
         } else if self.linger {
-            // Closing a socket with unread bytes resets the connection, and the peer may then
-            // never see why it was closed.
-            let _ = tokio::time::timeout(LINGER, self.discard()).await;
+            let (stream, client, shared) = self.into_parts();
+            linger(stream, &client, &shared).await;
         }
     }
 
-    /// Says that nothing more comes, and reads what does not matter any more, up to a bound.
-    async fn discard(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await?;
-        let mut waste = vec![0; READ_BYTES_MAX];
-        for _ in 0..LINGER_READS {
-            if self.stream.read(&mut waste).await? == 0 {
-                break;
-            }
-        }
-        Ok(())
+    /// What outlives the replies; everything else, such as half a request, is freed.
+    fn into_parts(self) -> (TcpStream, Arc<Client>, Arc<Shared>) {
+        (self.stream, self.client, self.shared)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -314,6 +314,7 @@ impl<B: Backend> Connection<B> {
                 }
                 Err(error) => {
                     self.shared.stats.protocol_errors.add(1);
+                    self.shared.health.refused(&self.client, &error);
                     self.session.protocol_error(&error, &mut local);
                     self.linger = true;
                     Action::Close
@@ -413,6 +414,7 @@ impl<B: Backend> Connection<B> {
     /// Moves the replies that are there, in order, to the output.
     fn poll_replies(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
+        let mut answered = false;
         while self.output.held() < self.shared.config.output_max
             && let Some(mut front) = self.pending.pop_front()
         {
@@ -423,6 +425,7 @@ impl<B: Backend> Connection<B> {
                 self.in_flight.known_bytes += result.as_ref().map_or(0, Vec::len);
                 front.slot = Slot::Known(result);
             }
+            answered |= front.slot.is_answer();
             let crowded = matches!(&front.slot, Slot::Known(Err(error)) if error.crowded);
             if matches!(front.slot, Slot::Waiting(_) | Slot::Parked) {
                 self.pending.push_front(front);
@@ -439,6 +442,9 @@ impl<B: Backend> Connection<B> {
                 self.settle(front);
             }
             moved = true;
+        }
+        if answered {
+            self.shared.health.answered();
         }
         moved
     }
@@ -461,8 +467,11 @@ impl<B: Backend> Connection<B> {
             }
             Slot::Parked => Err(self.late()),
         };
-        if result.is_err() {
+        if let Err(error) = &result {
             self.shared.stats.unanswered.add(1);
+            if error.unavailable {
+                self.shared.health.unanswered(error);
+            }
         }
         let out = self.output.more();
         let before = out.len();

@@ -14,6 +14,8 @@ pub mod backend;
 mod commands;
 mod conn;
 pub mod group;
+mod health;
+mod linger;
 pub mod local;
 pub mod parse;
 mod registry;
@@ -36,13 +38,17 @@ pub use local::Local;
 pub use stats::{Counter, GatewayStats};
 
 use conn::Connection;
+use health::Health;
 use registry::Registry;
 
 /// The version of Redis whose commands and words this follows, as clients are told.
 const REDIS_VERSION: &str = "7.0.15";
-/// Largest argument, and largest sum of arguments, of one command, in bytes: an operation with
-/// its head must fit [`base::limits::OP_BYTES_MAX`].
-const BULK_BYTES_MAX: usize = base::limits::OP_BYTES_MAX;
+/// Largest command in bytes, each argument counted with its head in the encoded operation: the
+/// operation must fit [`base::limits::OP_BYTES_MAX`].
+const REQUEST_BYTES_MAX: usize = base::limits::OP_BYTES_MAX - 64;
+/// Largest argument of a command, in bytes: what it leaves of the largest command is for the
+/// name, the key and the options, so that a value of this size can be set.
+const BULK_BYTES_MAX: usize = base::limits::OP_BYTES_MAX - 64 * 1024;
 
 /// How a gateway behaves.
 #[derive(Clone, Debug)]
@@ -79,6 +85,7 @@ impl Default for Config {
 struct Shared {
     config: Config,
     stats: Arc<GatewayStats>,
+    health: Health,
     registry: Registry,
     stopping: AtomicBool,
     started: Instant,
@@ -102,6 +109,7 @@ pub async fn serve<B: Backend>(
     let shared = Arc::new(Shared {
         config,
         stats,
+        health: Health::new(),
         registry: Registry::default(),
         stopping: AtomicBool::new(false),
         started: Instant::now(),

@@ -21,6 +21,8 @@ use svc::kv::call::parse_int;
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Most arguments of one request.
 pub const ARGUMENTS_MAX: i64 = 1024 * 1024;
+/// Bytes that an argument counts beyond its own: its length, where it is encoded.
+pub const HEAD_BYTES: usize = 4;
 
 /// Why a stream of bytes is not a stream of requests. The display text is that of Redis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,13 +79,14 @@ pub struct RequestParser {
     missing: i64,
     /// Length of the argument that is being read.
     bulk: Option<usize>,
-    /// Bytes of all arguments of this request, announced or there.
+    /// Bytes of all arguments of this request, announced or there, with [`HEAD_BYTES`] each.
     sum: usize,
     /// The arguments of a multibulk request so far, relative to `start`.
     args: Vec<Range<usize>>,
     /// The unquoted arguments of an inline request, one after the other.
     inline: Vec<u8>,
     bulk_max: usize,
+    request_max: usize,
 }
 
 /// One request: its arguments, the first of which is the command's name. Never empty.
@@ -124,9 +127,10 @@ impl<'a> Request<'a> {
 }
 
 impl RequestParser {
-    /// A parser that accepts arguments, and sums of arguments, of up to `bulk_max` bytes.
+    /// A parser that accepts arguments of up to `bulk_max` bytes, and requests whose arguments,
+    /// with [`HEAD_BYTES`] for each, have up to `request_max` bytes.
     #[must_use]
-    pub fn new(bulk_max: usize) -> RequestParser {
+    pub fn new(bulk_max: usize, request_max: usize) -> RequestParser {
         RequestParser {
             buf: Vec::new(),
             start: 0,
@@ -137,6 +141,7 @@ impl RequestParser {
             args: Vec::new(),
             inline: Vec::new(),
             bulk_max,
+            request_max,
         }
     }
 
@@ -245,8 +250,8 @@ impl RequestParser {
         let Some(len) = self.number(ProtocolError::LengthTooBig)? else { return Ok(None) };
         let len = len.and_then(|len| usize::try_from(len).ok()).filter(|len| *len <= self.bulk_max);
         let len = len.ok_or(ProtocolError::InvalidLength)?;
-        self.sum += len;
-        if self.sum > self.bulk_max {
+        self.sum += len + HEAD_BYTES;
+        if self.sum > self.request_max {
             return Err(ProtocolError::RequestTooBig);
         }
         Ok(Some(len))
@@ -415,7 +420,7 @@ mod tests {
     }
 
     fn parse_cut(bytes: &[u8], cut: usize) -> (Requests, Result<(), ProtocolError>) {
-        let mut parser = RequestParser::new(1 << 20);
+        let mut parser = RequestParser::new(1 << 20, 1 << 20);
         let mut out = vec![];
         for piece in bytes.chunks(cut) {
             parser.push(piece);
@@ -505,7 +510,7 @@ mod tests {
 
     #[test]
     fn an_announced_length_takes_no_memory() {
-        let mut parser = RequestParser::new(12 << 20);
+        let mut parser = RequestParser::new(12 << 20, 13 << 20);
         parser.push(b"*1048576\r\n$12582912\r\n");
         assert!(parser.next_request().expect("so far so good").is_none());
         assert!(parser.buf.capacity() < 1024 && parser.args.capacity() < 1024);

@@ -23,7 +23,7 @@ use super::backend::BackendError;
 use super::commands::{self, Flow, Local};
 use super::parse::{ProtocolError, Request};
 use super::registry::Client;
-use super::{BULK_BYTES_MAX, Shared};
+use super::{REQUEST_BYTES_MAX, Shared};
 
 /// What a connection is to do about a request, apart from sending the local bytes.
 pub(super) enum Action {
@@ -254,7 +254,7 @@ impl Session {
         let mut reply = Resp::new(local, self.protocol);
         let Some(transaction) = &mut self.transaction else { return };
         transaction.bytes += request.bytes() + OP_OVERHEAD * (request.len() + 1);
-        if transaction.bytes > BULK_BYTES_MAX {
+        if transaction.bytes > REQUEST_BYTES_MAX {
             transaction.failed = true;
             transaction.queue = Vec::new();
             return reply.error(b"ERR transaction is larger than an operation may be");

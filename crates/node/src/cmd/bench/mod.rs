@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base::ClientId;
+use client::Client;
 use genesis::{Group, InitOptions, Settings};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
@@ -28,7 +29,11 @@ use self::digests::Verdict;
 use self::load::{Load, Plan, Tally, Window};
 use self::ops::Ops;
 use self::result::{Config, CpuPerOp, Outcome};
-use super::{client_id, client_options, connect, load as load_group, print, print_json, runtime};
+use super::gateway::SERVICE;
+use super::{
+    client_id, client_options, connect, load as load_group, print, print_json, runtime,
+    warn_of_faults,
+};
 use crate::cli::{BenchArgs, Output};
 use crate::exit::Exit;
 use crate::local::{LocalGroup, LocalOptions, wait_until_healthy};
@@ -49,6 +54,7 @@ const THREADS_DEFAULT: usize = 2;
 pub fn run(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
     args.group.durability.check()?;
     if args.local {
+        warn_of_faults(args.group.replicas, None);
         return run_local(args, log);
     }
     let path = args.config.as_deref().context("either --local or --config")?;
@@ -132,18 +138,23 @@ fn measure(args: &BenchArgs, prober: &Prober, pids: &[u32]) -> Result<Exit> {
     let clients_us = cpu::used_us(std::process::id()).saturating_sub(before.1);
     progress.say("waiting for the last operations");
     let tally = load.finish()?;
-    progress.say("comparing the replicas' states");
-    let digests = runtime()?.block_on(async {
+    let (keys_left, digests) = runtime()?.block_on(async {
         let client = connect(group, load_principal(args, group, 0)?).await?;
+        let mut keys_left = None;
+        if !args.local && group.service() == SERVICE {
+            progress.say("deleting the keys");
+            keys_left = Some(!deleted(&client, args.load.keys).await);
+        }
+        progress.say("comparing the replicas' states");
         let compared = digests::compare(prober, &client).await;
         client.close().await;
-        compared
+        anyhow::Ok((keys_left, compared?))
     })?;
     progress.end();
     let cpu = CpuPerOp::new(tally.ops, (!pids.is_empty()).then_some(replicas_us), clients_us);
     let failed = tally.ops == 0 || digests.verdict == Verdict::Unknown;
     let diverged = digests.verdict == Verdict::Different;
-    let config = Config::new(args, group, &plan);
+    let config = Config { keys_left, ..Config::new(args, group, &plan) };
     let outcome = outcome(tally, args.load.duration, cpu, digests, config);
     match args.output {
         Output::Json => print_json(&outcome)?,
@@ -154,6 +165,17 @@ fn measure(args: &BenchArgs, prober: &Prober, pids: &[u32]) -> Result<Exit> {
         (false, true) => Exit::Failed,
         (false, false) => Exit::Ok,
     })
+}
+
+/// Deletes the keys of the load from a group that is not ours; false when that fails.
+async fn deleted(client: &Client, keys: u64) -> bool {
+    for op in ops::forget(keys) {
+        let fine = |reply: &[u8]| reply.starts_with(b":");
+        if !client.call(0, &op).await.is_ok_and(|reply| fine(&reply)) {
+            return false;
+        }
+    }
+    true
 }
 
 fn outcome(

@@ -8,6 +8,8 @@ use svc::kv::reply::Protocol;
 
 /// The key of operations before its number is written into it; all keys are as long.
 const KEY: &[u8] = b"bench:000000000";
+/// Keys that are deleted by one operation.
+const KEYS_PER_DELETION: usize = 500;
 /// Where the number is within the key.
 const DIGITS: Range<usize> = 6..15;
 
@@ -80,6 +82,19 @@ impl Ops {
     }
 }
 
+/// Operations that delete `keys` keys of the load, many at once.
+pub fn forget(keys: u64) -> impl Iterator<Item = Vec<u8>> {
+    (0..keys).step_by(KEYS_PER_DELETION).map(move |first| {
+        let last = keys.min(first + KEYS_PER_DELETION as u64);
+        let names: Vec<String> = (first..last).map(|key| format!("bench:{key:09}")).collect();
+        let names = names.iter().map(String::as_bytes);
+        let words: Vec<&[u8]> = [&b"DEL"[..]].into_iter().chain(names).collect();
+        let mut bytes = Vec::new();
+        encode_command(Protocol::Resp2, &words, &mut bytes);
+        bytes
+    })
+}
+
 /// An operation that changes nothing that users see; for moving the group on.
 ///
 /// # Errors
@@ -110,6 +125,20 @@ mod tests {
         }
         assert_eq!(seen.len(), 50);
         assert!(ops.fits(b"+OK\r\n") && !ops.fits(b"-ERR\r\n"));
+    }
+
+    #[test]
+    fn the_keys_that_are_written_are_the_ones_that_are_deleted() {
+        let mut ops = Ops::new("kv", 0, 0, 501, 7).expect("known");
+        let deletions: Vec<Vec<u8>> = forget(501).collect();
+        assert_eq!(deletions.len(), 2);
+        for _ in 0..501 {
+            let written = ops.next();
+            let at = written.windows(6).position(|window| window == b"bench:").expect("a key");
+            let key = &written[at..at + KEY.len()];
+            let hit = |bytes: &Vec<u8>| bytes.windows(KEY.len()).any(|window| window == key);
+            assert_eq!(deletions.iter().filter(|bytes| hit(bytes)).count(), 1);
+        }
     }
 
     #[test]

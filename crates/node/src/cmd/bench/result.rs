@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::digests::{Comparison, Verdict};
 use super::load::Plan;
 use crate::cli::BenchArgs;
+use crate::values::count;
 
 /// Everything that came of a run. Printed as one JSON object.
 #[derive(Debug, Serialize)]
@@ -85,6 +86,8 @@ pub struct Config {
     pub reply: Option<u32>,
     /// Keys written; none where the service has none.
     pub keys: Option<u64>,
+    /// Whether keys stayed in a group that is not of this run; none where nothing is written.
+    pub keys_left: Option<bool>,
     /// Seconds to be measured.
     pub duration_s: f64,
     /// Seconds before.
@@ -166,11 +169,28 @@ impl Config {
             payload: load.payload,
             reply: echo.then_some(load.reply),
             keys: (!echo).then_some(load.keys),
+            keys_left: None,
             duration_s: load.duration.as_secs_f64(),
             warmup_s: load.warmup.as_secs_f64(),
             client_batching: !load.no_batching,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
         }
+    }
+}
+
+impl Config {
+    /// What an operation is, in words.
+    fn operation(&self) -> String {
+        let bytes = |bytes: u32| count(bytes.into(), "byte");
+        let what = match (self.reply, self.payload) {
+            (Some(0), 0) => "empty, empty reply".to_owned(),
+            (Some(reply), payload) => format!("{} there, {} back", bytes(payload), bytes(reply)),
+            (None, payload) => format!("SET of a value of {}", bytes(payload)),
+        };
+        let frames = if self.client_batching { "many per frame" } else { "one per frame" };
+        let batches =
+            if self.group.batching { "many frames per batch" } else { "one frame per batch" };
+        format!("{what}; {frames}, {batches}")
     }
 }
 
@@ -209,12 +229,12 @@ impl Outcome {
         let group = &config.group;
         writeln!(
             out,
-            "group       {} replicas (f = {}), {} pillars, {} service, durability {}",
-            group.replicas,
+            "group       {} (f = {}), {}, {} service{}",
+            count(group.replicas.into(), "replica"),
             group.faults,
-            group.pillars,
+            count(group.pillars.into(), "pillar"),
             group.service,
-            group.durability.unwrap_or("unknown"),
+            group.durability.map_or_else(String::new, |mode| format!(", durability {mode}")),
         )?;
         let load = match (config.rate, config.outstanding) {
             (Some(rate), _) => format!("open loop, {rate} operations/s"),
@@ -222,7 +242,12 @@ impl Outcome {
                 format!("closed loop, {} outstanding each", outstanding.unwrap_or(0))
             }
         };
-        writeln!(out, "load        {} clients, {load}", config.clients)?;
+        writeln!(out, "load        {}, {load}", count(config.clients as u64, "client"))?;
+        writeln!(out, "operation   {}", config.operation())?;
+        if let (Some(left), Some(keys)) = (config.keys_left, config.keys) {
+            let fate = if left { "could not be deleted: they STAY" } else { "deleted afterwards" };
+            writeln!(out, "keys        bench:000000000 to bench:{:09} {fate}", keys - 1)?;
+        }
         writeln!(out, "throughput  {:.0} operations/s over {:.1} s", self.ops_per_s, {
             self.duration_s
         })?;
@@ -231,14 +256,12 @@ impl Outcome {
             "latency     p50 {} µs, p90 {} µs, p99 {} µs, p99.9 {} µs, max {} µs",
             latency.p50, latency.p90, latency.p99, latency.p999, latency.max,
         )?;
-        let us = |value: Option<f64>| value.map_or("-".to_owned(), |us| format!("{us:.3} µs"));
         let cpu = &self.cpu_us_per_op;
-        writeln!(
-            out,
-            "processor   replicas {} and clients {} per operation",
-            us(cpu.replicas),
-            us(cpu.clients)
-        )?;
+        let replicas = cpu.replicas.map(|us| format!("replicas {us:.3} µs and "));
+        if let Some(clients) = cpu.clients {
+            let replicas = replicas.unwrap_or_default();
+            writeln!(out, "processor   {replicas}clients {clients:.3} µs per operation")?;
+        }
         writeln!(out, "errors      {}", self.errors)?;
         for (cause, count) in &self.error_causes {
             writeln!(out, "            {count} times: {cause}")?;

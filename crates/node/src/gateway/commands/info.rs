@@ -76,6 +76,12 @@ fn stats(session: &Session, text: &mut String) {
 }
 
 fn group(session: &Session, text: &mut String) {
+    let health = &session.shared.health;
     line(text, "backend", (session.describe)());
+    line(text, "group_state", health.state());
+    match health.seconds_since_last_answer() {
+        Some(seconds) => line(text, "seconds_since_last_answer", seconds),
+        None => line(text, "seconds_since_last_answer", -1),
+    }
     line(text, "request_timeout_ms", session.shared.config.request_timeout.as_millis());
 }
