@@ -21,12 +21,13 @@ struct Layer {
     uses: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 12] = [
+const LAYERS: [Layer; 13] = [
     Layer { name: "base", uses: &[] },
     Layer { name: "proto", uses: &["base"] },
     Layer { name: "exec", uses: &["base"] },
     Layer { name: "auth", uses: &["base"] },
     Layer { name: "genesis", uses: &["base", "auth"] },
+    Layer { name: "store", uses: &["base"] },
     Layer { name: "rt", uses: &["base", "proto", "exec", "auth", "genesis"] },
     Layer { name: "client", uses: &["base", "proto", "auth", "genesis"] },
     Layer { name: "svc", uses: &["base", "exec"] },

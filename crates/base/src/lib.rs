@@ -28,6 +28,7 @@ pub mod quorum;
 pub mod reply;
 pub mod stripe;
 pub mod time;
+pub mod transfer;
 
 pub use batch::{Batch, BatchEntry};
 pub use codec::{Malformed, Reader, Writer};

@@ -92,8 +92,9 @@ pub enum Sibling {
     Stable(StableCheckpoint),
 }
 
-/// A checkpoint with its certificate: a quorum of signatures of distinct replicas.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A checkpoint with its certificate: a quorum of signatures of distinct replicas. The default
+/// is the beginning of the group's history, number 0, which needs no certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct StableCheckpoint {
     /// The number after whose execution it was taken.
     pub seq: Seq,

@@ -1,0 +1,228 @@
+//! A replica's directory: whose it is, what is found in it, and how a life begins and ends.
+//!
+//! Invariants:
+//! 1. one process at a time: a lock is held as long as the [`Dir`] lives;
+//! 2. nothing that another group, another replica or a newer version wrote is touched;
+//! 3. a life file that says "recovered" or "not recovering" is never on disk beside a log that
+//!    was emptied: it is written last when a whole life begins, first when a forgetful one does.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base::Incarnation;
+
+use crate::begin::{Beginning, Voice};
+use crate::checkpoint::{self, CheckpointHead, Checkpoints};
+use crate::error::{StoreError, io};
+use crate::life::{self, BootId, Durability, Life};
+use crate::log::{Log, LogOptions};
+use crate::scan::{self, FoundLog};
+use crate::storage::{Lock, Storage};
+use crate::{Identity, log};
+
+/// A replica's directory, locked.
+#[derive(Debug)]
+pub struct Dir {
+    path: PathBuf,
+    identity: Identity,
+    storage: Arc<dyn Storage>,
+    tail: scan::Tail,
+    counter: u64,
+    last: Option<Life>,
+    _lock: Lock,
+}
+
+/// A directory and what is in it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The directory.
+    pub dir: Dir,
+    /// What was found.
+    pub found: Found,
+}
+
+/// What a directory holds at a start.
+#[derive(Debug)]
+pub struct Found {
+    /// The directory.
+    pub path: PathBuf,
+    /// The life file.
+    pub life: LifeFound,
+    /// The machine's present boot.
+    pub boot: BootId,
+    /// The checkpoint files whose heads check, newest first. Certificates are not verified.
+    pub checkpoints: Vec<CheckpointHead>,
+    /// The log. Its records are the owner's to take.
+    pub log: FoundLog,
+}
+
+/// What the life file says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LifeFound {
+    /// There is none.
+    None,
+    /// There is one, and no copy of it checks.
+    Damaged,
+    /// The last life.
+    Good(Life),
+}
+
+impl Found {
+    /// The incarnation for the next life: `proposed`, usually the clock's, or the one after the
+    /// last life where the clock does not run ahead of that.
+    #[must_use]
+    pub fn incarnation(&self, proposed: Incarnation) -> Incarnation {
+        match &self.life {
+            LifeFound::Good(life) => proposed.max(Incarnation(life.incarnation.0 + 1)),
+            LifeFound::None | LifeFound::Damaged => proposed,
+        }
+    }
+}
+
+impl Dir {
+    /// Opens a replica's directory and reads what is in it: the life file, the heads of the
+    /// checkpoint files, all of the log. Makes the directory when there is none, and removes what
+    /// an interrupted writer left; changes nothing else.
+    ///
+    /// # Errors
+    /// When another process has it, when it is another group's or replica's or a newer
+    /// version's, or when the storage fails. Damage is no error: it is in what was found.
+    pub fn open(
+        path: &Path,
+        identity: Identity,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Opened, StoreError> {
+        storage.create_dir(path).map_err(|e| io(path, "create the directory", e))?;
+        let lock = take_lock(&*storage, path)?;
+        let copies = life::read(&*storage, path, &identity)?;
+        let checkpoints = checkpoint::heads(&*storage, path, &identity.group)?;
+        let (log, tail) = scan::scan(&*storage, path, &identity)?;
+        remove_leftovers(&*storage, path)?;
+        let life = match (copies.newest, copies.damaged) {
+            (Some((_, life)), _) => LifeFound::Good(life),
+            (None, 0) => LifeFound::None,
+            (None, _) => LifeFound::Damaged,
+        };
+        let (counter, last) = copies.newest.map_or((0, None), |(c, life)| (c, Some(life)));
+        let boot = BootId::current();
+        let found = Found { path: path.to_path_buf(), life, boot, checkpoints, log };
+        let path = path.to_path_buf();
+        let dir = Dir { path, identity, storage, tail, counter, last, _lock: lock };
+        Ok(Opened { dir, found })
+    }
+
+    /// Begins a life: makes durable that it began, and hands out the log to write to, emptied
+    /// when the life begins forgetful; none with durability `memory`. The replica may say
+    /// something to others, and take away the mark of `init`, once this returned; not before.
+    ///
+    /// # Errors
+    /// When the incarnation is not above the last one, when a log in doubt is to be continued,
+    /// or when the storage fails.
+    pub fn begin(
+        &mut self,
+        beginning: &Beginning,
+        incarnation: Incarnation,
+        durability: Durability,
+        options: LogOptions,
+    ) -> Result<Option<Log>, StoreError> {
+        if let Some(last) = self.last.filter(|last| last.incarnation >= incarnation) {
+            let (found, wanted) = (last.incarnation.0, incarnation.0);
+            return Err(StoreError::OldIncarnation { found, wanted });
+        }
+        let recovering = beginning.voice == Voice::Forgetful;
+        let boot = BootId::current();
+        let life = Life { incarnation, durability, boot, clean: false, recovering };
+        let (storage, identity) = (Arc::clone(&self.storage), self.identity);
+        let strict = durability == Durability::Sync;
+        let place = log::Place { storage, dir: self.path.clone(), identity, strict };
+        let tail = std::mem::take(&mut self.tail);
+        if durability == Durability::Memory {
+            self.write_life(life)?;
+            place.clear(&tail)?;
+            return Ok(None);
+        }
+        if recovering {
+            self.write_life(life)?;
+            return Log::anew(place, &tail, options).map(Some);
+        }
+        let log = Log::resume(place, tail, options)?;
+        self.write_life(life)?;
+        Ok(Some(log))
+    }
+
+    /// Makes durable that this life, which began forgetful, has recovered and may vote.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn recovered(&mut self) -> Result<(), StoreError> {
+        self.change_life(|life| life.recovering = false)
+    }
+
+    /// Makes durable that this life ends in order. The log's last commit was with `sync`, and
+    /// nothing is said to others after this.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn end(&mut self) -> Result<(), StoreError> {
+        self.change_life(|life| life.clean = true)
+    }
+
+    /// The life that was begun last.
+    #[must_use]
+    pub fn life(&self) -> Option<&Life> {
+        self.last.as_ref()
+    }
+
+    /// Its checkpoint files: to be read, written and counted by whatever thread does it.
+    #[must_use]
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(Arc::clone(&self.storage), self.path.clone(), self.identity.group)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn change_life(&mut self, change: impl FnOnce(&mut Life)) -> Result<(), StoreError> {
+        let Some(mut life) = self.last else { return Ok(()) };
+        change(&mut life);
+        self.write_life(life)
+    }
+
+    fn write_life(&mut self, life: Life) -> Result<(), StoreError> {
+        life::write(&*self.storage, &self.path, &self.identity, self.counter + 1, &life)?;
+        self.counter += 1;
+        self.last = Some(life);
+        Ok(())
+    }
+}
+
+const LOCK: &str = "lock";
+
+fn take_lock(storage: &dyn Storage, dir: &Path) -> Result<Lock, StoreError> {
+    let path = dir.join(LOCK);
+    storage.lock(&path, &format!("{}\n", std::process::id())).map_err(|error| {
+        if error.kind() != ErrorKind::WouldBlock {
+            return io(&path, "lock the directory", error);
+        }
+        let mut text = [0; 16];
+        let read = storage.open(&path).and_then(|file| file.read_at(0, &mut text)).unwrap_or(0);
+        let text = String::from_utf8_lossy(&text[..read]).trim().to_owned();
+        let holder = Some(text).filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()));
+        StoreError::Locked { path: dir.to_path_buf(), holder }
+    })
+}
+
+/// Removes what was not finished: such files were never durable under a name that counts.
+fn remove_leftovers(storage: &dyn Storage, dir: &Path) -> Result<(), StoreError> {
+    for name in storage.list(dir).map_err(|e| io(dir, "list the directory", e))? {
+        if life::is_leftover(&name) || scan::is_leftover(&name) || checkpoint::is_leftover(&name) {
+            let path = dir.join(name);
+            storage.remove(&path).map_err(|e| io(&path, "remove the unfinished file", e))?;
+        }
+    }
+    Ok(())
+}

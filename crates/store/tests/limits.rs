@@ -1,0 +1,202 @@
+//! Where the operating system's promises end: a sync that failed while the machine goes on, a
+//! disk that cannot be read, more files than a process may have open.
+
+mod common;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base::transfer::{Manifest, Part};
+use base::{AgreedTime, Digest, Incarnation, Seq, StableCheckpoint};
+use common::{Failure, IDENTITY, Oracle, Random, SMALL, open};
+use store::storage::Lock;
+use store::{
+    Beginning, CheckpointReader, Dir, Durability, Faults, File, Item, Memory, Opened, Real,
+    Storage, Verdict, Voice, Volatile,
+};
+
+/// The pages of a sync that failed are seen by everybody until the machine stops, and nobody
+/// writes them any more. A life that reads them back and goes on from them must write them anew.
+#[test]
+fn what_a_failed_sync_has_left_in_memory_is_written_anew_before_it_is_relied_on() {
+    let mut relied_on = 0;
+    for sync in 1..40 {
+        let disk = Volatile::over(Arc::new(Memory::new()));
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let mut oracle = Oracle::default();
+        let mut random = Random(sync);
+        let (held, mut log) = oracle.start(&storage).expect("nothing fails");
+        let fail_sync = Some(disk.syncs() + sync);
+        disk.set_faults(Faults { fail_sync, ..Faults::default() });
+        while oracle.turn(&mut log, &mut random).is_ok() {}
+        let acked = oracle.acked;
+        drop((held, log));
+        disk.set_faults(Faults::default());
+        // The process ends, the machine goes on; then the next life's machine stops.
+        drop(oracle.start(&storage).expect("the log is not in doubt"));
+        relied_on += u32::from(oracle.acked > acked);
+        disk.crash().expect("the storage below does not fail");
+        match oracle.start(&storage) {
+            Ok(_) => {}
+            Err(Failure::Wrong(what)) => panic!("sync {sync}: {what}"),
+            Err(Failure::Storage(error)) => panic!("sync {sync}: {error}"),
+        }
+    }
+    assert!(relied_on > 5, "hardly ever was anything read back: {relied_on}");
+}
+
+/// A storage of which some files can be opened, but not read.
+#[derive(Debug)]
+struct Unreadable {
+    below: Arc<dyn Storage>,
+    name: &'static str,
+    /// Bytes from here on cannot be read.
+    from: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Half {
+    below: Box<dyn File>,
+    from: u64,
+}
+
+impl Storage for Unreadable {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.below.create_dir(dir)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.below.create(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let below = self.below.open(path)?;
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.starts_with(self.name) {
+            return Ok(below);
+        }
+        Ok(Box::new(Half { below, from: self.from.load(Ordering::Relaxed) }))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.below.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.below.remove(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.below.list(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.below.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path, note: &str) -> io::Result<Lock> {
+        self.below.lock(path, note)
+    }
+}
+
+impl File for Half {
+    fn len(&self) -> io::Result<u64> {
+        self.below.len()
+    }
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        if offset + into.len() as u64 > self.from {
+            return Err(io::Error::other("the medium cannot be read"));
+        }
+        self.below.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.below.write_at(offset, bytes)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.below.sync()
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_in_doubt_and_can_be_recovered_from() {
+    for from in [0, 512, 4000] {
+        let below: Arc<dyn Storage> = Arc::new(Memory::new());
+        let mut oracle = Oracle::default();
+        let mut random = Random(7);
+        let (held, mut log) = oracle.start(&below).expect("nothing fails");
+        (0..24).for_each(|_| oracle.turn(&mut log, &mut random).expect("nothing fails"));
+        drop((held, log));
+        let from = AtomicU64::new(from);
+        let storage: Arc<dyn Storage> = Arc::new(Unreadable { below, name: "log-", from });
+        let Opened { mut dir, found } = open(&storage).expect("damage is no error");
+        assert!(matches!(found.log.verdict, Verdict::Doubt { .. }), "{:?}", found.log.verdict);
+        let begins = store::beginning(&found, false, false).expect("it may start");
+        assert_eq!(begins.voice, Voice::Forgetful, "{}", begins.why);
+        let incarnation = found.incarnation(Incarnation(1));
+        let log = dir.begin(&begins, incarnation, Durability::Sync, SMALL);
+        log.expect("what cannot be read can be removed").expect("sync has a log");
+    }
+}
+
+#[test]
+fn a_log_without_syncs_does_not_keep_every_file_that_it_ever_wrote_open() {
+    let place = tempfile::tempdir().expect("a directory");
+    let storage: Arc<dyn Storage> = Arc::new(Real);
+    let Opened { dir: mut held, .. } =
+        Dir::open(place.path(), IDENTITY, storage).expect("an empty directory");
+    let whole = Beginning { voice: Voice::Whole, why: String::new() };
+    let log = held.begin(&whole, Incarnation(1), Durability::Async, SMALL);
+    let mut log = log.expect("nothing fails").expect("async has a log");
+    let open_files = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let before = open_files();
+    let mut most = 0;
+    for number in 1..=400u64 {
+        log.append(&[7; 3000], Seq(number)).expect("is small");
+        log.commit(false).expect("nothing fails");
+        if number.is_multiple_of(100) {
+            log.trim(Seq(number - 50)).expect("nothing fails");
+        }
+        most = most.max(open_files().saturating_sub(before));
+    }
+    assert!(most < 64, "{most} files are open");
+    log.commit(true).expect("nothing fails");
+    drop((held, log));
+    let storage: Arc<dyn Storage> = Arc::new(Real);
+    let found = Dir::open(place.path(), IDENTITY, storage).expect("its own").found.log;
+    assert_eq!(found.verdict, Verdict::Clean);
+    let last = found.records.last().map(|record| record.highest);
+    assert_eq!(last, Some(Seq(400)));
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_to_its_end_is_damaged_and_no_more() {
+    let below: Arc<dyn Storage> = Arc::new(Memory::new());
+    let held = common::open(&below).expect("an empty directory").dir;
+    let mut writer = held.checkpoints().write(Seq(64)).expect("nothing fails");
+    for number in 0..64u32 {
+        writer.object(Part::Service, number, &[7; 9000]).expect("nothing fails");
+    }
+    let manifest = Manifest {
+        seq: Seq(64),
+        pillars: 1,
+        time: AgreedTime(5),
+        service: Digest([1; 32]),
+        sessions: Digest([2; 32]),
+    };
+    let digest = manifest.digest(IDENTITY.group);
+    let certificate = StableCheckpoint { seq: Seq(64), digest, proof: Arc::new(vec![]) };
+    let head = held.checkpoints().finish(writer, &manifest, &certificate).expect("agrees");
+    drop(held);
+    for from in [0, 100_000, head.file_bytes - 20_000] {
+        let (below, name) = (Arc::clone(&below), "checkpoint-");
+        let storage = Unreadable { below, name, from: AtomicU64::new(from) };
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let found = open(&storage).expect("damage is no error").found;
+        if from == 0 {
+            assert!(found.checkpoints.is_empty(), "not even its head can be read");
+            continue;
+        }
+        let mut reader = CheckpointReader::open(&*storage, &found.checkpoints[0].path);
+        let reader = reader.as_mut().expect("its head can be read");
+        let mut whole = 0;
+        while let Some(item) = reader.next_item().expect("damage is no error") {
+            whole += u64::from(matches!(item, Item::Object { .. }));
+        }
+        assert!(whole >= from / 9100 - 1 && !reader.summary().is_whole(), "{from}: {whole}");
+    }
+}
