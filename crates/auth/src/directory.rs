@@ -9,12 +9,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base::{ClientId, Epoch, GroupId, ReplicaId, limits};
+use base::{ClientId, Epoch, GroupId, ReplicaId, Signature, limits};
 use ed25519_zebra::VerificationKey;
 
 use crate::error::AuthError;
 use crate::hello::Peer;
-use crate::keys::PublicKeys;
+use crate::keys::{MESSAGE_PREFIX, PublicKeys, prefixed, verify};
 
 /// Everybody's public keys. Cloning it shares it.
 #[derive(Clone, Debug)]
@@ -120,6 +120,15 @@ impl Directory {
     #[must_use]
     pub fn peer(&self, peer: Peer) -> Option<&PublicKeys> {
         self.entry(peer).map(|entry| &entry.keys)
+    }
+
+    /// Whether `signature` over `message` is that of replica `signer`: [`base::Keyring::verify`]
+    /// for those who have no secret. False for an unknown signer.
+    #[must_use]
+    pub fn verify(&self, signer: ReplicaId, message: &[u8], signature: &Signature) -> bool {
+        self.entry(Peer::Replica(signer)).is_some_and(|entry| {
+            verify(&entry.verifier, &prefixed(MESSAGE_PREFIX, message), signature)
+        })
     }
 
     pub(crate) fn entry(&self, peer: Peer) -> Option<&Entry> {

@@ -107,6 +107,13 @@ impl PacketReader {
         self.end - self.start
     }
 
+    /// The length that the packet at the front announces, once that is there and legal: what
+    /// taking it whole needs.
+    #[must_use]
+    pub fn announced(&self) -> Option<usize> {
+        self.pending_len().ok().flatten()
+    }
+
     /// Bytes of memory that the reader holds.
     #[must_use]
     pub fn capacity(&self) -> usize {

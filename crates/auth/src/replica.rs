@@ -85,9 +85,7 @@ impl Keyring for ReplicaKeys {
     }
 
     fn verify(&self, signer: ReplicaId, message: &[u8], signature: &Signature) -> bool {
-        self.directory.entry(Peer::Replica(signer)).is_some_and(|entry| {
-            verify(&entry.verifier, &prefixed(MESSAGE_PREFIX, message), signature)
-        })
+        self.directory.verify(signer, message, signature)
     }
 
     fn check(&self, client: ClientId, digest: Digest, authenticator: &Authenticator) -> bool {

@@ -31,6 +31,8 @@ pub enum Domain {
     Genesis = 9,
     /// Data of a service's own choosing below its objects.
     Service = 10,
+    /// A VIEW-CHANGE, as its signer and the NEW-VIEW that holds it name it.
+    ViewChange = 11,
 }
 
 impl Digest {

@@ -10,9 +10,10 @@ use crate::crypto::Signature;
 use crate::digest::Digest;
 use crate::frame::FrameId;
 use crate::id::{PillarId, ReplicaId, Seq, View};
-use crate::time::AgreedTime;
+use crate::time::{AgreedTime, Time};
+use crate::transfer::{SnapshotReader, StateMessage};
 
-/// From a pillar to the execution stage.
+/// From a pillar, or the coordinator, to the execution stage.
 #[derive(Clone, Debug)]
 pub enum ToStage {
     /// `batch` is committed at `seq`.
@@ -32,9 +33,38 @@ pub enum ToStage {
     },
     /// The checkpoint is stable: its predecessors may go.
     Stable(StableCheckpoint),
+    /// Keep the checkpoint at `seq`, which is yet to be executed, readable for `reader` until
+    /// [`ToStage::Unpin`]. One per reader; another number replaces it.
+    Pin {
+        /// A multiple of the checkpoint interval, or whatever is executed now.
+        seq: Seq,
+        /// For whom.
+        reader: SnapshotReader,
+    },
+    /// `reader` needs its checkpoint no more.
+    Unpin(SnapshotReader),
+    /// Stop executing and fetch this checkpoint from `sources`: at least a weak quorum's
+    /// signatures over it were verified.
+    /// Another target replaces the one before; what is there already and still fits is kept.
+    Fetch {
+        /// The target.
+        checkpoint: StableCheckpoint,
+        /// Replicas that hold it readable, as they say.
+        sources: Vec<ReplicaId>,
+    },
+    /// Another replica's stage says something.
+    State {
+        /// The sender, as the link proves it.
+        from: ReplicaId,
+        /// What it says.
+        message: StateMessage,
+    },
+    /// The monotonic clock, while a fetch is under way or others are answered: the stage has no
+    /// other, and says when it wants to be told.
+    Tick(Time),
 }
 
-/// From the execution stage to one pillar or, where it says so, to all.
+/// From the execution stage to one pillar, the coordinator or, where it says so, to all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromStage {
     /// To all: how far execution has come.
@@ -70,6 +100,59 @@ pub enum FromStage {
         /// The encoded reply, as clients vote on it.
         content: Arc<Vec<u8>>,
     },
+    /// To the coordinator: the checkpoint is executed, has this digest, and stays readable.
+    Pinned {
+        /// For whom.
+        reader: SnapshotReader,
+        /// The checkpoint.
+        seq: Seq,
+        /// Its digest, as executed here.
+        digest: Digest,
+    },
+    /// To the coordinator: the checkpoint cannot be kept, since execution is past it.
+    PinMissed {
+        /// For whom.
+        reader: SnapshotReader,
+        /// The checkpoint.
+        seq: Seq,
+        /// Every number up to this one is executed.
+        executed: Seq,
+    },
+    /// To the coordinator, which sends it: for the stage of another replica.
+    State {
+        /// The replica.
+        to: ReplicaId,
+        /// What.
+        message: StateMessage,
+    },
+    /// To all pillars and the coordinator: the state is now that of this checkpoint, whatever
+    /// was executed before. Everything at or below it counts as delivered and executed. With
+    /// fewer signatures than a quorum's it is no stable checkpoint.
+    Fetched {
+        /// The checkpoint.
+        checkpoint: StableCheckpoint,
+        /// How far execution has come by that.
+        progress: Progress,
+    },
+    /// To the coordinator: no source holds the target any more; name a newer one.
+    FetchFailed {
+        /// The target.
+        seq: Seq,
+    },
+    /// To the coordinator: `source` said something about a checkpoint that does not verify.
+    /// Local knowledge, a suspicion.
+    LyingSource {
+        /// Who.
+        source: ReplicaId,
+    },
+    /// To the coordinator: a quorum certifies another state than was executed here. Execution
+    /// stands still until a [`ToStage::Fetch`].
+    Diverged {
+        /// The certificate.
+        certified: StableCheckpoint,
+        /// The digest here.
+        ours: Digest,
+    },
 }
 
 /// How far execution has come.
@@ -102,6 +185,15 @@ pub struct StableCheckpoint {
     pub digest: Digest,
     /// The signatures, in ascending order of replica.
     pub proof: Arc<Vec<(ReplicaId, Signature)>>,
+}
+
+impl StableCheckpoint {
+    /// Whether it is signed by too few, of a group with quorums of `quorum`, to be stable. The
+    /// state is right all the same if they are a weak quorum. Never so for the beginning.
+    #[must_use]
+    pub fn is_weak(&self, quorum: usize) -> bool {
+        self.seq > Seq(0) && self.proof.len() < quorum
+    }
 }
 
 /// What a replica tells about itself to whoever may ask. Plain numbers, copied out by the

@@ -84,7 +84,6 @@ struct Closing {
 struct Outlook {
     reach: Reach,
     links: Vec<u16>,
-    wrong_replies: Vec<u64>,
     packets_dropped: u64,
     last_failure: String,
     /// Whether anything but `packets_dropped` changed since it was last told.
@@ -116,7 +115,6 @@ impl Driver {
         let view = Outlook {
             reach: Reach { reachable: 0, needed: group.quorums().quorum() },
             links: vec![0; n],
-            wrong_replies: vec![0; n],
             changed: true,
             ..Outlook::default()
         };
@@ -287,8 +285,6 @@ impl Driver {
                 }
                 Effect::Suspect { replica, wrong_replies } => {
                     tracing::warn!(replica = replica.0, wrong_replies, "a replica lies");
-                    self.view.wrong_replies[usize::from(replica.0)] = wrong_replies;
-                    self.view.changed = true;
                 }
             }
         }
@@ -417,7 +413,13 @@ impl Outlook {
     }
 
     fn tell(&mut self, core: &ClientCore<Token>, stats: &mut ClientStats) {
-        stats.counters = core.counters();
+        let counters = core.counters();
+        let told = stats.wrong_replies.len() == self.links.len();
+        if !told || counters.wrong_replies != stats.counters.wrong_replies {
+            let replicas = (0..).map(ReplicaId).take(self.links.len());
+            stats.wrong_replies = replicas.map(|replica| core.wrong_replies(replica)).collect();
+        }
+        stats.counters = counters;
         stats.session = core.session().0;
         stats.open = core.is_open();
         stats.held_ops = core.held_ops();
@@ -425,7 +427,6 @@ impl Outlook {
         if std::mem::take(&mut self.changed) {
             stats.reachable = self.reach.reachable;
             stats.links.clone_from(&self.links);
-            stats.wrong_replies.clone_from(&self.wrong_replies);
             stats.last_failure.clone_from(&self.last_failure);
         }
     }

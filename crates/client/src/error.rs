@@ -32,8 +32,8 @@ pub enum ConnectError {
     /// Enough replicas could be reached, but the group did not open the session in time.
     #[error(
         "{reachable} replicas could be reached, but the group did not open a session within \
-         {after:?}; the leader may be down, and this version cannot replace it: look at \
-         `stylite status`"
+         {after:?}: they may be replacing their leader, or recovering; look at `stylite status` and \
+         try again"
     )]
     NoSession {
         /// Replicas that could be reached.

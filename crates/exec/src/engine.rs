@@ -16,7 +16,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{AgreedTime, ClientId, Digest, Frame, FrameId, Seq, SessionId};
+use base::{AgreedTime, ClientId, Digest, Frame, FrameId, Malformed, Seq, SessionId};
 
 use crate::reply::ReplyBuilder;
 use crate::service::{Completion, Context, Offload, Output, Service};
@@ -214,6 +214,21 @@ impl Engine {
     pub(crate) fn root_from_scratch(&mut self) -> Digest {
         let service = &mut self.service;
         ObjectTree::new(service.objects()).refresh(|object| service.digest(object))
+    }
+
+    pub(crate) fn tree(&self) -> &ObjectTree {
+        &self.tree
+    }
+
+    pub(crate) fn tree_mut(&mut self) -> &mut ObjectTree {
+        &mut self.tree
+    }
+
+    /// Replaces an object by certified bytes.
+    pub(crate) fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), Malformed> {
+        let Engine { service, tree, .. } = self;
+        tree.modify(object, |out| service.get(object, out));
+        service.put(object, bytes)
     }
 
     pub(crate) fn service(&self) -> &dyn Service {

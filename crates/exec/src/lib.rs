@@ -1,7 +1,8 @@
 //! Deterministic execution: what happens to a batch once it has its place in the total order.
 //!
 //! The total-order merge over the pillars, exactly-once, the reply cache, the [`Service`] and
-//! the digest tree over its state. Not here: agreement (`proto`), threads, sockets and clocks
+//! the digest tree over its state; checkpoints that stay readable, and their transfer to replicas
+//! that need them. Not here: agreement (`proto`), threads, sockets and clocks
 //! (`rt`), and the services themselves (`svc`).
 //!
 //! Pure zone: `no_std` + `alloc`. Depends on `base` alone; `exec` and `proto` do not know each
@@ -16,11 +17,15 @@ extern crate std;
 
 mod engine;
 pub mod merge;
+mod pins;
 pub mod reply;
 pub mod service;
 pub mod session;
+mod snapshots;
 pub mod stage;
+mod state;
 pub mod testing;
+pub mod transfer;
 pub mod tree;
 mod window;
 
@@ -28,5 +33,8 @@ pub use engine::{OUTPUT_BYTES_MAX, OUTPUTS_MAX, WAKE_INDEX};
 pub use merge::{Merge, Undeliverable};
 pub use service::{Completion, Context, Footprint, Offload, Output, Service};
 pub use session::{Decision, SessionCounts, Sessions};
-pub use stage::{Stage, StageConfig, StageOutbox, StageReject, StageReport, Target, Turn};
+pub use stage::{
+    Damaged, Stage, StageBuilder, StageConfig, StageOutbox, StageReject, StageReport, Target,
+    TransferReport, Turn, WrongState,
+};
 pub use tree::ObjectTree;

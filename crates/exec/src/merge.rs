@@ -88,6 +88,25 @@ impl Merge {
         Some((self.taken, batch))
     }
 
+    /// Continues after `taken` instead, whatever was taken before. Batches that wait and still
+    /// fit are kept.
+    pub fn jump(&mut self, taken: Seq) {
+        let ahead = taken.0.saturating_sub(self.taken.0);
+        let passed = usize::try_from(ahead).map_or(self.slots.len(), |n| n.min(self.slots.len()));
+        self.slots.drain(..passed);
+        let back = self.taken.0.saturating_sub(taken.0);
+        if back >= self.window || self.slots.is_empty() {
+            self.slots.clear();
+        } else {
+            (0..back).for_each(|_| self.slots.push_front(None));
+            self.slots.truncate(usize::try_from(self.window).unwrap_or(usize::MAX));
+            while self.slots.back().is_some_and(Option::is_none) {
+                self.slots.pop_back();
+            }
+        }
+        self.taken = taken;
+    }
+
     /// Whether [`Merge::take`] would give a batch.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -155,6 +174,30 @@ mod tests {
                 }
                 assert_eq!(taken, (11..=18).collect::<Vec<_>>());
             }
+        }
+    }
+
+    #[test]
+    fn a_jump_keeps_what_still_fits() {
+        for (from, to) in [(10u64, 10u64), (10, 12), (10, 15), (10, 40), (10, 8), (10, 3), (10, 0)]
+        {
+            let mut merge = Merge::new(Seq(from), 6);
+            for seq in [from + 1, from + 3, from + 6] {
+                assert_eq!(merge.deliver(Seq(seq), null()), Ok(()));
+            }
+            merge.jump(Seq(to));
+            merge.check();
+            let fits = |seq: &u64| (to + 1..=to + 6).contains(seq);
+            let expected: Vec<u64> =
+                [from + 1, from + 3, from + 6].into_iter().filter(fits).collect();
+            let mut kept = Vec::new();
+            for seq in to + 1..=to + 6 {
+                if merge.deliver(Seq(seq), null()) == Err(Undeliverable::Twice) {
+                    kept.push(seq);
+                }
+                assert_eq!(merge.take().map(|(seq, _)| seq), Some(Seq(seq)));
+            }
+            assert_eq!(kept, expected, "{from} to {to}");
         }
     }
 

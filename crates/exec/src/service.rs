@@ -91,9 +91,7 @@ impl<'a> Context<'a> {
     /// # Panics
     /// When there is no such object.
     pub fn modify(&mut self, object: u32, save: impl FnOnce(&mut Vec<u8>)) {
-        self.tree.mark(object);
-        // No checkpoint is read while execution goes on yet, so no copy is ever needed.
-        let _ = save;
+        self.tree.modify(object, save);
     }
 
     /// Produces something beyond the reply.
@@ -115,8 +113,9 @@ pub trait Service: Send {
     /// Replaces `object` by what [`Service::get`] wrote at another replica.
     ///
     /// # Errors
-    /// When the bytes are no such object. They are certified before they come here, so an error
-    /// means a broken service, and the replica stops.
+    /// When the bytes are no such object; it stays as it was then. Bytes from other replicas are
+    /// verified before they come here, so for them an error means a broken service, and the fetch
+    /// fails; bytes from this replica's disk are verified afterwards.
     fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), Malformed>;
 
     /// Number of abstract objects, fixed for the life of the group, `1..=OBJECTS_MAX`. The state
@@ -131,6 +130,16 @@ pub trait Service: Send {
         let mut bytes = Vec::new();
         self.get(object, &mut bytes);
         Digest::of(Domain::Service, &bytes)
+    }
+
+    /// The digest that `object` would have if it had these bytes, which come from another replica
+    /// and are not believed yet. Whoever overrides [`Service::digest`] overrides this, too.
+    ///
+    /// # Errors
+    /// When the bytes are no such object.
+    fn digest_of(&self, object: u32, bytes: &[u8]) -> Result<Digest, Malformed> {
+        let _ = object;
+        Ok(Digest::of(Domain::Service, bytes))
     }
 
     /// What `op` touches. The default conflicts with everything, which is always right.

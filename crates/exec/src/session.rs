@@ -128,6 +128,11 @@ impl Sessions {
     /// Stores the encoded reply to a frame that was let through. A frame whose session is gone
     /// since then keeps no reply.
     pub fn record(&mut self, frame: FrameId, reply: &Arc<Vec<u8>>) {
+        let Some(session) = self.session(frame) else { return };
+        if !session.streams.contains_key(&frame.stream) {
+            return;
+        }
+        self.announce(frame.client);
         let Some(session) = self.session_mut(frame) else { return };
         let Some(stream) = session.streams.get_mut(&frame.stream) else { return };
         if !stream.record(frame.id, reply) {
@@ -140,7 +145,6 @@ impl Sessions {
             dropped += client.shrink();
         }
         self.counts.dropped_replies += dropped;
-        self.mark(frame.client);
     }
 
     /// What the table already knows about `frame`, whatever its content: for a client that asks
@@ -169,6 +173,14 @@ impl Sessions {
     pub fn digest(&mut self) -> Digest {
         let Sessions { buckets, tree, counts, .. } = self;
         tree.refresh(|bucket| bucket_digest(&mut buckets[bucket as usize], &mut counts.rehashed))
+    }
+
+    pub(crate) fn tree(&self) -> &ObjectTree {
+        &self.tree
+    }
+
+    pub(crate) fn tree_mut(&mut self) -> &mut ObjectTree {
+        &mut self.tree
     }
 
     /// Number of open sessions.
@@ -200,16 +212,16 @@ impl Sessions {
     /// # Panics
     /// When there is no such bucket.
     pub fn get(&self, bucket: u32, out: &mut Vec<u8>) {
-        let clients = &self.buckets[bucket as usize];
-        let mut w = Writer::new(out);
-        w.count(clients.len());
-        for (id, client) in clients {
-            w.u32(id.0).u64(client.highest.0).count(client.sessions.len());
-            for (id, session) in &client.sessions {
-                w.u64(id.0);
-                session.encode(&mut w);
-            }
-        }
+        encode_bucket(&self.buckets[bucket as usize], out);
+    }
+
+    /// The digest that a bucket of these bytes would have. They come from another replica and
+    /// are not believed yet.
+    ///
+    /// # Errors
+    /// When the bytes are no such bucket.
+    pub fn digest_of(bucket: u32, bytes: &[u8]) -> Result<Digest, Malformed> {
+        Ok(bucket_digest(&mut decode_bucket(bucket, bytes)?, &mut 0))
     }
 
     /// Replaces one bucket by what [`Sessions::get`] wrote at another replica.
@@ -224,10 +236,10 @@ impl Sessions {
         let count = |clients: &BTreeMap<ClientId, Client>| -> usize {
             clients.values().map(|client| client.sessions.len()).sum()
         };
+        self.modify(bucket);
         let old = &mut self.buckets[bucket as usize];
         self.open = self.open - count(old) + count(&clients);
         *old = clients;
-        self.tree.mark(bucket);
         Ok(())
     }
 
@@ -251,18 +263,20 @@ impl Sessions {
     }
 
     fn open(&mut self, seq: Seq, frame: FrameId) -> (Seq, ReplyStatus) {
-        if let Some(session) = self.session_mut(frame) {
-            let opened = session.opened;
-            session.touch(seq);
-            self.mark(frame.client);
+        if let Some(opened) = self.session(frame).map(|session| session.opened) {
+            self.announce(frame.client);
+            if let Some(session) = self.session_mut(frame) {
+                session.touch(seq);
+            }
             return (opened, ReplyStatus::Opened);
         }
-        let clients = self.bucket_mut(frame.client);
-        let highest = clients.get(&frame.client).map(|client| client.highest);
+        let highest = self.bucket(frame.client).get(&frame.client).map(|client| client.highest);
         if let Some(highest) = highest.filter(|highest| *highest >= frame.session) {
             return (seq, ReplyStatus::StaleSession(highest));
         }
-        let client = clients
+        self.announce(frame.client);
+        let client = self
+            .bucket_mut(frame.client)
             .entry(frame.client)
             .or_insert(Client { highest: frame.session, sessions: BTreeMap::new() });
         let full = client.sessions.len() >= SESSIONS_PER_CLIENT_MAX;
@@ -274,22 +288,25 @@ impl Sessions {
         self.open += usize::from(!full);
         self.counts.evicted += u64::from(full);
         self.counts.opened += 1;
-        self.mark(frame.client);
         (seq, ReplyStatus::Opened)
     }
 
     fn close(&mut self, seq: Seq, frame: FrameId) -> (Seq, ReplyStatus) {
-        let client = self.bucket_mut(frame.client).get_mut(&frame.client);
-        let closed = client.and_then(|client| client.sessions.remove(&frame.session));
-        if closed.is_none() {
+        if self.session(frame).is_none() {
             return (seq, ReplyStatus::NoSession);
         }
+        self.announce(frame.client);
+        if let Some(client) = self.bucket_mut(frame.client).get_mut(&frame.client) {
+            client.sessions.remove(&frame.session);
+        }
         self.open -= 1;
-        self.mark(frame.client);
         (seq, ReplyStatus::Closed)
     }
 
     fn request(&mut self, seq: Seq, frame: &Frame) -> Decision {
+        if self.session(frame.id()).is_some() {
+            self.announce(frame.id().client);
+        }
         let Some(session) = self.session_mut(frame.id()) else {
             self.counts.refused += 1;
             return Decision::Status(seq, ReplyStatus::NoSession);
@@ -300,12 +317,21 @@ impl Sessions {
             Decision::Duplicate(_) => self.counts.duplicates += 1,
             Decision::Status(..) => self.counts.refused += 1,
         }
-        self.mark(frame.id().client);
         decision
     }
 
-    fn mark(&mut self, client: ClientId) {
-        self.tree.mark(client.0 % BUCKETS);
+    /// Comes before every change of what the table holds about `client`.
+    fn announce(&mut self, client: ClientId) {
+        self.modify(client.0 % BUCKETS);
+    }
+
+    fn modify(&mut self, bucket: u32) {
+        let Sessions { buckets, tree, .. } = self;
+        tree.modify(bucket, |out| encode_bucket(&buckets[bucket as usize], out));
+    }
+
+    fn session(&self, frame: FrameId) -> Option<&Session> {
+        self.bucket(frame.client).get(&frame.client)?.sessions.get(&frame.session)
     }
 
     fn bucket(&self, client: ClientId) -> &BTreeMap<ClientId, Client> {
@@ -478,6 +504,18 @@ fn bucket_digest(clients: &mut BTreeMap<ClientId, Client>, rehashed: &mut u64) -
         }
     }
     Digest::of(Domain::Sessions, &bytes)
+}
+
+fn encode_bucket(clients: &BTreeMap<ClientId, Client>, out: &mut Vec<u8>) {
+    let mut w = Writer::new(out);
+    w.count(clients.len());
+    for (id, client) in clients {
+        w.u32(id.0).u64(client.highest.0).count(client.sessions.len());
+        for (id, session) in &client.sessions {
+            w.u64(id.0);
+            session.encode(&mut w);
+        }
+    }
 }
 
 fn decode_bucket(bucket: u32, bytes: &[u8]) -> Result<BTreeMap<ClientId, Client>, Malformed> {

@@ -3,7 +3,9 @@
 //! The owner feeds it [`ToStage`] messages with [`Stage::on`], then calls [`Stage::run`], which
 //! does a bounded amount of work and leaves [`FromStage`] messages in a [`StageOutbox`]. The
 //! owner carries the outbox out completely, in order. The stage never asks for the time, never
-//! blocks and starts nothing by itself; the pillars are its peers, not its callers.
+//! blocks and starts nothing by itself; the pillars are its peers, not its callers. While it
+//! fetches a checkpoint or answers others that do, [`Stage::deadline`] says when it wants to be
+//! told the time.
 //!
 //! What a batch does, in this order:
 //! 1. null: nothing; its agreed time is the previous one plus 1;
@@ -19,32 +21,45 @@
 //! 1. a batch executes at most once, in the order of numbers, without a gap;
 //! 2. state, table, time and replies are a function of the delivered batches: neither the order
 //!    of their delivery nor the budgets of [`Stage::run`] matter;
-//! 3. what is stored is bounded: the window of batches, the table, the outputs not fetched.
+//! 3. what is stored is bounded: the window of batches, the table, the outputs not fetched, and
+//!    per pinned checkpoint one copy of what was written since;
+//! 4. a state that is known to be wrong, or half another one, is not executed on and answers
+//!    nobody: the stage then stands still until it has fetched a certified one.
 //!
 //! Not here yet: nobody fetches the service's outputs ([`Stage::take_outputs`] keeps a bounded
-//! queue and counts what it drops); a stage that fell behind a stable checkpoint has no way to
-//! fetch the state.
+//! queue and counts what it drops).
+
+mod checkpoint;
+mod execute;
+mod fetching;
+mod outbox;
+mod report;
+mod restore;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 
-use base::digest::{Domain, Hasher};
+use base::transfer::{SnapshotReader, StateMessage};
 use base::{
-    AgreedTime, Batch, BatchEntry, Digest, FrameId, FromStage, GroupId, PillarId, Progress,
-    ReplyStatus, Seq, StableCheckpoint, Stripe, ToStage,
+    AgreedTime, Digest, FrameId, FromStage, GroupId, PillarId, Progress, ReplicaId, Seq, Stripe,
+    Time, ToStage,
 };
 
-use crate::engine::{Advance, Engine, Position, Running};
-use crate::merge::{Merge, Undeliverable};
-use crate::reply::status_reply;
+use crate::engine::{Advance, Engine};
+use crate::merge::Merge;
 use crate::service::{Output, Service};
-use crate::session::{Decision, SessionCounts, Sessions};
+use crate::session::Sessions;
+use crate::snapshots::Snapshots;
+use crate::state::State;
+use crate::transfer::{Fetch, Source};
 
-/// Own checkpoints that are remembered until they are stable.
-const CHECKPOINTS_MAX: usize = 64;
+pub use outbox::{StageOutbox, StageReject, Target, Turn};
+pub use report::{StageReport, TransferReport};
+pub use restore::{Damaged, StageBuilder, WrongState};
+
+use checkpoint::CHECKPOINTS_MAX;
+use execute::{Cursor, answer};
 
 /// What a stage is told at its start. The same at every replica of the group, but for `window`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,8 +79,7 @@ pub struct StageConfig {
 pub struct Stage {
     config: StageConfig,
     merge: Merge,
-    sessions: Sessions,
-    engine: Engine,
+    state: State,
     cursor: Option<Cursor>,
     executed: Seq,
     time: AgreedTime,
@@ -75,140 +89,21 @@ pub struct Stage {
     told_gap: Option<(Seq, Seq)>,
     told: Progress,
     report: StageReport,
+    snapshots: Snapshots,
+    source: Source,
+    standing: Standing,
+    /// The last tick.
+    now: Option<Time>,
 }
 
-/// Where a message of the stage goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Target {
-    /// To every pillar of the replica.
-    All,
-    /// To one pillar.
-    Pillar(PillarId),
-}
-
-/// What the stage wants to be carried out, in order. The owner empties it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct StageOutbox {
-    /// Messages and where they go.
-    pub messages: Vec<(Target, FromStage)>,
-}
-
-/// What [`Stage::run`] ended with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Turn {
-    /// Nothing to do until the next delivery.
-    Idle,
-    /// The budget is used up: run again.
-    More,
-    /// The service has not got a result yet: run again when it may have.
-    Waiting,
-}
-
-/// Why a message was not taken. Each is counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StageReject {
-    /// The batch cannot be merged.
-    Undeliverable(Seq, Undeliverable),
-    /// A quorum certifies another state than ours: this replica's state is wrong, because the
-    /// service is not deterministic or memory is corrupt. The replica must not go on.
-    Diverged {
-        /// The checkpoint.
-        seq: Seq,
-        /// Our digest.
-        ours: Digest,
-        /// The digest that a quorum signed.
-        certified: Digest,
+/// Whether the stage executes.
+enum Standing {
+    Executes,
+    /// Not until it has fetched. Its trees are `trusted` to be those of its objects.
+    Halted {
+        trusted: bool,
     },
-}
-
-/// What the stage tells about itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct StageReport {
-    /// Every number up to this one is executed.
-    pub executed: Seq,
-    /// The agreed time after it.
-    pub time: AgreedTime,
-    /// The highest number delivered.
-    pub highest: Seq,
-    /// Operations executed.
-    pub ops: u64,
-    /// Open sessions.
-    pub sessions: u64,
-    /// Decisions of the session table.
-    pub decisions: SessionCounts,
-    /// Deliveries refused.
-    pub undeliverable: u64,
-    /// Checkpoints taken.
-    pub checkpoints: u64,
-    /// The number of the last checkpoint taken.
-    pub checkpoint: Seq,
-    /// Its digest.
-    pub checkpoint_digest: Digest,
-    /// The service's root at that checkpoint.
-    pub state_root: Digest,
-    /// Objects whose digest the last checkpoint asked for.
-    pub objects_rehashed: u64,
-    /// The last checkpoint known to be stable.
-    pub stable: Seq,
-    /// Stable checkpoints with another digest than ours.
-    pub diverged: u64,
-    /// Outputs dropped because nobody fetched them.
-    pub outputs_dropped: u64,
-    /// Whether the service has not got a result yet.
-    pub waiting: bool,
-}
-
-/// A batch in execution.
-struct Cursor {
-    seq: Seq,
-    /// Its agreed time.
-    time: AgreedTime,
-    batch: Arc<Batch>,
-    /// The frame that is next, or executes.
-    frame: usize,
-    /// The index of its first operation.
-    first: u32,
-    running: Option<Running>,
-    started: bool,
-}
-
-impl fmt::Display for StageReject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StageReject::Undeliverable(seq, why) => write!(f, "batch {seq} is refused: {why}"),
-            StageReject::Diverged { seq, ours, certified } => write!(
-                f,
-                "checkpoint {seq} is certified as {certified} but executed here as {ours}: \
-                 this replica's state is wrong"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for StageReject {}
-
-impl Turn {
-    /// Whether the owner should run the stage again without waiting for a message.
-    #[must_use]
-    pub fn more(self) -> bool {
-        self != Turn::Idle
-    }
-}
-
-impl StageOutbox {
-    /// An empty outbox.
-    #[must_use]
-    pub fn new() -> StageOutbox {
-        StageOutbox::default()
-    }
-
-    fn all(&mut self, message: FromStage) {
-        self.messages.push((Target::All, message));
-    }
-
-    fn pillar(&mut self, pillar: PillarId, message: FromStage) {
-        self.messages.push((Target::Pillar(pillar), message));
-    }
+    Fetches(Box<Fetch>),
 }
 
 impl Stage {
@@ -223,8 +118,7 @@ impl Stage {
         Stage {
             config,
             merge: Merge::new(Seq(0), config.window),
-            sessions: Sessions::new(),
-            engine: Engine::new(service),
+            state: State { engine: Engine::new(service), sessions: Sessions::new() },
             cursor: None,
             executed: Seq(0),
             time: AgreedTime(0),
@@ -232,6 +126,10 @@ impl Stage {
             told_gap: None,
             told: Progress::default(),
             report: StageReport::default(),
+            snapshots: Snapshots::default(),
+            source: Source::default(),
+            standing: Standing::Executes,
+            now: None,
         }
     }
 
@@ -241,23 +139,38 @@ impl Stage {
     /// When the message is refused; see [`StageReject`]. The stage is unchanged but for counts.
     pub fn on(&mut self, message: ToStage, out: &mut StageOutbox) -> Result<(), StageReject> {
         match message {
-            ToStage::Deliver { seq, batch } => self
-                .merge
-                .deliver(seq, batch)
-                .map_err(|refusal| StageReject::Undeliverable(seq, refusal)),
-            ToStage::Resend { pillar, frame } => {
-                self.resend(pillar, frame, out);
-                Ok(())
+            ToStage::Deliver { seq, batch } => {
+                let delivered = self.merge.deliver(seq, batch);
+                return delivered.map_err(|refusal| StageReject::Undeliverable(seq, refusal));
             }
-            ToStage::Stable(stable) => self.stable(&stable),
+            ToStage::Resend { pillar, frame } => self.resend(pillar, frame, out),
+            ToStage::Stable(stable) => self.stable(stable, out),
+            ToStage::Pin { seq, reader } => self.pin(seq, reader, out),
+            ToStage::Unpin(reader) => self.unpin(reader),
+            ToStage::Fetch { checkpoint, sources } => self.fetch(checkpoint, &sources, out),
+            ToStage::State { from, message } => self.state_message(from, message, out),
+            ToStage::Tick(now) => self.tick(now),
         }
+        Ok(())
     }
 
     /// Executes up to about `budget_ops` operations; each batch and frame counts as one, too.
-    /// A checkpoint falls inside the turn in which its batch ends, whatever is left.
+    /// A checkpoint falls inside the turn in which its batch ends, whatever is left. While the
+    /// stage fetches it executes nothing, but a bounded amount of that work falls into the turn;
+    /// so do answers to others that fetch.
     pub fn run(&mut self, budget_ops: usize, out: &mut StageOutbox) -> Turn {
-        let mut budget = budget_ops.max(1);
-        let turn = loop {
+        let serves = self.serve(out);
+        let fetching = self.fetch_turn(out);
+        let turn = fetching.unwrap_or_else(|| self.execute(budget_ops.max(1), out));
+        self.report.waiting = turn == Turn::Waiting;
+        if fetching.is_none() {
+            self.tell_progress(turn, out);
+        }
+        if serves && turn == Turn::Idle { Turn::More } else { turn }
+    }
+
+    fn execute(&mut self, mut budget: usize, out: &mut StageOutbox) -> Turn {
+        loop {
             let Some(mut cursor) = self.cursor.take().or_else(|| self.next_batch()) else {
                 break Turn::Idle;
             };
@@ -272,16 +185,17 @@ impl Stage {
                     break if paused == Advance::Waiting { Turn::Waiting } else { Turn::More };
                 }
             }
-        };
-        self.report.waiting = turn == Turn::Waiting;
-        self.tell_progress(turn, out);
-        turn
+        }
     }
 
     /// How far execution has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        Progress { executed: self.executed, time: self.time, deadline: self.engine.deadline() }
+        Progress {
+            executed: self.executed,
+            time: self.time,
+            deadline: self.state.engine.deadline(),
+        }
     }
 
     /// What the stage tells about itself. Cheap.
@@ -291,11 +205,13 @@ impl Stage {
             executed: self.executed,
             time: self.time,
             highest: self.merge.highest(),
-            ops: self.engine.ops,
-            sessions: self.sessions.len() as u64,
-            decisions: self.sessions.counts(),
+            ops: self.state.engine.ops,
+            sessions: self.state.sessions.len() as u64,
+            decisions: self.state.sessions.counts(),
             undeliverable: self.merge.refused(),
-            outputs_dropped: self.engine.outputs_dropped,
+            outputs_dropped: self.state.engine.outputs_dropped,
+            halted: !matches!(self.standing, Standing::Executes),
+            transfer: self.transfer_report(),
             ..self.report
         }
     }
@@ -304,26 +220,25 @@ impl Stage {
     /// one. While a batch is in execution ([`Turn::More`], [`Turn::Waiting`]) it covers half of
     /// that batch and compares with nothing.
     pub fn state_digest(&mut self) -> Digest {
-        let root = self.engine.root();
-        self.digest_over(root)
+        self.manifest().digest(self.config.group)
     }
 
     /// The outputs of the service beyond replies, oldest first, as far as they were kept.
     /// Nothing carries them to anybody yet.
     pub fn take_outputs(&mut self) -> Vec<Output> {
-        self.engine.take_outputs()
+        self.state.engine.take_outputs()
     }
 
     /// The service, to look at.
     #[must_use]
     pub fn service(&self) -> &dyn Service {
-        self.engine.service()
+        self.state.engine.service()
     }
 
     /// The session table, to look at.
     #[must_use]
     pub fn sessions(&self) -> &Sessions {
-        &self.sessions
+        &self.state.sessions
     }
 
     /// Checks the invariants. O(session table).
@@ -332,12 +247,21 @@ impl Stage {
     /// When one does not hold.
     pub fn check(&self) {
         self.merge.check();
-        self.sessions.check();
+        self.state.sessions.check();
         let taken = Seq(self.executed.0 + u64::from(self.cursor.is_some()));
-        assert_eq!(self.merge.taken(), taken, "batches in execution are miscounted");
+        let fetches = matches!(self.standing, Standing::Fetches(_));
+        assert!(fetches || self.merge.taken() == taken, "batches in execution are miscounted");
         assert!(self.unstable.len() <= CHECKPOINTS_MAX, "too many checkpoints");
+        let pinned = self.snapshots.held(SnapshotReader::Transfer).map(|held| held.seq);
+        assert!(pinned.is_none_or(|seq| seq <= self.executed), "pinned before it was executed");
+        if !matches!(self.standing, Standing::Executes) {
+            return;
+        }
         let k = self.config.checkpoint_interval;
-        assert_eq!(self.report.checkpoint.0, self.executed.0 / k * k, "a checkpoint is missing");
+        // What was fetched may lie between two checkpoints.
+        let last = Seq(self.executed.0 / k * k);
+        let known = last..=self.executed;
+        assert!(known.contains(&self.report.checkpoint), "a checkpoint is missing");
     }
 
     /// Checks that the incremental digest of the state is that of the whole state: that the
@@ -346,130 +270,50 @@ impl Stage {
     /// # Panics
     /// When it did not.
     pub fn check_state(&mut self) {
-        let root = self.engine.root();
-        let whole = self.engine.root_from_scratch();
+        let root = self.state.engine.root();
+        let whole = self.state.engine.root_from_scratch();
         assert_eq!(root, whole, "the service wrote an object without announcing it");
     }
 
-    fn next_batch(&mut self) -> Option<Cursor> {
-        let (seq, batch) = self.merge.take()?;
-        let proposed = match &*batch {
-            Batch::Null => AgreedTime(0),
-            Batch::Frames { time, .. } => *time,
-        };
-        let time = self.time.advance(proposed);
-        Some(Cursor { seq, time, batch, frame: 0, first: 1, running: None, started: false })
-    }
-
-    fn advance(
-        &mut self,
-        cursor: &mut Cursor,
-        budget: &mut usize,
-        out: &mut StageOutbox,
-    ) -> Advance {
-        let batch = Arc::clone(&cursor.batch);
-        // Charged once, not at every resumption, so that the smallest budget makes progress.
-        let starts = !core::mem::replace(&mut cursor.started, true);
-        *budget -= usize::from(starts);
-        let Batch::Frames { frames, .. } = &*batch else { return Advance::Finished };
-        if starts {
-            self.engine.wake(cursor.seq, cursor.time);
-        }
-        let pillar = self.config.stripe.pillar_of(cursor.seq);
-        while let Some(frame) = frames.get(cursor.frame) {
-            let mut running = match cursor.running.take() {
-                Some(running) => running,
-                None if *budget == 0 => return Advance::Paused,
-                None => {
-                    *budget -= 1;
-                    let decision = self.sessions.decide(cursor.seq, frame);
-                    if matches!(decision, Decision::Status(_, ReplyStatus::OutOfOrder(_))) {
-                        let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
-                        out.pillar(pillar, FromStage::Refused { seq: cursor.seq, entry });
-                    }
-                    if let Some(content) = answer(frame.id(), decision) {
-                        out.pillar(pillar, FromStage::Reply { frame: frame.id(), content });
-                        cursor.next_frame(frame.op_count());
-                        continue;
-                    }
-                    Running::new(frame, cursor.seq)
-                }
-            };
-            let at = Position { seq: cursor.seq, time: cursor.time, first: cursor.first };
-            let advance = self.engine.advance(at, frame, &mut running, budget);
-            if advance != Advance::Finished {
-                cursor.running = Some(running);
-                return advance;
+    fn state_message(&mut self, from: ReplicaId, message: StateMessage, out: &mut StageOutbox) {
+        match message {
+            StateMessage::Ask { checkpoint, request } => {
+                self.source.ask(from, checkpoint, request);
             }
-            let content = running.finish();
-            self.sessions.record(frame.id(), &content);
-            out.pillar(pillar, FromStage::Reply { frame: frame.id(), content });
-            cursor.next_frame(frame.op_count());
-        }
-        Advance::Finished
-    }
-
-    /// What comes after a batch's frames.
-    fn complete(&mut self, cursor: &Cursor, out: &mut StageOutbox) {
-        assert_eq!(cursor.seq, self.executed.next(), "batches execute in order");
-        assert!(cursor.time > self.time || cursor.time.0 == u64::MAX, "agreed time grows");
-        (self.executed, self.time) = (cursor.seq, cursor.time);
-        if cursor.seq.0.is_multiple_of(self.config.checkpoint_interval) {
-            self.checkpoint(out);
+            StateMessage::Tell { checkpoint, answer } => {
+                if let Standing::Fetches(fetch) = &mut self.standing {
+                    fetch.tell(from, (checkpoint, answer), &mut self.state, out);
+                }
+            }
         }
     }
 
-    fn checkpoint(&mut self, out: &mut StageOutbox) {
-        let before = self.engine.rehashed;
-        let root = self.engine.root();
-        let digest = self.digest_over(root);
-        let seq = self.executed;
-        self.report.objects_rehashed = self.engine.rehashed - before;
-        self.report.checkpoints += 1;
-        (self.report.checkpoint, self.report.checkpoint_digest) = (seq, digest);
-        self.report.state_root = root;
-        if self.unstable.len() == CHECKPOINTS_MAX {
-            // Only the comparison with a late certificate is lost.
-            self.unstable.pop_front();
+    fn transfer_report(&self) -> TransferReport {
+        let fetch = if let Standing::Fetches(fetch) = &self.standing { Some(fetch) } else { None };
+        let before = &self.report.transfer;
+        let (cached, saved) = (self.source.cached_bytes(), self.state.saved_bytes());
+        TransferReport {
+            target: fetch.map(|fetch| fetch.target().seq),
+            objects: before.objects + fetch.map_or(0, |fetch| fetch.objects),
+            bytes: before.bytes + fetch.map_or(0, |fetch| fetch.bytes),
+            missing: fetch.map_or(0, |fetch| fetch.missing()),
+            served_bytes: self.source.bytes,
+            dropped: self.source.dropped,
+            saved_bytes: (cached + saved) as u64,
+            buffered_bytes: fetch.map_or(0, |fetch| fetch.buffered()),
         }
-        self.unstable.push_back((seq, digest));
-        let k = seq.0 / self.config.checkpoint_interval;
-        let pillar = self.config.stripe.checkpoint_pillar(k);
-        out.pillar(pillar, FromStage::Checkpoint { seq, digest });
-    }
-
-    fn digest_over(&mut self, root: Digest) -> Digest {
-        let sessions = self.sessions.digest();
-        let mut hasher = Hasher::new(Domain::Checkpoint);
-        hasher.update(&self.config.group.0).update_u64(self.executed.0);
-        hasher.update_u64(u64::from(self.config.stripe.pillars())).update_u64(self.time.0);
-        hasher.update(&root.0).update(&sessions.0);
-        hasher.finish()
     }
 
     /// Answers a frame again outside the total order. Where replicas have come to different
     /// points they say different things; the client counts only answers that match.
     fn resend(&self, pillar: PillarId, frame: FrameId, out: &mut StageOutbox) {
-        let known = self.sessions.recall(frame);
+        if !matches!(self.standing, Standing::Executes) {
+            return;
+        }
+        let known = self.state.sessions.recall(frame);
         if let Some(content) = known.and_then(|decision| answer(frame, decision)) {
             out.pillar(pillar, FromStage::Reply { frame, content });
         }
-    }
-
-    fn stable(&mut self, stable: &StableCheckpoint) -> Result<(), StageReject> {
-        self.report.stable = self.report.stable.max(stable.seq);
-        while self.unstable.front().is_some_and(|(seq, _)| *seq < stable.seq) {
-            self.unstable.pop_front();
-        }
-        let Some((seq, ours)) = self.unstable.front().copied() else { return Ok(()) };
-        if seq == stable.seq {
-            self.unstable.pop_front();
-            if ours != stable.digest {
-                self.report.diverged += 1;
-                return Err(StageReject::Diverged { seq, ours, certified: stable.digest });
-            }
-        }
-        Ok(())
     }
 
     fn tell_progress(&mut self, turn: Turn, out: &mut StageOutbox) {
@@ -488,22 +332,5 @@ impl Stage {
                 out.all(FromStage::Blocked { missing, highest });
             }
         }
-    }
-}
-
-impl Cursor {
-    fn next_frame(&mut self, ops: usize) {
-        self.frame += 1;
-        let ops = u32::try_from(ops).expect("limits keep operations of a batch below 2^32");
-        self.first += ops;
-    }
-}
-
-/// The encoded reply that a decision calls for; `None` when the frame has to execute first.
-fn answer(frame: FrameId, decision: Decision) -> Option<Arc<Vec<u8>>> {
-    match decision {
-        Decision::Execute => None,
-        Decision::Duplicate(content) => Some(content),
-        Decision::Status(seq, status) => Some(status_reply(frame, seq, status)),
     }
 }

@@ -10,7 +10,7 @@ use base::{AgreedTime, ClientId, Digest, FrameId, Seq, SessionId};
 
 use crate::engine::WAKE_INDEX;
 use crate::service::{Completion, Context, Offload, Output, Service};
-use crate::tree::ObjectTree;
+use crate::tree::{self, ObjectTree};
 
 /// Polls after which a result that was promised for later is taken to never come.
 const POLLS_MAX: u32 = 1_000_000;
@@ -24,6 +24,8 @@ pub struct Harness<S> {
     /// Everything that the service produced beyond replies.
     pub outputs: Vec<Output>,
     tree: ObjectTree,
+    /// Where the last root was computed.
+    pinned: Option<Seq>,
     offload: Option<Arc<dyn Offload>>,
     seq: Seq,
     time: AgreedTime,
@@ -39,6 +41,7 @@ impl<S: Service> Harness<S> {
         let tree = ObjectTree::new(service.objects());
         Harness {
             tree,
+            pinned: None,
             offload: service.offload(),
             service,
             frame: FrameId { client: ClientId(1), session: SessionId(1), stream: 0, id: 0 },
@@ -86,13 +89,28 @@ impl<S: Service> Harness<S> {
     /// The digest of the state.
     ///
     /// # Panics
-    /// When the service wrote an object without announcing it with [`Context::modify`].
+    /// When the service wrote an object without announcing it with [`Context::modify`], or did
+    /// not save there what the object was at the last call of this.
     pub fn root(&mut self) -> Digest {
+        self.check_saved();
         let service = &mut self.service;
         let root = self.tree.refresh(|object| service.digest(object));
         let whole = ObjectTree::new(service.objects()).refresh(|object| service.digest(object));
         assert_eq!(root, whole, "an object was written without being announced");
+        self.tree.pin(self.seq);
+        self.pinned = Some(self.seq);
         root
+    }
+
+    /// Looks at the copies of objects that were written since the last root.
+    fn check_saved(&mut self) {
+        let Some(at) = self.pinned.take() else { return };
+        for (object, bytes) in self.tree.pins().objects(at) {
+            let digest = self.service.digest_of(object, bytes).map(|own| tree::leaf(object, own));
+            let was = self.tree.pinned_digest(at, 0, object);
+            assert_eq!(digest, Ok(was), "object {object} was not saved as it was");
+        }
+        self.tree.unpin(at);
     }
 
     /// Objects announced as written since the last [`Harness::root`].
@@ -112,6 +130,9 @@ impl<S: Service> Harness<S> {
         for object in 0..self.tree.objects() {
             let mut bytes = Vec::new();
             self.service.get(object, &mut bytes);
+            let foretold = copy.service.digest_of(object, &bytes);
+            let digest = self.service.digest(object);
+            assert_eq!(foretold, Ok(digest), "object {object} and its bytes differ in digest");
             let put = copy.service.put(object, &bytes);
             assert_eq!(put, Ok(()), "object {object} is refused");
         }

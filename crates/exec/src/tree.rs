@@ -9,7 +9,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use base::digest::{Domain, Hasher};
-use base::{Digest, limits};
+use base::{Digest, Seq, limits};
+
+use crate::pins::Pins;
 
 /// Children of an inner node.
 pub const FAN_OUT: usize = 16;
@@ -23,6 +25,7 @@ pub struct ObjectTree {
     marks: Vec<u64>,
     /// The marked leaves, in order of marking.
     marked: Vec<u32>,
+    pins: Pins,
 }
 
 impl ObjectTree {
@@ -42,8 +45,8 @@ impl ObjectTree {
             let below = levels.last().expect("has leaves").len();
             levels.push(vec![Digest::ZERO; below.div_ceil(FAN_OUT)]);
         }
-        let mut tree =
-            ObjectTree { levels, marks: vec![0; (objects as usize).div_ceil(64)], marked: vec![] };
+        let marks = vec![0; (objects as usize).div_ceil(64)];
+        let mut tree = ObjectTree { levels, marks, marked: vec![], pins: Pins::default() };
         (0..objects).for_each(|object| {
             tree.mark(object);
         });
@@ -72,6 +75,18 @@ impl ObjectTree {
         fresh
     }
 
+    /// Marks `object`, which is about to be written. `save` appends its bytes as they are now,
+    /// and is called only when a pinned checkpoint would otherwise lose them.
+    ///
+    /// # Panics
+    /// When there is no such object.
+    pub fn modify(&mut self, object: u32, save: impl FnOnce(&mut Vec<u8>)) {
+        // Nothing is marked when a pin is made: what is marked already was saved then.
+        if self.mark(object) && !self.pins.is_empty() {
+            self.pins.save(object, save);
+        }
+    }
+
     /// Number of marked objects: what the next refresh costs.
     #[must_use]
     pub fn marked(&self) -> usize {
@@ -84,7 +99,7 @@ impl ObjectTree {
         dirty.sort_unstable();
         for object in &dirty {
             self.marks[*object as usize / 64] &= !(1u64 << (object % 64));
-            self.levels[0][*object as usize] = leaf(*object, digest_of(*object));
+            self.set(0, *object, leaf(*object, digest_of(*object)));
         }
         for level in 1..self.levels.len() {
             dirty.iter_mut().for_each(|index| *index /= FAN_OUT as u32);
@@ -94,7 +109,7 @@ impl ObjectTree {
                 let below = &self.levels[level - 1];
                 let children = &below[start..below.len().min(start + FAN_OUT)];
                 let digest = node(level, *index, children);
-                self.levels[level][*index as usize] = digest;
+                self.set(level, *index, digest);
             }
         }
         self.root()
@@ -105,15 +120,72 @@ impl ObjectTree {
     pub fn root(&self) -> Digest {
         self.levels.last().expect("has a root")[0]
     }
+
+    /// The level of the root; the leaves are level 0.
+    #[must_use]
+    pub fn top(&self) -> u8 {
+        u8::try_from(self.levels.len() - 1).expect("trees have few levels")
+    }
+
+    /// Number of nodes on a level; none above the root.
+    #[must_use]
+    pub fn width(&self, level: u8) -> u32 {
+        let level = self.levels.get(usize::from(level));
+        level.map_or(0, |level| u32::try_from(level.len()).expect("checked in new"))
+    }
+
+    /// The digest of a node as of the last refresh.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    #[must_use]
+    pub fn digest(&self, level: u8, index: u32) -> Digest {
+        self.levels[usize::from(level)][index as usize]
+    }
+
+    /// Keeps the state as it is now readable under this number, until [`ObjectTree::unpin`].
+    /// Costs nothing but a bit per object; every later write of an object saves it once.
+    ///
+    /// # Panics
+    /// When the tree is not refreshed, or too many others are pinned.
+    pub(crate) fn pin(&mut self, at: Seq) {
+        assert!(self.marked.is_empty(), "only a refreshed tree can be pinned");
+        self.pins.pin(at, self.objects());
+    }
+
+    pub(crate) fn unpin(&mut self, at: Seq) {
+        self.pins.unpin(at);
+    }
+
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// The digest that a node had when this number was pinned.
+    pub(crate) fn pinned_digest(&self, at: Seq, level: u8, index: u32) -> Digest {
+        self.pins.node(at, level, index).unwrap_or_else(|| self.digest(level, index))
+    }
+
+    fn set(&mut self, level: usize, index: u32, digest: Digest) {
+        let place = &mut self.levels[level][index as usize];
+        let old = core::mem::replace(place, digest);
+        if old != digest && !self.pins.is_empty() {
+            self.pins.save_node(level, index, old);
+        }
+    }
 }
 
-fn leaf(object: u32, digest: Digest) -> Digest {
+/// The digest in the tree of an object whose own digest is `digest`.
+#[must_use]
+pub fn leaf(object: u32, digest: Digest) -> Digest {
     let mut hasher = Hasher::new(Domain::Object);
     hasher.update(&object.to_le_bytes()).update(&digest.0);
     hasher.finish()
 }
 
-fn node(level: usize, index: u32, children: &[Digest]) -> Digest {
+/// The digest of inner node `index` of a level, from 1, over the digests of its children.
+#[must_use]
+pub fn node(level: usize, index: u32, children: &[Digest]) -> Digest {
     let mut bytes = Vec::with_capacity(16 + FAN_OUT * 32);
     bytes.extend_from_slice(&(level as u64).to_le_bytes());
     bytes.extend_from_slice(&index.to_le_bytes());

@@ -376,12 +376,23 @@ fn a_certificate_for_another_state_is_noticed() {
     };
     let ours = stage.report().checkpoint_digest;
     let mut out = StageOutbox::new();
-    let diverged = stage.on(stable(4, certified), &mut out);
-    assert!(matches!(diverged, Err(StageReject::Diverged { seq: Seq(4), .. })), "{diverged:?}");
     assert_eq!(stage.on(stable(6, ours), &mut out), Ok(()));
+    assert_eq!(stage.on(stable(4, certified), &mut out), Ok(()), "forgotten by now");
     assert_eq!(stage.on(stable(8, certified), &mut out), Ok(()), "not there yet");
+    assert_eq!((out.messages.len(), stage.report().halted), (0, false));
+    feed(&mut stage, 7, &Arc::new(Batch::Null));
+    feed(&mut stage, 8, &Arc::new(Batch::Null));
+    let ours = stage.report().checkpoint_digest;
+    assert_eq!(stage.on(stable(8, certified), &mut out), Ok(()));
+    let ToStage::Stable(certified) = stable(8, certified) else { unreachable!() };
+    let diverged = FromStage::Diverged { certified, ours };
+    assert_eq!(out.messages, [(Target::Coordinator, diverged)]);
+    deliver(&mut stage, 9, &Arc::new(Batch::Null)).expect("in the window");
+    assert_eq!(stage.run(10, &mut out), Turn::Idle, "nothing is executed on a wrong state");
     let report = stage.report();
-    assert_eq!((report.stable, report.diverged), (Seq(8), 1));
+    assert_eq!((report.executed, report.stable, report.diverged), (Seq(8), Seq(8), 1));
+    assert!(report.halted);
+    stage.check();
 }
 
 #[test]
@@ -404,6 +415,15 @@ fn the_harness_notices_a_write_that_was_not_announced() {
     let mut harness = Harness::new(Cells::new(300));
     harness.root();
     harness.run(&[1, b'!']);
+    harness.root();
+}
+
+#[test]
+#[should_panic(expected = "was not saved as it was")]
+fn the_harness_notices_a_copy_that_is_not_what_was_there() {
+    let mut harness = Harness::new(Cells::new(300));
+    harness.root();
+    harness.run(&[1, b'?']);
     harness.root();
 }
 

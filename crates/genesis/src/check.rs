@@ -6,14 +6,14 @@ use std::path::Path;
 
 use auth::{Directory, PublicKeys};
 use base::digest::{Domain, Hasher};
-use base::{ClientId, Epoch, GroupId, Quorums, ReplicaId, Signature, Span, Stripe, limits};
+use base::{ClientId, Digest, Epoch, GroupId, Quorums, ReplicaId, Signature, Span, Stripe, limits};
 
 use crate::error::GenesisError;
 use crate::group::{ClientEntry, Group, ReplicaEntry};
 use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
 use crate::settings::{
     BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, CHECKPOINT_INTERVAL_MAX, CLOCK_SKEW_MS_MAX,
-    Settings, WINDOW_MAX,
+    Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN, window_for, window_max,
 };
 
 /// Longest name of a group, a service or a client, in bytes.
@@ -44,10 +44,11 @@ pub(crate) fn check(raw: RawGroup, path: &Path, ports: Ports) -> Result<Group, G
         let remedy = format!("1 to {} pillars", limits::PILLARS_MAX);
         field(path, "pillars", raw.pillars, &remedy)
     })?;
-    let settings = settings(path, &raw)?;
+    let settings = settings(path, &raw, quorums)?;
+    let initial_state = initial_state(path, &raw)?;
     let replicas = replicas(path, &raw, ports)?;
     let clients = clients(path, &raw.client)?;
-    let group = identity(&raw, &settings, &replicas, &clients);
+    let group = identity(&raw, &settings, initial_state, (&replicas, &clients));
     let replica_keys: Vec<_> = replicas.iter().map(|r| r.keys).collect();
     let client_keys: Vec<_> = clients.iter().map(|c| (c.id, c.keys)).collect();
     let directory = Directory::new(group, Epoch(0), raw.pillars, &replica_keys, &client_keys)
@@ -59,6 +60,7 @@ pub(crate) fn check(raw: RawGroup, path: &Path, ports: Ports) -> Result<Group, G
         quorums,
         stripe,
         settings,
+        initial_state,
         replicas,
         clients,
         directory,
@@ -130,28 +132,38 @@ fn quorums(path: &Path, raw: &RawGroup) -> Result<Quorums, GenesisError> {
     })
 }
 
-fn settings(path: &Path, raw: &RawGroup) -> Result<Settings, GenesisError> {
+fn settings(path: &Path, raw: &RawGroup, quorums: Quorums) -> Result<Settings, GenesisError> {
     let default = Settings::default();
     let pillars = u64::from(raw.pillars);
     let interval = raw.checkpoint_interval.unwrap_or(default.checkpoint_interval);
     within(path, "checkpoint_interval", interval, pillars, CHECKPOINT_INTERVAL_MAX)?;
-    let window = raw.window.unwrap_or(default.window);
-    if window < 2 * interval || !window.is_multiple_of(interval) || window > WINDOW_MAX {
+    let window = raw.window.unwrap_or_else(|| window_for(quorums, interval));
+    let max = window_max(quorums);
+    if window < 2 * interval || !window.is_multiple_of(interval) || window > max {
         let remedy = format!(
             "must be a multiple of checkpoint_interval ({interval}), at least twice it, at most \
-             {WINDOW_MAX}"
+             {max} with {} replicas",
+            quorums.n()
         );
         return Err(field(path, "window", window, &remedy));
     }
     let skew = raw.clock_skew_ms.unwrap_or(default.clock_skew_max.0 / 1_000_000);
     within(path, "clock_skew_ms", skew, 1, CLOCK_SKEW_MS_MAX)?;
+    let timeout = raw.view_timeout_ms.unwrap_or(default.view_timeout.0 / 1_000_000);
+    within(path, "view_timeout_ms", timeout, VIEW_TIMEOUT_MS_MIN, VIEW_TIMEOUT_MS_MAX)?;
     Ok(Settings {
         checkpoint_interval: interval,
         window,
         clock_skew_max: Span::millis(skew),
+        view_timeout: Span::millis(timeout),
         batching: batching(path, &raw.batching, window / pillars)?,
         drills: raw.drills.unwrap_or(default.drills),
     })
+}
+
+fn initial_state(path: &Path, raw: &RawGroup) -> Result<Option<Digest>, GenesisError> {
+    let text = raw.initial_state.as_ref();
+    text.map(|text| hex_field(path, "initial_state", text).map(Digest)).transpose()
 }
 
 fn batching(path: &Path, raw: &RawBatching, share: u64) -> Result<Batching, GenesisError> {
@@ -290,8 +302,8 @@ fn hex_field<const N: usize>(path: &Path, what: &str, text: &str) -> Result<[u8;
 fn identity(
     raw: &RawGroup,
     settings: &Settings,
-    replicas: &[ReplicaEntry],
-    clients: &[ClientEntry],
+    initial_state: Option<Digest>,
+    (replicas, clients): (&[ReplicaEntry], &[ClientEntry]),
 ) -> GroupId {
     let mut hasher = Hasher::new(Domain::Genesis);
     hasher.update_u64(u64::from(raw.format));
@@ -306,6 +318,7 @@ fn identity(
         settings.checkpoint_interval,
         settings.window,
         settings.clock_skew_max.0,
+        settings.view_timeout.0,
         u64::from(settings.drills),
         batching.frames_max as u64,
         batching.bytes_max as u64,
@@ -315,6 +328,7 @@ fn identity(
     ] {
         hasher.update_u64(number);
     }
+    hasher.update_sized(initial_state.as_ref().map_or(&[], |digest| &digest.0[..]));
     hasher.update_u64(replicas.len() as u64);
     for replica in replicas {
         hasher.update_u64(u64::from(replica.id.0));

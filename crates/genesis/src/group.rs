@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use auth::{AuthError, Directory, Peer, PublicKeys, Secret};
-use base::{ClientId, Epoch, GroupId, PillarId, Quorums, ReplicaId, Stripe};
+use base::{ClientId, Digest, Epoch, GroupId, PillarId, Quorums, ReplicaId, Stripe};
 
 use crate::error::GenesisError;
 use crate::settings::Settings;
@@ -21,6 +21,7 @@ pub struct Group {
     pub(crate) quorums: Quorums,
     pub(crate) stripe: Stripe,
     pub(crate) settings: Settings,
+    pub(crate) initial_state: Option<Digest>,
     pub(crate) replicas: Vec<ReplicaEntry>,
     pub(crate) clients: Vec<ClientEntry>,
     pub(crate) directory: Directory,
@@ -124,6 +125,20 @@ impl Group {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The root over the service's objects that the group begins with, when it was founded from
+    /// a snapshot; `None`: with the service's own initial state.
+    #[must_use]
+    pub fn initial_state(&self) -> Option<Digest> {
+        self.initial_state
+    }
+
+    /// The directory that the configuration is in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        let beside = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        beside.unwrap_or(Path::new("."))
     }
 
     /// The replicas in the order of their numbers, from 0.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use auth::{Peer, PublicKeys, Secret};
-use base::{ClientId, ReplicaId, limits};
+use base::{ClientId, Digest, ReplicaId, limits};
 
 use crate::check::{self, Ports, field};
 use crate::error::GenesisError;
@@ -41,6 +41,9 @@ pub struct InitOptions {
     pub port: u16,
     /// What the members do alike.
     pub settings: Settings,
+    /// The root over the service's objects that the group begins with, if it is founded from a
+    /// snapshot.
+    pub initial_state: Option<Digest>,
 }
 
 impl Default for InitOptions {
@@ -55,6 +58,7 @@ impl Default for InitOptions {
             hosts: vec!["127.0.0.1".to_owned()],
             port: PORT_DEFAULT,
             settings: Settings::default(),
+            initial_state: None,
         }
     }
 }
@@ -207,9 +211,12 @@ fn raw_group(
         faults: options.faults.unwrap_or((options.replicas - 1) / 3),
         pillars: options.pillars,
         checkpoint_interval: Some(settings.checkpoint_interval),
-        window: Some(settings.window),
+        // The default gives way to a large group or another interval; what was chosen does not.
+        window: (settings.window != Settings::default().window).then_some(settings.window),
         clock_skew_ms: Some(settings.clock_skew_max.0 / 1_000_000),
+        view_timeout_ms: Some(settings.view_timeout.0 / 1_000_000),
         drills: Some(settings.drills),
+        initial_state: options.initial_state.map(|digest| hex::encode(digest.0)),
         batching: RawBatching {
             frames_max: Some(batching.frames_max),
             bytes_max: Some(batching.bytes_max),

@@ -22,7 +22,9 @@ pub(crate) struct RawGroup {
     pub(crate) checkpoint_interval: Option<u64>,
     pub(crate) window: Option<u64>,
     pub(crate) clock_skew_ms: Option<u64>,
+    pub(crate) view_timeout_ms: Option<u64>,
     pub(crate) drills: Option<bool>,
+    pub(crate) initial_state: Option<String>,
     #[serde(default)]
     pub(crate) batching: RawBatching,
     #[serde(default)]
@@ -74,7 +76,9 @@ const GROUP_KEYS: &[&str] = &[
     "checkpoint_interval",
     "window",
     "clock_skew_ms",
+    "view_timeout_ms",
     "drills",
+    "initial_state",
     "batching",
     "replica",
     "client",

@@ -1,6 +1,6 @@
 //! What the members of a group have agreed to do alike, apart from who they are.
 
-use base::{Span, limits};
+use base::{Quorums, Span, limits};
 
 /// Settings of the whole group. Part of the group's identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -9,10 +9,13 @@ pub struct Settings {
     /// at most [`CHECKPOINT_INTERVAL_MAX`].
     pub checkpoint_interval: u64,
     /// L: sequence numbers above the low mark that may be in agreement. A multiple of K, at
-    /// least 2K, at most [`WINDOW_MAX`].
+    /// least 2K, at most [`WINDOW_MAX`] and [`window_max`] of the group's size.
     pub window: u64,
     /// How far a fresh proposal's clock may be off a backup's, 1 ms to 1 h.
     pub clock_skew_max: Span,
+    /// T: how long a new view may take to begin and to agree on something, at first; it doubles
+    /// with each that fails. From [`VIEW_TIMEOUT_MS_MIN`] to [`VIEW_TIMEOUT_MS_MAX`].
+    pub view_timeout: Span,
     /// How leaders make batches.
     pub batching: Batching,
     /// Whether replicas obey orders to misbehave, for drills. Never in production.
@@ -41,10 +44,47 @@ pub const CHECKPOINT_INTERVAL_MAX: u64 = 1 << 16;
 pub const WINDOW_MAX: u64 = 1 << 18;
 /// Largest clock skew, in milliseconds.
 pub const CLOCK_SKEW_MS_MAX: u64 = 3_600_000;
+/// Shortest view timeout, in milliseconds: below it, an ordinary pause of a machine would
+/// replace leaders.
+pub const VIEW_TIMEOUT_MS_MIN: u64 = 50;
+/// Longest view timeout, in milliseconds.
+pub const VIEW_TIMEOUT_MS_MAX: u64 = 60_000;
 /// Longest delay of a batch, in microseconds.
 pub const BATCH_DELAY_US_MAX: u64 = 1_000_000;
 /// Smallest bound on the bytes of a batch.
 pub const BATCH_BYTES_MIN: usize = 1 << 10;
+
+/// Bytes that a VIEW-CHANGE takes for one number, at most: the number, P (view and digest), and
+/// three Q entries (view and digest each), with their counts.
+const PROMISE_BYTES_MAX: usize = 8 + 1 + 40 + 4 + 3 * 40;
+/// Bytes of a VIEW-CHANGE beside its entries and its certificate, and what the packet adds: more
+/// than enough.
+const VIEW_CHANGE_BYTES: usize = 4096;
+/// Bytes of one replica's signature in a certificate.
+const SIGNATURE_BYTES: usize = 2 + 64;
+
+/// The largest window of a group of `quorums`, in sequence numbers: a NEW-VIEW carries a
+/// VIEW-CHANGE from up to every replica, each with what it promised about every number of the
+/// window, and has to fit one packet between replicas.
+#[must_use]
+pub fn window_max(quorums: Quorums) -> u64 {
+    let share = limits::REPLICA_PACKET_BYTES_MAX / usize::from(quorums.n());
+    let certificate = usize::from(quorums.n()) * SIGNATURE_BYTES;
+    let numbers = share.saturating_sub(VIEW_CHANGE_BYTES + certificate) / PROMISE_BYTES_MAX;
+    (numbers as u64).min(WINDOW_MAX)
+}
+
+/// The window that goes with a checkpoint interval when nobody says otherwise: the multiple of it
+/// that is closest to the default from below, four times as many at least, unless the group is
+/// so large that only less fits.
+#[must_use]
+pub fn window_for(quorums: Quorums, checkpoint_interval: u64) -> u64 {
+    let interval = checkpoint_interval.max(1);
+    let wanted = (Settings::default().window / interval).max(4);
+    let fitting = window_max(quorums) / interval;
+    // Two at least: whether they fit is checked with everything else.
+    interval.saturating_mul(wanted.min(fitting).max(2))
+}
 
 impl Batching {
     /// Most frames in a batch, once [`Batching::unbatched`] is taken into account.
@@ -60,6 +100,7 @@ impl Default for Settings {
             checkpoint_interval: 128,
             window: 8192,
             clock_skew_max: Span::millis(5_000),
+            view_timeout: Span::millis(1_000),
             batching: Batching::default(),
             drills: false,
         }
@@ -81,3 +122,31 @@ impl Default for Batching {
 }
 
 const _: () = assert!(BATCH_BYTES_MIN <= limits::BATCH_BYTES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_window_fits_the_groups_that_people_have() {
+        let of = |f: u16| window_max(Quorums::pbft(3 * f + 1, f).expect("legal"));
+        let default = Settings::default().window;
+        assert!((0..=7).all(|f| of(f) >= default), "up to 22 replicas");
+        assert!((1..=21).all(|f| of(f) <= of(f - 1)), "more replicas leave less room");
+        let window = window_for(Quorums::pbft(64, 21).expect("legal"), 128);
+        assert!(window.is_multiple_of(128) && window < default && window <= of(21));
+        assert!(of(21) >= 2 * Settings::default().checkpoint_interval, "64 replicas work");
+    }
+
+    /// The arithmetic, once more and the other way round.
+    #[test]
+    fn the_largest_new_view_fits_a_packet() {
+        for f in 0..=21 {
+            let quorums = Quorums::pbft(3 * f + 1, f).expect("legal");
+            let entries = usize::try_from(window_max(quorums)).expect("small") * PROMISE_BYTES_MAX;
+            let proof = usize::from(quorums.n()) * (2 + 64);
+            let bytes = usize::from(quorums.n()) * (entries + proof + VIEW_CHANGE_BYTES);
+            assert!(bytes <= limits::REPLICA_PACKET_BYTES_MAX, "f = {f}: {bytes}");
+        }
+    }
+}

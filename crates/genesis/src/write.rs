@@ -41,8 +41,17 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
     writeln!(out, "window = {}", settings.window)?;
     writeln!(out, "\n# How far a leader's clock may be off a backup's before it is contradicted.")?;
     writeln!(out, "clock_skew_ms = {}", settings.clock_skew_max.0 / 1_000_000)?;
+    writeln!(out, "\n# How long a new leader may take at first; doubles with each that fails.")?;
+    writeln!(out, "view_timeout_ms = {}", settings.view_timeout.0 / 1_000_000)?;
     writeln!(out, "\n# Whether replicas obey orders to misbehave. For drills only.")?;
     writeln!(out, "drills = {}", settings.drills)?;
+    if let Some(digest) = group.initial_state {
+        writeln!(
+            out,
+            "\n# The state that the group begins with: the service's root in a snapshot."
+        )?;
+        writeln!(out, "initial_state = \"{}\"", hex::encode(digest.0))?;
+    }
     write_batching(out, group)?;
     write_members(out, group)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use auth::Peer;
-use base::{ClientId, PillarId, ReplicaId, Span, limits};
+use base::{ClientId, Digest, PillarId, ReplicaId, Span, limits};
 use genesis::{Batching, GenesisError, Group, InitOptions, LocalGroup, Settings};
 
 const FILE: &str = "/somewhere/group.toml";
@@ -44,6 +44,7 @@ fn what_is_written_is_read_back() {
         checkpoint_interval: 16,
         window: 64,
         clock_skew_max: Span::millis(77),
+        view_timeout: Span::millis(250),
         batching: Batching {
             frames_max: 5,
             bytes_max: 6_000,
@@ -61,6 +62,7 @@ fn what_is_written_is_read_back() {
         pillars: 3,
         clients: 3,
         settings,
+        initial_state: Some(Digest([7; 32])),
         ..InitOptions::default()
     };
     let written = LocalGroup::generate(&options).expect("legal").group;
@@ -69,6 +71,7 @@ fn what_is_written_is_read_back() {
     assert_eq!((read.name(), read.service()), ("bank-1", "my_service"));
     assert_eq!((read.quorums().n(), read.quorums().f(), read.pillars()), (7, 1, 3));
     assert_eq!(*read.settings(), settings);
+    assert_eq!(read.initial_state(), Some(Digest([7; 32])));
     assert_eq!(read.settings().batching.frames_limit(), 1);
     assert_eq!(read.replicas(), written.replicas());
     assert_eq!(read.clients(), written.clients());
@@ -83,7 +86,7 @@ fn what_is_written_is_read_back() {
 #[test]
 fn settings_that_are_not_there_have_their_defaults() {
     let mut text = sample();
-    for key in ["checkpoint_interval", "window", "clock_skew_ms", "drills"] {
+    for key in ["checkpoint_interval", "window", "clock_skew_ms", "view_timeout_ms", "drills"] {
         let line = text.lines().find(|l| l.starts_with(&format!("{key} = "))).expect("written");
         text = text.replace(&format!("{line}\n"), "");
     }
@@ -123,7 +126,9 @@ fn addresses_are_not_part_of_the_identity_and_all_else_is() {
         ("checkpoint_interval = 128", "checkpoint_interval = 64"),
         ("window = 8192", "window = 4096"),
         ("clock_skew_ms = 5000", "clock_skew_ms = 5001"),
+        ("view_timeout_ms = 1000", "view_timeout_ms = 999"),
         ("drills = false", "drills = true"),
+        ("drills = false", &format!("drills = false\ninitial_state = \"{}\"", "ab".repeat(32))),
         ("frames_max = 256", "frames_max = 255"),
         ("bytes_max = 1048576", "bytes_max = 4194303"),
         ("delay_us = 0", "delay_us = 1"),
@@ -208,7 +213,10 @@ fn every_bound_is_checked_and_named() {
         ("window", "128", "window"),
         ("window", "1025", "window"),
         ("window", "0", "window"),
-        ("window", "524288", "window"),
+        ("window", "262144", "window"),
+        ("view_timeout_ms", "49", "view_timeout_ms"),
+        ("view_timeout_ms", "60001", "view_timeout_ms"),
+        ("drills", "false\ninitial_state = \"abc\"", "initial_state"),
         ("clock_skew_ms", "0", "clock_skew_ms"),
         ("clock_skew_ms", "3600001", "clock_skew_ms"),
         ("frames_max", "0", "batching.frames_max"),
@@ -240,7 +248,9 @@ fn every_bound_itself_is_legal() {
     for (key, good) in [
         ("checkpoint_interval", "2"),
         ("window", "1024"),
-        ("window", "262144"),
+        ("window", "32768"),
+        ("view_timeout_ms", "50"),
+        ("view_timeout_ms", "60000"),
         ("clock_skew_ms", "1"),
         ("clock_skew_ms", "3600000"),
         ("frames_max", "1"),

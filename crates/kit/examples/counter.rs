@@ -1,4 +1,4 @@
-//! A replicated counter: four copies in this process, and it does not care if a backup fails.
+//! A replicated counter: four copies in this process, and it does not care which of them fails.
 //!
 //! Run it with `cargo run --release --example counter -p stylite-kit`.
 
@@ -50,9 +50,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     many.into_iter().try_for_each(|one| one.wait().map(drop))?;
     println!("get       -> {}", call("get")?);
 
-    // A backup: replacing the leader, replica 0, is not there yet.
-    group.stop_replica(ReplicaId(3));
-    println!("increment -> {} (with one replica of four down)", call("increment")?);
+    // The leader, of all replicas: the others choose another one.
+    group.stop_replica(ReplicaId(0));
+    println!("increment -> {} (with the leader down)", call("increment")?);
+    group.start_replica(ReplicaId(0))?;
+    println!("increment -> {} (and up again)", call("increment")?);
     drop(client);
     group.stop();
     Ok(())

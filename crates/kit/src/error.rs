@@ -27,8 +27,13 @@ pub enum KitError {
         source: io::Error,
     },
     /// A replica ended by itself.
-    #[error("replica {0} ended by itself: see its log")]
-    Ended(ReplicaId),
+    #[error("replica {id} ended by itself: {}", why.as_deref().unwrap_or("see its log"))]
+    Ended {
+        /// Which one.
+        id: ReplicaId,
+        /// What it says.
+        why: Option<String>,
+    },
 }
 
 impl KitError {

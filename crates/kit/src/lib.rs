@@ -42,7 +42,8 @@
 //! # The rules of a deterministic service
 //!
 //! Nobody can check these for you, and a service that breaks one lets its copies drift apart,
-//! which ends in replicas that report a diverged state and stop being of use.
+//! which ends in replicas that report a diverged state and fetch that of the others, over and
+//! over.
 //!
 //! 1. Result and new state depend on the old state, the operation and the [`Context`] alone.
 //! 2. No clock: the time is [`Context`]`::time`, which all copies agree on. It always goes
@@ -89,7 +90,7 @@ pub use client::{
 };
 pub use error::KitError;
 pub use exec::{Completion, Context, Footprint, ObjectTree, Offload, Output, Service};
-pub use genesis::{GenesisError, Group, InitOptions, Settings, init};
+pub use genesis::{GenesisError, Group, InitOptions, Settings};
 pub use local::{LocalGroup, LocalGroupBuilder};
-pub use rt::{Replica, ReplicaOptions, ReplicaReport, StartError};
-pub use run::run_replica;
+pub use rt::{Drill, Durability, Replica, ReplicaOptions, ReplicaReport, ReplicaState, StartError};
+pub use run::{RunOptions, init, run_replica};

@@ -1,33 +1,43 @@
 //! A whole group inside this process: for tests, examples and first tries.
 //!
-//! Keys live in memory, replicas listen on free ports of the loopback interface, durability is
-//! `memory`. Everything else is as in a group of processes: threads, sockets, handshakes, votes.
+//! Keys live in memory, replicas listen on free ports of the loopback interface, and keep their
+//! promises in memory unless they are given a directory. Everything else is as in a group of
+//! processes: threads, sockets, handshakes, votes.
 
 use std::fmt;
 use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Mutex;
 
 use auth::Secret;
 use base::{ClientId, ReplicaId};
 use client::{Client, ClientOptions, ConnectError, blocking};
 use exec::Service;
 use genesis::{Group, InitOptions, Settings};
-use rt::{Replica, ReplicaOptions, ReplicaReport};
+use rt::{Durability, Replica, ReplicaOptions, ReplicaReport};
 
 use crate::error::KitError;
 
 /// The address of everything.
 const HOST: &str = "127.0.0.1";
 
+/// Makes a service in its initial state.
+type Factory = Box<dyn FnMut() -> Box<dyn Service> + Send>;
+
 /// Builds a [`LocalGroup`].
 pub struct LocalGroupBuilder {
-    factory: Box<dyn FnMut() -> Box<dyn Service>>,
+    factory: Factory,
     options: InitOptions,
+    disk: Option<(Durability, PathBuf)>,
 }
 
 /// A running group. Dropping it stops it at once; [`LocalGroup::stop`] drains it first.
 pub struct LocalGroup {
     local: genesis::LocalGroup,
     replicas: Vec<Option<Replica>>,
+    /// Behind a lock that nobody waits for, so that threads can share the group.
+    factory: Mutex<Factory>,
+    disk: Option<(Durability, PathBuf)>,
 }
 
 impl LocalGroupBuilder {
@@ -66,11 +76,19 @@ impl LocalGroupBuilder {
         self
     }
 
+    /// Where the replicas keep their promises and their state, each in a directory of its own,
+    /// and how. In memory only.
+    #[must_use]
+    pub fn disk(mut self, durability: Durability, dir: impl Into<PathBuf>) -> LocalGroupBuilder {
+        self.disk = Some((durability, dir.into()));
+        self
+    }
+
     /// Makes the keys and starts the replicas.
     ///
     /// # Errors
     /// When the options are not those of a legal group, or the system refuses a port or thread.
-    pub fn start(mut self) -> Result<LocalGroup, KitError> {
+    pub fn start(self) -> Result<LocalGroup, KitError> {
         let mut local = genesis::LocalGroup::generate(&self.options)?;
         // All ports are known before any replica starts, since each is told of all of them.
         let mut sockets = Vec::new();
@@ -83,14 +101,11 @@ impl LocalGroupBuilder {
             local.group.set_address(replica, HOST, &ports)?;
             sockets.push(own);
         }
-        let mut group = LocalGroup { local, replicas: Vec::new() };
+        let replicas = sockets.iter().map(|_| None).collect();
+        let LocalGroupBuilder { factory, disk, .. } = self;
+        let mut group = LocalGroup { local, replicas, factory: Mutex::new(factory), disk };
         for (id, listeners) in (0..).map(ReplicaId).zip(sockets) {
-            let secret = group.local.replicas[usize::from(id.0)].clone();
-            let members = group.local.group.clone();
-            let mut options = ReplicaOptions::new(members, id, secret, (self.factory)());
-            options.listeners = Some(listeners);
-            let replica = Replica::start(options);
-            group.replicas.push(Some(replica.map_err(|source| KitError::Start { id, source })?));
+            group.launch(id, true, Some(listeners))?;
         }
         Ok(group)
     }
@@ -107,7 +122,7 @@ impl LocalGroup {
     /// Begins with a group of four replicas, each with a service that `factory` makes: all in
     /// the same initial state.
     pub fn builder<S: Service + 'static>(
-        mut factory: impl FnMut() -> S + 'static,
+        mut factory: impl FnMut() -> S + Send + 'static,
     ) -> LocalGroupBuilder {
         let options = InitOptions {
             name: "local".to_owned(),
@@ -115,7 +130,8 @@ impl LocalGroup {
             port: 0,
             ..InitOptions::default()
         };
-        LocalGroupBuilder { factory: Box::new(move || Box::new(factory())), options }
+        let factory: Factory = Box::new(move || Box::new(factory()));
+        LocalGroupBuilder { factory, options, disk: None }
     }
 
     /// The group's configuration.
@@ -161,9 +177,44 @@ impl LocalGroup {
         running
     }
 
+    /// Starts a replica again that was stopped, with a new service; false when it is running.
+    ///
+    /// Without a disk it has forgotten what it promised. It asks the others for their state, and
+    /// votes again as soon as that cannot contradict anything that it may have said before.
+    ///
+    /// # Errors
+    /// When its port is taken meanwhile, or the system refuses a thread.
+    pub fn start_replica(&mut self, id: ReplicaId) -> Result<bool, KitError> {
+        if !matches!(self.replicas.get(usize::from(id.0)), Some(None)) {
+            return Ok(false);
+        }
+        self.launch(id, false, None)?;
+        Ok(true)
+    }
+
     /// Drains and stops all replicas.
     pub fn stop(mut self) {
         self.replicas.drain(..).flatten().for_each(Replica::stop);
+    }
+
+    fn launch(
+        &mut self,
+        id: ReplicaId,
+        fresh: bool,
+        listeners: Option<Vec<TcpListener>>,
+    ) -> Result<(), KitError> {
+        let place = usize::from(id.0);
+        let (secret, members) = (self.local.replicas[place].clone(), self.local.group.clone());
+        let factory = self.factory.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut options = ReplicaOptions::new(members, id, secret, factory());
+        (options.fresh, options.listeners) = (fresh, listeners);
+        if let Some((durability, dir)) = &self.disk {
+            options.durability = *durability;
+            options.state_dir = Some(dir.join(format!("replica-{id}")));
+        }
+        let started = Replica::start(options).map_err(|source| KitError::Start { id, source })?;
+        self.replicas[place] = Some(started);
+        Ok(())
     }
 
     fn first_options(&self) -> Result<ClientOptions, ConnectError> {

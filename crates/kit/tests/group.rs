@@ -102,9 +102,9 @@ fn it_goes_on_with_f_replicas_down_and_says_so_beyond() {
     let mut group = LocalGroup::builder(Tally::default).pillars(2).start().unwrap();
     let client = group.blocking_client().unwrap();
     exercise(&client, 0, 500, 5);
-    // Not the leader of the first view: replacing a leader is another matter.
-    assert!(group.stop_replica(ReplicaId(3)));
-    assert!(!group.stop_replica(ReplicaId(3)));
+    // The leader of the first view.
+    assert!(group.stop_replica(ReplicaId(0)));
+    assert!(!group.stop_replica(ReplicaId(0)));
     exercise(&client, 500, 500, 5);
     // A client that comes later does not miss it either.
     let mut options = group.client_options(ClientId(1)).unwrap();
@@ -115,6 +115,31 @@ fn it_goes_on_with_f_replicas_down_and_says_so_beyond() {
     options.connect_timeout = Duration::from_millis(700);
     let error = blocking::Client::connect(options).unwrap_err();
     assert!(matches!(error, ConnectError::Unavailable { needed: 3, .. }), "{error}");
+}
+
+#[test]
+fn replicas_come_back_one_after_the_other_with_and_without_a_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_memory = LocalGroup::builder(Tally::default);
+    let on_disk = LocalGroup::builder(Tally::default).disk(kit::Durability::Sync, dir.path());
+    for builder in [in_memory, on_disk] {
+        let mut group = builder.start().unwrap();
+        let client = group.blocking_client().unwrap();
+        for round in 0..4u16 {
+            let id = ReplicaId(round);
+            assert!(!group.start_replica(id).unwrap(), "it is running");
+            assert!(group.stop_replica(id));
+            exercise(&client, u64::from(round) * 200, 200, 5);
+            assert!(group.start_replica(id).unwrap());
+            let voting = || !group.report(id).unwrap().group.recovering;
+            let mut patience = 0..6_000;
+            while !voting() {
+                assert!(patience.next().is_some(), "{:#?}", group.report(id));
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        group.stop();
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use kit::{
     ClientId, ClientOptions, Completion, Context, InitOptions, KitError, Malformed, Peer,
-    ReplicaId, Service, blocking, init, run_replica,
+    ReplicaId, RunOptions, Service, blocking, init, run_replica,
 };
 
 const CONFIG: &str = "KIT_TEST_CONFIG";
@@ -58,7 +58,8 @@ impl Drop for Process {
 fn a_group_of_processes_serves_and_ends_when_it_is_told_to() {
     // In the processes that this test starts, it is the replica.
     if let (Ok(config), Ok(id)) = (std::env::var(CONFIG), std::env::var(REPLICA)) {
-        return run_replica(Path::new(&config), ReplicaId(id.parse().unwrap()), || Mirror).unwrap();
+        let id = ReplicaId(id.parse().unwrap());
+        return run_replica(Path::new(&config), id, RunOptions::default(), || Mirror).unwrap();
     }
     let dir = tempfile::tempdir().unwrap();
     // The ports were free a moment ago; there is no better way to name them in a file.
@@ -78,18 +79,37 @@ fn a_group_of_processes_serves_and_ends_when_it_is_told_to() {
     let secret = group.load_secret(Peer::Client(ClientId(0))).unwrap();
     let client = blocking::Client::connect(ClientOptions::new(group, ClientId(0), secret)).unwrap();
     assert_eq!(client.call(b"abc").unwrap(), b"cba");
+    let all_there = || {
+        let mut patience = 0..6_000;
+        while client.stats().reachable < 4 {
+            assert!(patience.next().is_some(), "a replica does not come");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    all_there();
     assert!(processes[3].terminate());
     assert_eq!(client.call(b"abcd").unwrap(), b"dcba");
+    // It finds its promises on its disk.
+    processes[3] = Process::start(&config, 3);
+    all_there();
+    assert!(processes[0].terminate(), "the leader");
+    assert_eq!(client.call(b"abcde").unwrap(), b"edcba");
     drop(client);
-    assert!(processes.iter_mut().take(3).all(Process::terminate));
+    assert!(processes.iter_mut().skip(1).all(Process::terminate));
+    // Without its disk, and started before: it says what to do.
+    std::fs::remove_dir_all(dir.path().join("state/replica-2")).unwrap();
+    let error = run_replica(&config, ReplicaId(2), RunOptions::default(), || Mirror).unwrap_err();
+    assert!(error.to_string().contains("--recover"), "{error}");
 }
 
 #[test]
 fn a_replica_that_cannot_be_says_why() {
     let dir = tempfile::tempdir().unwrap();
-    let error = run_replica(dir.path(), ReplicaId(0), || Mirror).unwrap_err();
+    let error =
+        run_replica(dir.path(), ReplicaId(0), RunOptions::default(), || Mirror).unwrap_err();
     assert!(matches!(error, KitError::Genesis(_)), "{error}");
     init(dir.path(), &InitOptions::default()).unwrap();
-    let error = run_replica(dir.path(), ReplicaId(4), || Mirror).unwrap_err();
+    let error =
+        run_replica(dir.path(), ReplicaId(4), RunOptions::default(), || Mirror).unwrap_err();
     assert!(matches!(error, KitError::Genesis(_)), "{error}");
 }

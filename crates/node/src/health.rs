@@ -3,7 +3,7 @@
 //! | health | when |
 //! |---|---|
 //! | healthy | all replicas are reachable, take part, keep up and have the same state |
-//! | degraded | not so, but a quorum does, and the leader is among it |
+//! | degraded | not so, but a quorum does |
 //! | unavailable | anything else |
 //!
 //! What it is not: proof. Each report is the word of one replica.
@@ -24,7 +24,7 @@ pub enum Health {
     Healthy,
     /// A quorum works.
     Degraded,
-    /// No quorum works, or the leader does not.
+    /// No quorum works.
     Unavailable,
 }
 
@@ -81,18 +81,47 @@ pub fn judge(group: &Group, answers: &[Answer]) -> Verdict {
         Health::Healthy
     } else {
         let lost = leader(answers).filter(|at| !works[usize::from(at.0)]);
-        if let Some(leader) = lost {
+        if let Some(leader) = lost.filter(|_| working >= needed) {
             reasons.push(format!(
-                "replica {leader} leads, and it does not work; this version cannot elect \
-                 another: found a new group"
+                "replica {leader} leads, and it does not work: the others replace it when a \
+                 request waits for it"
             ));
         }
         if working < needed {
             reasons.push(format!("only {working} replicas work; {needed} are needed"));
+            let hopeless = |report: &ReplicaReport| report.state == ReplicaState::TooManyForgetful;
+            if answers.iter().flatten().any(hopeless) {
+                reasons.push(REMEDY.to_owned());
+            }
+            Health::Unavailable
+        } else {
+            Health::Degraded
         }
-        if lost.is_some() || working < needed { Health::Unavailable } else { Health::Degraded }
     };
     Verdict { health, reasons, working }
+}
+
+const RECOVERS: &str = "recovers: it may have forgotten votes, and votes again later";
+const FORGOTTEN: &str = "cannot recover by itself: too many others have forgotten their votes, too";
+/// What to do about it.
+const REMEDY: &str = "nobody can tell any more what was agreed: start the replicas that still \
+    know it, or found a new group from a snapshot (`stylite snapshot save` finds the newest one on \
+    these disks, `stylite init --from-snapshot` begins with it)";
+
+/// Why a replica does not take part, as far as it knows itself; `None` when it does.
+#[must_use]
+pub fn unready(report: &ReplicaReport) -> Option<&'static str> {
+    match report.state {
+        ReplicaState::Running => None,
+        ReplicaState::Isolated => Some("is linked to too few others"),
+        ReplicaState::Draining => Some("is stopping"),
+        ReplicaState::LeftBehind => Some("is so far behind that it needs the state of others"),
+        ReplicaState::Diverged => Some("has another state than a quorum and fetches theirs"),
+        ReplicaState::Recovering => Some(RECOVERS),
+        ReplicaState::Fetching => Some("fetches the state of others"),
+        ReplicaState::ChangingView => Some("has left its view and waits for the next one"),
+        ReplicaState::TooManyForgetful => Some(FORGOTTEN),
+    }
 }
 
 /// The highest number that any replica has executed.
@@ -117,14 +146,7 @@ fn trouble(
     highest: u64,
     answers: &[Answer],
 ) -> Option<String> {
-    let why = match report.state {
-        ReplicaState::Running => None,
-        ReplicaState::Isolated => Some("is linked to too few others"),
-        ReplicaState::Draining => Some("is stopping"),
-        ReplicaState::LeftBehind => Some("is so far behind that it needs the state of others"),
-        ReplicaState::Diverged => Some("has another state than a quorum and has halted"),
-    };
-    if let Some(why) = why {
+    if let Some(why) = unready(report) {
         return Some(format!("replica {id} {why}"));
     }
     let behind = highest.saturating_sub(report.executed);
@@ -141,4 +163,79 @@ fn trouble(
     (same * 2 <= all).then(|| {
         format!("replica {id} has another state than others at {}", report.checkpoint.last)
     })
+}
+
+#[cfg(test)]
+pub mod tests {
+    use genesis::{InitOptions, LocalGroup};
+
+    use super::*;
+
+    /// A replica that takes part.
+    pub fn report(id: u16) -> ReplicaReport {
+        ReplicaReport {
+            id,
+            state: ReplicaState::Running,
+            view: 0,
+            leader: 0,
+            executed: 100,
+            lag: 0,
+            ops: 0,
+            sessions: 0,
+            checkpoint: rt::report::CheckpointReport::default(),
+            pillars: Vec::new(),
+            misbehaviour: vec![0; 4],
+            links: rt::counters::LinkCounters::default(),
+            traffic: rt::counters::TrafficCounters::default(),
+            process: rt::report::ProcessReport::default(),
+            evidence: Vec::new(),
+            suspicions: Vec::new(),
+            group: rt::report::GroupReport::default(),
+            disk: rt::report::DiskReport::default(),
+            transfer: rt::report::TransferRow::default(),
+        }
+    }
+
+    fn judged(change: impl Fn(&mut [Answer])) -> Verdict {
+        let group = LocalGroup::generate(&InitOptions::default()).expect("legal options").group;
+        let mut answers: Vec<Answer> = (0..4).map(|id| Ok(report(id))).collect();
+        change(&mut answers);
+        judge(&group, &answers)
+    }
+
+    fn set(answer: &mut Answer, state: ReplicaState) {
+        if let Ok(report) = answer {
+            report.state = state;
+        }
+    }
+
+    #[test]
+    fn a_group_is_as_healthy_as_its_quorum() {
+        assert_eq!(judged(|_| ()).health, Health::Healthy);
+        let one = judged(|all| set(&mut all[3], ReplicaState::Recovering));
+        assert_eq!((one.health, one.working), (Health::Degraded, 3));
+        assert!(one.reasons[0].contains("replica 3 recovers"), "{:?}", one.reasons);
+        let two = judged(|all| {
+            set(&mut all[3], ReplicaState::Fetching);
+            all[2] = Err("gone".to_owned());
+        });
+        assert_eq!((two.health, two.working), (Health::Unavailable, 2));
+    }
+
+    #[test]
+    fn a_leader_that_does_not_work_is_replaced() {
+        let lost = judged(|all| all[0] = Err("gone".to_owned()));
+        assert_eq!(lost.health, Health::Degraded);
+        assert!(lost.reasons.iter().any(|why| why.contains("others replace it")));
+    }
+
+    #[test]
+    fn too_many_that_have_forgotten_are_told_what_to_do() {
+        let all = judged(|all| {
+            all.iter_mut().for_each(|one| set(one, ReplicaState::TooManyForgetful));
+        });
+        assert_eq!(all.health, Health::Unavailable);
+        let told = all.reasons.iter().filter(|why| why.contains("--from-snapshot")).count();
+        assert_eq!(told, 1, "{:?}", all.reasons);
+    }
 }

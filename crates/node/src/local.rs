@@ -1,14 +1,15 @@
 //! A local group: replica processes of this very program on this machine.
 //!
 //! What it is: founding a group on free ports, starting its replicas as processes, noticing
-//! when one ends, and stopping all of them. The processes end with this one, however it ends:
-//! each watches its standard input, a pipe that closes when this process is gone. What it is
-//! not: a supervisor; a replica that died may not come back (see [`crate::mark`]).
+//! when one ends, starting it again, and stopping all of them. The processes end with this one,
+//! however it ends: each watches its standard input, a pipe that closes when this process is
+//! gone. What it is not: a supervisor for production; that is the system's own.
 //!
 //! Invariants:
 //! 1. dropping a [`LocalGroup`] leaves no process behind, and no directory that was temporary;
 //! 2. only processes that were started here are ever signalled, and never after they were
-//!    waited for.
+//!    waited for;
+//! 3. a replica that keeps ending is started again ever more slowly ([`Backoff`]).
 
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -24,11 +25,13 @@ use base::ReplicaId;
 use genesis::{GROUP_FILE, Group, InitOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cli::Durability;
 use crate::health::{Health, judge};
 use crate::logging::plain;
 use crate::mark;
 use crate::probe::Prober;
-use crate::values::flagged;
+use crate::start::{self, METRICS_OFFSET};
+use crate::values::{Assignment, flagged};
 
 /// What a local group is to be.
 #[derive(Clone, Debug)]
@@ -41,12 +44,19 @@ pub struct LocalOptions {
     pub threads: Option<usize>,
     /// The log level of the replicas.
     pub log: String,
+    /// When operations are durable.
+    pub durability: Durability,
+    /// Replicas that misbehave.
+    pub drills: Vec<Assignment>,
+    /// Whether the replicas serve metrics, where `stylite replica` does by default.
+    pub metrics: bool,
 }
 
 /// A group of replica processes.
 #[derive(Debug)]
 pub struct LocalGroup {
     group: Group,
+    options: LocalOptions,
     replicas: Vec<Member>,
     dir: Dir,
 }
@@ -58,7 +68,49 @@ struct Member {
     child: Child,
     log: PathBuf,
     ended: Option<ExitStatus>,
+    backoff: Backoff,
 }
+
+/// When a process that keeps ending is started again: after half a second, twice as long each
+/// time, half a minute at most; from the beginning once it has lived for a while.
+#[derive(Clone, Copy, Debug)]
+struct Backoff {
+    started: Instant,
+    pause: Duration,
+    again: Option<Instant>,
+}
+
+impl Backoff {
+    /// The process was started.
+    fn start(now: Instant) -> Backoff {
+        Backoff { started: now, pause: RESTART_PAUSE, again: None }
+    }
+
+    /// The process has ended: when it is to be started again.
+    fn end(&mut self, now: Instant) {
+        if now.duration_since(self.started) >= LONG_LIFE {
+            self.pause = RESTART_PAUSE;
+        }
+        self.again = Some(now + self.pause);
+        self.pause = (2 * self.pause).min(RESTART_PAUSE_MAX);
+    }
+
+    /// Whether it is time; says so once.
+    fn due(&mut self, now: Instant) -> bool {
+        let due = self.again.is_some_and(|again| now >= again);
+        if due {
+            (self.again, self.started) = (None, now);
+        }
+        due
+    }
+}
+
+/// How long a process that has ended waits for its restart, at first.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+/// How long at most.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Whoever lived so long does not keep ending.
+const LONG_LIFE: Duration = Duration::from_secs(10);
 
 /// A replica process that has ended.
 #[derive(Clone, Debug)]
@@ -104,21 +156,26 @@ impl LocalGroup {
         };
         let group = if dir.path.join(GROUP_FILE).exists() {
             let group = Group::load(&dir.path)?;
-            mark::check_all(&group)?;
+            start::refuse_forgotten(&group)?;
             group
         } else {
-            found(&dir.path, &options.init)?
+            found(&dir.path, options)?
         };
+        for (id, _) in &options.drills {
+            start::drills_allowed(&group, *id)?;
+        }
         let logs = dir.path.join("logs");
         DirBuilder::new()
             .recursive(true)
             .create(&logs)
             .with_context(|| format!("{}: cannot create the directory", logs.display()))?;
-        let mut local = LocalGroup { group, replicas: Vec::new(), dir };
+        let options = options.clone();
+        let mut local = LocalGroup { group, options, replicas: Vec::new(), dir };
         for id in local.group.quorums().replicas() {
             let log = logs.join(format!("replica-{id}.log"));
-            let child = spawn(&local.group, id, &log, options)?;
-            local.replicas.push(Member { id, child, log, ended: None });
+            let child = spawn(&local.group, id, &log, &local.options)?;
+            let backoff = Backoff::start(Instant::now());
+            local.replicas.push(Member { id, child, log, ended: None, backoff });
         }
         Ok(local)
     }
@@ -153,11 +210,34 @@ impl LocalGroup {
         for member in self.replicas.iter_mut().filter(|member| member.ended.is_none()) {
             if let Ok(Some(status)) = member.child.try_wait() {
                 member.ended = Some(status);
+                member.backoff.end(Instant::now());
                 let last_words = last_words(&member.log);
                 ended.push(Ended { id: member.id, status, last_words });
             }
         }
         ended
+    }
+
+    /// Starts replicas again whose time has come; which, with their new processes' numbers.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub fn restart(&mut self) -> Result<Vec<(ReplicaId, u32)>> {
+        let mut restarted = Vec::new();
+        for member in self.replicas.iter_mut().filter(|member| member.ended.is_some()) {
+            if member.backoff.due(Instant::now()) {
+                member.child = spawn(&self.group, member.id, &member.log, &self.options)?;
+                member.ended = None;
+                restarted.push((member.id, member.child.id()));
+            }
+        }
+        Ok(restarted)
+    }
+
+    /// The replicas that misbehave because they were told to.
+    #[must_use]
+    pub fn drills(&self) -> &[Assignment] {
+        &self.options.drills
     }
 
     /// How many replicas run.
@@ -228,19 +308,23 @@ impl Drop for Dir {
     }
 }
 
-/// Waits until all replicas of a local group take part.
+/// Waits until all replicas of a local group take part, but those that are told to misbehave.
 ///
 /// # Errors
-/// When one of them ends, or that takes longer than [`READY_TIMEOUT`].
+/// When another one ends, or that takes longer than [`READY_TIMEOUT`].
 pub async fn wait_until_healthy(prober: &Prober, local: &mut LocalGroup) -> Result<()> {
     let until = Instant::now() + READY_TIMEOUT;
     loop {
-        if let Some(ended) = local.ended().first() {
-            let Ended { id, status, last_words } = ended;
+        let told = |id: &ReplicaId| local.options.drills.iter().any(|(other, _)| other == id);
+        let wanted = local.replicas.iter().filter(|member| !told(&member.id)).count();
+        let expected: Vec<bool> = local.replicas.iter().map(|member| told(&member.id)).collect();
+        let ended = local.ended();
+        let sad = |ended: &&Ended| !expected[usize::from(ended.id.0)];
+        if let Some(Ended { id, status, last_words }) = ended.iter().find(sad) {
             bail!("replica {id} has ended ({status}); the end of its log:\n{last_words}");
         }
         let verdict = judge(prober.group(), &prober.all().await);
-        if verdict.health == Health::Healthy {
+        if verdict.health != Health::Unavailable && verdict.working >= wanted {
             return Ok(());
         }
         if Instant::now() >= until {
@@ -252,16 +336,19 @@ pub async fn wait_until_healthy(prober: &Prober, local: &mut LocalGroup) -> Resu
 }
 
 /// Founds a group in `dir` on free ports, with marks for its replicas.
-fn found(dir: &Path, init: &InitOptions) -> Result<Group> {
-    let wanted = init.replicas.saturating_mul(init.pillars);
-    let port = free_ports(wanted)?;
-    let group = genesis::init(dir, &InitOptions { port, ..init.clone() }).map_err(flagged)?;
+fn found(dir: &Path, options: &LocalOptions) -> Result<Group> {
+    let init = &options.init;
+    let port = free_ports(init.replicas.saturating_mul(init.pillars))?;
+    let mut init = InitOptions { port, ..init.clone() };
+    init.settings.drills |= !options.drills.is_empty();
+    let group = genesis::init(dir, &init).map_err(flagged)?;
     mark::leave(&group)?;
     Ok(group)
 }
 
-/// The first of `count` free ports in a row on this machine. They are free now; whoever is
-/// quicker may still take them, which the replica that misses its port then says.
+/// The first of `count` free ports in a row on this machine, with those for metrics beyond them.
+/// They are free now; whoever is quicker may still take them, which the replica that misses its
+/// port then says.
 fn free_ports(count: u16) -> Result<u16> {
     let span = PORT_LAST - PORT_FIRST;
     if count == 0 || count > span {
@@ -272,7 +359,9 @@ fn free_ports(count: u16) -> Result<u16> {
         let offset = u16::try_from(auth::random_u64()? % places).expect("below a u16's span");
         let first = PORT_FIRST + offset;
         let bind = |port| TcpListener::bind(("127.0.0.1", port));
-        if (first..first + count).map(bind).collect::<Result<Vec<_>, _>>().is_ok() {
+        let metrics = first + METRICS_OFFSET;
+        let mut ports = (first..first + count).chain(metrics..metrics + count);
+        if ports.try_for_each(|port| bind(port).map(drop)).is_ok() {
             return Ok(first);
         }
     }
@@ -282,11 +371,22 @@ fn free_ports(count: u16) -> Result<u16> {
 fn spawn(group: &Group, id: ReplicaId, log: &Path, options: &LocalOptions) -> Result<Child> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let shown = log.display();
-    let file = File::create(log).with_context(|| format!("{shown}: cannot create the log"))?;
+    let opened = File::options().create(true).append(true).open(log);
+    let file = opened.with_context(|| format!("{shown}: cannot open the log"))?;
     let mut command = Command::new(program);
     command.arg("replica").arg("--config").arg(group.path());
     command.arg("--id").arg(id.to_string()).arg("--exit-with-parent");
-    command.args(["--durability", "memory", "--log", &options.log]);
+    command.args(["--durability", options.durability.word(), "--log", &options.log]);
+    // These are for one replica alone, or were obeyed here: they are not handed down.
+    for variable in ["MISBEHAVE", "STATE_DIR", "RECOVER", "METRICS", "DRILL_STORAGE"] {
+        command.env_remove(format!("STYLITE_{variable}"));
+    }
+    if !options.metrics {
+        command.args(["--metrics", "none"]);
+    }
+    for (_, drill) in options.drills.iter().filter(|(replica, _)| *replica == id) {
+        command.args(["--misbehave", &drill.to_string()]);
+    }
     if let Some(threads) = options.threads {
         command.arg("--threads").arg(threads.to_string());
     }
@@ -318,4 +418,29 @@ fn last_words(log: &Path) -> String {
         Ok(lines.join("\n"))
     };
     read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_keeps_ending_is_started_ever_more_slowly() {
+        let mut now = Instant::now();
+        let mut backoff = Backoff::start(now);
+        assert!(!backoff.due(now), "it runs");
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            backoff.end(now);
+            let ended = now;
+            while !backoff.due(now) {
+                now += Duration::from_millis(100);
+            }
+            assert!(!backoff.due(now), "once");
+            pauses.push((now - ended).as_millis());
+        }
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        backoff.end(now + LONG_LIFE);
+        assert!(backoff.due(now + LONG_LIFE + RESTART_PAUSE), "it had lived");
+    }
 }

@@ -6,16 +6,22 @@
 
 #![forbid(unsafe_code)]
 
+mod accusations;
 mod cli;
 mod cmd;
 mod exit;
 mod health;
+mod http;
 mod local;
 mod logging;
 mod mark;
+mod metrics;
 mod probe;
 mod settings;
 mod signals;
+mod site;
+mod snapshot;
+mod start;
 mod values;
 
 use std::process::ExitCode;

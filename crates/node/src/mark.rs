@@ -1,13 +1,13 @@
-//! The mark of a replica that has never been started: whoever may have forgotten a vote must
-//! not vote.
+//! What `init` leaves for the replicas of a group, and where each keeps its state.
 //!
-//! `init` leaves one file per replica, `state/replica-I.virgin` beside the configuration. The
-//! first start takes it away, durably, before the replica says anything to anybody; a start
-//! that does not find it is refused. In a group that keeps its state in memory, this is what
-//! tells a first start from one that has forgotten everything.
+//! `init` leaves one mark per replica, `state/replica-I.virgin` beside the configuration: proof
+//! that the replica was never started. The first start takes it away, after it has made durable
+//! in the replica's directory that a life has begun, and before anybody could have relied on a
+//! second one. A directory without a life and without the mark is a lost disk, and a plain start
+//! on it is refused: whoever may have forgotten a vote must not vote (`store::beginning`
+//! decides).
 //!
-//! Invariant: when [`take`] returns, no later call for the same replica succeeds, even when the
-//! machine loses power in between.
+//! Not here: what is in a replica's directory (`store`).
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use base::{GroupId, ReplicaId};
 use genesis::Group;
 
-/// The directory of the marks, beside the configuration.
+/// The directory of the marks and of the replicas' own directories, beside the configuration.
 const STATE_DIR: &str = "state";
 const HEAD: &str = "This replica has never been started. Its first start removes this file.\n\
     Never restore it: a replica that has forgotten its votes must not vote again.\n";
@@ -28,7 +28,7 @@ const HEAD: &str = "This replica has never been started. Its first start removes
 /// # Errors
 /// When there are marks already, or they cannot be written.
 pub fn leave(group: &Group) -> Result<()> {
-    let dir = dir(group);
+    let dir = state_dir(group);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
     made.with_context(|| format!("{}: cannot create the directory", dir.display()))?;
     for entry in group.replicas() {
@@ -44,44 +44,14 @@ pub fn leave(group: &Group) -> Result<()> {
     dir.parent().map_or(Ok(()), sync)
 }
 
-/// Whether every replica of the group can still have its first start.
+/// Whether a replica's mark is there.
 ///
 /// # Errors
-/// When one of them has been started before.
-pub fn check_all(group: &Group) -> Result<()> {
-    group.replicas().iter().try_for_each(|entry| check(group, entry.id).map(drop))
-}
-
-/// Takes a replica's mark away, durably.
-///
-/// # Errors
-/// When there is none: the replica was started before. When it is of another group, or cannot
-/// be removed.
-pub fn take(group: &Group, id: ReplicaId) -> Result<()> {
-    let path = check(group, id)?;
-    fs::remove_file(&path).with_context(|| format!("{}: cannot remove it", path.display()))?;
-    sync(&dir(group))
-}
-
-/// Where a replica's mark is, once it has been found to be there and its own.
-fn check(group: &Group, id: ReplicaId) -> Result<PathBuf> {
+/// When it is of another group or replica, or cannot be read.
+pub fn is_there(group: &Group, id: ReplicaId) -> Result<bool> {
     let path = path(group, id);
     let found = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-            "replica {id} has been started before: its mark {} is gone. It kept its votes in \
-             memory, so it has forgotten them; if it voted again, it could contradict them, and \
-             a few such replicas can make the group lose acknowledged operations. Recovering a \
-             replica is not part of this version. {} To have all replicas again, stop those \
-             that still run and found a new group with `stylite init` in another directory; \
-             the state of this one is lost then",
-            path.display(),
-            if id == ReplicaId(0) {
-                "It is the leader, which this version cannot replace: without it the others \
-                 execute nothing."
-            } else {
-                "Others that still run go on without it, but the group tolerates one fault less."
-            }
-        ),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         other => other.with_context(|| format!("{}: cannot read the mark", path.display()))?,
     };
     if found != content(&group.id(), id) {
@@ -91,17 +61,42 @@ fn check(group: &Group, id: ReplicaId) -> Result<PathBuf> {
             path.display()
         );
     }
-    Ok(path)
+    Ok(true)
 }
 
-fn dir(group: &Group) -> PathBuf {
-    let here = Path::new(".");
-    let beside = group.path().parent().filter(|parent| !parent.as_os_str().is_empty());
-    beside.unwrap_or(here).join(STATE_DIR)
+/// Takes a replica's mark away, durably. Nothing happens when there is none.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn take(group: &Group, id: ReplicaId) -> Result<()> {
+    let path = path(group, id);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(|| format!("{}: cannot remove it", path.display()))?,
+    }
+    sync(&state_dir(group))
+}
+
+/// Where a replica keeps its state, unless told otherwise.
+#[must_use]
+pub fn replica_dir(group: &Group, id: ReplicaId) -> PathBuf {
+    state_dir(group).join(format!("replica-{id}"))
+}
+
+/// The snapshot that a group was founded from.
+#[must_use]
+pub fn initial_snapshot(group: &Group) -> PathBuf {
+    state_dir(group).join("initial.snapshot")
+}
+
+/// The directory of everything that replicas write.
+#[must_use]
+pub fn state_dir(group: &Group) -> PathBuf {
+    group.dir().join(STATE_DIR)
 }
 
 fn path(group: &Group, id: ReplicaId) -> PathBuf {
-    dir(group).join(format!("replica-{id}.virgin"))
+    state_dir(group).join(format!("replica-{id}.virgin"))
 }
 
 fn content(group: &GroupId, id: ReplicaId) -> String {
@@ -112,4 +107,31 @@ fn content(group: &GroupId, id: ReplicaId) -> String {
 fn sync(dir: &Path) -> Result<()> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
     synced.with_context(|| format!("{}: cannot make the directory durable", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use genesis::InitOptions;
+
+    use super::*;
+
+    #[test]
+    fn a_mark_is_for_one_replica_of_one_group_and_goes_once() {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let found = |dir: &tempfile::TempDir| {
+            let group = genesis::init(&dir.path().join("g"), &InitOptions::default());
+            let group = group.expect("legal options");
+            leave(&group).expect("an empty directory");
+            group
+        };
+        let [one, other] = dirs.each_ref().map(found);
+        assert!(is_there(&one, ReplicaId(3)).expect("its own"));
+        fs::copy(path(&other, ReplicaId(1)), path(&one, ReplicaId(1))).expect("own files");
+        let told = is_there(&one, ReplicaId(1)).expect_err("another group's").to_string();
+        assert!(told.contains("another group"), "{told}");
+        take(&one, ReplicaId(3)).expect("it is there");
+        take(&one, ReplicaId(3)).expect("nothing happens");
+        assert!(!is_there(&one, ReplicaId(3)).expect("gone"));
+        assert!(is_there(&one, ReplicaId(2)).expect("its own"));
+    }
 }

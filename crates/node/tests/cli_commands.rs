@@ -24,6 +24,10 @@ fn every_command_has_help_with_examples_and_wrong_usage_ends_with_2() {
         &["bench"],
         &["config", "check"],
         &["config", "show"],
+        &["snapshot"],
+        &["snapshot", "save"],
+        &["snapshot", "verify"],
+        &["snapshot", "restore"],
         &["version"],
         &["completions"],
     ] {
@@ -152,7 +156,7 @@ fn a_key_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn a_replica_has_one_start_only() {
+fn a_replica_starts_again_but_not_on_a_lost_disk() {
     let mut cluster = Cluster::found(FOUR);
     cluster.start_one(1);
     let mark = cluster.path().join("state/replica-1.virgin");
@@ -163,23 +167,99 @@ fn a_replica_has_one_start_only() {
     let second = cluster.command(1).output().expect("it runs");
     assert_eq!(code(&second), 1);
     assert!(stderr(&second).contains("running already"), "{}", stderr(&second));
-    cluster::until("it listens to signals and to clients", || {
+    let reachable = |cluster: &Cluster| {
         let (_, status) = cluster.status();
         let reachable = &status["replicas"][1]["reachable"];
         if reachable == true { Ok(()) } else { Err(status.to_string()) }
-    });
+    };
+    cluster::until("it listens to signals and to clients", || reachable(&cluster));
     cluster.replica(1).signal(Signal::TERM);
     assert_eq!(cluster.replica(1).wait().code(), Some(0), "drains: {}", cluster.log(1));
-    let third = cluster.command(1).output().expect("it runs");
-    assert_eq!(code(&third), 1);
-    let told = stderr(&third);
-    for part in ["started before", "forgotten", "stylite init"] {
+    cluster.start_one(1);
+    cluster::until("it is back", || reachable(&cluster));
+    cluster.replica(1).signal(Signal::KILL);
+    cluster.replica(1).wait();
+    let dir = cluster.path().join("state/replica-1");
+    std::fs::remove_dir_all(&dir).expect("its directory was there");
+    let lost = cluster.command(1).output().expect("it runs");
+    assert_eq!(code(&lost), 1);
+    let told = stderr(&lost);
+    for part in ["its mark", "is gone", "stylite replica --recover"] {
         assert!(told.contains(part), "{told}");
     }
-    // A demo on this directory is no way around it.
+}
+
+#[test]
+fn a_demo_refuses_a_group_whose_replicas_have_forgotten_their_votes() {
+    let cluster = Cluster::found(FOUR);
+    for id in 0..2 {
+        let mark = cluster.path().join(format!("state/replica-{id}.virgin"));
+        std::fs::remove_file(mark).expect("it was there");
+    }
     let demo = run(&["demo", "--dir", &cluster.config(), "--redis", "127.0.0.1:0"]);
     assert_eq!(code(&demo), 1);
-    assert!(stderr(&demo).contains("started before"), "{}", stderr(&demo));
+    let told = stderr(&demo);
+    for part in ["2 replicas of this group may have forgotten", "snapshot", "--durability sync"] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
+fn misbehaviour_is_for_groups_that_were_founded_for_it() {
+    let cluster = Cluster::found(FOUR);
+    let output = cluster.command(0).args(["--misbehave", "silent"]).output().expect("it runs");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("init --drills"), "{}", stderr(&output));
+    let output = cluster.command(0).args(["--misbehave", "loud"]).output().expect("it runs");
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("slow-leader"), "{}", stderr(&output));
+    let config = cluster.config();
+    let demo =
+        run(&["demo", "--dir", &config, "--redis", "127.0.0.1:0", "--misbehave", "1=silent"]);
+    assert_eq!(code(&demo), 1);
+    assert!(stderr(&demo).contains("drills = false"), "{}", stderr(&demo));
+    let demo = run(&["demo", "--misbehave", "0=silent,1=silent"]);
+    assert_eq!(code(&demo), 1);
+    assert!(stderr(&demo).contains("--replicas 7"), "{}", stderr(&demo));
+    assert!(cluster.path().join("state/replica-0.virgin").exists());
+}
+
+#[test]
+fn a_metrics_address_that_is_taken_is_refused_when_it_was_asked_for() {
+    let cluster = Cluster::found(FOUR);
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let output = cluster.command(0).args(["--metrics", &address]).output().expect("it runs");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains(&format!("--metrics {address}")), "{}", stderr(&output));
+    assert!(cluster.path().join("state/replica-0.virgin").exists());
+    let output = cluster.command(0).args(["--metrics", "nowhere"]).output().expect("it runs");
+    assert_eq!(code(&output), 2);
+}
+
+#[test]
+fn what_is_no_snapshot_is_refused_and_nothing_is_written() {
+    let cluster = Cluster::found(FOUR);
+    let (config, dir) = (cluster.config(), TempDir::new().expect("a temporary directory"));
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(file("junk"), vec![7; 100_000]).expect("own directory");
+    let refused = |args: &[&str], part: &str| {
+        let output = run(args);
+        assert_eq!(code(&output), 1, "{args:?}");
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    };
+    refused(&["snapshot", "verify", &file("junk"), "--config", &config], "head");
+    refused(&["snapshot", "verify", &file("none"), "--config", &config], "cannot open");
+    let out = file("out");
+    refused(&["snapshot", "save", "--config", &config, "--out", &out], "no certified checkpoint");
+    let save = ["snapshot", "save", "--config", &config, "--out", &out, "--running", "127.0.0.1:1"];
+    refused(&save, "no replica answers");
+    let restore = ["snapshot", "restore", &file("junk"), "--config", &config, "--replica", "1"];
+    refused(&restore, "head");
+    let group = file("group");
+    refused(&["init", &group, "--replicas", "4", "--from-snapshot", &file("junk")], "head");
+    assert!(!dir.path().join("group").exists() && !dir.path().join("out").exists());
+    assert!(cluster.path().join("state/replica-1.virgin").exists());
 }
 
 #[test]
@@ -206,22 +286,6 @@ fn a_mark_of_another_group_is_refused() {
     let output = cluster.command(0).output().expect("it runs");
     assert_eq!(code(&output), 1);
     assert!(stderr(&output).contains("another group"), "{}", stderr(&output));
-}
-
-#[test]
-fn durability_that_does_not_work_is_refused() {
-    let cluster = Cluster::found(FOUR);
-    for mode in ["sync", "async"] {
-        let replica = cluster.command(0).args(["--durability", mode]).output().expect("it runs");
-        let demo = run(&["demo", "--durability", mode]);
-        let bench = run(&["bench", "--local", "--durability", mode]);
-        for output in [replica, demo, bench] {
-            assert_eq!(code(&output), 1);
-            let told = stderr(&output);
-            assert!(told.contains(mode) && told.contains("only `memory` works"), "{told}");
-        }
-    }
-    assert!(cluster.path().join("state/replica-0.virgin").exists());
 }
 
 #[test]

@@ -16,7 +16,9 @@ extern crate alloc;
 extern crate std;
 
 pub mod client;
+pub mod group;
 pub mod outbox;
 pub mod pbft;
+pub mod record;
 
 pub use outbox::{Effect, Fact, Outbox, Record, Target, When};

@@ -4,10 +4,12 @@
 //! A message with [`When::Durable`] may leave only once every record pushed before it is on
 //! disk; with durability `memory` that is at once.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Digest, ReplicaId, Seq, Sibling, ToStage, View};
+use base::{Batch, Digest, ReplicaId, Seq, Sibling, ToStage, View};
 
+use crate::group::link::ToCoordinator;
 use crate::pbft::msg::{Message, Proposal};
 
 /// Whom a message is for.
@@ -39,6 +41,8 @@ pub enum Record {
         seq: Seq,
         /// What was proposed.
         proposal: Proposal,
+        /// The same with its bodies.
+        batch: Arc<Batch>,
     },
     /// P: this digest was prepared in `view`.
     Prepared {
@@ -49,6 +53,19 @@ pub enum Record {
         /// The digest.
         digest: Digest,
     },
+    /// Nobody waits for this one: it only saves asking the others after a restart. The proposal
+    /// with this digest is committed. Its bodies are in the record of its pre-preparation, or,
+    /// where this replica never voted for it, in `batch`.
+    Committed {
+        /// The number.
+        seq: Seq,
+        /// The digest.
+        digest: Digest,
+        /// The batch, where no [`Record::PrePrepared`] of this digest holds it.
+        batch: Option<(Proposal, Arc<Batch>)>,
+    },
+    /// The coordinator's: see [`crate::group`].
+    Group(crate::group::record::GroupRecord),
 }
 
 /// Something worth telling people: logged and counted by the owner, never acted upon.
@@ -97,6 +114,8 @@ pub enum Effect {
     Stage(ToStage),
     /// Tell all sibling pillars of this replica.
     Siblings(Sibling),
+    /// Tell the coordinator of this replica.
+    Coordinator(ToCoordinator),
     /// Tell people.
     Fact(Fact),
 }
@@ -137,6 +156,11 @@ impl Outbox {
     /// Tells the sibling pillars.
     pub fn siblings(&mut self, message: Sibling) {
         self.effects.push(Effect::Siblings(message));
+    }
+
+    /// Tells the coordinator.
+    pub fn coordinator(&mut self, message: ToCoordinator) {
+        self.effects.push(Effect::Coordinator(message));
     }
 
     /// Tells people.

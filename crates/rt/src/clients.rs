@@ -1,20 +1,50 @@
-//! Which client connection is whose: replies find their way by principal and session.
+//! Which client connection is whose: replies find their way by principal and session, and all
+//! connections of one principal share what one of them could have.
 //!
 //! Where several connections of one session are open, the newest that proved itself gets the
-//! replies. Not here: sockets, packets. Depends on `base` alone.
+//! replies. In each turn a principal may have so many bytes read, however many connections they
+//! come over; less while others want to be read, too. Its packets that are larger than what a
+//! connection always has room for share one room: whoever finds it full waits.
+//!
+//! Not here: sockets, packets. Depends on `base` alone.
 
 use std::collections::HashMap;
 
 use base::{ClientId, SessionId};
 
+/// What a principal may have read in one turn while others want that, too, in bytes.
+const SHARE_CONTENDED: usize = 1 << 20;
+/// What it may have read in one turn while it is alone, in bytes: votes must not wait for long.
+const SHARE_ALONE: usize = 8 << 20;
+/// What the large packets of a principal may take together, in bytes, whole or in part, until
+/// all their frames are taken. One always fits.
+const ROOM_BYTES: usize = 64 << 20;
+
 /// The client connections of one lane.
 #[derive(Debug)]
 pub(crate) struct ClientTable {
     routes: HashMap<(ClientId, SessionId), usize>,
-    per_principal: HashMap<ClientId, usize>,
+    per_principal: HashMap<ClientId, Principal>,
+    turn: u64,
+    /// Principals that wanted to be read in this turn.
+    readers: usize,
+    /// Whether there were several in the last one.
+    contended: bool,
     total: usize,
     total_max: usize,
     per_principal_max: usize,
+}
+
+/// What the connections of one principal share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Principal {
+    connections: usize,
+    /// The turn that `share` belongs to.
+    turn: u64,
+    /// Bytes that may be read in this turn.
+    share: usize,
+    /// Bytes of room that large packets take.
+    reserved: usize,
 }
 
 /// The limit of connections is reached.
@@ -27,6 +57,9 @@ impl ClientTable {
         ClientTable {
             routes: HashMap::new(),
             per_principal: HashMap::new(),
+            turn: 0,
+            readers: 0,
+            contended: false,
             total: 0,
             total_max,
             per_principal_max,
@@ -43,22 +76,29 @@ impl ClientTable {
         session: SessionId,
         slot: usize,
     ) -> Result<(), Crowded> {
-        let own = self.per_principal.get(&client).copied().unwrap_or(0);
+        let own = self.per_principal.get(&client).map_or(0, |own| own.connections);
         if self.total >= self.total_max || own >= self.per_principal_max {
             return Err(Crowded);
         }
         self.total += 1;
-        self.per_principal.insert(client, own + 1);
+        self.per_principal.entry(client).or_default().connections += 1;
         self.routes.insert((client, session), slot);
         Ok(())
     }
 
-    /// The connection `slot`, which was up, is gone.
-    pub(crate) fn down(&mut self, client: ClientId, session: SessionId, slot: usize) {
+    /// The connection `slot`, which was up, is gone, and what it had reserved.
+    pub(crate) fn down(
+        &mut self,
+        client: ClientId,
+        session: SessionId,
+        slot: usize,
+        reserved: usize,
+    ) {
         self.total -= 1;
         if let Some(own) = self.per_principal.get_mut(&client) {
-            *own -= 1;
-            if *own == 0 {
+            own.connections -= 1;
+            own.reserved -= reserved;
+            if own.connections == 0 {
                 self.per_principal.remove(&client);
             }
         }
@@ -70,6 +110,47 @@ impl ClientTable {
     /// Where replies to this session go.
     pub(crate) fn route(&self, client: ClientId, session: SessionId) -> Option<usize> {
         self.routes.get(&(client, session)).copied()
+    }
+
+    /// A turn of reading begins: everybody has its share anew.
+    pub(crate) fn begin_turn(&mut self) {
+        self.turn += 1;
+        self.contended = std::mem::take(&mut self.readers) > 1;
+    }
+
+    /// Bytes that the connections of `client` may still have read in this turn.
+    pub(crate) fn share(&mut self, client: ClientId) -> usize {
+        let Some(own) = self.per_principal.get_mut(&client) else { return 0 };
+        if own.turn != self.turn {
+            own.turn = self.turn;
+            own.share = if self.contended { SHARE_CONTENDED } else { SHARE_ALONE };
+            self.readers += 1;
+        }
+        own.share
+    }
+
+    /// A connection of `client` had `bytes` read.
+    pub(crate) fn spend(&mut self, client: ClientId, bytes: usize) {
+        if let Some(own) = self.per_principal.get_mut(&client) {
+            own.share = own.share.saturating_sub(bytes);
+        }
+    }
+
+    /// Takes room for a large packet of `client`. False when it has to wait for others of its.
+    pub(crate) fn reserve(&mut self, client: ClientId, bytes: usize) -> bool {
+        let Some(own) = self.per_principal.get_mut(&client) else { return false };
+        let fits = own.reserved == 0 || own.reserved + bytes <= ROOM_BYTES;
+        if fits {
+            own.reserved += bytes;
+        }
+        fits
+    }
+
+    /// Gives back what was taken for a packet.
+    pub(crate) fn release(&mut self, client: ClientId, bytes: usize) {
+        if let Some(own) = self.per_principal.get_mut(&client) {
+            own.reserved -= bytes;
+        }
     }
 
     /// Number of connections.
@@ -91,9 +172,9 @@ mod tests {
         assert_eq!(table.up(C, S, 1), Ok(()));
         assert_eq!(table.up(C, S, 2), Ok(()));
         assert_eq!(table.route(C, S), Some(2));
-        table.down(C, S, 1);
+        table.down(C, S, 1, 0);
         assert_eq!(table.route(C, S), Some(2));
-        table.down(C, S, 2);
+        table.down(C, S, 2, 0);
         assert_eq!((table.route(C, S), table.count()), (None, 0));
         assert!(table.per_principal.is_empty() && table.routes.is_empty());
     }
@@ -106,7 +187,46 @@ mod tests {
         assert_eq!(table.up(C, S, 3), Err(Crowded), "one principal");
         assert_eq!(table.up(ClientId(9), S, 3), Ok(()));
         assert_eq!(table.up(ClientId(8), S, 4), Err(Crowded), "all together");
-        table.down(C, S, 1);
+        table.down(C, S, 1, 0);
         assert_eq!(table.up(ClientId(8), S, 4), Ok(()));
+    }
+
+    #[test]
+    fn all_connections_of_a_principal_share_what_one_of_them_could_have_read() {
+        let mut table = ClientTable::new(300, 200);
+        let other = ClientId(9);
+        for slot in 0..100 {
+            table.up(C, SessionId(slot), slot as usize).expect("room");
+        }
+        table.up(other, S, 100).expect("room");
+        // Nobody is known to compete in the first turn.
+        table.begin_turn();
+        assert_eq!((table.share(C), table.share(other)), (SHARE_ALONE, SHARE_ALONE));
+        table.begin_turn();
+        assert_eq!(table.share(C), SHARE_CONTENDED);
+        for _ in 0..100 {
+            let some = table.share(C).min(300 << 10);
+            table.spend(C, some);
+        }
+        assert_eq!((table.share(C), table.share(other)), (0, SHARE_CONTENDED));
+        table.begin_turn();
+        table.share(C);
+        table.begin_turn();
+        assert_eq!(table.share(C), SHARE_ALONE, "the other one was silent");
+    }
+
+    #[test]
+    fn large_packets_of_a_principal_share_a_room_in_which_one_always_fits() {
+        let mut table = ClientTable::new(8, 8);
+        for slot in 1..=3 {
+            table.up(C, SessionId(slot), slot as usize).expect("room");
+        }
+        assert!(table.reserve(C, 2 * ROOM_BYTES), "one fits");
+        assert!(!table.reserve(C, 1), "and no other one then");
+        table.release(C, 2 * ROOM_BYTES);
+        assert!(table.reserve(C, ROOM_BYTES / 2) && table.reserve(C, ROOM_BYTES / 2));
+        assert!(!table.reserve(C, 1));
+        table.down(C, SessionId(1), 1, ROOM_BYTES / 2);
+        assert!(table.reserve(C, 1), "a lost connection gives its room back");
     }
 }

@@ -14,7 +14,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use auth::{AuthError, Established, Initiator, Opener, PacketReader, Peer, Sealer};
-use base::{Frame, Incarnation, ReplicaId, SessionId, Time, limits};
+use base::{ClientId, Frame, Incarnation, ReplicaId, SessionId, Time, limits};
 use mio::event::Event;
 use mio::net::TcpStream;
 
@@ -42,6 +42,10 @@ pub(crate) struct Conn {
     pub(crate) paused: bool,
     /// Frames of its last packet that its client's quota has no room for yet.
     pub(crate) held: VecDeque<Arc<Frame>>,
+    /// Bytes of its client's room for large packets that this connection takes.
+    pub(crate) reserved: usize,
+    /// Questions for the status in this turn.
+    pub(crate) questions: u32,
     /// It stands in the list of connections with something to flush.
     pub(crate) dirty: bool,
     /// Something happened on it since the last scan.
@@ -76,6 +80,10 @@ pub(crate) struct Link {
     pub(crate) opener: Opener,
     /// The other end has proved that it lives: it is not a replayed hello.
     pub(crate) confirmed: bool,
+    /// The longest packet once that is so. Before, the first one proves life and is short.
+    pub(crate) packet_bytes_max: usize,
+    /// Frames until the next one whose authenticator is looked at.
+    pub(crate) unchecked: u32,
 }
 
 /// What one read brought.
@@ -103,6 +111,8 @@ impl Conn {
             listed: false,
             paused: false,
             held: VecDeque::new(),
+            reserved: 0,
+            questions: 0,
             dirty: false,
             active: true,
             writable,
@@ -132,16 +142,26 @@ impl Conn {
         self.link().is_some_and(|link| link.confirmed)
     }
 
-    /// Completes the handshake: from now on packets are sealed and may be large.
-    pub(crate) fn establish(&mut self, established: Established, confirmed: bool) {
-        self.reader.set_max(established.packet_bytes_max);
+    /// The client at the other end, once that is proved.
+    pub(crate) fn client(&self) -> Option<ClientId> {
+        match self.link()? {
+            Link { peer: Peer::Client(client), confirmed: true, .. } => Some(*client),
+            _ => None,
+        }
+    }
+
+    /// Completes the handshake: from now on packets are sealed. They may be large once the link
+    /// is confirmed.
+    pub(crate) fn establish(&mut self, established: Established) {
         self.phase = Phase::Up(Box::new(Link {
             peer: established.peer,
             session: established.session,
             incarnation: established.peer_incarnation,
             sealer: established.sealer,
             opener: established.opener,
-            confirmed,
+            confirmed: false,
+            packet_bytes_max: established.packet_bytes_max,
+            unchecked: 0,
         }));
     }
 

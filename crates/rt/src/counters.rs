@@ -34,6 +34,11 @@ counters! {
         handshakes_failed,
         /// Connections closed because of bytes that no correct peer sends.
         malformed,
+        /// Connections closed because of a frame that its client has not authenticated to this
+        /// replica.
+        forged,
+        /// Connections refused or closed because of what the other end did before.
+        banned,
         /// Connections closed because a client spoke for another one.
         impostors,
         /// Clients dropped because they read too slowly.

@@ -1,4 +1,5 @@
-//! One thread: a poll, the lanes that live on it, and perhaps the execution stage.
+//! One thread: a poll, the lanes that live on it, and perhaps the coordinator and the execution
+//! stage.
 //!
 //! A turn: poll; read; hand mail between lanes and stage until it is quiet; let the lanes end
 //! their turn; write, once per connection. It blocks in the poll whenever nothing is to be done,
@@ -14,6 +15,7 @@ use base::{Span, Time};
 use mio::{Events, Poll, Token};
 
 use crate::clock::Clock;
+use crate::coordinator_host::CoordinatorHost;
 use crate::lane_host::LaneHost;
 use crate::report::{Shared, ThreadSnapshot};
 use crate::ring::Bell;
@@ -43,6 +45,8 @@ pub(crate) struct EventLoop {
     pub(crate) clock: Clock,
     pub(crate) lanes: Vec<LaneHost>,
     pub(crate) stage: Option<StageHost>,
+    /// On the thread of pillar 0, which is then the first of `lanes`.
+    pub(crate) coordinator: Option<CoordinatorHost>,
     pub(crate) shared: Arc<Shared>,
     /// Which of the threads this is.
     pub(crate) index: usize,
@@ -67,11 +71,11 @@ impl EventLoop {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         self.state.stale = true;
-        while !self.shared.stopped.load(Ordering::Acquire) {
+        while !self.stopping() {
             if let Err(error) = self.turn(&mut events) {
                 // The poll itself fails only for want of memory or for a bug: without it this
                 // thread is deaf, and a replica with a deaf thread is better gone.
-                tracing::error!(%error, thread = self.index, "poll failed, thread ends");
+                self.shared.failure.set("cannot wait for the network", &error);
                 break;
             }
         }
@@ -108,6 +112,9 @@ impl EventLoop {
             if let Some(stage) = &mut self.stage {
                 any |= stage.turn();
             }
+            if let Some(coordinator) = &mut self.coordinator {
+                any |= coordinator.turn(now, &mut self.lanes[0]);
+            }
             busy |= any;
             if !any {
                 break;
@@ -115,6 +122,9 @@ impl EventLoop {
         }
         for lane in &mut self.lanes {
             lane.end();
+        }
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.end(&mut self.lanes[0]);
         }
         self.answer_status(now.mono);
         self.lanes.iter_mut().for_each(LaneHost::flush);
@@ -126,13 +136,17 @@ impl EventLoop {
         Ok(())
     }
 
+    fn stopping(&self) -> bool {
+        self.shared.stopped.load(Ordering::Acquire) || self.shared.failure.failed()
+    }
+
     /// Polls; blocks only if nothing is to be done.
     fn wait(&mut self, events: &mut Events) -> std::io::Result<()> {
         let mut timeout = self.timeout();
         if timeout != Some(Duration::ZERO) {
             // The order matters: see `ring`.
             self.bell.doze();
-            let stopping = self.shared.stopped.load(Ordering::Acquire)
+            let stopping = self.stopping()
                 || self.shared.draining.load(Ordering::Acquire) != self.state.draining.is_some();
             if stopping || self.more() {
                 timeout = Some(Duration::ZERO);
@@ -155,13 +169,17 @@ impl EventLoop {
             return Some(Duration::ZERO);
         }
         let now = self.clock.mono();
-        let mut next = self.lanes.iter().filter_map(LaneHost::next_time).min();
+        let coordinator = self.coordinator.as_ref().and_then(CoordinatorHost::next_time);
+        let lanes = self.lanes.iter().filter_map(LaneHost::next_time);
+        let stage = self.stage.as_ref().and_then(StageHost::next_time);
+        let mut next = lanes.chain(coordinator).chain(stage).min();
         let mut until = |at: Time| next = Some(next.map_or(at, |next| next.min(at)));
         if self.state.stale {
             until(self.state.snapshot_at.after(SNAPSHOT_EVERY));
         }
         let soon = self.lanes.iter().any(LaneHost::overflowing)
             || self.stage.as_ref().is_some_and(StageHost::soon)
+            || self.coordinator.as_ref().is_some_and(CoordinatorHost::overflowing)
             || (self.state.draining.is_some() && !self.state.drained);
         if soon {
             until(now.after(RETRY));
@@ -170,7 +188,9 @@ impl EventLoop {
     }
 
     fn more(&self) -> bool {
-        self.lanes.iter().any(LaneHost::more) || self.stage.as_ref().is_some_and(StageHost::more)
+        self.lanes.iter().any(LaneHost::more)
+            || self.stage.as_ref().is_some_and(StageHost::more)
+            || self.coordinator.as_ref().is_some_and(CoordinatorHost::more)
     }
 
     fn answer_status(&mut self, now: Time) {
@@ -195,6 +215,7 @@ impl EventLoop {
         let snapshot = ThreadSnapshot {
             lanes: self.lanes.iter_mut().map(LaneHost::snapshot).collect(),
             stage: self.stage.as_ref().map(StageHost::snapshot),
+            coordinator: self.coordinator.as_ref().map(CoordinatorHost::snapshot),
         };
         let mut mine = self.shared.threads[self.index].lock().unwrap_or_else(|e| e.into_inner());
         *mine = snapshot;

@@ -1,28 +1,47 @@
 //! From a connection's bytes to the lane: handshakes, packets, messages and request frames.
 //!
-//! Reading is fair: each connection gets a bounded number of bytes per turn, and who has more
-//! comes again in the next turn. A connection whose client has reached its quota is not read for
-//! a while, so that TCP holds the client back.
+//! Reading is fair: each principal gets a bounded number of bytes and frames per turn, over all
+//! its connections, and so does each replica; who has more comes again in the next turn, in
+//! turn. A connection whose client has reached its quota, or whose packet has no room yet, is
+//! not read for a while, so that TCP holds the client back.
+//!
+//! A frame that comes over its principal's own link needs no authenticator here. Some are looked
+//! at all the same, the first one of each link and then nobody knows which: whoever
+//! authenticates to some replicas only makes work for the others, and is to be known.
 //!
 //! Not here: what a lane does with its inputs, and what a packet is sealed with (`auth`).
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use auth::{Peer, Responder};
+use base::frame::{Authenticator, FrameKind};
 use base::packet::{PacketKind, PeerHeader};
-use base::{ClientId, Frame, Malformed, PillarId, Reader, Span};
+use base::{ClientId, Frame, Keyring, Malformed, PillarId, Reader, Span, limits};
 use proto::pbft::msg::Message;
 use proto::pbft::{Input, Reject};
 
 use crate::clients::ClientTable;
 use crate::conn::{Conn, Link, Phase, ReadOutcome};
+use crate::coordinator_host::Delivery;
 use crate::lane_host::{Core, LaneHost, Sender};
 use crate::links::{Close, Env, Links};
 use crate::peers::PeerTable;
 
 /// What one connection may read in one turn, in bytes.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
+/// What a frame costs its principal's share besides its bytes.
+const FRAME_COST_BYTES: usize = 512;
+/// Every connection has room for a packet of so many bytes; larger ones share their client's.
+const PACKET_BYTES_FREE: usize = 64 << 10;
+/// Most questions that one connection may have in one turn, each of which is answered within
+/// the turn.
+const QUESTIONS_MAX: u32 = 1024;
+/// One frame in so many has its vector of MACs looked at, on average.
+const VECTOR_SAMPLE: u32 = 16;
+/// One frame in so many has its signature looked at, which costs 200 times as much.
+const SIGNATURE_SAMPLE: u32 = 256;
 /// How long a client at its quota is not listened to.
 const QUOTA_PAUSE: Span = Span::millis(5);
 /// Most frames of one packet that are kept until the quota has room for them; the client sends
@@ -31,6 +50,8 @@ const HELD_FRAMES_MAX: usize = base::limits::PENDING_FRAMES_PER_CLIENT_MAX;
 /// Most strangers that are listened to in one turn: a hello costs some 100 µs of arithmetic, and
 /// a flood of them must not make those wait who have a link.
 const STRANGERS_PER_TURN: usize = 16;
+/// The pillar on whose links coordinators and stages talk.
+const COORDINATOR: PillarId = PillarId(0);
 
 /// What came of the packets that had arrived.
 enum Verdict {
@@ -59,20 +80,27 @@ impl LaneHost {
     pub(crate) fn read(&mut self) {
         let mut ready = std::mem::take(&mut self.links.ready);
         let mut strangers = STRANGERS_PER_TURN;
+        self.links.clients.begin_turn();
         for slot in ready.drain(..) {
-            if let Some(conn) = self.links.conns.get_mut(slot) {
-                if matches!(conn.phase, Phase::Answering) {
-                    if strangers == 0 {
-                        self.links.ready.push(slot);
-                        continue;
-                    }
-                    strangers -= 1;
+            let links = &mut self.links;
+            let Some(conn) = links.conns.get_mut(slot) else { continue };
+            if matches!(conn.phase, Phase::Answering) {
+                if strangers == 0 {
+                    links.ready.push(slot);
+                    continue;
                 }
-                conn.listed = false;
-                self.read_conn(slot);
+                strangers -= 1;
             }
+            if conn.client().is_some_and(|client| links.clients.share(client) == 0) {
+                links.deferred.push(slot);
+                continue;
+            }
+            conn.listed = false;
+            self.read_conn(slot);
         }
-        // Those that stay readable were listed anew; the old list lends its memory.
+        // Those that stay readable were listed anew, but whoever had no turn comes first; the
+        // old list lends its memory.
+        ready.append(&mut self.links.deferred);
         ready.append(&mut self.links.ready);
         self.links.ready = ready;
         self.carry_out();
@@ -82,20 +110,27 @@ impl LaneHost {
     fn read_conn(&mut self, slot: usize) {
         let mut budget = READ_BYTES_PER_TURN;
         loop {
-            match self.packets(slot) {
-                Verdict::Hungry => {}
-                Verdict::Pause => {
-                    if let Some(conn) = self.links.conns.get_mut(slot) {
-                        conn.paused = true;
-                    }
+            let frames = self.core.counters.frames;
+            let verdict = self.packets(slot);
+            let links = &mut self.links;
+            let Some(conn) = links.conns.get_mut(slot) else { return };
+            if let Some(client) = conn.client() {
+                let frames = usize::try_from(self.core.counters.frames - frames);
+                let cost = frames.unwrap_or(usize::MAX).saturating_mul(FRAME_COST_BYTES);
+                links.clients.spend(client, cost);
+                budget = budget.min(links.clients.share(client));
+            }
+            match verdict {
+                Verdict::Hungry if has_room(conn, &mut links.clients) => {}
+                Verdict::Hungry | Verdict::Pause => {
+                    conn.paused = true;
                     self.paused.push(slot);
                     // Whoever pauses later does not make those wait longer who paused before.
                     self.resume_at.get_or_insert(self.core.now.mono.after(QUOTA_PAUSE));
                     return;
                 }
-                Verdict::Close(why) => return self.links.doomed.push((slot, why)),
+                Verdict::Close(why) => return links.doomed.push((slot, why)),
             }
-            let Some(conn) = self.links.conns.get_mut(slot) else { return };
             if !conn.readable {
                 return;
             }
@@ -108,6 +143,9 @@ impl LaneHost {
                 Ok(ReadOutcome::Bytes(n) | ReadOutcome::Last(n)) => {
                     budget = budget.saturating_sub(n);
                     self.core.counters.bytes_in += n as u64;
+                    if let Some(client) = conn.client() {
+                        self.links.clients.spend(client, n);
+                    }
                 }
                 Ok(ReadOutcome::Closed) | Err(_) => {
                     return self.links.doomed.push((slot, Close::Ended));
@@ -141,7 +179,14 @@ impl LaneHost {
                     links.after_handshake(slot);
                     links.plan_scan(core.now.mono);
                 }
-                Outcome::Status => self.status_asked.push(slot),
+                Outcome::Status => {
+                    conn.questions += 1;
+                    match conn.questions {
+                        1 => self.status_asked.push(slot),
+                        2..=QUESTIONS_MAX => {}
+                        _ => return Verdict::Close(Close::Questions),
+                    }
+                }
                 Outcome::Quota => return Verdict::Pause,
             }
         }
@@ -175,6 +220,7 @@ impl Gate<'_> {
     /// Takes one packet off the connection; `None` when no whole one is there.
     fn packet(mut self, conn: &mut Conn, core: &mut Core) -> Result<Option<Passed>, Close> {
         let malformed = |_| Close::Malformed("packet length");
+        let mut longest = None;
         let Some(body) = conn.reader.packet().map_err(malformed)? else { return Ok(None) };
         let established = match &mut conn.phase {
             Phase::Answering => {
@@ -184,8 +230,11 @@ impl Gate<'_> {
                 if established.pillar != self.pillar {
                     return Err(Close::Handshake);
                 }
+                if self.shuts_out(established.peer, core) {
+                    return Err(Close::Banned);
+                }
                 conn.queue(&answer);
-                conn.establish(established, false);
+                conn.establish(established);
                 return Ok(Some((Outcome::Flush, None)));
             }
             Phase::Calling { initiator, .. } => {
@@ -196,15 +245,32 @@ impl Gate<'_> {
                 let opened = link.opener.open(body);
                 let payload = opened.map_err(|_| Close::Malformed("seal"))?;
                 core.counters.packets_in += 1;
-                let replaced = if link.confirmed { None } else { self.confirm(link, core)? };
+                let replaced = if link.confirmed {
+                    None
+                } else {
+                    longest = Some(link.packet_bytes_max);
+                    self.confirm(link, core)?
+                };
                 let outcome = self.payload(link, payload, &mut conn.held, core)?;
+                if let Some(longest) = longest {
+                    conn.reader.set_max(longest);
+                }
                 return Ok(Some((outcome, replaced)));
             }
         };
-        conn.establish(established, false);
+        conn.reader.set_max(established.packet_bytes_max);
+        conn.establish(established);
         let Phase::Up(link) = &mut conn.phase else { return Err(Close::Handshake) };
         let replaced = self.confirm(link, core)?;
         Ok(Some((Outcome::Flush, replaced)))
+    }
+
+    /// Whether `peer` gets no link at the moment because of what it sent before.
+    fn shuts_out(&self, peer: Peer, core: &Core) -> bool {
+        match peer {
+            Peer::Replica(replica) => self.peers.shuns(replica, core.now.mono),
+            Peer::Client(client) => self.env.bans.holds(client, core.now.mono),
+        }
     }
 
     /// The other end has proved that it lives: from here on the link counts.
@@ -219,6 +285,9 @@ impl Gate<'_> {
                 }
                 // Counted by `input`; a lane does not refuse to know of a link.
                 let _ = core.input(Input::Connected { peer });
+                if pillar == COORDINATOR {
+                    core.deliveries.push(Delivery::Connected(peer));
+                }
                 replaced
             }
             Peer::Client(client) => {
@@ -234,7 +303,7 @@ impl Gate<'_> {
 
     fn payload(
         &self,
-        link: &Link,
+        link: &mut Link,
         payload: &[u8],
         held: &mut VecDeque<Arc<Frame>>,
         core: &mut Core,
@@ -242,10 +311,16 @@ impl Gate<'_> {
         match link.peer {
             Peer::Replica(from) => {
                 let sender = Sender { from, incarnation: link.incarnation };
-                self.messages(sender, payload, core).map_err(|e| Close::Malformed(e.0))?;
+                self.messages(sender, payload, core).map_err(|Malformed(what)| {
+                    core.garbage_from(from, what);
+                    Close::Garbage(what)
+                })?;
                 Ok(Outcome::Done)
             }
-            Peer::Client(client) => self.client_packet(client, payload, held, core),
+            Peer::Client(client) => {
+                let mut sampler = Sampler { client, unchecked: &mut link.unchecked };
+                self.client_packet(&mut sampler, payload, held, core)
+            }
         }
     }
 
@@ -262,18 +337,29 @@ impl Gate<'_> {
             return Err(Malformed("packet header"));
         }
         let Sender { from, incarnation } = sender;
+        let chief = self.pillar == COORDINATOR;
         while !r.is_empty() {
             let message = Message::decode(self.env.group, &mut r)?;
             core.counters.peer_messages += 1;
-            // Refusals are counted by `input`, per peer.
-            let _ = core.input(Input::Peer { from, incarnation, message });
+            match message {
+                Message::Group(message) if chief => {
+                    core.deliveries.push(Delivery::Group(sender, message));
+                }
+                Message::State(message) if chief => {
+                    core.deliveries.push(Delivery::State(sender, message));
+                }
+                message => {
+                    // Refusals are counted by `input`, per peer.
+                    let _ = core.input(Input::Peer { from, incarnation, message });
+                }
+            }
         }
         Ok(())
     }
 
     fn client_packet(
         &self,
-        client: ClientId,
+        sampler: &mut Sampler<'_>,
         payload: &[u8],
         held: &mut VecDeque<Arc<Frame>>,
         core: &mut Core,
@@ -282,18 +368,18 @@ impl Gate<'_> {
             // The proof of life after the handshake.
             return Ok(Outcome::Done);
         }
-        let split = PacketKind::split(payload).map_err(|e| Close::Malformed(e.0))?;
+        let split = PacketKind::split(payload).map_err(|e| Close::Garbage(e.0))?;
         match split {
-            (PacketKind::Request, frames) => self.frames(client, frames, held, core),
+            (PacketKind::Request, frames) => self.frames(sampler, frames, held, core),
             (PacketKind::StatusQuery, _) => Ok(Outcome::Status),
             (PacketKind::Goodbye, _) => Err(Close::Ended),
-            (PacketKind::Reply | PacketKind::Status, _) => Err(Close::Malformed("packet kind")),
+            (PacketKind::Reply | PacketKind::Status, _) => Err(Close::Garbage("packet kind")),
         }
     }
 
     fn frames(
         &self,
-        client: ClientId,
+        sampler: &mut Sampler<'_>,
         bytes: &[u8],
         held: &mut VecDeque<Arc<Frame>>,
         core: &mut Core,
@@ -304,13 +390,21 @@ impl Gate<'_> {
         let mut r = Reader::new(bytes);
         while !r.is_empty() && held.len() < HELD_FRAMES_MAX {
             let frame = Frame::decode(self.env.group, &mut r);
-            let frame = frame.map_err(|e| Close::Malformed(e.0))?;
-            if frame.id().client != client {
+            let frame = frame.map_err(|e| Close::Garbage(e.0))?;
+            if frame.id().client != sampler.client {
                 return Err(Close::Impostor);
+            }
+            let ahead = frame.id().id.saturating_sub(frame.ack());
+            if frame.kind() == FrameKind::Request && ahead > limits::STREAM_WINDOW {
+                return Err(Close::Window);
+            }
+            if !sampler.passes(&frame, &self.env.keys) {
+                return Err(Close::Forged);
             }
             core.counters.frames += 1;
             let frame = Arc::new(frame);
             let full = !held.is_empty()
+                || core.journal.behind()
                 || core.input(Input::Request(Arc::clone(&frame))) == Err(Reject::Quota);
             if full {
                 held.push_back(frame);
@@ -320,12 +414,59 @@ impl Gate<'_> {
     }
 }
 
+/// Looks at the authenticators of some frames of one connection.
+struct Sampler<'a> {
+    client: ClientId,
+    /// Frames until the next look.
+    unchecked: &'a mut u32,
+}
+
+impl Sampler<'_> {
+    /// False when it looked, and the frame is not its principal's as far as this replica can
+    /// tell.
+    fn passes(&mut self, frame: &Frame, keys: &impl Keyring) -> bool {
+        if let Some(left) = self.unchecked.checked_sub(1) {
+            *self.unchecked = left;
+            return true;
+        }
+        let one_in = match frame.authenticator() {
+            Authenticator::Vector(_) => VECTOR_SAMPLE,
+            Authenticator::Signature(_) => SIGNATURE_SAMPLE,
+        };
+        // Anything that the client cannot foresee will do.
+        let random = std::hash::RandomState::new().build_hasher().finish();
+        *self.unchecked = u32::try_from(random % u64::from(2 * one_in - 1)).unwrap_or(0);
+        keys.check(self.client, frame.digest(), frame.authenticator())
+    }
+}
+
+/// Whether there is room for the packet that is arriving. Takes it, or gives it back, for large
+/// ones.
+fn has_room(conn: &mut Conn, clients: &mut ClientTable) -> bool {
+    let Some(client) = conn.client() else { return true };
+    let wanted = conn.reader.announced().filter(|bytes| *bytes > PACKET_BYTES_FREE).unwrap_or(0);
+    if wanted < conn.reserved {
+        clients.release(client, conn.reserved - wanted);
+        conn.reserved = wanted;
+        return true;
+    }
+    // What this connection has taken stands in nobody's way but others'.
+    let fits = wanted == conn.reserved || clients.reserve(client, wanted - conn.reserved);
+    if fits {
+        conn.reserved = wanted;
+    }
+    fits
+}
+
 /// Hands over the frames that were held back, as far as the client's quota has room by now.
 fn admit_held(held: &mut VecDeque<Arc<Frame>>, core: &mut Core) -> Result<(), Reject> {
     if core.draining {
         held.clear();
     }
     while let Some(frame) = held.front() {
+        if core.journal.behind() {
+            return Err(Reject::Quota);
+        }
         if core.input(Input::Request(Arc::clone(frame))) == Err(Reject::Quota) {
             return Err(Reject::Quota);
         }

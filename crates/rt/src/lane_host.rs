@@ -9,41 +9,31 @@
 use auth::Peer;
 use base::links::PillarReport;
 use base::packet::PacketKind;
-use base::{FromStage, Incarnation, Now, PillarId, ReplicaId, Sibling, Time, ToStage};
+use base::{AgreedTime, FromStage, Incarnation, Now, PillarId, ReplicaId, Time, ToStage};
+use proto::pbft::msg::Message;
 use proto::pbft::{Input, Lane, Reject};
 use proto::{Effect, Fact, Outbox, Target};
 
+use crate::coordinator_host::Delivery;
 use crate::counters::{LinkCounters, TrafficCounters};
+use crate::drill::Saboteur;
+use crate::evidence::GARBAGE;
 use crate::journal::Journal;
 use crate::links::Links;
-use crate::ring::{RingReceiver, RingSender};
+use crate::mesh::LaneMail;
+use crate::ring::RingReceiver;
 use crate::throttle::Throttle;
 
 /// Turns between two checks of a lane's invariants in debug builds. A check costs O(window).
 const CHECK_EVERY: u64 = 64;
 
-/// The rings of one lane.
-pub(crate) struct LaneMail {
-    pub(crate) to_stage: RingSender<ToStage>,
-    pub(crate) from_stage: RingReceiver<FromStage>,
-    pub(crate) to_siblings: Vec<RingSender<Sibling>>,
-    pub(crate) from_siblings: Vec<RingReceiver<Sibling>>,
-}
-
-/// What went wrong for good, as far as this lane knows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Trouble {
-    /// A quorum has another state than this replica.
-    pub(crate) diverged: bool,
-    /// The others' logs no longer reach back to this replica.
-    pub(crate) left_behind: bool,
-}
-
 /// The agreement core and its bookkeeping: what packets end in.
 pub(crate) struct Core {
     pub(crate) lane: Lane,
     pub(crate) outbox: Outbox,
-    pub(crate) journal: Box<dyn Journal>,
+    pub(crate) journal: Journal<Effect>,
+    /// For the coordinator, which takes it in the same turn. Pillar 0 only.
+    pub(crate) deliveries: Vec<Delivery>,
     pub(crate) now: Now,
     /// The lane got something since its last turn.
     pub(crate) touched: bool,
@@ -51,7 +41,8 @@ pub(crate) struct Core {
     pub(crate) counters: TrafficCounters,
     /// Per replica: inputs that no correct replica sends.
     pub(crate) misbehaviour: Vec<u64>,
-    pub(crate) trouble: Trouble,
+    /// Per replica: packets, properly sealed, that mean nothing, and when the first one came.
+    pub(crate) garbage: Vec<(u64, AgreedTime)>,
     complaints: Throttle,
 }
 
@@ -68,6 +59,8 @@ pub(crate) struct LaneHost {
     pub(crate) paused: Vec<usize>,
     pub(crate) resume_at: Option<Time>,
     overflowing: bool,
+    /// In a drill: what leaves instead of what should.
+    saboteur: Option<Box<Saboteur>>,
 }
 
 /// What a lane tells when it is asked.
@@ -81,21 +74,23 @@ pub(crate) struct LaneSnapshot {
     pub(crate) links: LinkCounters,
     pub(crate) traffic: TrafficCounters,
     pub(crate) misbehaviour: Vec<u64>,
-    pub(crate) trouble: Trouble,
+    /// As in [`Core`].
+    pub(crate) garbage: Vec<(u64, AgreedTime)>,
 }
 
 impl Core {
-    pub(crate) fn new(lane: Lane, journal: Box<dyn Journal>, n: u16) -> Core {
+    pub(crate) fn new(lane: Lane, journal: Journal<Effect>, n: u16) -> Core {
         Core {
             lane,
             outbox: Outbox::new(),
             journal,
+            deliveries: Vec::new(),
             now: Now::default(),
             touched: true,
             draining: false,
             counters: TrafficCounters::default(),
             misbehaviour: vec![0; usize::from(n)],
-            trouble: Trouble::default(),
+            garbage: vec![(0, AgreedTime(0)); usize::from(n)],
             complaints: Throttle::default(),
         }
     }
@@ -117,7 +112,8 @@ impl Core {
         result
     }
 
-    fn misbehaved(&mut self, from: Option<ReplicaId>, sin: &'static str) {
+    /// Counts what no correct replica does, and says so now and then.
+    pub(crate) fn misbehaved(&mut self, from: Option<ReplicaId>, sin: &'static str) {
         self.counters.misbehaviour += 1;
         let Some(from) = from else { return };
         if let Some(count) = self.misbehaviour.get_mut(usize::from(from.0)) {
@@ -129,15 +125,24 @@ impl Core {
         }
     }
 
+    /// A packet that `from` has sealed itself means nothing.
+    pub(crate) fn garbage_from(&mut self, from: ReplicaId, what: &'static str) {
+        self.misbehaved(Some(from), what);
+        let Some((count, first)) = self.garbage.get_mut(usize::from(from.0)) else { return };
+        if *count == 0 {
+            *first = self.now.wall;
+            tracing::warn!(accused = %from, kind = GARBAGE, "a replica is suspected");
+        }
+        *count += 1;
+    }
+
     fn note(&mut self, pillar: PillarId, fact: &Fact) {
         match fact {
             Fact::Stable { seq, .. } => tracing::debug!(%pillar, %seq, "checkpoint stable"),
             Fact::Diverged { seq, mine, theirs } => {
-                self.trouble.diverged = true;
                 tracing::error!(%pillar, %seq, ?mine, ?theirs, "this replica has diverged");
             }
             Fact::LeftBehind { missing, stable } => {
-                self.trouble.left_behind = true;
                 if self.complaints.allow(self.now.mono) {
                     tracing::warn!(%pillar, %missing, %stable, "left behind");
                 }
@@ -147,7 +152,12 @@ impl Core {
 }
 
 impl LaneHost {
-    pub(crate) fn new(core: Core, links: Links, mail: LaneMail) -> LaneHost {
+    pub(crate) fn new(
+        core: Core,
+        links: Links,
+        mail: LaneMail,
+        saboteur: Option<Box<Saboteur>>,
+    ) -> LaneHost {
         LaneHost {
             core,
             links,
@@ -157,6 +167,7 @@ impl LaneHost {
             paused: Vec::new(),
             resume_at: None,
             overflowing: false,
+            saboteur,
         }
     }
 
@@ -164,6 +175,7 @@ impl LaneHost {
     pub(crate) fn begin(&mut self, now: Now) {
         self.core.now = now;
         self.links.on_time(now.mono);
+        self.pester(now.mono);
         if self.resume_at.is_some_and(|at| at <= now.mono) {
             self.resume_at = None;
             for slot in std::mem::take(&mut self.paused) {
@@ -192,11 +204,19 @@ impl LaneHost {
             any = true;
             if let FromStage::Reply { frame, content } = &message {
                 let view = self.core.lane.view();
-                let sent = self.links.send_reply(view, *frame, content);
-                self.core.counters.replies += u64::from(sent);
+                let twisted = self.saboteur.as_ref().map(|saboteur| saboteur.reply(content));
+                if let Some(content) = twisted.as_ref().map_or(Some(content), Option::as_ref) {
+                    let sent = self.links.send_reply(view, *frame, content);
+                    self.core.counters.replies += u64::from(sent);
+                }
             } else {
                 let _ = self.core.input(Input::Stage(message));
             }
+        }
+        while let Some(message) = self.mail.from_coordinator.pop() {
+            any = true;
+            // Counted by `input`; the coordinator is this replica's own.
+            let _ = self.core.input(Input::Coordinator(message));
         }
         self.carry_out();
         any
@@ -230,6 +250,9 @@ impl LaneHost {
         let mut payload = PacketKind::Status.alone().to_vec();
         payload.extend_from_slice(&json());
         for slot in std::mem::take(&mut self.status_asked) {
+            if let Some(conn) = self.links.conns.get_mut(slot) {
+                conn.questions = 0;
+            }
             self.links.send_packet(slot, &payload);
         }
     }
@@ -246,13 +269,15 @@ impl LaneHost {
 
     /// Whether there is work that needs no event to begin.
     pub(crate) fn more(&self) -> bool {
-        !self.links.ready.is_empty() || !self.rings_empty()
+        !self.links.ready.is_empty() || !self.rings_empty() || self.core.journal.ripe()
     }
 
-    /// Whether siblings and stage have said nothing new.
+    /// Whether siblings, stage and coordinator have said nothing new.
     pub(crate) fn rings_empty(&self) -> bool {
         let siblings = &self.mail.from_siblings;
-        self.mail.from_stage.is_empty() && siblings.iter().all(RingReceiver::is_empty)
+        self.mail.from_stage.is_empty()
+            && self.mail.from_coordinator.is_empty()
+            && siblings.iter().all(RingReceiver::is_empty)
     }
 
     /// Whether a ring is full and has to be tried again soon.
@@ -262,13 +287,15 @@ impl LaneHost {
 
     /// When the next turn is wanted at the latest.
     pub(crate) fn next_time(&self) -> Option<Time> {
-        let times = [self.core.lane.deadline(), self.links.next_time(), self.resume_at];
+        let pester = self.saboteur.as_ref().and_then(|saboteur| saboteur.next_time());
+        let times = [self.core.lane.deadline(), self.links.next_time(), self.resume_at, pester];
         times.into_iter().flatten().min()
     }
 
     /// Whether everything for the clients has left.
     pub(crate) fn drained(&mut self) -> bool {
-        !self.overflowing && self.rings_empty() && self.links.client_backlog() == 0
+        let quiet = !self.overflowing && self.rings_empty() && self.core.journal.held() == 0;
+        quiet && self.links.client_backlog() == 0
     }
 
     /// What can be told about this lane.
@@ -282,7 +309,7 @@ impl LaneHost {
             links: self.links.counters,
             traffic: self.core.counters,
             misbehaviour: self.core.misbehaviour.clone(),
-            trouble: self.core.trouble,
+            garbage: self.core.garbage.clone(),
         }
     }
 
@@ -295,25 +322,58 @@ impl LaneHost {
             }
         }
         self.core.outbox = outbox;
+        self.core.journal.submit();
         while let Some(effect) = self.core.journal.released() {
             self.perform(effect);
         }
         self.overflowing = self.mail.to_stage.flush();
+        self.overflowing |= self.mail.to_coordinator.flush();
         for sibling in &mut self.mail.to_siblings {
             self.overflowing |= sibling.flush();
         }
     }
 
-    fn perform(&mut self, effect: Effect) {
-        match effect {
-            Effect::Send { to, message, .. } => {
-                self.scratch.clear();
-                message.encode(&mut self.scratch);
-                match to {
-                    Target::All => self.links.send_peers(&self.scratch),
-                    Target::One(peer) => self.links.send_peer(peer, &self.scratch),
+    /// Appends a message to this turn's packets to one peer or all.
+    pub(crate) fn send(&mut self, to: Target, message: &Message) {
+        match &mut self.saboteur {
+            None => self.transmit(to, message),
+            Some(saboteur) => {
+                let now = self.core.now.mono;
+                for (to, message) in saboteur.peer_message(now, to, message.clone()) {
+                    self.transmit(to, &message);
                 }
             }
+        }
+    }
+
+    fn transmit(&mut self, to: Target, message: &Message) {
+        self.scratch.clear();
+        message.encode(&mut self.scratch);
+        match to {
+            Target::All => self.links.send_peers(&self.scratch),
+            Target::One(peer) => self.links.send_peer(peer, &self.scratch),
+        }
+    }
+
+    /// In a drill: sends what was held back, and what nobody asked for.
+    fn pester(&mut self, now: Time) {
+        let Some(saboteur) = &mut self.saboteur else { return };
+        let due = saboteur.due(now, self.core.lane.view());
+        let garbage = saboteur.garbage(now);
+        for (to, message) in due {
+            self.transmit(to, &message);
+        }
+        if let Some(bytes) = garbage {
+            self.links.send_peers(&bytes);
+            for slot in self.client_slots() {
+                self.links.send_packet(slot, &bytes);
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { to, message, .. } => self.send(to, &message),
             Effect::Stage(resend @ ToStage::Resend { .. }) => {
                 // The client asks again: nothing is lost but time.
                 if !self.mail.to_stage.offer(resend) {
@@ -324,6 +384,7 @@ impl LaneHost {
             Effect::Siblings(message) => {
                 self.mail.to_siblings.iter_mut().for_each(|ring| ring.push(message.clone()));
             }
+            Effect::Coordinator(message) => self.mail.to_coordinator.push(message),
             Effect::Fact(fact) => self.core.note(self.links.pillar, &fact),
             // Whatever a journal lets through has been dealt with by the journal.
             Effect::Persist(_) => {}

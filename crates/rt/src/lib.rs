@@ -1,4 +1,5 @@
-//! The replica machine: pillars on threads, connections, rings, and the execution stage.
+//! The replica machine: pillars on threads, connections, rings, the coordinator, the execution
+//! stage, and the disk.
 //!
 //! ```text
 //!            thread 0                 thread 1                    (event_loop)
@@ -7,46 +8,66 @@
 //!  │  lane 0   lane 2      │  │  lane 1   lane 3      │           (lane_host, intake)
 //!  │  own port, own links  │  │  own port, own links  │           (links, conn, peers, clients)
 //!  │  own client links     │  │  own client links     │
+//!  │  coordinator          │  │                       │           (coordinator_host)
 //!  │  execution stage      │  │                       │           (stage_host)
 //!  └───────────┬───────────┘  └───────────┬───────────┘
-//!              └──── message rings ────────┘                      (ring)
+//!              ├──── message rings ────────┤                      (ring, mesh)
+//!              └─── records, by group ─────┘
+//!                          │ tickets, bells                       (journal)
+//!               log writer, checkpoint writer                     (log_writer, saver)
 //! ```
 //!
-//! A replica's lanes and its stage are mapped onto as many threads as its cores deserve
-//! (`machine`). Each thread has its own poll; lanes and stage share nothing but message rings,
-//! whether they live on one thread or on several. Nobody blocks but in the poll, and nobody
-//! spins.
+//! A replica's lanes, its coordinator and its stage are mapped onto as many threads as its cores
+//! deserve (`mesh`). Each thread has its own poll; the parts share nothing but message rings
+//! and the list of clients that are shut out (`bans`), whether they live on one thread or on
+//! several. Nobody blocks but in the poll, and nobody spins. Only the threads that write wait
+//! for the disk: what depends on a record is held back in memory until the record is where the
+//! replica's durability wants it (`journal`).
 //!
 //! Ports: pillar p of a replica listens on the p-th port that the group's configuration names
 //! for it. Links: for each pillar one TCP connection per unordered pair of replicas, dialled by
 //! the one with the higher id; one per client session. Whoever dials sends an empty packet as
 //! soon as the handshake is done (a replica one without messages): it proves that the dialler
-//! lives and was not recorded, and only then does the link count.
+//! lives and was not recorded, and only then does the link count. Coordinators and stages of
+//! different replicas talk on the links of pillar 0.
 //!
-//! What it is not: a protocol (`proto`), a state machine (`exec`), a policy for keys (`auth`).
-//! It is the only place where those meet sockets, threads and clocks. Durability is `memory`
-//! only; `journal` is the seam for more.
+//! What it is not: a protocol (`proto`), a state machine (`exec`), a policy for keys (`auth`), a
+//! file format (`store`). It is the only place where those meet sockets, threads and clocks.
 
 #![forbid(unsafe_code)]
 
+mod bans;
+mod boot;
 mod clients;
 mod clock;
 mod conn;
+mod coordinator_host;
 pub mod counters;
+mod drill;
 mod event_loop;
+mod evidence;
+mod failure;
 mod intake;
 mod journal;
 mod lane_host;
 mod links;
+mod log_writer;
 mod machine;
+mod mesh;
 mod options;
 mod peers;
 mod pin;
 pub mod report;
 mod ring;
+mod saver;
 mod stage_host;
 mod throttle;
 
-pub use machine::Replica;
-pub use options::{ConnectionLimits, ReplicaOptions, StartError};
+pub use bans::ClientRow;
+pub use drill::{Drill, UnknownDrill};
+pub use evidence::{EvidenceRow, SuspicionRow};
+pub use machine::{CheckpointSaver, Replica};
+pub use options::{ConnectionLimits, LogPolicy, OnBegin, ReplicaOptions, StartError};
 pub use report::{ReplicaReport, ReplicaState};
+pub use saver::SaveError;
+pub use store::{Durability, LogOptions, Real, Storage, StoreError, Volatile};

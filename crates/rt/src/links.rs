@@ -12,13 +12,14 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use auth::{Directory, Initiator, LinkIdentity, Peer};
+use auth::{Directory, Initiator, LinkIdentity, Peer, ReplicaKeys};
 use base::packet::PeerHeader;
 use base::{Epoch, FrameId, GroupId, PillarId, ReplicaId, SessionId, Span, Time, View};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
+use crate::bans::{Bans, Offence};
 use crate::clients::ClientTable;
 use crate::conn::{Conn, Phase, Slab};
 use crate::counters::LinkCounters;
@@ -52,6 +53,9 @@ pub(crate) struct Env {
     /// Where each pillar of each replica listens.
     pub(crate) addresses: Vec<Vec<SocketAddr>>,
     pub(crate) limits: ConnectionLimits,
+    /// What this replica judges its clients' authenticators by.
+    pub(crate) keys: ReplicaKeys,
+    pub(crate) bans: Arc<Bans>,
 }
 
 /// Why a connection is closed.
@@ -63,10 +67,20 @@ pub(crate) enum Close {
     Handshake,
     /// The handshake, or the proof of life after it, took too long.
     Timeout,
-    /// Bytes that no correct peer sends.
+    /// Bytes that no correct peer sends, or that somebody on the way has changed.
     Malformed(&'static str),
+    /// The same, sealed by the other end: nobody else is to blame. The text says what.
+    Garbage(&'static str),
     /// A client spoke for another one.
     Impostor,
+    /// A client's frame does not convince this replica.
+    Forged,
+    /// A client's frame is ahead of its window.
+    Window,
+    /// A client asks without waiting for answers.
+    Questions,
+    /// What the other end did before is not forgotten yet.
+    Banned,
     /// It read too slowly.
     Slow,
     /// Too many connections.
@@ -75,6 +89,20 @@ pub(crate) enum Close {
     Replaced,
     /// It belongs to an older life of the peer.
     StaleLife,
+}
+
+impl Close {
+    /// What the other end, if it is a client, has done that no correct one does.
+    fn offence(self) -> Option<Offence> {
+        match self {
+            Close::Garbage(what) => Some(Offence::Garbage(what)),
+            Close::Impostor => Some(Offence::Impostor),
+            Close::Forged => Some(Offence::Forged),
+            Close::Window => Some(Offence::Window),
+            Close::Questions => Some(Offence::Questions),
+            _ => None,
+        }
+    }
 }
 
 /// The connections of one lane.
@@ -86,6 +114,8 @@ pub(crate) struct Links {
     pub(crate) clients: ClientTable,
     /// Connections with something to read.
     pub(crate) ready: Vec<usize>,
+    /// Of these, in the next turn first: those whose client has had its share.
+    pub(crate) deferred: Vec<usize>,
     /// Connections with something to write.
     dirty: Vec<usize>,
     /// Connections to be closed as soon as nobody looks at them.
@@ -98,6 +128,8 @@ pub(crate) struct Links {
     tokens: usize,
     header: Vec<u8>,
     complaints: Throttle,
+    /// How many bans this lane has looked at.
+    bans_seen: u64,
 }
 
 impl Links {
@@ -120,6 +152,7 @@ impl Links {
             peers: PeerTable::new(env.me, pillar, env.n),
             clients: ClientTable::new(env.limits.clients_max, env.limits.per_client_max),
             ready: Vec::new(),
+            deferred: Vec::new(),
             dirty: Vec::new(),
             doomed: Vec::new(),
             counters: LinkCounters::default(),
@@ -130,6 +163,7 @@ impl Links {
             tokens,
             header,
             complaints: Throttle::default(),
+            bans_seen: 0,
             env,
         })
     }
@@ -153,6 +187,11 @@ impl Links {
 
     /// Does what is due: accepts, dials, and looks after timeouts and idle buffers.
     pub(crate) fn on_time(&mut self, now: Time) {
+        let bans = self.env.bans.count();
+        if bans != self.bans_seen {
+            self.bans_seen = bans;
+            self.evict(now);
+        }
         if self.accept_at.is_some_and(|at| at <= now) {
             self.accept(now);
         }
@@ -193,9 +232,12 @@ impl Links {
         }
     }
 
-    /// Sends a packet without messages: the proof to the other end that we live.
+    /// Sends a packet without messages: the proof to the other end that we live, which is short.
     pub(crate) fn confirm(&mut self, slot: usize) {
-        self.send_on(slot, &[]);
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        if conn.packet(&self.header).is_err() {
+            self.doomed.push((slot, Close::Ended));
+        }
     }
 
     /// Appends a reply to the packet of this turn to the client. True when somebody waits for it.
@@ -320,6 +362,18 @@ impl Links {
         self.accept_at = Some(Time::ZERO);
     }
 
+    /// Closes the connections of all clients that are shut out by now.
+    fn evict(&mut self, now: Time) {
+        for (slot, conn) in self.conns.iter_mut() {
+            if let Some(Peer::Client(client)) = conn.link().map(|link| link.peer)
+                && self.env.bans.holds(client, now)
+            {
+                self.doomed.push((slot, Close::Banned));
+            }
+        }
+        self.bury(now);
+    }
+
     /// Drops the oldest stranger when there are too many.
     fn make_room(&mut self, now: Time) {
         let max = self.env.limits.strangers_max;
@@ -403,6 +457,7 @@ impl Links {
         // The descriptor closes with the stream; a failure here changes nothing.
         let _ = self.registry.deregister(&mut conn.stream);
         self.count(why);
+        let offence = why.offence();
         match &conn.phase {
             Phase::Calling { peer, .. } => {
                 self.peers.down(*peer, slot, now);
@@ -410,19 +465,28 @@ impl Links {
             Phase::Answering => {}
             Phase::Up(link) => match link.peer {
                 Peer::Replica(peer) => {
+                    if offence.is_some() {
+                        self.peers.offended(peer, now);
+                    }
                     if self.peers.down(peer, slot, now) && self.peers.down_is_news(peer, now) {
                         let pillar = self.pillar;
                         tracing::info!(me = %self.env.me, %pillar, %peer, ?why, "link down");
                     }
                 }
                 Peer::Client(client) if link.confirmed => {
-                    self.clients.down(client, link.session, slot);
+                    self.clients.down(client, link.session, slot, conn.reserved);
+                    if let Some(offence) = offence {
+                        self.env.bans.offend(client, offence, now);
+                    }
                     tracing::debug!(pillar = %self.pillar, %client, ?why, "client gone");
                 }
                 Peer::Client(_) => {}
             },
         }
-        let bad = matches!(why, Close::Malformed(_) | Close::Impostor | Close::Slow);
+        // Offences of clients are told with their count.
+        let client = matches!(conn.link().map(|link| link.peer), Some(Peer::Client(_)));
+        let bad = matches!(why, Close::Malformed(_) | Close::Slow)
+            || (matches!(why, Close::Garbage(_)) && !client);
         if bad && self.complaints.allow(now) {
             let (who, more) = (conn.link().map(|l| l.peer), self.complaints.suppressed());
             tracing::warn!(me = %self.env.me, ?who, ?why, more, "connection closed");
@@ -434,7 +498,11 @@ impl Links {
         match why {
             Close::Ended | Close::Replaced => {}
             Close::Handshake | Close::Timeout => counters.handshakes_failed += 1,
-            Close::Malformed(_) => counters.malformed += 1,
+            Close::Malformed(_) | Close::Garbage(_) | Close::Window | Close::Questions => {
+                counters.malformed += 1;
+            }
+            Close::Forged => counters.forged += 1,
+            Close::Banned => counters.banned += 1,
             Close::Impostor => counters.impostors += 1,
             Close::Slow => counters.slow_clients += 1,
             Close::Crowded => counters.crowded_out += 1,

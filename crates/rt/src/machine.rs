@@ -1,39 +1,43 @@
-//! Starting and stopping a replica: which lane lives on which thread, and who is linked to whom
-//! by which ring.
+//! Starting and stopping a replica.
 //!
-//! Lanes are not threads (design §2): P is fixed in the group's configuration, threads follow
-//! the cores. There are no globals, so any number of replicas and groups live in one process.
-//!
-//! Not here: what the threads do (`event_loop`).
+//! There are no globals, so any number of replicas and groups live in one process. Not here:
+//! which part lives on which thread (`mesh`), and what the threads do (`event_loop`).
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use auth::{LinkIdentity, Peer, ReplicaKeys};
 use base::{Incarnation, PillarId, ReplicaId};
-use exec::{Stage, StageConfig};
+use exec::StageConfig;
 use genesis::Group;
 use mio::{Poll, Waker};
+use proto::group::{Beginning, Coordinator, CoordinatorConfig, Effect};
 use proto::pbft::{Batching, Lane, LaneConfig};
+use store::{Dir, Durability};
 
-use crate::clock::{Clock, wall_ns};
+use crate::bans::Bans;
+use crate::boot::{Boot, FirstWords};
+use crate::clock::Clock;
+use crate::coordinator_host::{CoordinatorHost, CoordinatorParts, Inflow};
+use crate::drill::{Drill, Saboteur, Scene};
 use crate::event_loop::{BELL, EventLoop, LoopState, TOKENS_PER_LANE};
-use crate::journal::Memory;
-use crate::lane_host::{Core, LaneHost, LaneMail};
+use crate::evidence::Evidence;
+use crate::journal::Journal;
+use crate::lane_host::{Core, LaneHost};
 use crate::links::{Env, Links};
+use crate::log_writer::{Ending, LogParty, LogWriter};
+use crate::mesh::{Layout, Mesh};
 use crate::options::{ReplicaOptions, StartError};
 use crate::pin;
-use crate::report::{ReplicaReport, Shared, ThreadSnapshot};
+use crate::report::{ReplicaReport, Shared};
 use crate::ring::{Bell, ring};
+use crate::saver::{SaveDesk, SaveError, Saver, SnapshotFeed};
 use crate::stage_host::StageHost;
 
-/// Items per ring between a lane and the stage.
-const STAGE_RING: usize = 1024;
-/// Items per ring between two lanes.
-const SIBLING_RING: usize = 64;
 /// How long [`Replica::stop`] waits for the threads to say that they have drained.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -43,26 +47,27 @@ pub struct Replica {
     bells: Vec<Arc<Bell>>,
     threads: Vec<JoinHandle<()>>,
     addresses: Vec<SocketAddr>,
-}
-
-/// Which thread hosts what.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Layout {
-    threads: usize,
-    lanes: Vec<usize>,
-    stage: usize,
+    /// The coordinator's.
+    bell: Arc<Bell>,
+    writer: Option<LogWriter>,
+    /// Kept, and so locked, as long as the replica lives; with a log its writer has it.
+    dir: Option<Dir>,
 }
 
 impl Replica {
     /// Starts a replica: binds its ports and starts its threads. It dials its peers on its own.
     ///
-    /// Its incarnation is the wall clock's nanoseconds at this moment: without a disk that is
-    /// what grows from start to start. A clock that was set back makes peers refuse the new life
-    /// until it is past the old one.
+    /// Its incarnation is the wall clock's nanoseconds at this moment, or the one after its last
+    /// life's where that is later. Without a directory nobody knows the last one, and a clock that
+    /// was set back makes peers refuse the new life until it is past the old one.
+    ///
+    /// A replica that may have forgotten promises starts all the same, and votes again once that
+    /// cannot contradict them; see [`ReplicaOptions::fresh`].
     ///
     /// # Errors
     /// When the options contradict each other, the secret is not this replica's, a host has no
-    /// address, a port is taken, or the system refuses a thread.
+    /// address, a port is taken, the system refuses a thread, or the replica's directory is
+    /// locked, somebody else's, empty without this being the first start, or cannot be used.
     pub fn start(mut options: ReplicaOptions) -> Result<Replica, StartError> {
         options.check()?;
         let addresses = resolve(&options.group)?;
@@ -74,8 +79,10 @@ impl Replica {
         let pillars = usize::from(options.group.pillars());
         let layout = Layout::plan(pillars, cpus.len() / sharers, options.threads);
         let pinned = options.pin.unwrap_or(sharers == 1 && layout.threads <= cpus.len());
-        let (bells, shared, loops) = build(options, &layout, addresses, listeners)?;
-        let mut replica = Replica { shared, bells, threads: Vec::new(), addresses: bound };
+        let built = build(options, &layout, addresses, listeners)?;
+        let Built { shared, bells, loops, bell, writer, dir } = built;
+        let (threads, addresses) = (Vec::new(), bound);
+        let mut replica = Replica { shared, bells, threads, addresses, bell, writer, dir };
         for mut one in loops {
             // Whoever asks before the first turn finds every pillar, too.
             one.publish(base::Time::ZERO);
@@ -127,11 +134,40 @@ impl Replica {
             std::thread::sleep(Duration::from_millis(2));
         }
         self.halt();
-        tracing::info!(id = %self.shared.id, "replica stopped");
+        let clean = self.writer.as_mut().is_none_or(|writer| writer.close(Ending::Clean));
+        if let Some(dir) = &mut self.dir
+            && let Err(error) = dir.end()
+        {
+            tracing::warn!(%error, "cannot note that the replica ended in order");
+        }
+        tracing::info!(id = %self.shared.id, clean, "replica stopped");
+    }
+
+    /// Has the state of a checkpoint written to disk, and waits until it is: the next one that
+    /// becomes stable, to which an idle group is driven. Returns the file.
+    ///
+    /// # Errors
+    /// [`SaveError`].
+    pub fn save_checkpoint(&self, patience: Duration) -> Result<PathBuf, SaveError> {
+        self.checkpoint_saver().save(patience)
+    }
+
+    /// The same for other threads.
+    #[must_use]
+    pub fn checkpoint_saver(&self) -> CheckpointSaver {
+        let (desk, bell) = (Arc::clone(&self.shared.saves), Arc::clone(&self.bell));
+        CheckpointSaver { desk, bell }
+    }
+
+    /// What ended the replica against its will, if anything did: then none of its threads runs
+    /// any more, and the process had better end, too.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure.text()
     }
 
     /// Whether all of its threads still run. They end by themselves only when the system fails
-    /// them.
+    /// them: see [`Replica::failure`].
     #[must_use]
     pub fn is_alive(&self) -> bool {
         !self.threads.is_empty() && self.threads.iter().all(|thread| !thread.is_finished())
@@ -145,6 +181,23 @@ impl Replica {
                 tracing::error!(id = %self.shared.id, "a thread of the replica panicked");
             }
         }
+    }
+}
+
+/// Saves checkpoints of a replica on demand, from any thread.
+#[derive(Clone, Debug)]
+pub struct CheckpointSaver {
+    desk: Arc<SaveDesk>,
+    bell: Arc<Bell>,
+}
+
+impl CheckpointSaver {
+    /// See [`Replica::save_checkpoint`].
+    ///
+    /// # Errors
+    /// [`SaveError`].
+    pub fn save(&self, patience: Duration) -> Result<PathBuf, SaveError> {
+        self.desk.save(&self.bell, patience)
     }
 }
 
@@ -162,73 +215,172 @@ impl std::fmt::Debug for Replica {
     }
 }
 
-impl Layout {
-    /// Pillars in turn over the threads. With a thread more than pillars the stage has one of
-    /// its own; otherwise it lives with pillar 0.
-    fn plan(pillars: usize, cores: usize, wanted: Option<usize>) -> Layout {
-        let enough = pillars + 1;
-        let default = if cores >= enough { enough } else { pillars.min(cores.max(1)) };
-        let threads = wanted.unwrap_or(default).clamp(1, enough);
-        let for_lanes = threads.min(pillars);
-        let lanes = (0..pillars).map(|pillar| pillar % for_lanes).collect();
-        Layout { threads, lanes, stage: if threads == enough { pillars } else { 0 } }
-    }
+/// Everything that runs, thread by thread, and what ends with it.
+struct Built {
+    shared: Arc<Shared>,
+    bells: Vec<Arc<Bell>>,
+    loops: Vec<EventLoop>,
+    /// The coordinator's.
+    bell: Arc<Bell>,
+    writer: Option<LogWriter>,
+    /// Without a log nobody else keeps it.
+    dir: Option<Dir>,
 }
 
-/// Everything that runs, thread by thread.
-type Built = (Vec<Arc<Bell>>, Arc<Shared>, Vec<EventLoop>);
-
 fn build(
-    options: ReplicaOptions,
+    mut options: ReplicaOptions,
     layout: &Layout,
     addresses: Vec<Vec<SocketAddr>>,
     listeners: Vec<std::net::TcpListener>,
 ) -> Result<Built, StartError> {
-    let group = &options.group;
-    let quorums = group.quorums();
-    let incarnation = Incarnation(wall_ns());
-    let keys = ReplicaKeys::new(&options.secret, options.id, group.directory())?;
-    let me = Peer::Replica(options.id);
-    let identity = LinkIdentity::new(&options.secret, me, incarnation, group.directory())?;
-    let env = Arc::new(Env {
-        me: options.id,
-        n: quorums.n(),
-        group: group.id(),
-        epoch: group.epoch(),
-        directory: group.directory().clone(),
-        identity,
-        addresses,
-        limits: options.limits,
-    });
-    let shared = Arc::new(Shared {
-        id: options.id,
-        n: quorums.n(),
-        quorum: quorums.quorum(),
-        incarnation,
-        threads: (0..layout.threads).map(|_| Mutex::new(ThreadSnapshot::default())).collect(),
-        draining: AtomicBool::new(false),
-        stopped: AtomicBool::new(false),
-        drained: AtomicUsize::new(0),
-    });
+    let keys = ReplicaKeys::new(&options.secret, options.id, options.group.directory())?;
+    let config = stage_config(&options.group);
+    let mut boot = Boot::begin(&mut options, config, &keys)?;
     let clock = Clock::start();
+    let shared = Arc::new(Shared::new(&options, boot.incarnation, layout.threads, clock));
+    let life = (boot.incarnation, &keys, Arc::clone(&shared.bans));
+    let env = Arc::new(environment(&options, life, addresses)?);
     let mut loops = loops(layout.threads, &shared, clock)?;
     let bells: Vec<Arc<Bell>> = loops.iter().map(|one| Arc::clone(&one.bell)).collect();
-    let mut mesh = Mesh::new(layout, &bells);
-    for (pillar, listener) in (0u16..).map(PillarId).zip(listeners) {
+    shared.failure.tell(&bells);
+    let checkpoints = boot.dir.as_ref().map(Dir::checkpoints);
+    let evidence = Evidence::new(boot.dir.as_ref().map(|dir| dir.path().join("evidence")));
+    let (writer, mut parties) = start_log(&mut boot, layout, &bells, &shared)?;
+    let mut party = || parties.as_mut().and_then(Iterator::next);
+    let mesh = Mesh::new(layout, &bells);
+
+    let (core, mut first) = coordinator(&options, &mut boot, &keys, clock);
+    let words = FirstWords::split(&mut first);
+    let lanes = (0u16..).map(PillarId).zip(listeners).zip(mesh.lanes);
+    for ((pillar, listener), mail) in lanes {
         let home = &mut loops[layout.lanes[usize::from(pillar.0)]];
         listener.set_nonblocking(true)?;
         let listener = mio::net::TcpListener::from_std(listener);
         let registry = home.poll.registry().try_clone()?;
         let tokens = home.lanes.len() * TOKENS_PER_LANE;
         let links = Links::new(Arc::clone(&env), pillar, listener, registry, tokens)?;
-        let lane = Lane::new(lane_config(&options, pillar), Box::new(keys.clone()));
-        let core = Core::new(lane, Box::new(Memory), quorums.n());
-        home.lanes.push(LaneHost::new(core, links, mesh.lanes.remove(0)));
+        let records = std::mem::take(&mut boot.records[usize::from(pillar.0)]);
+        let start = words.lane_start(&boot.stable, records);
+        let lane = Lane::restore(lane_config(&options, pillar), Box::new(keys.clone()), start);
+        let mut core = Core::new(lane, Journal::new(party()), env.n);
+        core.now = clock.now();
+        for word in &words.voting {
+            // Counted by `input`; the coordinator is this replica's own.
+            let _ = core.input(proto::pbft::Input::Coordinator(word.clone()));
+        }
+        let saboteur = saboteur(&options, pillar, &boot, &keys);
+        home.lanes.push(LaneHost::new(core, links, mail, saboteur));
     }
-    let stage = Stage::new(stage_config(group), options.service);
-    let host = StageHost::new(stage, mesh.from_lanes, mesh.to_lanes, clock);
+    let (orders, at_stage) = ring(4, mesh.order_bell);
+    let inflow = Inflow::default();
+    let feed = SnapshotFeed::new(at_stage);
+    let mut host = StageHost::new(boot.stage, mesh.stage, (inflow.clone(), feed), clock);
+    if let Some(Drill::CrashAfter(ops)) = options.drill {
+        host.crash_after(ops);
+    }
     loops[layout.stage].stage = Some(host);
-    Ok((bells, shared, loops))
+    let bell = Arc::clone(&bells[layout.coordinator()]);
+    let log = (shared.log.get().cloned(), options.log.growth_bytes);
+    let desk = Arc::clone(&shared.saves);
+    let saver = Saver::new(desk, (checkpoints, boot.saved), log, orders, Arc::clone(&bell));
+    let journal = Journal::new(party());
+    let mail = mesh.coordinator;
+    let n = env.n;
+    let parts = CoordinatorParts { core, first, journal, mail, inflow, saver, evidence, n };
+    loops[layout.coordinator()].coordinator = Some(CoordinatorHost::new(parts));
+    Ok(Built { shared, bells, loops, bell, writer, dir: boot.dir })
+}
+
+fn environment(
+    options: &ReplicaOptions,
+    (incarnation, keys, bans): (Incarnation, &ReplicaKeys, Arc<Bans>),
+    addresses: Vec<Vec<SocketAddr>>,
+) -> Result<Env, StartError> {
+    let group = &options.group;
+    let me = Peer::Replica(options.id);
+    let identity = LinkIdentity::new(&options.secret, me, incarnation, group.directory())?;
+    Ok(Env {
+        me: options.id,
+        n: group.quorums().n(),
+        group: group.id(),
+        epoch: group.epoch(),
+        directory: group.directory().clone(),
+        identity,
+        addresses,
+        limits: options.limits,
+        keys: keys.clone(),
+        bans,
+    })
+}
+
+/// The coordinator, and what it wants done before anything else happens: what the lanes must
+/// know from the start is among it.
+fn coordinator(
+    options: &ReplicaOptions,
+    boot: &mut Boot,
+    keys: &ReplicaKeys,
+    clock: Clock,
+) -> (Coordinator, Vec<Effect>) {
+    let config = coordinator_config(&options.group, options.id, boot.incarnation);
+    let records = std::mem::take(&mut boot.group_records);
+    let (beginning, stable) = (boot.beginning.clone(), boot.stable.clone());
+    let forgetful = beginning == Beginning::Forgetful;
+    let mut core = Coordinator::new(config, Box::new(keys.clone()), beginning, stable, records);
+    // The log of one that may have forgotten was emptied: what is still known goes in again.
+    let known = if forgetful { core.records() } else { Vec::new() };
+    let mut first: Vec<Effect> = known.into_iter().map(Effect::Persist).collect();
+    let begun = core.step(clock.now(), proto::group::Input::Turn, &mut first);
+    debug_assert!(begun.is_ok(), "a turn is never refused");
+    if let Some(damage) = boot.damage.take() {
+        // It cannot help knowing; what follows from it is carried out with the rest.
+        let _ = core.step(clock.now(), proto::group::Input::Stage(damage), &mut first);
+    }
+    (core, first)
+}
+
+/// What misbehaves in a drill.
+fn saboteur(
+    options: &ReplicaOptions,
+    pillar: PillarId,
+    boot: &Boot,
+    keys: &ReplicaKeys,
+) -> Option<Box<Saboteur>> {
+    let drill = options.drill?;
+    tracing::warn!(id = %options.id, %pillar, %drill, "misbehaves to order");
+    // Coordinators talk on the links of pillar 0 alone.
+    let elsewhere = drill == Drill::ForgedViewChange && pillar != PillarId(0);
+    let config = coordinator_config(&options.group, options.id, boot.incarnation);
+    let scene = Scene {
+        me: options.id,
+        incarnation: boot.incarnation,
+        rules: config.rules(),
+        view_timeout: config.view_timeout,
+    };
+    (!elsewhere).then(|| Box::new(Saboteur::new(drill, scene, Box::new(keys.clone()))))
+}
+
+/// Parties of the log, in the order of pillars, the coordinator last.
+type Parties = Option<std::vec::IntoIter<LogParty>>;
+
+/// Starts the log's writer, unless durability is `memory`. It then has the directory, too.
+fn start_log(
+    boot: &mut Boot,
+    layout: &Layout,
+    bells: &[Arc<Bell>],
+    shared: &Arc<Shared>,
+) -> Result<(Option<LogWriter>, Parties), StartError> {
+    let Some(log) = boot.log.take() else { return Ok((None, None)) };
+    let Some(dir) = boot.dir.take() else { return Ok((None, None)) };
+    let homes = layout.lanes.iter().chain([&layout.lanes[0]]);
+    let party_bells = homes.map(|home| Arc::clone(&bells[*home])).collect();
+    let sync = shared.durability == Durability::Sync;
+    let name = format!("replica-{}-log", shared.id);
+    let failure = Arc::clone(&shared.failure);
+    let started = LogWriter::start(name, (log, dir), party_bells, sync, failure);
+    let (writer, parties) = started?;
+    // Nobody else sets it.
+    let _ = shared.log.set(writer.gauge());
+    Ok((Some(writer), Some(parties.into_iter())))
 }
 
 fn loops(threads: usize, shared: &Arc<Shared>, clock: Clock) -> Result<Vec<EventLoop>, StartError> {
@@ -237,7 +389,17 @@ fn loops(threads: usize, shared: &Arc<Shared>, clock: Clock) -> Result<Vec<Event
         let bell = Arc::new(Bell::new(Waker::new(poll.registry(), BELL)?));
         let shared = Arc::clone(shared);
         let (lanes, state) = (Vec::new(), LoopState::default());
-        Ok(EventLoop { poll, bell, clock, lanes, stage: None, shared, index, state })
+        Ok(EventLoop {
+            poll,
+            bell,
+            clock,
+            lanes,
+            stage: None,
+            coordinator: None,
+            shared,
+            index,
+            state,
+        })
     };
     (0..threads).map(one).collect()
 }
@@ -263,6 +425,22 @@ fn lane_config(options: &ReplicaOptions, pillar: PillarId) -> LaneConfig {
         },
         clock_skew_max: settings.clock_skew_max,
         retransmit: options.retransmit,
+        view_timeout: settings.view_timeout,
+    }
+}
+
+fn coordinator_config(group: &Group, me: ReplicaId, incarnation: Incarnation) -> CoordinatorConfig {
+    let settings = group.settings();
+    CoordinatorConfig {
+        me,
+        incarnation,
+        group: group.id(),
+        epoch: group.epoch(),
+        quorums: group.quorums(),
+        stripe: group.stripe(),
+        window: settings.window,
+        checkpoint_interval: settings.checkpoint_interval,
+        view_timeout: settings.view_timeout,
     }
 }
 
@@ -276,39 +454,6 @@ fn stage_config(group: &Group) -> StageConfig {
         // A pillar may learn of a stable checkpoint, and go a window beyond it, before this
         // replica has executed up to it.
         window: 2 * settings.window + interval,
-    }
-}
-
-/// All rings, sorted by owner.
-struct Mesh {
-    lanes: Vec<LaneMail>,
-    from_lanes: Vec<crate::ring::RingReceiver<base::ToStage>>,
-    to_lanes: Vec<crate::ring::RingSender<base::FromStage>>,
-}
-
-impl Mesh {
-    fn new(layout: &Layout, bells: &[Arc<Bell>]) -> Mesh {
-        let pillars = layout.lanes.len();
-        // Who shares a thread needs no bell.
-        let bell = |from: usize, to: usize| (from != to).then(|| Arc::clone(&bells[to]));
-        let mut mesh = Mesh { lanes: vec![], from_lanes: vec![], to_lanes: vec![] };
-        for &home in &layout.lanes {
-            let (to_stage, at_stage) = ring(STAGE_RING, bell(home, layout.stage));
-            let (to_lane, from_stage) = ring(STAGE_RING, bell(layout.stage, home));
-            mesh.from_lanes.push(at_stage);
-            mesh.to_lanes.push(to_lane);
-            let (to_siblings, from_siblings) = (vec![], vec![]);
-            mesh.lanes.push(LaneMail { to_stage, from_stage, to_siblings, from_siblings });
-        }
-        for from in 0..pillars {
-            for to in (0..pillars).filter(|to| *to != from) {
-                let bell = bell(layout.lanes[from], layout.lanes[to]);
-                let (sender, receiver) = ring(SIBLING_RING, bell);
-                mesh.lanes[from].to_siblings.push(sender);
-                mesh.lanes[to].from_siblings.push(receiver);
-            }
-        }
-        mesh
     }
 }
 
@@ -352,20 +497,4 @@ fn sharers(addresses: &[Vec<SocketAddr>], me: ReplicaId) -> usize {
     let ip = |replica: &Vec<SocketAddr>| -> Option<IpAddr> { Some(replica.first()?.ip()) };
     let mine = ip(&addresses[usize::from(me.0)]);
     addresses.iter().filter(|replica| ip(replica) == mine).count().max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn threads_follow_cores_and_every_party_has_a_home() {
-        let plan = Layout::plan;
-        assert_eq!(plan(2, 8, None), Layout { threads: 3, lanes: vec![0, 1], stage: 2 });
-        assert_eq!(plan(4, 4, None), Layout { threads: 4, lanes: vec![0, 1, 2, 3], stage: 0 });
-        assert_eq!(plan(4, 2, None), Layout { threads: 2, lanes: vec![0, 1, 0, 1], stage: 0 });
-        assert_eq!(plan(1, 0, None), Layout { threads: 1, lanes: vec![0], stage: 0 });
-        assert_eq!(plan(2, 1, Some(99)), Layout { threads: 3, lanes: vec![0, 1], stage: 2 });
-        assert_eq!(plan(2, 9, Some(1)), Layout { threads: 1, lanes: vec![0, 0], stage: 0 });
-    }
 }

@@ -4,11 +4,16 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use auth::{AuthError, Secret};
 use base::{ReplicaId, Span};
 use exec::Service;
 use genesis::Group;
+use store::{Durability, LogOptions, Real, Refusal, Storage, StoreError};
+
+use crate::drill::Drill;
 
 /// What one replica is started with. Public fields with defaults: see [`ReplicaOptions::new`].
 pub struct ReplicaOptions {
@@ -36,7 +41,53 @@ pub struct ReplicaOptions {
     pub retransmit: Span,
     /// Bounds on connections.
     pub limits: ConnectionLimits,
+    /// How much of a promise is on disk before it leaves. Everything but `memory` needs a
+    /// directory. Default: `memory`.
+    pub durability: Durability,
+    /// The directory of the replica's state. Without one nothing is kept, and nobody remembers
+    /// that the replica was ever started.
+    pub state_dir: Option<PathBuf>,
+    /// Whether this is known to be the replica's first start, so that it has no promise to
+    /// forget. Default: false, and then a replica that finds no promises on its disk asks the
+    /// others before it votes.
+    pub fresh: bool,
+    /// Whether to begin as one that may have forgotten promises, whatever is on disk.
+    pub recover: bool,
+    /// What that directory lies on. Default: the file system.
+    pub storage: Arc<dyn Storage>,
+    /// How much the log may hold, and in what pieces.
+    pub log: LogPolicy,
+    /// A snapshot of another group to begin with: what the service's state was before the first
+    /// operation of this group. The same for all its replicas, and at each of their starts.
+    pub seed: Option<PathBuf>,
+    /// Called once the start is on disk, before the replica says anything to anybody: the moment
+    /// to take away the mark of a first start. Its error stops the start.
+    pub on_begin: Option<OnBegin>,
+    /// How it is to misbehave, in a group that was founded for drills.
+    pub drill: Option<Drill>,
 }
+
+/// How much the log may hold, and in what pieces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogPolicy {
+    /// How the log is laid out.
+    pub layout: LogOptions,
+    /// A checkpoint goes to disk, and the log is cut back, whenever the log has grown by so many
+    /// bytes, and by as many as the last one took. Default: 64 MiB.
+    pub growth_bytes: u64,
+}
+
+impl Default for LogPolicy {
+    fn default() -> LogPolicy {
+        LogPolicy {
+            layout: LogOptions::default(),
+            growth_bytes: store::checkpoint::CHECKPOINT_LOG_BYTES,
+        }
+    }
+}
+
+/// See [`ReplicaOptions::on_begin`].
+pub type OnBegin = Box<dyn FnOnce() -> std::io::Result<()> + Send>;
 
 /// Bounds on the connections of one pillar.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +136,15 @@ impl ReplicaOptions {
             listen_ip: None,
             retransmit: Span::millis(100),
             limits: ConnectionLimits::default(),
+            durability: Durability::Memory,
+            state_dir: None,
+            fresh: false,
+            recover: false,
+            storage: Arc::new(Real),
+            log: LogPolicy::default(),
+            seed: None,
+            on_begin: None,
+            drill: None,
         }
     }
 
@@ -100,6 +160,12 @@ impl ReplicaOptions {
         let pillars = usize::from(self.group.pillars());
         if self.listeners.as_ref().is_some_and(|all| all.len() != pillars) {
             return bad("a replica needs one listening socket per pillar");
+        }
+        if self.durability != Durability::Memory && self.state_dir.is_none() {
+            return bad("durability sync and async need a directory for the replica's state");
+        }
+        if self.drill.is_some() && !self.group.settings().drills {
+            return bad("this group was not founded for drills: nobody misbehaves in it to order");
         }
         Ok(())
     }
@@ -138,6 +204,31 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The replica's directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It must not start like this.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// What the log holds is nothing that this version wrote.
+    #[error("the log in {dir} cannot be read by this version: {what}")]
+    Records {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong.
+        what: base::Malformed,
+    },
+    /// The snapshot to begin with is not what it says.
+    #[error("{path}: {what}: the group cannot begin with it")]
+    Seed {
+        /// The snapshot.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// [`ReplicaOptions::on_begin`] failed.
+    #[error("cannot note the first start: {0}")]
+    Begin(#[source] std::io::Error),
     /// The system refuses a thread, a poll or a socket.
     #[error("cannot start a thread: {0}")]
     System(#[from] std::io::Error),

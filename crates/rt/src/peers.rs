@@ -10,6 +10,9 @@
 //! packet was opened on it: whoever replays a recorded hello cannot displace anybody. A link of
 //! an older life of the peer's process is refused.
 //!
+//! A peer that sends what no correct replica sends loses its link and gets no other one for the
+//! same pauses, which here do not begin anew with each link.
+//!
 //! Not here: sockets, packets. Depends on `base` and `throttle` alone.
 
 use base::{Incarnation, PillarId, ReplicaId, Span, Time};
@@ -20,6 +23,9 @@ use crate::throttle::Throttle;
 const BACKOFF_MIN: Span = Span::millis(50);
 /// The longest pause, before the part that depends on the pair.
 const BACKOFF_MAX: Span = Span::millis(2_000);
+
+/// After this long without an offence the pauses for the next ones begin anew.
+const FORGOTTEN_AFTER: Span = Span::secs(60);
 
 /// What a lane knows about its links.
 #[derive(Debug)]
@@ -38,6 +44,9 @@ struct PeerState {
     /// When to dial next.
     next_dial: Time,
     failures: u32,
+    /// How often it sent what no correct replica sends, and until when it is left alone for it.
+    offences: u32,
+    shunned_until: Time,
     /// The latest life of the peer that was seen.
     incarnation: Incarnation,
     /// What is said about its coming and going: a link that flaps must not fill the log.
@@ -77,7 +86,7 @@ impl PeerTable {
         state.calling = None;
         let pause = backoff(state.failures, [me.0, peer.0, pillar.0]);
         state.failures = state.failures.saturating_add(1);
-        state.next_dial = now.after(pause);
+        state.next_dial = now.after(pause).max(state.shunned_until);
     }
 
     /// The link on `slot` is authenticated and its other end lives. Returns the connection that
@@ -116,6 +125,24 @@ impl PeerTable {
         state.slot = None;
         self.failed(peer, now);
         true
+    }
+
+    /// `peer` sent what no correct replica sends, and its link is about to be closed: it gets no
+    /// other one for a while, which is longer each time unless it is long ago.
+    pub(crate) fn offended(&mut self, peer: ReplicaId, now: Time) {
+        let (me, pillar) = (self.me, self.pillar);
+        let state = self.state(peer);
+        if now.since(state.shunned_until) > FORGOTTEN_AFTER {
+            state.offences = 0;
+        }
+        let pause = backoff(state.offences, [me.0, peer.0, pillar.0]);
+        state.offences = state.offences.saturating_add(1);
+        state.shunned_until = now.after(pause);
+    }
+
+    /// Whether `peer` gets no link at the moment because of what it sent.
+    pub(crate) fn shuns(&self, peer: ReplicaId, now: Time) -> bool {
+        self.peers.get(usize::from(peer.0)).is_some_and(|state| now < state.shunned_until)
     }
 
     /// Whether people are to be told that the link to `peer` is up.
@@ -209,6 +236,28 @@ mod tests {
         assert_eq!(table.up(peer, Incarnation(1), 1), Ok(None));
         assert!(table.down(peer, 1, Time(0)));
         assert!(table.peers[1].next_dial.0 < BACKOFF_MIN.0 * 5 / 4);
+    }
+
+    #[test]
+    fn who_offends_is_left_alone_for_longer_each_time_however_often_links_come_up() {
+        let mut table = table();
+        let peer = ReplicaId(1);
+        let (mut now, mut pauses) = (Time(0), vec![]);
+        for _ in 0..12 {
+            table.calling(peer, 1);
+            assert_eq!(table.up(peer, Incarnation(1), 1), Ok(None));
+            table.offended(peer, now);
+            assert!(table.down(peer, 1, now) && table.shuns(peer, now));
+            let until = table.peers[1].next_dial;
+            assert!(!table.shuns(peer, until) && !table.shuns(ReplicaId(3), now));
+            pauses.push(until.since(now).0);
+            now = until;
+        }
+        assert!(pauses.windows(2).take(5).all(|two| two[0] < two[1]), "{pauses:?}");
+        assert!(pauses[11] >= BACKOFF_MAX.0);
+        now = now.after(Span(2 * FORGOTTEN_AFTER.0));
+        table.offended(peer, now);
+        assert!(table.shuns(peer, now) && !table.shuns(peer, now.after(Span(2 * BACKOFF_MIN.0))));
     }
 
     #[test]

@@ -4,14 +4,23 @@
 //! Not here: where the numbers come from; threads leave them at most ten times a
 //! second. Depends on `base` and `serde`.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use base::{Incarnation, ReplicaId, View};
 use serde::{Deserialize, Serialize};
+use store::Durability;
 
+use crate::bans::{Bans, ClientRow};
+use crate::clock::Clock;
+use crate::coordinator_host::CoordinatorSnapshot;
 use crate::counters::{LinkCounters, TrafficCounters};
+use crate::evidence::{EvidenceRow, SuspicionRow, add_garbage};
+use crate::failure::Failure;
 use crate::lane_host::LaneSnapshot;
+use crate::log_writer::LogGauge;
+use crate::options::ReplicaOptions;
+use crate::saver::SaveDesk;
 use crate::stage_host::StageSnapshot;
 
 /// What a replica tells about itself. Each thread's part is at most 100 ms old.
@@ -19,8 +28,6 @@ use crate::stage_host::StageSnapshot;
 pub struct ReplicaReport {
     /// Which replica.
     pub id: u16,
-    /// This life of its process.
-    pub incarnation: u64,
     /// What it is doing.
     pub state: ReplicaState,
     /// The view that its pillars are in (the lowest, should they differ).
@@ -31,8 +38,6 @@ pub struct ReplicaReport {
     pub executed: u64,
     /// Numbers delivered to the stage beyond that, gaps included.
     pub lag: u64,
-    /// The agreed time after the last executed batch, nanoseconds since the Unix epoch.
-    pub agreed_time: u64,
     /// Operations executed since the start.
     pub ops: u64,
     /// Open sessions.
@@ -47,12 +52,87 @@ pub struct ReplicaReport {
     pub links: LinkCounters,
     /// How much went through all pillars.
     pub traffic: TrafficCounters,
-    /// Resident memory of the process, in bytes; 0 when unknown.
+    /// Its process.
+    #[serde(flatten)]
+    pub process: ProcessReport,
+    /// What convinces anybody that a replica is faulty.
+    pub evidence: Vec<EvidenceRow>,
+    /// What makes others seem faulty, seen from here.
+    pub suspicions: Vec<SuspicionRow>,
+    /// View changes and recovery.
+    pub group: GroupReport,
+    /// What is on disk.
+    pub disk: DiskReport,
+    /// State transfer.
+    pub transfer: TransferRow,
+}
+
+/// The process of a replica.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ProcessReport {
+    /// This life of it.
+    pub incarnation: u64,
+    /// The agreed time after the last executed batch, nanoseconds since the Unix epoch.
+    pub agreed_time: u64,
+    /// Resident memory, in bytes; 0 when unknown.
     pub memory_rss: u64,
-    /// Transferable proofs of misbehaviour. None are made yet.
-    pub evidence: Vec<String>,
-    /// Suspicions. None are made yet.
-    pub suspicions: Vec<String>,
+    /// Clients that sent it what no correct one sends: those that are shut out first, then those
+    /// that did so most often, at most 64.
+    #[serde(default)]
+    pub clients: Vec<ClientRow>,
+}
+
+/// View changes and recovery, as one replica sees them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct GroupReport {
+    /// The view in which it votes, or voted last.
+    pub view: u64,
+    /// The view that it asks for instead, if any.
+    pub asks_for: Option<u64>,
+    /// Views that it has installed since the start.
+    pub installed_views: u64,
+    /// Whether it may have forgotten promises, and does not vote yet.
+    pub recovering: bool,
+    /// The checkpoint beyond which it may vote again, once that is known.
+    pub recovers_at: Option<u64>,
+    /// Other replicas that say the same of themselves.
+    pub others_recovering: u64,
+    /// The checkpoint that it fetches from others, if any.
+    pub fetching: Option<u64>,
+    /// So many replicas have forgotten their promises that nobody can tell what was agreed.
+    pub too_many_forgetful: bool,
+}
+
+/// What a replica keeps on disk.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DiskReport {
+    /// `memory`, `async` or `sync`.
+    pub durability: String,
+    /// Bytes of the vote log.
+    pub log_bytes: u64,
+    /// Bytes of promises that wait for the disk.
+    pub log_lag_bytes: u64,
+    /// Commits of the vote log since the start: each makes many promises durable.
+    pub log_commits: u64,
+    /// Bytes of checkpoint files.
+    pub checkpoint_bytes: u64,
+    /// The last checkpoint on disk; 0 without any.
+    pub checkpoint: u64,
+}
+
+/// State transfer from and to other replicas.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TransferRow {
+    /// Bytes fetched since the start, verified and in place.
+    pub fetched_bytes: u64,
+    /// Objects, likewise.
+    pub fetched_objects: u64,
+    /// Objects known to be missing and not asked for yet.
+    pub missing_objects: u64,
+    /// Bytes answered to other replicas since the start.
+    pub served_bytes: u64,
+    /// Bytes of memory that keep older checkpoints readable.
+    pub saved_bytes: u64,
 }
 
 /// What a replica is doing.
@@ -67,8 +147,17 @@ pub enum ReplicaState {
     Draining,
     /// So far behind that it needs the state of others.
     LeftBehind,
-    /// A quorum has another state: this replica's is wrong, and it executes nothing more.
+    /// A quorum has another state: this replica's is wrong, and it is about to fetch that one.
     Diverged,
+    /// It may have forgotten promises, and does not vote yet.
+    Recovering,
+    /// It fetches the state of a checkpoint from others.
+    Fetching,
+    /// It has left its view and waits for the next one.
+    ChangingView,
+    /// More replicas than may fail have forgotten their promises: nobody can tell what was
+    /// agreed.
+    TooManyForgetful,
 }
 
 /// Checkpoints of a replica.
@@ -124,6 +213,15 @@ pub(crate) struct Shared {
     pub(crate) threads: Vec<Mutex<ThreadSnapshot>>,
     pub(crate) draining: AtomicBool,
     pub(crate) stopped: AtomicBool,
+    /// What stops the replica against its will.
+    pub(crate) failure: Arc<Failure>,
+    pub(crate) durability: Durability,
+    /// The vote log, where there is one.
+    pub(crate) log: OnceLock<LogGauge>,
+    pub(crate) saves: Arc<SaveDesk>,
+    /// Which clients are shut out.
+    pub(crate) bans: Arc<Bans>,
+    clock: Clock,
     /// Threads that have nothing left for anybody.
     pub(crate) drained: AtomicUsize,
 }
@@ -133,23 +231,56 @@ pub(crate) struct Shared {
 pub(crate) struct ThreadSnapshot {
     pub(crate) lanes: Vec<LaneSnapshot>,
     pub(crate) stage: Option<StageSnapshot>,
+    pub(crate) coordinator: Option<CoordinatorSnapshot>,
 }
 
 impl Shared {
+    /// What a replica begins with.
+    pub(crate) fn new(
+        options: &ReplicaOptions,
+        incarnation: Incarnation,
+        threads: usize,
+        clock: Clock,
+    ) -> Shared {
+        let quorums = options.group.quorums();
+        Shared {
+            id: options.id,
+            n: quorums.n(),
+            quorum: quorums.quorum(),
+            incarnation,
+            threads: (0..threads).map(|_| Mutex::default()).collect(),
+            draining: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            failure: Arc::default(),
+            durability: options.durability,
+            log: OnceLock::new(),
+            saves: Arc::default(),
+            bans: Arc::default(),
+            clock,
+            drained: AtomicUsize::new(0),
+        }
+    }
+
     /// Puts together what the threads left.
     pub(crate) fn report(&self) -> ReplicaReport {
         let mut lanes = Vec::new();
-        let mut stage = None;
+        let (mut stage, mut coordinator) = (None, None);
         for thread in &self.threads {
             let snapshot = thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             lanes.extend(snapshot.lanes.iter().cloned());
             stage = stage.or(snapshot.stage);
+            coordinator = coordinator.or_else(|| snapshot.coordinator.clone());
         }
         lanes.sort_by_key(|lane| lane.pillar);
-        self.assemble(&lanes, stage)
+        self.assemble(&lanes, stage, coordinator.unwrap_or_default())
     }
 
-    fn assemble(&self, lanes: &[LaneSnapshot], stage: Option<StageSnapshot>) -> ReplicaReport {
+    fn assemble(
+        &self,
+        lanes: &[LaneSnapshot],
+        stage: Option<StageSnapshot>,
+        coordinator: CoordinatorSnapshot,
+    ) -> ReplicaReport {
         let view = lanes.iter().map(|lane| lane.report.view).min().unwrap_or(View(0));
         let executed = stage.map_or(0, |s| s.report.executed.0);
         let mut misbehaviour = vec![0; usize::from(self.n)];
@@ -161,13 +292,11 @@ impl Shared {
         }
         ReplicaReport {
             id: self.id.0,
-            incarnation: self.incarnation.0,
-            state: self.state(lanes, stage),
+            state: self.state(lanes, stage, &coordinator),
             view: view.0,
             leader: view.leader(self.n).0,
             executed,
             lag: stage.map_or(0, |s| s.report.highest.0.saturating_sub(executed)),
-            agreed_time: stage.map_or(0, |s| s.report.time.0),
             ops: stage.map_or(0, |s| s.report.ops),
             sessions: stage.map_or(0, |s| s.report.sessions),
             checkpoint: checkpoint(lanes, stage),
@@ -175,25 +304,93 @@ impl Shared {
             misbehaviour,
             links,
             traffic,
-            memory_rss: memory_rss(),
-            evidence: Vec::new(),
-            suspicions: Vec::new(),
+            process: ProcessReport {
+                incarnation: self.incarnation.0,
+                agreed_time: stage.map_or(0, |s| s.report.time.0),
+                memory_rss: memory_rss(),
+                clients: self.bans.rows(self.clock.mono()),
+            },
+            evidence: coordinator.evidence.proofs.clone(),
+            suspicions: suspicions(lanes, &coordinator),
+            group: group(&coordinator),
+            disk: self.disk(),
+            transfer: transfer(stage),
         }
     }
 
-    fn state(&self, lanes: &[LaneSnapshot], stage: Option<StageSnapshot>) -> ReplicaState {
-        let diverged = stage.is_some_and(|s| s.diverged);
-        if diverged || lanes.iter().any(|lane| lane.trouble.diverged) {
-            ReplicaState::Diverged
-        } else if self.draining.load(std::sync::atomic::Ordering::Relaxed) {
+    fn disk(&self) -> DiskReport {
+        let log = self.log.get().map(LogGauge::snapshot).unwrap_or_default();
+        let saved = self.saves.snapshot();
+        DiskReport {
+            durability: self.durability.to_string(),
+            log_bytes: log.on_disk,
+            log_lag_bytes: log.waiting,
+            log_commits: log.commits,
+            checkpoint_bytes: saved.bytes,
+            checkpoint: saved.seq,
+        }
+    }
+
+    fn state(
+        &self,
+        lanes: &[LaneSnapshot],
+        stage: Option<StageSnapshot>,
+        coordinator: &CoordinatorSnapshot,
+    ) -> ReplicaState {
+        let report = &coordinator.report;
+        let halted = stage.is_some_and(|s| s.report.halted);
+        if self.draining.load(std::sync::atomic::Ordering::Relaxed) {
             ReplicaState::Draining
-        } else if lanes.iter().any(|lane| lane.trouble.left_behind) {
+        } else if coordinator.facts.too_many_forgetful.is_some() {
+            ReplicaState::TooManyForgetful
+        } else if stage.is_some_and(|s| s.report.transfer.target.is_some()) {
+            ReplicaState::Fetching
+        } else if halted {
+            ReplicaState::Diverged
+        } else if report.recovering {
+            ReplicaState::Recovering
+        } else if report.fetching.is_some() {
             ReplicaState::LeftBehind
         } else if lanes.iter().any(|lane| lane.peers_up + 1 < self.quorum) {
             ReplicaState::Isolated
+        } else if report.asks_for.is_some() {
+            ReplicaState::ChangingView
         } else {
             ReplicaState::Running
         }
+    }
+}
+
+fn suspicions(lanes: &[LaneSnapshot], coordinator: &CoordinatorSnapshot) -> Vec<SuspicionRow> {
+    let mut rows = coordinator.evidence.suspicions.clone();
+    for (accused, seen) in lanes.iter().flat_map(|lane| (0..).zip(&lane.garbage)) {
+        add_garbage(&mut rows, accused, *seen);
+    }
+    rows
+}
+
+fn group(coordinator: &CoordinatorSnapshot) -> GroupReport {
+    let report = &coordinator.report;
+    GroupReport {
+        view: report.view.0,
+        asks_for: report.asks_for.map(|view| view.0),
+        installed_views: report.installed,
+        recovering: report.recovering,
+        recovers_at: report.recovers_at.map(|seq| seq.0),
+        others_recovering: report.others_recovering as u64,
+        fetching: report.fetching.map(|seq| seq.0),
+        too_many_forgetful: coordinator.facts.too_many_forgetful.is_some(),
+    }
+}
+
+fn transfer(stage: Option<StageSnapshot>) -> TransferRow {
+    let report = stage.map(|s| s.report.transfer).unwrap_or_default();
+    TransferRow {
+        fetched_bytes: report.bytes,
+        fetched_objects: report.objects,
+        missing_objects: report.missing,
+        served_bytes: report.served_bytes,
+        saved_bytes: report.saved_bytes,
     }
 }
 
@@ -227,7 +424,8 @@ fn row(lane: &LaneSnapshot) -> PillarRow {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// In hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -3,27 +3,31 @@
 //! Lives on the thread of pillar 0 or on one of its own; the code is the same. Not here: what
 //! the stage does (`exec`).
 
-use base::{FromStage, ToStage};
-use exec::{Stage, StageOutbox, StageReject, StageReport, Target, Turn};
+use base::{Time, ToStage};
+use exec::{Stage, StageOutbox, StageReport, Target, Turn};
 
 use crate::clock::Clock;
-use crate::ring::{RingReceiver, RingSender};
+use crate::coordinator_host::Inflow;
+use crate::mesh::StageMail;
+use crate::saver::SnapshotFeed;
 
 /// Operations per turn: enough to make a turn worth its costs, few enough for the lanes on the
 /// same thread to be heard.
 const OPS_PER_TURN: usize = 2048;
 
-/// The stage and its links to all lanes.
+/// The stage and its links to all lanes and the coordinator.
 pub(crate) struct StageHost {
     stage: Stage,
     outbox: StageOutbox,
-    from_lanes: Vec<RingReceiver<ToStage>>,
-    to_lanes: Vec<RingSender<FromStage>>,
+    mail: StageMail,
+    inflow: Inflow,
+    feed: SnapshotFeed,
     clock: Clock,
     pauses: Pauses,
     turn: Turn,
     overflowing: bool,
-    diverged: bool,
+    /// In a drill: after so many operations the process ends.
+    crash_after: Option<u64>,
 }
 
 /// How long checkpoints have held up execution, in microseconds. An upper bound: each is the
@@ -40,76 +44,100 @@ pub(crate) struct Pauses {
 pub(crate) struct StageSnapshot {
     pub(crate) report: StageReport,
     pub(crate) pauses: Pauses,
-    pub(crate) diverged: bool,
 }
 
 impl StageHost {
     pub(crate) fn new(
         stage: Stage,
-        from_lanes: Vec<RingReceiver<ToStage>>,
-        to_lanes: Vec<RingSender<FromStage>>,
+        mail: StageMail,
+        (inflow, feed): (Inflow, SnapshotFeed),
         clock: Clock,
     ) -> StageHost {
         StageHost {
             stage,
             outbox: StageOutbox::new(),
-            from_lanes,
-            to_lanes,
+            mail,
+            inflow,
+            feed,
             clock,
             pauses: Pauses::default(),
             turn: Turn::Idle,
             overflowing: false,
-            diverged: false,
+            crash_after: None,
         }
     }
 
-    /// Takes what the lanes say, executes within bounds, and tells the lanes what came of it.
-    /// True when there was something to do.
+    /// In a drill: ends the process, as a crash would, once so many operations are executed.
+    pub(crate) fn crash_after(&mut self, ops: u64) {
+        self.crash_after = Some(ops);
+    }
+
+    /// Takes what lanes and coordinator say, executes within bounds, and tells them what came of
+    /// it. True when there was something to do.
     pub(crate) fn turn(&mut self) -> bool {
         let mut any = self.turn.more();
-        for lane in &mut self.from_lanes {
-            while let Some(message) = lane.pop() {
+        let now = self.clock.mono();
+        if self.stage.deadline().is_some_and(|at| at <= now) {
+            any = true;
+            self.on(ToStage::Tick(now));
+        }
+        let mut ticked = false;
+        for i in 0..self.mail.inbox.len() {
+            while let Some(message) = self.mail.inbox[i].pop() {
                 any = true;
-                match self.stage.on(message, &mut self.outbox) {
-                    Ok(()) => {}
-                    Err(StageReject::Undeliverable(seq, why)) => {
-                        tracing::debug!(%seq, ?why, "batch refused by the stage");
-                    }
-                    Err(StageReject::Diverged { seq, ours, certified }) => {
-                        self.diverged = true;
-                        tracing::error!(%seq, ?ours, ?certified, "state diverged, stage halted");
+                if let ToStage::State { message, .. } = &message {
+                    self.inflow.taken(message.encoded_len_max());
+                    // It has no clock of its own, and what others ask of it is rationed by time.
+                    if !std::mem::replace(&mut ticked, true) {
+                        self.on(ToStage::Tick(now));
                     }
                 }
+                self.on(message);
             }
         }
-        if any && !self.diverged {
+        if any {
             self.run();
         }
+        self.feed.turn(&self.stage);
         self.carry_out();
         any
     }
 
-    /// Whether there is work that needs no message to begin.
-    pub(crate) fn more(&self) -> bool {
-        let runnable = self.turn == Turn::More && !self.diverged;
-        runnable || self.from_lanes.iter().any(|lane| !lane.is_empty())
+    fn on(&mut self, message: ToStage) {
+        if let Err(refused) = self.stage.on(message, &mut self.outbox) {
+            tracing::debug!(%refused, "refused by the stage");
+        }
     }
 
-    /// Whether it has to be tried again soon: a ring is full, or the service is not ready.
+    /// Whether there is work that needs no message to begin.
+    pub(crate) fn more(&self) -> bool {
+        self.turn == Turn::More || self.mail.inbox.iter().any(|ring| !ring.is_empty())
+    }
+
+    /// Whether it has to be tried again soon: a ring is full, the service is not ready, or a
+    /// checkpoint is on its way to the disk.
     pub(crate) fn soon(&self) -> bool {
-        self.overflowing || self.turn == Turn::Waiting
+        self.overflowing || self.turn == Turn::Waiting || self.feed.busy()
+    }
+
+    /// When the next turn is wanted at the latest.
+    pub(crate) fn next_time(&self) -> Option<Time> {
+        self.stage.deadline()
     }
 
     /// What can be told about the stage.
     pub(crate) fn snapshot(&self) -> StageSnapshot {
         let report = self.stage.report();
-        StageSnapshot { report, pauses: self.pauses, diverged: self.diverged }
+        StageSnapshot { report, pauses: self.pauses }
     }
 
     fn run(&mut self) {
         let before = self.stage.report().checkpoints;
         let began = self.clock.mono();
         self.turn = self.stage.run(OPS_PER_TURN, &mut self.outbox);
+        if self.crash_after.is_some_and(|ops| self.stage.report().ops >= ops) {
+            std::process::abort();
+        }
         if self.stage.report().checkpoints != before {
             let us = self.clock.mono().since(began).0 / 1_000;
             self.pauses = Pauses { last_us: us, max_us: self.pauses.max_us.max(us) };
@@ -117,19 +145,22 @@ impl StageHost {
     }
 
     fn carry_out(&mut self) {
+        let StageMail { to_lanes, to_coordinator, .. } = &mut self.mail;
         for (target, message) in self.outbox.messages.drain(..) {
             match target {
                 Target::All => {
-                    self.to_lanes.iter_mut().for_each(|lane| lane.push(message.clone()));
+                    to_lanes.iter_mut().for_each(|lane| lane.push(message.clone()));
+                    to_coordinator.push(message);
                 }
+                Target::Coordinator => to_coordinator.push(message),
                 Target::Pillar(pillar) => {
-                    let lane = self.to_lanes.get_mut(usize::from(pillar.0));
+                    let lane = to_lanes.get_mut(usize::from(pillar.0));
                     lane.expect("the stage names pillars of its own stripe").push(message);
                 }
             }
         }
-        self.overflowing = false;
-        for lane in &mut self.to_lanes {
+        self.overflowing = to_coordinator.flush();
+        for lane in to_lanes {
             self.overflowing |= lane.flush();
         }
     }

@@ -193,7 +193,7 @@ fn status_is_answered_as_json_on_a_client_link() {
 fn a_link_that_breaks_comes_back_and_so_does_a_replica() {
     let mut cluster = Cluster::start(4, 2, 1, &[]);
     cluster.client(0, 1).open().drive(2, 10, 1);
-    let before = cluster.reports()[3].incarnation;
+    let before = cluster.reports()[3].process.incarnation;
     // The last replica dials all others, the second is dialled by two and dials one.
     for id in [3, 1] {
         cluster.stop_one(id);
@@ -202,5 +202,5 @@ fn a_link_that_breaks_comes_back_and_so_does_a_replica() {
             all.iter().all(|r| r.pillars.iter().all(|pillar| pillar.peers_up == 3))
         });
     }
-    assert!(cluster.reports()[3].incarnation > before);
+    assert!(cluster.reports()[3].process.incarnation > before);
 }

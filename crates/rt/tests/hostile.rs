@@ -104,19 +104,21 @@ fn a_client_that_speaks_for_another_is_cut_off() {
 fn sealed_packets_that_mean_nothing_cost_their_connection_only() {
     let cluster = Cluster::start(4, 1, 1, &[]);
     let mut client = cluster.client(0, 1).open();
-    let to = (ReplicaId(1), PillarId(0));
     let mut bad: Vec<Vec<u8>> = vec![vec![0], vec![6], vec![1], vec![3, 1], vec![2, 9], vec![4, 9]];
     bad.push([vec![1], noise(3, 200)].concat());
     // The count of operations, the length of a frame: huge.
     bad.push([vec![1], vec![0xff; 64]].concat());
-    for (i, payload) in bad.iter().enumerate() {
-        let session = SessionId(100 + i as u64);
+    for (i, payload) in (0..).zip(&bad) {
+        let session = SessionId(100 + u64::from(i));
+        // So few for each replica that it bears them.
+        let to = (ReplicaId(i % 4), PillarId(0));
         let mut wire =
             Wire::connect(&cluster.group, &client.identity, to, session).expect("listens");
         wire.send(payload).expect("sent");
         assert_eq!(wire.receive(), None, "{payload:?}");
     }
     // A packet that was not sealed by anybody.
+    let to = (ReplicaId(1), PillarId(0));
     let mut wire =
         Wire::connect(&cluster.group, &client.identity, to, SessionId(9)).expect("listens");
     wire.raw().write_all(&[20, 0, 0, 0]).expect("sent");
@@ -187,7 +189,9 @@ fn a_flood_of_frames_that_nobody_orders_stops_at_the_quota() {
     let count = base::limits::PENDING_FRAMES_PER_CLIENT_MAX as u64 + 500;
     for id in 1..=count {
         let mut payload = PacketKind::Request.alone().to_vec();
-        flooder.frame(id).encode(&mut payload);
+        flooder
+            .frame_of(base::frame::UNORDERED | (id / 64) as u32, id % 64 + 1, 0)
+            .encode(&mut payload);
         wire.send(&payload).expect("the link stays");
     }
     cluster.wait("the quota", |all| all[0].traffic.quota > 0);

@@ -1,21 +1,25 @@
-//! One faulty replica and one faulty client, at random: what they send is well-formed and means
-//! harm.
+//! Faulty replicas and one faulty client: what they send is well-formed and means harm.
 //!
-//! The faulty replica runs the correct cores and twists, withholds and invents on its way out;
-//! everything it sends goes through the wire's encoding, as it would have to. The faulty client
-//! sends frames to some replicas only, different bodies under one id, and authenticators that are
-//! good for some. A faulty leader may be played, too, but nothing replaces it yet: only safety can
-//! be asked for then. Not here: bytes that are no messages (decoders have their own tests).
+//! A faulty replica runs the correct cores and twists, withholds and invents on its way out, at
+//! random or in one way of [`Behaviour`]; everything it sends goes through the wire's encoding,
+//! as it would have to. The faulty client sends frames to some replicas only, different bodies
+//! under one id, and authenticators that are good for some. Not here: bytes that are no messages
+//! (decoders have their own tests).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::crypto::{ClientKeyring, PlainKeys};
 use base::{
-    AgreedTime, Authenticator, BatchEntry, ClientId, Digest, Frame, FrameBuilder, FrameId, GroupId,
-    Reader, ReplicaId, Seq, SessionId, Signature, View,
+    AgreedTime, Authenticator, BatchEntry, ClientId, Digest, Frame, FrameBuilder, FrameId,
+    PillarId, Quorums, Reader, ReplicaId, Seq, SessionId, Signature, Span, View,
 };
+use proto::group::rules::Rules;
 use proto::pbft::msg::{Checkpoint, Message, Proposal, Vote};
 
+use crate::behaviour::{Behaviour, Memory};
+use crate::host::GROUP;
+use crate::options::Options;
 use crate::prng::{Prng, Ratio};
 
 /// Messages and frames that are remembered, to be used again.
@@ -24,37 +28,117 @@ const HEARD_MAX: usize = 64;
 /// Who is faulty, and what it has picked up.
 #[derive(Debug)]
 pub struct Adversary {
-    /// The faulty replica.
-    pub replica: Option<ReplicaId>,
+    replicas: BTreeMap<ReplicaId, Behaviour>,
     /// The faulty client.
     pub client: Option<ClientId>,
-    /// The faulty replica says what a correct one would.
+    /// The faulty replicas say what correct ones would.
     pub quiet: bool,
+    rules: Rules,
     n: u16,
     prng: Prng,
+    memory: Memory,
     heard: Vec<Message>,
     entries: Vec<BatchEntry>,
     frames: Vec<Arc<Frame>>,
 }
 
 impl Adversary {
-    /// Nobody is faulty yet, in a group of `n`.
+    /// Nobody is faulty yet.
+    ///
+    /// # Panics
+    /// When the group is too small for its faults.
     #[must_use]
-    pub fn new(seed: u64, n: u16) -> Adversary {
+    pub fn new(options: &Options) -> Adversary {
         Adversary {
-            replica: None,
+            replicas: BTreeMap::new(),
             client: None,
             quiet: false,
-            n,
-            prng: Prng::new(seed ^ 0xbad),
+            rules: Rules {
+                group: GROUP,
+                epoch: base::Epoch(0),
+                quorums: Quorums::pbft(options.n, options.f).expect("n >= 3f + 1"),
+                window: options.window,
+                checkpoint_interval: options.checkpoint_interval,
+            },
+            n: options.n,
+            prng: Prng::new(options.seed ^ 0xbad),
+            memory: Memory::default(),
             heard: Vec::new(),
             entries: Vec::new(),
             frames: Vec::new(),
         }
     }
 
+    /// Makes `replica` faulty.
+    pub fn corrupt(&mut self, replica: ReplicaId, behaviour: Behaviour) {
+        self.replicas.insert(replica, behaviour);
+    }
+
+    /// Whether `replica` is faulty.
+    #[must_use]
+    pub fn is_faulty(&self, replica: ReplicaId) -> bool {
+        self.replicas.contains_key(&replica)
+    }
+
+    /// All that are.
+    #[must_use]
+    pub fn faulty(&self) -> BTreeSet<ReplicaId> {
+        self.replicas.keys().copied().collect()
+    }
+
+    fn behaviour(&self, replica: ReplicaId) -> Option<Behaviour> {
+        self.replicas.get(&replica).copied().filter(|_| !self.quiet)
+    }
+
+    /// `replica` hears `message`: what is faulty in it may use that later.
+    pub fn overhears(&mut self, replica: ReplicaId, message: &Message) {
+        if self.is_faulty(replica) {
+            self.hears(message);
+        }
+    }
+
+    /// What `from` sends instead of `message`, and how much later.
+    pub fn says(
+        &mut self,
+        from: ReplicaId,
+        to: ReplicaId,
+        pillar: PillarId,
+        message: &Message,
+    ) -> Vec<(Span, Message)> {
+        if self.is_faulty(from) {
+            self.hears(message);
+        }
+        let Some(behaviour) = self.behaviour(from) else {
+            return vec![(Span(0), message.clone())];
+        };
+        let starved = behaviour == Behaviour::StarvePillar(pillar);
+        if starved && matches!(message, Message::PrePrepare { .. }) {
+            return Vec::new();
+        }
+        if behaviour == Behaviour::Random {
+            return self.twist(message.clone()).into_iter().map(|m| (Span(0), m)).collect();
+        }
+        let mind = (&self.memory, &mut self.prng);
+        behaviour.says(&self.rules, (from, to), message.clone(), mind)
+    }
+
+    /// What is left of a message before the cores of `to` see it.
+    pub fn takes(&self, to: ReplicaId, pillar: PillarId, message: Message) -> Option<Message> {
+        match self.behaviour(to) {
+            Some(behaviour) => behaviour.takes(pillar, message),
+            None => Some(message),
+        }
+    }
+
+    /// Whether the lanes of `to` see this client's frames.
+    #[must_use]
+    pub fn takes_from(&self, to: ReplicaId, client: ClientId) -> bool {
+        self.behaviour(to).is_none_or(|behaviour| behaviour.takes_from(client))
+    }
+
     /// The faulty replica hears or wants to say `message`.
-    pub fn hears(&mut self, message: &Message) {
+    fn hears(&mut self, message: &Message) {
+        self.memory.hears(message, &mut self.prng);
         let entries = match message {
             Message::Vouch(entries) | Message::Fetch { entries, .. } => &entries[..],
             Message::PrePrepare { proposal, .. } | Message::Decided { proposal, .. } => {
@@ -72,11 +156,7 @@ impl Adversary {
     }
 
     /// What the faulty replica sends instead of `message`.
-    pub fn twist(&mut self, message: Message) -> Vec<Message> {
-        self.hears(&message);
-        if self.quiet {
-            return vec![message];
-        }
+    fn twist(&mut self, message: Message) -> Vec<Message> {
         match self.prng.below(8) {
             0 => Vec::new(),
             1 => self.invent().into_iter().collect(),
@@ -113,11 +193,14 @@ impl Adversary {
         };
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        Message::decode(GroupId([7; 32]), &mut Reader::new(&bytes)).ok()
+        Message::decode(GROUP, &mut Reader::new(&bytes)).ok()
     }
 
-    /// A reply with a flaw, now and then.
-    pub fn twist_reply(&mut self, content: &Arc<Vec<u8>>) -> Arc<Vec<u8>> {
+    /// The reply that leaves `from`: with a flaw, now and then.
+    pub fn replies(&mut self, from: ReplicaId, content: &Arc<Vec<u8>>) -> Arc<Vec<u8>> {
+        if self.behaviour(from) != Some(Behaviour::Random) {
+            return Arc::clone(content);
+        }
         let mut bytes = content.to_vec();
         if self.prng.chance(Ratio(1, 2)) {
             let at = self.prng.below(bytes.len() as u64) as usize;
@@ -144,7 +227,7 @@ impl Adversary {
     fn frame(&mut self) -> (Arc<Frame>, Arc<Frame>) {
         let client = self.client.unwrap_or(ClientId(0));
         let session = SessionId(1 + self.prng.below(3));
-        let group = GroupId([7; 32]);
+        let group = GROUP;
         let (a, b) = (self.authenticator(), self.authenticator());
         if self.prng.chance(Ratio(1, 10)) {
             let open = FrameBuilder::open(group, client, session, a);
@@ -178,7 +261,12 @@ impl Adversary {
     }
 
     fn view(&mut self) -> View {
-        View([0, 0, 0, 0, 1, u64::MAX][self.prng.below(6) as usize])
+        let near = self.heard.iter().rev().find_map(|message| match message {
+            Message::Prepare(vote) | Message::Commit(vote) => Some(vote.view.0),
+            _ => None,
+        });
+        let near = near.unwrap_or(0);
+        View([near, near, near, 0, near.saturating_add(1), u64::MAX][self.prng.below(6) as usize])
     }
 
     fn seq(&mut self) -> Seq {

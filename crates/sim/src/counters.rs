@@ -5,8 +5,18 @@ use std::collections::BTreeMap;
 use base::Reader;
 use exec::service::Service;
 
+use crate::history::Ask;
+
+/// Streams of each client that only it counts in.
+const OWN_STREAMS: u64 = 6;
+/// Streams of each client.
+pub(crate) const STREAMS: u64 = 8;
+/// Counters that all clients share.
+const SHARED: u64 = 2;
+
 /// A service whose every answer depends on everything before it in the stream: counts the
-/// operations of each of eight streams of each client, and answers with the count so far.
+/// operations of each stream of each client, and answers with the count so far. The last two
+/// streams of every client add to and read counters that all clients share.
 #[derive(Debug, Default)]
 pub struct Counters {
     counts: BTreeMap<u32, u64>,
@@ -20,14 +30,16 @@ impl Service for Counters {
         reply: &mut Vec<u8>,
     ) -> exec::Completion {
         let mut r = Reader::new(op);
-        let (Ok(base), Ok(token)) = (r.u32("client"), r.u64("token")) else {
+        let (Ok(counter), Ok(add), Ok(_)) = (r.u32("counter"), r.u8("add"), r.u64("token")) else {
             return exec::Completion::Done;
         };
-        let stream = base.wrapping_add(u32::try_from(token % 8).expect("below 8"));
-        ctx.modify(stream % self.objects(), |out| self.get(stream % self.objects(), out));
-        let count = self.counts.entry(stream).or_default();
+        let count = self.counts.get(&counter).copied().unwrap_or(0);
         reply.extend_from_slice(&count.to_le_bytes());
-        *count += 1;
+        if add > 0 {
+            let object = counter % self.objects();
+            ctx.modify(object, |out| self.get(object, out));
+            self.counts.insert(counter, count + 1);
+        }
         exec::Completion::Done
     }
 
@@ -52,14 +64,36 @@ impl Service for Counters {
     }
 }
 
-/// What a client asks: "remember that my stream is at this token, and tell what you had".
-pub(crate) fn operation(client: usize, token: u64) -> Vec<u8> {
-    let mut op = Vec::new();
-    base::Writer::new(&mut op).u32(u32::try_from(client * 8).expect("few clients")).u64(token);
-    op
+/// What a client asks with its `token`-th operation.
+pub(crate) struct Question {
+    pub(crate) stream: u32,
+    pub(crate) counter: u32,
+    pub(crate) ask: Ask,
+    /// The answer, where nobody else has a say in it.
+    pub(crate) expected: Option<u64>,
 }
 
-/// The number of operations of this client's stream that come before `token`'s.
-pub(crate) fn expected(_client: usize, token: u64) -> Vec<u8> {
-    (token / 8).to_le_bytes().to_vec()
+impl Question {
+    pub(crate) fn new(client: usize, token: u64) -> Question {
+        let (stream, round) = (token % STREAMS, token / STREAMS);
+        let own = stream < OWN_STREAMS;
+        let number = match own {
+            true => SHARED + client as u64 * STREAMS + stream,
+            false => round % SHARED,
+        };
+        Question {
+            stream: u32::try_from(stream).expect("few streams"),
+            counter: u32::try_from(number).expect("few clients"),
+            ask: if stream + 1 == STREAMS { Ask::Read } else { Ask::Add },
+            expected: own.then_some(round),
+        }
+    }
+
+    /// The operation's bytes.
+    pub(crate) fn operation(&self, token: u64) -> Vec<u8> {
+        let mut op = Vec::new();
+        let add = u8::from(self.ask == Ask::Add);
+        base::Writer::new(&mut op).u32(self.counter).u8(add).u64(token);
+        op
+    }
 }

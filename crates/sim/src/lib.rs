@@ -1,21 +1,47 @@
 //! Whole groups in one thread: the production cores on virtual time, driven by one seed.
 //!
-//! A [`World`] holds every lane, execution stage and client core of a group and carries the
-//! messages between them through an event queue: links between replicas and clients, and just
-//! the same the links between the pillars and the stage of one replica. The same seed gives the
-//! same run. Never shipped; the only owner of a random number generator.
+//! A [`World`] holds every lane, coordinator, execution stage and client core of a group, a model
+//! of each replica's vote log and disk, and carries the messages between them through an event
+//! queue: links between replicas and clients, and just the same the links between the parts of
+//! one replica. The same seed gives the same run. Never shipped; the only owner of a random
+//! number generator.
+//!
+//! | module | topic |
+//! |---|---|
+//! | `world` | a group, its clients, and what happens to them |
+//! | `host` | the parts of a replica and the links between them |
+//! | `journal`, `disk` | what is durable, and what a restart finds |
+//! | `network` | links between replicas: late, lossy, cut |
+//! | `faults` | what breaks, and plans of that |
+//! | `adversary`, `behaviour`, `forge` | replicas and clients that mean harm |
+//! | `check`, `history` | what must hold |
+//! | `scenario` | what scenarios share: seeds, and the end of a run |
 //!
 //! Not here: sockets, threads and keys (`rt` and `auth` have their own tests).
 
 #![forbid(unsafe_code)]
 
 pub mod adversary;
+pub mod behaviour;
 pub mod check;
+mod clients;
 pub mod counters;
+mod disk;
+mod events;
+pub mod faults;
+mod forge;
+pub mod history;
+mod host;
+mod journal;
+mod network;
 pub mod options;
 pub mod prng;
+pub mod scenario;
+mod spoil;
 pub mod world;
 
-pub use options::{Net, Options};
+pub use behaviour::Behaviour;
+pub use faults::{Fault, Swarm};
+pub use options::{Durability, Net, Options};
 pub use prng::{Prng, Ratio};
 pub use world::World;

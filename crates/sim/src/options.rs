@@ -1,5 +1,7 @@
 //! The shape of a simulated world and of its network.
 
+use base::Span;
+
 use crate::prng::Ratio;
 
 /// What the network does to messages.
@@ -22,6 +24,17 @@ impl Net {
     /// A bad network: messages overtake each other, every tenth is lost, every tenth comes twice.
     pub const BAD: Net =
         Net { delay_min_us: 20, delay_max_us: 5_000, loss: Ratio(1, 10), duplicate: Ratio(1, 10) };
+}
+
+/// When records count as durable, and what a restart finds of them (design §3.9).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// At once, and nothing survives.
+    Memory,
+    /// After a moment; survives the end of the process, not that of the machine.
+    Async,
+    /// After a flush of the disk; survives everything but the loss of the disk.
+    Sync,
 }
 
 /// The shape of a world.
@@ -49,6 +62,14 @@ pub struct Options {
     pub net: Net,
     /// One operation per frame and one frame per batch.
     pub unbatched: bool,
+    /// When promises may leave, and what a restart finds.
+    pub durability: Durability,
+    /// T: what a leader may take for what it owes.
+    pub view_timeout: Span,
+    /// Longest delay in microseconds of a message between the parts of one replica.
+    pub inside_delay_max_us: u64,
+    /// Time between two operations of a client in microseconds; 0 is as fast as it can.
+    pub pace_us: u64,
 }
 
 impl Default for Options {
@@ -65,6 +86,10 @@ impl Default for Options {
             window: 32,
             net: Net::CALM,
             unbatched: false,
+            durability: Durability::Memory,
+            view_timeout: Span::millis(200),
+            inside_delay_max_us: 20,
+            pace_us: 0,
         }
     }
 }

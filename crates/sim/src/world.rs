@@ -1,77 +1,58 @@
 //! A group and its clients on virtual time.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::sync::Arc;
-
 use base::crypto::PlainKeys;
 use base::{
-    AgreedTime, ClientId, Epoch, Frame, FromStage, GroupId, Incarnation, Now, PillarId, Quorums,
-    ReplicaId, Sibling, Span, Stripe, Time, ToStage,
+    AgreedTime, ClientId, FromStage, Incarnation, Now, PillarId, Quorums, Reader, ReplicaId, Seq,
+    Span, Stripe, Time, ToStage, View,
 };
 use exec::service::Service;
-use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, Turn};
-use proto::client::{ClientConfig, ClientCore, Effect as ClientEffect, SendTo};
+use proto::client::{ClientConfig, ClientCore};
+use proto::group::Beginning;
 use proto::pbft::msg::Message;
-use proto::pbft::{Batching, Input, Lane, LaneConfig};
-use proto::{Effect, Outbox, Target};
+use proto::pbft::{Input, Lane};
 
 use crate::adversary::Adversary;
+use crate::behaviour::Behaviour;
 use crate::check::Checker;
+use crate::clients::Client;
 pub use crate::counters::Counters;
-use crate::counters::{expected, operation};
+use crate::disk::Disk;
+use crate::events::{Event, Inside, Queue, Sender};
+use crate::faults::Swarm;
+use crate::history::History;
+use crate::host::{Condition, GROUP, Replica, Start};
+use crate::network::Network;
 use crate::options::Options;
 use crate::prng::Prng;
-
-enum Event {
-    Peer { to: ReplicaId, pillar: PillarId, from: ReplicaId, message: Message },
-    Request { to: ReplicaId, pillar: PillarId, frame: Arc<Frame> },
-    Reply { to: usize, from: ReplicaId, content: Arc<Vec<u8>> },
-    ToStage { replica: ReplicaId, message: ToStage },
-    FromStage { replica: ReplicaId, pillar: PillarId, message: FromStage },
-    Sibling { replica: ReplicaId, pillar: PillarId, message: Sibling },
-    LaneTurn { replica: ReplicaId, pillar: PillarId },
-    ClientTurn { client: usize },
-    Attack,
-}
 
 /// How often the faulty client strikes, in microseconds of virtual time.
 const ATTACK_EVERY_US: u64 = 400;
 
-struct Replica {
-    lanes: Vec<Lane>,
-    /// The earliest turn already in the queue, per lane.
-    turns: Vec<Option<Time>>,
-    stage: Stage,
-}
-
-struct Client {
-    core: ClientCore<u64>,
-    submitted: u64,
-    completed: u64,
-    turn: Option<Time>,
-}
-
 /// A group, its clients and the network between them.
 pub struct World {
-    options: Options,
-    stripe: Stripe,
-    now: Time,
-    prng: Prng,
-    queue: BinaryHeap<Reverse<(Time, u64)>>,
-    events: BTreeMap<u64, Event>,
-    next_event: u64,
-    replicas: Vec<Replica>,
-    clients: Vec<Client>,
-    down: BTreeSet<ReplicaId>,
-    adversary: Adversary,
+    pub(crate) options: Options,
+    pub(crate) queue: Queue,
+    pub(crate) prng: Prng,
+    pub(crate) network: Network,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) adversary: Adversary,
     attacks_left: u32,
-    lane_turns: u64,
-    checker: Checker,
-    /// A digest of everything that happened: equal seeds give equal traces.
-    trace: u64,
+    pub(crate) lane_turns: u64,
+    pub(crate) checker: Checker,
+    pub(crate) history: History,
+    /// Makes the service of a replica's next life.
+    pub(crate) service: Box<dyn Fn() -> Box<dyn Service>>,
+    /// Planned faults happen no more.
+    pub(crate) frozen: bool,
+    /// Messages between replicas, while somebody wants to know.
+    story: Option<Vec<String>>,
+    /// A replica begins: what its coordinator says now, its lanes hear before anything else.
+    pub(crate) waking: bool,
 }
 
+/// Lines of a story at most.
+const STORY_MAX: usize = 20_000;
 /// The wall clock at virtual time zero.
 const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 
@@ -81,66 +62,50 @@ impl World {
     /// # Panics
     /// When the options contradict each other.
     #[must_use]
-    pub fn new(options: Options, service: impl Fn() -> Box<dyn Service>) -> World {
+    pub fn new(options: Options, service: impl Fn() -> Box<dyn Service> + 'static) -> World {
         let quorums = Quorums::pbft(options.n, options.f).expect("n >= 3f + 1");
-        let stripe = Stripe::new(options.pillars).expect("pillars in range");
-        let group = GroupId([7; 32]);
-        let replica = |me: ReplicaId| Replica {
-            lanes: (0..options.pillars).map(|p| lane(&options, me, PillarId(p))).collect(),
-            turns: vec![None; usize::from(options.pillars)],
-            stage: Stage::new(
-                StageConfig {
-                    group,
-                    stripe,
-                    checkpoint_interval: options.checkpoint_interval,
-                    window: 2 * options.window,
-                },
-                service(),
-            ),
-        };
-        let now = Now { mono: Time::ZERO, wall: AgreedTime(EPOCH_NS) };
-        let client = |id: u32| {
-            let mut config = ClientConfig::new(group, quorums, stripe, ClientId(id));
-            if options.unbatched {
-                config = config.unbatched();
-            }
-            config.retransmit = Span::millis(100);
-            let keys = Box::new(PlainKeys { me: ReplicaId(0), n: options.n });
-            let core = ClientCore::new(config, keys, now);
-            Client { core, submitted: 0, completed: 0, turn: None }
-        };
         let mut world = World {
-            stripe,
-            now: Time::ZERO,
+            queue: Queue::default(),
             prng: Prng::new(options.seed),
-            queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
-            next_event: 0,
-            replicas: quorums.replicas().map(replica).collect(),
-            clients: (0..options.clients).map(client).collect(),
-            down: BTreeSet::new(),
-            adversary: Adversary::new(options.seed, options.n),
+            network: Network::new(options.net),
+            replicas: Vec::new(),
+            clients: (0..options.clients).map(|id| client(&options, id)).collect(),
+            adversary: Adversary::new(&options),
             attacks_left: 0,
             lane_turns: 0,
             checker: Checker::default(),
-            trace: 0,
+            history: History::default(),
+            service: Box::new(service),
+            frozen: false,
+            story: None,
+            waking: false,
             options,
         };
         for client in 0..world.clients.len() {
-            world.schedule(Span(0), Event::ClientTurn { client });
+            world.queue.schedule(Span(0), Event::ClientTurn { client });
         }
         for replica in quorums.replicas() {
-            for pillar in 0..options.pillars {
-                let pillar = PillarId(pillar);
-                world.schedule(Span(0), Event::LaneTurn { replica, pillar });
-            }
+            let service = (world.service)();
+            let start = Start {
+                beginning: Beginning::Whole,
+                incarnation: Incarnation(1),
+                life: 0,
+                disk: Disk::default(),
+            };
+            world.begin(replica, service, start);
         }
         world
     }
 
-    /// Makes `replica` faulty: see [`Adversary`]. Nothing is asked of it from now on.
+    /// Makes `replica` faulty in random ways: see [`Adversary`]. Nothing is asked of it from now
+    /// on.
     pub fn corrupt(&mut self, replica: ReplicaId) {
-        self.adversary.replica = Some(replica);
+        self.misbehave(replica, Behaviour::Random);
+    }
+
+    /// Makes `replica` faulty in one way. Nothing is asked of it from now on.
+    pub fn misbehave(&mut self, replica: ReplicaId, behaviour: Behaviour) {
+        self.adversary.corrupt(replica, behaviour);
     }
 
     /// The faulty say nothing faulty any more. What they did stays.
@@ -153,7 +118,45 @@ impl World {
     pub fn harass(&mut self, attacks: u32) {
         self.adversary.client = Some(ClientId(self.options.clients));
         self.attacks_left = attacks;
-        self.schedule(Span(0), Event::Attack);
+        self.queue.schedule(Span(0), Event::Attack);
+    }
+
+    /// `client` sends nothing to `replica` from now on.
+    pub fn shun(&mut self, client: usize, replica: ReplicaId) {
+        self.clients[client].shuns.insert(replica);
+    }
+
+    /// Every client has `ops` more operations to do.
+    pub fn ask_more(&mut self, ops: u64) {
+        self.options.ops_per_client += ops;
+        for client in 0..self.clients.len() {
+            self.queue.schedule(Span(0), Event::ClientTurn { client });
+        }
+    }
+
+    /// The clients finish what they have begun, and ask nothing more.
+    pub fn stop_asking(&mut self) {
+        let most = self.clients.iter().map(|client| client.submitted).max();
+        self.options.ops_per_client = most.unwrap_or(0);
+        self.ask_more(0);
+    }
+
+    /// Lets everything happen that `swarm` plans.
+    pub fn unleash(&mut self, swarm: &Swarm) {
+        for (replica, behaviour) in &swarm.faulty {
+            self.misbehave(*replica, *behaviour);
+        }
+        for (at, fault) in &swarm.faults {
+            self.fault_after(*at, *fault);
+        }
+    }
+
+    /// Writes down every message between replicas for `span` from now, a line each: to find out
+    /// what went wrong.
+    pub fn narrate(&mut self, span: Span) -> Vec<String> {
+        self.story = Some(Vec::new());
+        self.run_for(span, |_| false);
+        self.story.take().unwrap_or_default()
     }
 
     /// Turns of correct replicas' lanes so far: that an idle group has few.
@@ -165,45 +168,42 @@ impl World {
     /// The replicas of which something is asked: up and not faulty.
     #[must_use]
     pub fn correct(&self) -> Vec<ReplicaId> {
-        let faulty = self.adversary.replica;
         let all = (0..self.options.n).map(ReplicaId);
-        all.filter(|r| !self.is_down(*r) && Some(*r) != faulty).collect()
+        all.filter(|r| {
+            let runs = self.condition(*r) == Condition::Running;
+            runs && !self.network.is_off(*r) && !self.adversary.is_faulty(*r)
+        })
+        .collect()
     }
 
     /// Takes `replica` off the network: it hears and says nothing from now on.
     pub fn stop(&mut self, replica: ReplicaId) {
-        self.down.insert(replica);
+        self.network.take_off(replica);
     }
 
     /// Puts `replica` back on the network. It knows what it knew; what was said meanwhile is
     /// lost to it.
     pub fn resume(&mut self, replica: ReplicaId) {
-        self.down.remove(&replica);
-        for pillar in 0..self.options.pillars {
-            let pillar = PillarId(pillar);
-            self.replicas[usize::from(replica.0)].turns[usize::from(pillar.0)] = None;
-            self.schedule(Span(0), Event::LaneTurn { replica, pillar });
-            for peer in (0..self.options.n).map(ReplicaId).filter(|peer| *peer != replica) {
-                self.step_lane(peer, pillar, Input::Connected { peer: replica });
-                self.step_lane(replica, pillar, Input::Connected { peer });
-            }
-        }
+        self.network.put_on(replica);
+        self.connect_all(replica);
     }
 
     /// Runs until `done` or until virtual time `limit` is reached; true when done.
     pub fn run_until(&mut self, limit: Span, done: impl Fn(&World) -> bool) -> bool {
         let end = Time::ZERO.after(limit);
-        while self.now <= end {
+        while self.queue.now() <= end {
             if done(self) {
                 return true;
             }
-            let Some(Reverse((at, id))) = self.queue.pop() else { return done(self) };
-            self.now = self.now.max(at);
-            self.trace = self.trace.rotate_left(5) ^ at.0 ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let event = self.events.remove(&id).expect("queued events are kept");
+            let Some(event) = self.queue.pop() else { return done(self) };
             self.dispatch(event);
         }
         done(self)
+    }
+
+    /// Runs for `span` of virtual time from now, or until `done`; true when done.
+    pub fn run_for(&mut self, span: Span, done: impl Fn(&World) -> bool) -> bool {
+        self.run_until(Span(self.now().0 + span.0), done)
     }
 
     /// Whether every client has all its replies.
@@ -220,9 +220,11 @@ impl World {
         all.windows(2).all(|pair| pair[0] == pair[1])
     }
 
-    /// Digests of the present states of the correct replicas.
+    /// Digests of the present states of the correct replicas, but for those whose spoilt memory
+    /// no checkpoint has shown yet.
     pub fn state_digests(&mut self) -> Vec<base::Digest> {
-        let correct = self.correct();
+        let mut correct = self.correct();
+        correct.retain(|replica| self.is_sound(*replica));
         let digest = |r: ReplicaId| self.replicas[usize::from(r.0)].stage.state_digest();
         correct.into_iter().map(digest).collect()
     }
@@ -239,16 +241,34 @@ impl World {
         self.clients.iter().map(|client| client.completed).sum()
     }
 
+    /// Operations that one client completed.
+    #[must_use]
+    pub fn completed_by(&self, client: usize) -> u64 {
+        self.clients[client].completed
+    }
+
+    /// Every number up to this one is executed by `replica`.
+    #[must_use]
+    pub fn executed(&self, replica: ReplicaId) -> Seq {
+        self.replicas[usize::from(replica.0)].stage.progress().executed
+    }
+
+    /// The view in which `replica` votes, or voted last.
+    #[must_use]
+    pub fn view(&self, replica: ReplicaId) -> View {
+        self.replicas[usize::from(replica.0)].coordinator.report().view
+    }
+
     /// Virtual time.
     #[must_use]
     pub fn now(&self) -> Time {
-        self.now
+        self.queue.now()
     }
 
     /// A digest of everything that happened so far.
     #[must_use]
     pub fn trace(&self) -> u64 {
-        self.trace
+        self.queue.trace()
     }
 
     /// What was checked along the way.
@@ -257,286 +277,225 @@ impl World {
         &self.checker
     }
 
+    /// What clients were told about the counters that they share.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// The lane of a pillar, to look at.
     #[must_use]
     pub fn lane(&self, replica: ReplicaId, pillar: PillarId) -> &Lane {
         &self.replicas[usize::from(replica.0)].lanes[usize::from(pillar.0)]
     }
 
-    /// What every lane reports, a line each: for the message of a failed scenario.
+    /// The coordinator of a replica, to look at.
+    #[must_use]
+    pub fn coordinator(&self, replica: ReplicaId) -> &proto::group::Coordinator {
+        &self.replicas[usize::from(replica.0)].coordinator
+    }
+
+    /// What every part reports, a line each: for the message of a failed scenario.
     #[must_use]
     pub fn describe(&self) -> String {
-        let mut text = String::new();
+        let mut text = format!("seed {} at {:?}\n", self.options.seed, self.now());
         for (i, replica) in self.replicas.iter().enumerate() {
-            let progress = replica.stage.progress();
-            text += &format!("r{i} executed {:?}\n", progress.executed);
+            let (progress, condition) = (replica.stage.progress(), replica.condition);
+            text += &format!("r{i} {condition:?} executed {:?}\n", progress.executed);
+            text += &format!("  {:?}\n", replica.coordinator.report());
             for lane in &replica.lanes {
                 text += &format!("  {:?}\n", lane.report());
             }
         }
+        for (i, client) in self.clients.iter().enumerate() {
+            text += &format!("c{i} asked {} has {}\n", client.submitted, client.completed);
+        }
         text
     }
 
-    fn clock(&self) -> Now {
-        Now { mono: self.now, wall: AgreedTime(EPOCH_NS + self.now.0) }
+    pub(crate) fn pillars(&self) -> impl Iterator<Item = PillarId> + use<> {
+        (0..self.options.pillars).map(PillarId)
     }
 
-    fn schedule(&mut self, after: Span, event: Event) {
-        let id = self.next_event;
-        self.next_event += 1;
-        self.events.insert(id, event);
-        self.queue.push(Reverse((self.now.after(after), id)));
+    pub(crate) fn condition(&self, replica: ReplicaId) -> Condition {
+        self.replicas[usize::from(replica.0)].condition
     }
 
-    /// Sends over the network: late, never, or twice.
-    fn send(&mut self, make: impl Fn() -> Event) {
-        let net = self.options.net;
-        let copies = 1 + u32::from(self.prng.chance(net.duplicate));
-        for _ in 0..copies {
-            if !self.prng.chance(net.loss) {
-                let delay = self.prng.between(net.delay_min_us, net.delay_max_us);
-                self.schedule(Span::micros(delay), make());
+    /// Whether what `replica` says about its state must be right.
+    pub(crate) fn is_sound(&self, replica: ReplicaId) -> bool {
+        !self.adversary.is_faulty(replica) && !self.replicas[usize::from(replica.0)].spoiled
+    }
+
+    pub(crate) fn clock(&self) -> Now {
+        Now { mono: self.now(), wall: AgreedTime(EPOCH_NS + self.now().0) }
+    }
+
+    /// Sends to another replica, over the wire's encoding.
+    pub(crate) fn send_peer(
+        &mut self,
+        from: ReplicaId,
+        pillar: PillarId,
+        to: ReplicaId,
+        message: &Message,
+    ) {
+        let sender =
+            Sender { replica: from, incarnation: self.replicas[usize::from(from.0)].incarnation };
+        // While a world is made, the others are about to begin.
+        let life = self.replicas.get(usize::from(to.0)).map_or(0, |host| host.life);
+        for (later, message) in self.adversary.says(from, to, pillar, message) {
+            let message = match &message {
+                Message::Group(_) | Message::State(_) => {
+                    let Some(message) = wired(&message, self.adversary.is_faulty(from)) else {
+                        continue;
+                    };
+                    message
+                }
+                _ => message,
+            };
+            if let Some(story) = &mut self.story
+                && story.len() < STORY_MAX
+            {
+                let at = self.queue.now();
+                story.push(format!("{at:?} {from:?} to {to:?} {pillar:?}: {message:?}"));
+            }
+            let extra = self.network.extra(from, to).0 + later.0;
+            for delay in self.network.delays(&mut self.prng) {
+                let message = message.clone();
+                let event = Event::Peer { to, life, pillar, sender, message };
+                self.queue.schedule(Span(delay.0 + extra), event);
             }
         }
     }
 
-    /// Sends inside a replica: in some order, never lost.
-    fn send_inside(&mut self, event: Event) {
-        let delay = self.prng.between(0, 20);
-        self.schedule(Span::micros(delay), event);
-    }
-
-    fn is_down(&self, replica: ReplicaId) -> bool {
-        self.down.contains(&replica)
-    }
-
     fn dispatch(&mut self, event: Event) {
+        if let Some(replica) = event.replica() {
+            match self.condition(replica) {
+                Condition::Running => {}
+                Condition::Dead => return,
+                Condition::Paused => {
+                    return self.replica(replica).backlog.push_back(event);
+                }
+            }
+        }
         match event {
-            Event::Peer { to, pillar, from, message } => {
-                if !self.is_down(to) && !self.is_down(from) {
-                    if self.adversary.replica == Some(to) {
-                        self.adversary.hears(&message);
+            Event::Peer { to, life, pillar, sender, message } => {
+                let carried = self.network.carries(sender.replica, to);
+                if carried && self.lives(to, life) {
+                    self.adversary.overhears(to, &message);
+                    if let Some(message) = self.adversary.takes(to, pillar, message) {
+                        self.on_peer(to, pillar, sender, message);
                     }
-                    let incarnation = Incarnation(1);
-                    self.step_lane(to, pillar, Input::Peer { from, incarnation, message });
                 }
             }
             Event::Request { to, pillar, frame } => {
-                if !self.is_down(to) {
+                let taken = self.adversary.takes_from(to, frame.id().client);
+                if !self.network.is_off(to) && taken {
                     self.step_lane(to, pillar, Input::Request(frame));
                 }
             }
-            Event::Reply { to, from, content } => {
+            Event::Reply { to, from, view, content } => {
                 let now = self.clock();
                 // The faulty client does not listen.
                 if let Some(client) = self.clients.get_mut(to) {
-                    client.core.on_reply(now, from, base::View(0), &content);
+                    client.core.on_reply(now, from, view, &content);
                     self.turn_client(to);
                 }
             }
-            Event::ToStage { replica, message } => self.on_stage(replica, message),
-            Event::FromStage { replica, pillar, message: FromStage::Reply { frame, content } } => {
-                let _ = pillar;
-                if !self.is_down(replica) {
-                    let to = frame.client.0 as usize;
-                    let content = match self.adversary.replica == Some(replica) {
-                        true => self.adversary.twist_reply(&content),
-                        false => content,
-                    };
-                    self.send(|| Event::Reply { to, from: replica, content: content.clone() });
-                }
+            Event::Inside { replica, life, message } if self.lives(replica, life) => {
+                self.on_inside(replica, message);
             }
-            Event::FromStage { replica, pillar, message } => {
-                self.step_lane(replica, pillar, Input::Stage(message));
+            Event::Turn { replica, life, part } if self.lives(replica, life) => {
+                self.turn(replica, part);
             }
-            Event::Sibling { replica, pillar, message } => {
-                self.step_lane(replica, pillar, Input::Sibling(message));
+            Event::Flushed { replica, life, upto } if self.lives(replica, life) => {
+                self.flushed(replica, upto);
             }
-            Event::LaneTurn { replica, pillar } => {
-                let turn = &mut self.replicas[usize::from(replica.0)].turns[usize::from(pillar.0)];
-                if turn.take().is_none_or(|at| at <= self.now) && !self.is_down(replica) {
-                    self.step_lane(replica, pillar, Input::Turn);
-                }
-            }
+            Event::Inside { .. } | Event::Turn { .. } | Event::Flushed { .. } => {}
             Event::Attack => self.attack(),
             Event::ClientTurn { client } => {
                 self.clients[client].turn = None;
                 self.turn_client(client);
             }
+            Event::Fault(fault) => {
+                if !self.frozen {
+                    self.fault(fault);
+                }
+            }
+        }
+    }
+
+    fn lives(&self, replica: ReplicaId, life: u32) -> bool {
+        self.replicas[usize::from(replica.0)].life == life
+    }
+
+    fn on_inside(&mut self, replica: ReplicaId, message: Inside) {
+        match message {
+            // Replies go past the lane to the connection.
+            Inside::Lane(pillar, Input::Stage(FromStage::Reply { frame, content })) => {
+                if self.network.is_off(replica) {
+                    return;
+                }
+                let to = frame.client.0 as usize;
+                let content = self.adversary.replies(replica, &content);
+                let view = self.lane(replica, pillar).view();
+                for after in self.network.delays(&mut self.prng) {
+                    let content = std::sync::Arc::clone(&content);
+                    let event = Event::Reply { to, from: replica, view, content };
+                    self.queue.schedule(after, event);
+                }
+            }
+            Inside::Stage(ToStage::Resend { .. }) if self.network.is_off(replica) => {}
+            message => self.hear(replica, message),
         }
     }
 
     fn attack(&mut self) {
         let Some(left) = self.attacks_left.checked_sub(1) else { return };
         self.attacks_left = left;
-        self.schedule(Span::micros(ATTACK_EVERY_US), Event::Attack);
+        self.queue.schedule(Span::micros(ATTACK_EVERY_US), Event::Attack);
         for (to, frame) in self.adversary.attack() {
+            self.note_attack(frame.digest());
             let pillar = PillarId(self.prng.below(u64::from(self.options.pillars)) as u16);
             for to in to {
-                self.send(|| Event::Request { to, pillar, frame: frame.clone() });
+                self.send_request(to, pillar, &frame);
             }
         }
-    }
-
-    fn step_lane(&mut self, replica: ReplicaId, pillar: PillarId, input: Input) {
-        let now = self.clock();
-        let is_turn = matches!(input, Input::Turn);
-        self.lane_turns += u64::from(self.adversary.replica != Some(replica));
-        let lane = &mut self.replicas[usize::from(replica.0)].lanes[usize::from(pillar.0)];
-        let mut out = Outbox::new();
-        let _ = lane.step(now, input, &mut out);
-        if !is_turn {
-            let _ = lane.step(now, Input::Turn, &mut out);
-        }
-        lane.check();
-        let deadline = lane.deadline();
-        for effect in out.drain() {
-            self.carry_out(replica, pillar, effect);
-        }
-        let at = deadline.expect("a lane always has a heartbeat").max(self.now);
-        let planned = &mut self.replicas[usize::from(replica.0)].turns[usize::from(pillar.0)];
-        if planned.is_none_or(|planned| planned > at) {
-            *planned = Some(at);
-            self.schedule(at.since(self.now), Event::LaneTurn { replica, pillar });
-        }
-    }
-
-    fn carry_out(&mut self, replica: ReplicaId, pillar: PillarId, effect: Effect) {
-        match effect {
-            Effect::Send { to, message, .. } => {
-                let others = (0..self.options.n).map(ReplicaId).filter(|peer| match to {
-                    Target::All => *peer != replica,
-                    Target::One(one) => *peer == one && one != replica,
-                });
-                for to in others {
-                    let messages = match self.adversary.replica == Some(replica) {
-                        true => self.adversary.twist(message.clone()),
-                        false => vec![message.clone()],
-                    };
-                    for message in messages {
-                        let from = replica;
-                        self.send(|| Event::Peer { to, pillar, from, message: message.clone() });
-                    }
-                }
-            }
-            Effect::Stage(message) => {
-                if let ToStage::Deliver { seq, batch } = &message
-                    && self.adversary.replica != Some(replica)
-                {
-                    self.checker.delivers(replica, *seq, batch);
-                }
-                self.send_inside(Event::ToStage { replica, message });
-            }
-            Effect::Siblings(message) => {
-                for sibling in (0..self.options.pillars).map(PillarId).filter(|p| *p != pillar) {
-                    let message = message.clone();
-                    self.send_inside(Event::Sibling { replica, pillar: sibling, message });
-                }
-            }
-            Effect::Persist(_) | Effect::Fact(_) => {}
-        }
-    }
-
-    fn on_stage(&mut self, replica: ReplicaId, message: ToStage) {
-        let stage = &mut self.replicas[usize::from(replica.0)].stage;
-        let mut out = StageOutbox::new();
-        let _ = stage.on(message, &mut out);
-        while stage.run(64, &mut out) == Turn::More {}
-        stage.check();
-        for (target, message) in out.messages {
-            if let FromStage::Checkpoint { seq, digest } = &message
-                && self.adversary.replica != Some(replica)
-            {
-                self.checker.checkpoints(replica, *seq, *digest);
-            }
-            let pillars = (0..self.options.pillars).map(PillarId).filter(|p| match target {
-                StageTarget::All => true,
-                StageTarget::Pillar(one) => *p == one,
-            });
-            for pillar in pillars.collect::<Vec<_>>() {
-                let message = message.clone();
-                self.send_inside(Event::FromStage { replica, pillar, message });
-            }
-        }
-    }
-
-    fn turn_client(&mut self, index: usize) {
-        let now = self.clock();
-        let options = self.options;
-        let client = &mut self.clients[index];
-        let mut sends = Vec::new();
-        // Completions free room for submissions, which make more effects.
-        loop {
-            let outstanding = client.submitted - client.completed;
-            let room = u64::from(options.outstanding) - outstanding;
-            let more = room.min(options.ops_per_client - client.submitted);
-            for _ in 0..more {
-                let stream = u32::try_from(client.submitted % 8).expect("below 8");
-                let op = operation(index, client.submitted);
-                let token = client.submitted;
-                client.core.submit(now, stream, &op, token).expect("within bounds");
-                client.submitted += 1;
-            }
-            client.core.turn(now);
-            client.core.check();
-            let effects: Vec<ClientEffect<u64>> = client.core.drain().collect();
-            if effects.is_empty() {
-                break;
-            }
-            for effect in effects {
-                match effect {
-                    ClientEffect::Send { pillar, to, frame } => sends.push((pillar, to, frame)),
-                    ClientEffect::Done { tokens, outcome } => {
-                        let results = match outcome {
-                            Ok(results) => results,
-                            Err(error) => panic!("client {index}: {error:?}\n{}", self.describe()),
-                        };
-                        assert_eq!(tokens.len(), results.len());
-                        for (token, result) in tokens.iter().zip(results.iter()) {
-                            assert_eq!(result, expected(index, *token), "client {index}");
-                        }
-                        client.completed += tokens.len() as u64;
-                    }
-                    _ => {}
-                }
-            }
-        }
-        let deadline = client.core.deadline();
-        if let Some(at) = deadline.map(|at| at.max(now.mono))
-            && client.turn.is_none_or(|planned| planned > at)
-        {
-            client.turn = Some(at);
-            self.schedule(at.since(self.now), Event::ClientTurn { client: index });
-        }
-        for (pillar, to, frame) in sends {
-            for replica in (0..self.options.n).map(ReplicaId) {
-                if to == SendTo::All || to == SendTo::One(replica) {
-                    self.send(|| Event::Request { to: replica, pillar, frame: frame.clone() });
-                }
-            }
-        }
-        debug_assert!(self.stripe.pillars() == self.options.pillars);
     }
 }
 
-fn lane(options: &Options, me: ReplicaId, pillar: PillarId) -> Lane {
-    let config = LaneConfig {
-        me,
-        pillar,
-        group: GroupId([7; 32]),
-        epoch: Epoch(0),
-        quorums: Quorums::pbft(options.n, options.f).expect("n >= 3f + 1"),
-        stripe: Stripe::new(options.pillars).expect("pillars in range"),
-        window: options.window,
-        checkpoint_interval: options.checkpoint_interval,
-        batching: Batching {
-            frames_max: if options.unbatched { 1 } else { 64 },
-            bytes_max: 1 << 20,
-            delay: Span(0),
-            in_flight_max: if options.unbatched { 16 } else { 4 },
-        },
-        clock_skew_max: Span::secs(5),
-        retransmit: Span::millis(20),
-    };
-    Lane::new(config, Box::new(PlainKeys { me, n: options.n }))
+/// The message as it comes out of the wire at the other end.
+///
+/// # Panics
+/// When a correct replica says what cannot be read.
+fn wired(message: &Message, faulty: bool) -> Option<Message> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    assert!(bytes.len() <= message.encoded_len_max(), "{} bytes: {message:?}", bytes.len());
+    let mut r = Reader::new(&bytes);
+    let read = Message::decode(GROUP, &mut r).ok().filter(|_| r.is_empty());
+    match read {
+        Some(read) => {
+            assert!(faulty || read == *message, "the wire changes {message:?}");
+            Some(read)
+        }
+        None => {
+            assert!(faulty, "a correct replica says what cannot be read: {message:?}");
+            None
+        }
+    }
+}
+
+fn client(options: &Options, id: u32) -> Client {
+    let quorums = Quorums::pbft(options.n, options.f).expect("n >= 3f + 1");
+    let stripe = Stripe::new(options.pillars).expect("pillars in range");
+    let mut config = ClientConfig::new(GROUP, quorums, stripe, ClientId(id));
+    if options.unbatched {
+        config = config.unbatched();
+    }
+    config.retransmit = Span::millis(100);
+    // A scenario decides for itself how long an answer may take.
+    config.request_timeout = Span::secs(100_000);
+    let keys = Box::new(PlainKeys { me: ReplicaId(0), n: options.n });
+    let now = Now { mono: Time::ZERO, wall: AgreedTime(EPOCH_NS) };
+    Client::new(ClientCore::new(config, keys, now))
 }

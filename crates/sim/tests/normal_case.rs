@@ -1,20 +1,8 @@
 //! The normal case over whole groups in one thread: many seeds, shapes and networks.
 
 use base::{ReplicaId, Span};
-use sim::world::Counters;
+use sim::scenario::{seeds, world};
 use sim::{Net, Options, World};
-
-/// How many seeds: scaled down unless the full scale is asked for.
-fn seeds(ci: u64, full: u64) -> u64 {
-    match std::env::var("STYLITE_TEST_SCALE").as_deref() {
-        Ok("full") => full,
-        _ => ci,
-    }
-}
-
-fn world(options: Options) -> World {
-    World::new(options, || Box::new(Counters::default()))
-}
 
 /// Runs to the end and looks at what every run must have reached.
 fn finish(mut world: World, limit: Span) -> World {
@@ -196,7 +184,6 @@ fn an_outage_longer_than_clocks_may_differ_is_survived() {
 
 #[test]
 fn a_faulty_leader_gets_no_two_replicas_to_disagree() {
-    // Nobody replaces it yet, so that the group may stop; what is delivered is the same.
     for seed in 0..seeds(16, 400) {
         let options = Options {
             seed,

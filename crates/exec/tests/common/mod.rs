@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod group;
+
 use std::sync::{Arc, Mutex};
 
 use base::{
@@ -36,6 +38,10 @@ impl Service for Cells {
         let cell = (u64::from(op[0]) * 31 % self.cells.len() as u64) as u32;
         match op {
             [_, b'!'] => self.cells[cell as usize] += 1,
+            [_, b'?'] => {
+                self.cells[cell as usize] += 1;
+                ctx.modify(cell, |out| self.get(cell, out));
+            }
             [_, b'b', ..] => reply.resize(reply.len() + op[2] as usize * 1_000_000, 1),
             [_, b'e'] => (0..3).for_each(|_| {
                 ctx.emit(Output::Event { to: ctx.frame, bytes: vec![7; 2 << 20] });
@@ -46,7 +52,7 @@ impl Service for Cells {
                 return Completion::Later(u64::from(cell));
             }
             _ => {
-                ctx.modify(cell, |_| {});
+                ctx.modify(cell, |out| self.get(cell, out));
                 self.cells[cell as usize] += u64::from(op[0]) + ctx.time.0;
                 let value = self.cells[cell as usize];
                 let text = format!("{}.{} @{} ={value}", ctx.seq, ctx.index, ctx.time.0);
@@ -75,7 +81,7 @@ impl Service for Cells {
     }
 
     fn wake(&mut self, ctx: &mut Context<'_>) {
-        ctx.modify(0, |_| {});
+        ctx.modify(0, |out| self.get(0, out));
         self.cells[0] += 1_000_000;
         self.deadline = None;
     }

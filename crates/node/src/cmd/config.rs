@@ -109,7 +109,12 @@ fn group_rows(group: &Group) -> Vec<(&'static str, String)> {
         ("checkpoint_interval", settings.checkpoint_interval.to_string()),
         ("window", settings.window.to_string()),
         ("clock_skew_ms", (settings.clock_skew_max.0 / 1_000_000).to_string()),
+        ("view_timeout_ms", (settings.view_timeout.0 / 1_000_000).to_string()),
         ("drills", settings.drills.to_string()),
+        (
+            "initial_state",
+            group.initial_state().map_or_else(|| "-".to_owned(), |root| hex(&root.0)),
+        ),
         ("batching.frames_max", batching.frames_max.to_string()),
         ("batching.bytes_max", batching.bytes_max.to_string()),
         ("batching.delay_us", (batching.delay.0 / 1_000).to_string()),
@@ -125,5 +130,9 @@ fn group_json(group: &Group) -> serde_json::Value {
 }
 
 fn id_of(group: &Group) -> String {
-    group.id().0.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&group.id().0)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

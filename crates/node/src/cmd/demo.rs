@@ -1,21 +1,23 @@
 //! `stylite demo`: a local group with a Redis gateway, to try things out.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use base::{ClientId, ReplicaId};
+use base::ClientId;
 use genesis::InitOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::gateway::{Gateway, SERVICE};
 use super::{client_id, print, runtime, warn_of_faults};
-use crate::cli::DemoArgs;
+use crate::cli::{DemoArgs, Durability};
 use crate::exit::Exit;
 use crate::local::{Ended, LocalGroup, LocalOptions, wait_until_healthy};
 use crate::probe::Prober;
 use crate::signals::Signals;
+use crate::start::{METRICS_OFFSET, metrics_default};
 use crate::values::count;
 
 /// Where Redis listens.
@@ -26,8 +28,6 @@ const PORTS_TRIED: u16 = 100;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a replica may take to say how it is.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The leader of view 0, the only one that this version has.
-const LEADER: ReplicaId = ReplicaId(0);
 /// How long the gateway may take to answer the first requests.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -36,7 +36,7 @@ const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// # Errors
 /// When the group cannot be started or does not serve, or too many replicas end.
 pub fn run(args: &DemoArgs, log: Option<&str>) -> Result<Exit> {
-    args.durability.check()?;
+    check_drills(args)?;
     warn_of_faults(args.replicas, None);
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
@@ -51,8 +51,9 @@ pub fn run(args: &DemoArgs, log: Option<&str>) -> Result<Exit> {
             None => (Ok(Exit::Ok), None),
             Some(Err(error)) => (Err(error), None),
             Some(Ok(gateway)) => {
-                print(&welcome(&local, gateway.address))?;
-                (watch(&mut local, &mut signals).await, Some(gateway))
+                print(&welcome(&local, &gateway, args))?;
+                let restart = !args.no_restart;
+                (watch(&mut local, &mut signals, restart).await, Some(gateway))
             }
         };
         print("Stopping ...\n")?;
@@ -68,6 +69,30 @@ pub fn run(args: &DemoArgs, log: Option<&str>) -> Result<Exit> {
     })
 }
 
+/// At most f replicas misbehave, each in one way.
+fn check_drills(args: &DemoArgs) -> Result<()> {
+    let faults = args.replicas.saturating_sub(1) / 3;
+    let mut seen = BTreeSet::new();
+    for (replica, _) in &args.misbehave {
+        if replica.0 >= args.replicas {
+            bail!("--misbehave: no replica {replica}; there are {}, from 0", args.replicas);
+        }
+        if !seen.insert(*replica) {
+            bail!("--misbehave: replica {replica} is named twice; it misbehaves in one way");
+        }
+    }
+    if seen.len() > usize::from(faults) {
+        bail!(
+            "--misbehave: {} of {} misbehave; such a group endures {faults}. Name fewer, or use \
+             --replicas {}",
+            count(seen.len() as u64, "replica"),
+            args.replicas,
+            3 * seen.len() + 1
+        );
+    }
+    Ok(())
+}
+
 fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
     LocalOptions {
         init: InitOptions {
@@ -80,6 +105,9 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
         dir: args.dir.clone(),
         threads: None,
         log: log.unwrap_or("info").to_owned(),
+        durability: args.durability,
+        drills: args.misbehave.clone(),
+        metrics: true,
     }
 }
 
@@ -136,62 +164,89 @@ async fn try_out(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn welcome(local: &LocalGroup, redis: SocketAddr) -> String {
+fn welcome(local: &LocalGroup, gateway: &Gateway, args: &DemoArgs) -> String {
     let group = local.group();
-    let (quorums, dir, port) = (group.quorums(), local.dir().display(), redis.port());
+    let (quorums, dir, port) = (group.quorums(), local.dir().display(), gateway.address.port());
     let mut out = format!(
-        "\nA group of {} serves; {}.\nReplacing the leader (replica 0) is not in this version: \
-         without it nothing is executed.\n\n",
+        "\nA group of {} serves; {}.\n\n",
         count(quorums.n().into(), "replica"),
-        tolerated(quorums.n(), quorums.f()),
+        tolerated(quorums.f()),
     );
     for (entry, pid) in group.replicas().iter().zip(local.pids()) {
         let ports: Vec<String> = entry.ports.iter().map(u16::to_string).collect();
         let (id, host) = (entry.id, &entry.host);
-        out.push_str(&format!("  replica {id}      {host}:{}  (process {pid})\n", ports.join(",")));
+        let drill = local.drills().iter().find(|(other, _)| *other == id);
+        let drill = drill.map_or_else(String::new, |(_, drill)| format!("  misbehaves: {drill}"));
+        let ports = ports.join(",");
+        out.push_str(&format!("  replica {id}      {host}:{ports}{drill}  (process {pid})\n"));
     }
     // As it was called, so that it also works where it is not on the search path.
     let program = std::env::args().next().unwrap_or_else(|| "stylite".to_owned());
+    out.push_str(&format!("  Redis gateway  {}\n", gateway.address));
+    if let (Some(first), Some(at)) = (group.replicas().first(), gateway.metrics()) {
+        let replica = metrics_default(first.ports[0]);
+        out.push_str(&format!(
+            "  metrics        http://{replica}/metrics (each replica's port + {METRICS_OFFSET}), \
+             http://{at}/metrics (gateway)\n"
+        ));
+    }
     out.push_str(&format!(
-        "  Redis gateway  {redis}\n  files          {dir}\n\nThree things to try:\n\n  \
+        "  files          {dir}\n\nThree things to try:\n\n  \
          redis-cli -p {port} set greeting hello\n  \
          redis-benchmark -p {port} -t set,get -n 100000 -c 50 -P 16 -q\n  \
-         {program} status --config {dir}\n\nState is kept in memory only. Ctrl-C stops everything\
-         {}.\n",
-        if local.is_temporary() { " and leaves nothing behind" } else { "" },
+         {program} status --config {dir}\n",
     ));
+    if let (1.., Some(leader)) = (quorums.f(), local.pids().first()) {
+        out.push_str(&format!(
+            "\nThen kill the first leader, replica 0, and ask again: another one takes over.\n\n  \
+             kill -9 {leader}\n"
+        ));
+    }
+    out.push_str(&format!("\n{} {}\n", kept(args.durability), ending(local, args.no_restart)));
     out
 }
 
-/// Who may fail, in words.
-fn tolerated(n: u16, f: u16) -> String {
-    let backups: Vec<String> = match n {
-        0..=7 => (1..n).map(|id| id.to_string()).collect(),
-        _ => vec![format!("1 to {}", n - 1)],
+/// What is kept of the state, in words.
+fn kept(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Memory => "State is kept in memory only.",
+        Durability::Async => "State is on disk soon after it was acknowledged.",
+        Durability::Sync => "State is on disk before it is acknowledged.",
+    }
+}
+
+fn ending(local: &LocalGroup, no_restart: bool) -> String {
+    let restart = match no_restart {
+        true => "A replica that ends stays away.",
+        false => "A replica that ends is started again.",
     };
+    let left = if local.is_temporary() { " and leaves nothing behind" } else { "" };
+    format!("{restart} Ctrl-C stops everything{left}.")
+}
+
+/// How many may fail, in words.
+fn tolerated(f: u16) -> String {
     match f {
         0 => "none of them may fail".to_owned(),
-        _ => format!("any {f} of the backups ({}) may fail in any way", backups.join(", ")),
+        1 => "any one of them, the leader included, may fail in any way".to_owned(),
+        _ => format!("any {f} of them, the leader included, may fail in any way"),
     }
 }
 
 /// What the loss of a replica means, in words.
-fn consequence(leader_runs: bool, enough_run: bool) -> &'static str {
-    match (leader_runs, enough_run) {
-        (false, _) => {
-            "This version cannot replace a leader: nothing is executed any more. Ctrl-C ends the \
-             demo."
-        }
-        (true, false) => "These are too few: nothing is executed any more. Ctrl-C ends the demo.",
-        (true, true) => "The group goes on as long as a quorum, the leader included, works.",
+fn consequence(enough_run: bool, restart: bool) -> &'static str {
+    match (enough_run, restart) {
+        (true, true) => "The group goes on. It is started again.",
+        (true, false) => "The group goes on.",
+        (false, true) => "Too few run: nothing is executed until they are back.",
+        (false, false) => "Too few run: nothing is executed any more. Ctrl-C ends the demo.",
     }
 }
 
-/// Watches the replicas until a signal comes, or until too many of them have ended.
-async fn watch(local: &mut LocalGroup, signals: &mut Signals) -> Result<Exit> {
+/// Watches the replicas until a signal comes, and starts those again that have ended.
+async fn watch(local: &mut LocalGroup, signals: &mut Signals, restart: bool) -> Result<Exit> {
     let quorums = local.group().quorums();
     let mut look = tokio::time::interval(LOOK_EVERY);
-    let mut leader_runs = true;
     loop {
         tokio::select! {
             _ = signals.next() => return Ok(Exit::Ok),
@@ -199,16 +254,49 @@ async fn watch(local: &mut LocalGroup, signals: &mut Signals) -> Result<Exit> {
         }
         for Ended { id, status, last_words } in local.ended() {
             let running = local.running();
-            leader_runs &= id != LEADER;
-            let who = if id == LEADER { ", the leader," } else { "" };
             print(&format!(
-                "Replica {id}{who} has ended ({status}); {running} of {} are left. {}\n",
+                "Replica {id} has ended ({status}); {running} of {} are left. {}\n",
                 quorums.n(),
-                consequence(leader_runs, running >= quorums.quorum()),
+                consequence(running >= quorums.quorum(), restart),
             ))?;
             if let Some(last) = last_words.lines().last() {
                 print(&format!("  the last line of its log: {last}\n"))?;
             }
         }
+        if restart {
+            for (id, pid) in local.restart()? {
+                print(&format!("Replica {id} runs again (process {pid}).\n"))?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn args(flags: &[&str]) -> DemoArgs {
+        let line = [&["stylite", "demo"], flags].concat();
+        match Cli::try_parse_from(line).expect("legal flags").command {
+            Command::Demo(args) => args,
+            other => panic!("not demo: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn as_many_misbehave_as_the_group_endures() {
+        let check = |flags: &[&str]| check_drills(&args(flags)).map_err(|e| e.to_string());
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&["--misbehave", "0=silent"]), Ok(()));
+        let two = ["--misbehave", "0=silent", "--misbehave", "1=garbage"];
+        assert!(check(&two).expect_err("two of four").contains("--replicas 7"));
+        assert_eq!(check(&[&two[..], &["--replicas", "7"]].concat()), Ok(()));
+        assert_eq!(check(&["--misbehave", "0=silent,3=garbage", "--replicas", "7"]), Ok(()));
+        let twice = ["--misbehave", "1=silent,1=garbage", "--replicas", "7"];
+        assert!(check(&twice).expect_err("twice").contains("twice"));
+        assert!(check(&["--misbehave", "4=silent"]).expect_err("none").contains("no replica 4"));
     }
 }

@@ -14,7 +14,10 @@ use tokio::task::JoinHandle;
 use super::{client_id, connect, load, print, runtime};
 use crate::cli::RedisArgs;
 use crate::exit::Exit;
+use crate::http::Server;
 use crate::signals::Signals;
+use crate::site::GatewaySite;
+use crate::start;
 
 /// The service that the gateway speaks for.
 pub const SERVICE: &str = "kv";
@@ -35,17 +38,22 @@ pub fn run(args: &RedisArgs) -> Result<Exit> {
         // Nobody can connect to it before the group can.
         let taken = || format!("cannot listen on {}", args.listen);
         let socket = reserve(args.listen).with_context(taken)?;
+        let port = socket.local_addr().with_context(taken)?.port();
+        let metrics = start::metrics_listener(args.metrics, port)?;
         eprintln!("waiting for the group \"{}\" ...", group.name());
         let client = tokio::select! {
             _ = signals.next() => return Ok(Exit::Ok),
             client = Gateway::open(&group, id) => client?,
         };
         let listener = socket.listen(BACKLOG).with_context(taken)?;
-        let mut gateway = Gateway::serve(client, listener)?;
+        let mut gateway = Gateway::serve(client, listener, metrics, &group)?;
         print(&format!(
-            "Redis gateway of the group \"{}\" on {}\n",
+            "Redis gateway of the group \"{}\" on {}\n{}",
             group.name(),
-            gateway.address
+            gateway.address,
+            gateway.metrics().map_or_else(String::new, |at| {
+                format!("metrics and health on http://{at}/metrics\n")
+            }),
         ))?;
         tokio::select! {
             _ = signals.next() => {}
@@ -84,6 +92,7 @@ pub struct Gateway {
     task: JoinHandle<std::io::Result<()>>,
     stop: watch::Sender<bool>,
     client: client::Client,
+    server: Option<Server>,
 }
 
 impl Gateway {
@@ -92,7 +101,15 @@ impl Gateway {
     /// # Errors
     /// When the group's service is not for this gateway, or the group cannot be reached.
     pub async fn start(group: &Group, id: ClientId, listener: TcpListener) -> Result<Gateway> {
-        Gateway::serve(Gateway::open(group, id).await?, listener)
+        let port = listener.local_addr().context("cannot tell the gateway's address")?.port();
+        let metrics = start::metrics_listener(None, port)?;
+        Gateway::serve(Gateway::open(group, id).await?, listener, metrics, group)
+    }
+
+    /// Where metrics are served, if they are.
+    #[must_use]
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(Server::address)
     }
 
     /// Connects to the group as `id`.
@@ -105,13 +122,25 @@ impl Gateway {
     }
 
     /// Serves on `listener`, as a task of this runtime.
-    fn serve(client: client::Client, listener: TcpListener) -> Result<Gateway> {
+    fn serve(
+        client: client::Client,
+        listener: TcpListener,
+        metrics: Option<std::net::TcpListener>,
+        group: &Group,
+    ) -> Result<Gateway> {
         let address = listener.local_addr().context("cannot tell the gateway's address")?;
         let (stop, stopped) = watch::channel(false);
         let backend = node::gateway::Group::new(client.clone());
         let stats = Arc::new(GatewayStats::default());
+        let site = GatewaySite {
+            stats: Arc::clone(&stats),
+            client: client.clone(),
+            quorum: group.quorums().quorum(),
+        };
+        let start = |listener| Server::start(listener, Arc::new(site));
+        let server = metrics.map(start).transpose()?;
         let task = tokio::spawn(serve(listener, backend, Config::default(), stats, stopped));
-        Ok(Gateway { address, task, stop, client })
+        Ok(Gateway { address, task, stop, client, server })
     }
 
     /// Takes no more requests, sends the replies to those that were taken, and ends.
@@ -121,6 +150,7 @@ impl Gateway {
     pub async fn stop(self) -> Result<()> {
         self.stop.send_replace(true);
         let outcome = Gateway::outcome(self.task.await);
+        drop(self.server);
         self.client.close().await;
         outcome
     }

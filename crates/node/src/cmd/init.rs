@@ -1,14 +1,16 @@
 //! `stylite init`: founds a group.
 
 use anyhow::Result;
+use base::Span;
 use genesis::{InitOptions, Settings};
 
 use super::gateway::SERVICE;
+use super::snapshot::Bar;
 use super::{print, warn_of_faults};
 use crate::cli::InitArgs;
 use crate::exit::Exit;
-use crate::mark;
 use crate::values::{count, flagged};
+use crate::{mark, snapshot};
 
 /// Runs the command.
 ///
@@ -25,10 +27,20 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
         clients: args.clients,
         hosts: args.host.clone(),
         port: args.port,
-        settings: settings(args.checkpoint_interval),
+        settings: settings(args),
+        initial_state: None,
     };
     warn_of_faults(args.replicas, args.faults);
-    let group = genesis::init(&args.dir, &options).map_err(flagged)?;
+    if args.drills {
+        eprintln!("note: replicas of this group misbehave when they are told to (--drills)");
+    }
+    let group = match &args.from_snapshot {
+        None => genesis::init(&args.dir, &options).map_err(flagged)?,
+        Some(file) => {
+            let mut bar = Bar::new("checking the snapshot");
+            snapshot::found_from(&args.dir, options, file, &mut |done, all| bar.at(done, all))?
+        }
+    };
     mark::leave(&group)?;
     let (quorums, dir) = (group.quorums(), args.dir.display());
     print(&format!(
@@ -51,28 +63,44 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The defaults with another interval between checkpoints. The window has to be a multiple of
-/// it: the largest one that is no larger than the default, but four intervals at least.
-fn settings(checkpoint_interval: u64) -> Settings {
-    let defaults = Settings::default();
-    let intervals = defaults.window.checked_div(checkpoint_interval).unwrap_or(0).max(4);
-    let window = checkpoint_interval.saturating_mul(intervals);
-    Settings { checkpoint_interval, window, ..defaults }
+/// The defaults with what was asked for. The window follows the interval between checkpoints.
+fn settings(args: &InitArgs) -> Settings {
+    Settings {
+        checkpoint_interval: args.checkpoint_interval,
+        view_timeout: Span::millis(u64::try_from(args.view_timeout.as_millis()).unwrap_or(0)),
+        drills: args.drills,
+        ..Settings::default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn args(flags: &[&str]) -> InitArgs {
+        let line = [&["stylite", "init", "g", "--replicas", "4"], flags].concat();
+        match Cli::try_parse_from(line).expect("legal flags").command {
+            Command::Init(args) => args,
+            other => panic!("not init: {other:?}"),
+        }
+    }
 
     #[test]
     fn without_a_flag_the_settings_are_the_defaults() {
-        let defaults = Settings::default();
-        assert_eq!((defaults.checkpoint_interval, defaults.window), (128, 8192));
-        assert_eq!(settings(defaults.checkpoint_interval), defaults);
-        assert_eq!(settings(1000).window, 8000);
-        assert_eq!(
-            settings(genesis::settings::CHECKPOINT_INTERVAL_MAX).window,
-            genesis::settings::WINDOW_MAX
-        );
+        assert_eq!(settings(&args(&[])), Settings::default());
+        assert_eq!(args(&[]).from_snapshot, None);
+    }
+
+    #[test]
+    fn flags_are_obeyed() {
+        let flags = ["--drills", "--view-timeout", "250ms", "--from-snapshot", "old"];
+        let made = settings(&args(&flags));
+        assert_eq!((made.drills, made.view_timeout), (true, Span::millis(250)));
+        assert_eq!(args(&flags).from_snapshot, Some(PathBuf::from("old")));
     }
 }

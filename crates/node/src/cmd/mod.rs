@@ -6,6 +6,7 @@ mod demo;
 mod gateway;
 mod init;
 mod replica;
+mod snapshot;
 mod status;
 mod version;
 
@@ -19,7 +20,7 @@ use client::{Client, ClientOptions};
 use genesis::Group;
 use tokio::runtime::Runtime;
 
-use crate::cli::{Cli, Command, ConfigCommand, GatewayCommand};
+use crate::cli::{Cli, Command, ConfigCommand, GatewayCommand, SnapshotCommand};
 use crate::exit::Exit;
 use crate::values::count;
 
@@ -35,6 +36,9 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Gateway(GatewayCommand::Redis(args)) => gateway::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Bench(args) => bench::run(args, cli.log.as_deref()),
+        Command::Snapshot(SnapshotCommand::Save(args)) => snapshot::save(&args),
+        Command::Snapshot(SnapshotCommand::Verify(args)) => snapshot::verify(&args),
+        Command::Snapshot(SnapshotCommand::Restore(args)) => snapshot::restore(&args),
         Command::Config(ConfigCommand::Check(args)) => config::check(&args),
         Command::Config(ConfigCommand::Show(args)) => config::show(&args, cli.settings.as_deref()),
         Command::Version(args) => version::run(&args),

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,13 +10,16 @@ use auth::Peer;
 use base::{PillarId, ReplicaId};
 use genesis::Group;
 use rt::{Replica, ReplicaOptions};
+use store::{Real, Storage, Volatile};
 
 use super::{load, print, runtime};
-use crate::cli::ReplicaArgs;
+use crate::cli::{DrillStorage, ReplicaArgs};
 use crate::exit::Exit;
-use crate::mark;
+use crate::http::Server;
 use crate::signals::Signals;
+use crate::site::ReplicaSite;
 use crate::values::count;
+use crate::{mark, start};
 
 /// How often it is checked that the replica's threads still run.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -25,15 +29,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the replica cannot be started, or its threads end by themselves.
 pub fn run(args: &ReplicaArgs) -> Result<Exit> {
-    args.durability.check()?;
     let runtime = runtime()?;
     runtime.block_on(async {
         // Before anything else is done, so that no request to stop is missed.
         let mut signals = Signals::listen()?;
         let group = load(&args.config)?;
         let serves = serves(&group, ReplicaId(args.id));
-        let replica = start(args, group)?;
+        let (replica, server) = start_replica(args, group)?;
         print(&serves)?;
+        if let Some(server) = &server {
+            print(&format!("metrics and health on http://{}/metrics\n", server.address()))?;
+        }
         if args.exit_with_parent {
             std::thread::Builder::new()
                 .name("parent".to_owned())
@@ -45,11 +51,12 @@ pub fn run(args: &ReplicaArgs) -> Result<Exit> {
             tokio::select! {
                 _ = signals.next() => break,
                 _ = look.tick() => if !replica.is_alive() {
-                    bail!("a thread of the replica has ended; see the log above");
+                    let why = replica.failure();
+                    bail!("{}", why.unwrap_or_else(|| ENDED.to_owned()));
                 },
             }
         }
-        let stopped = tokio::task::spawn_blocking(|| replica.stop());
+        let stopped = tokio::task::spawn_blocking(move || stop(replica, server));
         signals.or_exit(stopped).await.context("stopping failed")?;
         Ok(Exit::Ok)
     })
@@ -66,29 +73,69 @@ fn serves(group: &Group, id: ReplicaId) -> String {
     })
 }
 
-fn start(args: &ReplicaArgs, group: Group) -> Result<Replica> {
+/// What is said when a thread ended and nobody knows why.
+const ENDED: &str = "a thread of the replica has ended; see the log above";
+
+fn start_replica(args: &ReplicaArgs, group: Group) -> Result<(Arc<Replica>, Option<Server>)> {
     let id = ReplicaId(args.id);
     if args.id >= group.quorums().n() {
         let (shown, n) = (group.path().display(), group.quorums().n());
         bail!("{shown}: no replica {id}; the group has {n}, numbered from 0");
     }
+    if let Some(drill) = args.misbehave {
+        start::drills_allowed(&group, id)?;
+        tracing::warn!(%drill, "this replica misbehaves, as it was told to");
+    }
+    if let Some(storage) = args.drill_storage {
+        start::drills_allowed(&group, id)?;
+        tracing::warn!(?storage, "this replica has no real disk, as it was told");
+    }
     let secret = group.load_secret(Peer::Replica(id))?;
-    let service = svc::by_name(group.service()).with_context(|| {
-        let (shown, name) = (group.path().display(), group.service());
-        let known = svc::NAMES.join(" and ");
-        format!(
-            "{shown}: service = {name}: this program knows {known}; a service of your own \
-            comes with a program of its own"
-        )
-    })?;
-    // The ports first: a start that fails for want of them has not used up the only one.
+    let service = start::service(&group)?;
+    // The ports first: a start that fails for want of them has changed nothing.
     let listeners = bind(&group, id)?;
-    mark::take(&group, id)?;
+    let metrics =
+        start::metrics_listener(args.metrics, group.replicas()[usize::from(id.0)].ports[0])?;
+    let fresh = mark::is_there(&group, id)?;
+    let marked = group.clone();
+    let dir = args.state_dir.clone().unwrap_or_else(|| mark::replica_dir(&group, id));
     let mut options = ReplicaOptions::new(group, id, secret, service);
     options.threads = args.threads;
     options.pin = args.no_pin.then_some(false);
     options.listeners = Some(listeners);
-    Ok(Replica::start(options)?)
+    options.durability = args.durability.into();
+    options.state_dir = Some(dir);
+    options.fresh = fresh;
+    options.recover = args.recover;
+    options.drill = args.misbehave;
+    options.storage = storage(args.drill_storage);
+    options.on_begin = Some(Box::new(move || {
+        mark::take(&marked, id).map_err(|error| std::io::Error::other(format!("{error:#}")))
+    }));
+    let replica = Arc::new(Replica::start(options)?);
+    let site = Arc::new(ReplicaSite::new(Arc::clone(&replica)));
+    let server = metrics.map(|listener| Server::start(listener, site)).transpose()?;
+    Ok((replica, server))
+}
+
+/// What the replica's state lies on.
+fn storage(drill: Option<DrillStorage>) -> Arc<dyn Storage> {
+    let real: Arc<dyn Storage> = Arc::new(Real);
+    match drill {
+        None => real,
+        Some(DrillStorage::Volatile) => Arc::new(Volatile::over(real)),
+        Some(DrillStorage::Lying) => Arc::new(Volatile::lying(real)),
+    }
+}
+
+/// The pages first, which also hold the replica.
+fn stop(replica: Arc<Replica>, server: Option<Server>) {
+    drop(server);
+    match Arc::into_inner(replica) {
+        Some(replica) => replica.stop(),
+        // A page is being made still. The process ends now, and so does the replica.
+        None => tracing::warn!("stopped without draining: somebody reads a page"),
+    }
 }
 
 fn bind(group: &Group, id: ReplicaId) -> Result<Vec<TcpListener>> {

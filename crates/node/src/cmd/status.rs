@@ -6,10 +6,12 @@ use rt::{ReplicaReport, ReplicaState};
 use serde_json::{Value, json};
 
 use super::{client_id, load, print, print_json, runtime};
+use crate::accusations::{Accusation, Standing, accusations};
 use crate::cli::{Output, StatusArgs};
 use crate::exit::Exit;
 use crate::health::{Health, Verdict, highest_executed, judge};
 use crate::probe::{Answer, Prober};
+use crate::values::{bytes, count};
 
 /// Digits of a digest in the table.
 const DIGEST_DIGITS: usize = 12;
@@ -44,8 +46,8 @@ fn table(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> String {
         "DIGEST",
         "CLIENTS",
         "PEERS",
-        "SUSPICIONS",
-        "EVIDENCE",
+        "DURABILITY",
+        "DISK",
     ]);
     let highest = highest_executed(answers);
     for (id, answer) in answers.iter().enumerate() {
@@ -60,8 +62,8 @@ fn table(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> String {
     }
     let quorums = prober.group().quorums();
     let rest = match verdict.health {
-        Health::Healthy => format!("{} of the backups may be faulty", quorums.f()),
-        _ => format!("{} are needed, the leader included", quorums.quorum()),
+        Health::Healthy => format!("{} of them may be faulty", quorums.f()),
+        _ => format!("{} are needed", quorums.quorum()),
     };
     let mut out = format!(
         "{}\n\n{}: {} of {} replicas work, {rest}\n",
@@ -73,7 +75,33 @@ fn table(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> String {
     for reason in &verdict.reasons {
         out.push_str(&format!("  {reason}\n"));
     }
+    let said = accusations(prober.group(), answers);
+    if !said.is_empty() {
+        out.push('\n');
+    }
+    for one in said {
+        out.push_str(&format!("{}\n", against(&one)));
+    }
     out
+}
+
+/// An accusation in words.
+fn against(one: &Accusation) -> String {
+    let Accusation { accused, kind, .. } = one;
+    let times = count(one.count, "time");
+    let ids: Vec<String> = one.reporters.iter().map(u16::to_string).collect();
+    let who = format!("{} {}", if ids.len() == 1 { "replica" } else { "replicas" }, ids.join(", "));
+    match one.standing {
+        Standing::Proved => {
+            format!("proved: replica {accused} is faulty: {kind} (proof shown by {who})")
+        }
+        Standing::Reported => {
+            format!("reported: replica {accused}: {kind}, {times}, by {who}")
+        }
+        Standing::Suspected => {
+            format!("suspected: replica {accused}: {kind}, {times}, by {who} alone")
+        }
+    }
 }
 
 fn row(report: &ReplicaReport, highest: u64) -> Vec<String> {
@@ -86,7 +114,7 @@ fn row(report: &ReplicaReport, highest: u64) -> Vec<String> {
     vec![
         report.id.to_string(),
         state(report.state).to_owned(),
-        report.view.to_string(),
+        view(report),
         report.leader.to_string(),
         report.executed.to_string(),
         checkpoint.stable.to_string(),
@@ -94,20 +122,23 @@ fn row(report: &ReplicaReport, highest: u64) -> Vec<String> {
         digest,
         clients.to_string(),
         peers.to_string(),
-        (report.suspicions.len() as u64 + suspected(report)).to_string(),
-        report.evidence.len().to_string(),
+        report.disk.durability.clone(),
+        bytes(report.disk.log_bytes.saturating_add(report.disk.checkpoint_bytes)),
     ]
+}
+
+/// The view that it is in, and the one that it asks for instead.
+fn view(report: &ReplicaReport) -> String {
+    match report.group.asks_for {
+        Some(wanted) => format!("{}>{wanted}", report.view),
+        None => report.view.to_string(),
+    }
 }
 
 /// Links of clients and to peers, over all pillars.
 fn connections(report: &ReplicaReport) -> (u64, u64) {
     let rows = report.pillars.iter();
     rows.fold((0, 0), |(clients, peers), row| (clients + row.clients, peers + row.peers_up))
-}
-
-/// How many others have sent this replica what no correct one sends.
-fn suspected(report: &ReplicaReport) -> u64 {
-    report.misbehaviour.iter().filter(|count| **count > 0).count() as u64
 }
 
 fn state(state: ReplicaState) -> &'static str {
@@ -117,6 +148,10 @@ fn state(state: ReplicaState) -> &'static str {
         ReplicaState::Draining => "draining",
         ReplicaState::LeftBehind => "left behind",
         ReplicaState::Diverged => "diverged",
+        ReplicaState::Recovering => "recovering",
+        ReplicaState::Fetching => "fetching",
+        ReplicaState::ChangingView => "changing view",
+        ReplicaState::TooManyForgetful => "forgotten",
     }
 }
 
@@ -146,6 +181,7 @@ fn object(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> Value {
         "replicas_working": verdict.working,
         "replicas_needed": group.quorums().quorum(),
         "faults": group.quorums().f(),
+        "accusations": accusations(group, answers),
         "replicas": rows,
     })
 }
@@ -161,8 +197,22 @@ fn fill(row: &mut Value, report: &ReplicaReport, highest: u64) {
     row["digest"] = json!(report.checkpoint.last_digest);
     row["digest_at"] = json!(report.checkpoint.last);
     row["connections"] = json!({ "clients": clients, "peers": peers });
-    row["suspicions"] = json!(report.suspicions);
+    row["asks_for"] = json!(report.group.asks_for);
+    row["recovering"] = json!(report.group.recovering);
+    row["fetching"] = json!(report.group.fetching);
+    row["durability"] = json!(report.disk.durability);
+    row["disk"] = json!(report.disk);
+    let suspicions = report.suspicions.iter();
+    row["suspicions"] = suspicions
+        .map(|row| {
+            let (kind, count, since) = (&row.kind, row.count, row.since);
+            json!({ "replica": row.accused, "kind": kind, "count": count, "since": since })
+        })
+        .collect();
     row["misbehaviour"] = json!(report.misbehaviour);
-    row["evidence"] = json!(report.evidence);
+    // The proofs themselves are in the report below.
+    let evidence = report.evidence.iter();
+    row["evidence"] =
+        evidence.map(|row| json!({ "replica": row.accused, "kind": row.kind })).collect();
     row["report"] = json!(report);
 }

@@ -7,13 +7,29 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Batch, Frame, Now, ReplicaId, Seq, Span, ToStage, View, VoteSet};
+use base::{Digest, Frame, Now, ReplicaId, Seq, Span, ToStage, View, VoteSet, limits};
 
 use super::log::{Counted, Phase, Slot};
 use super::msg::{Message, Proposal, Vote};
 use super::pool::Want;
 use super::{Lane, Reject, pool};
+use crate::group::link::Grievance;
 use crate::outbox::{Outbox, Record, Target};
+
+/// Most places of proposals that wait for frames here. Beyond it only the number that is needed
+/// next takes a proposal: or a faulty leader could fill the memory with names of phantoms.
+const WANTS_MAX: usize = 16_384;
+
+/// Where a proposal comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// The leader of this view has proposed it: its frames need to be trusted.
+    Leader,
+    /// The NEW-VIEW of this view has chosen it.
+    Plan,
+    /// A weak quorum says that it is decided.
+    Decision,
+}
 
 impl Lane {
     /// Whether a vote or a proposal for `seq` in `view` is for here and now.
@@ -24,12 +40,12 @@ impl Lane {
         if view != self.view {
             return Err(Reject::Stale("another view"));
         }
-        if seq <= self.delivered {
-            return Err(Reject::Stale("already delivered"));
-        }
         if seq <= self.low() || seq > self.high() {
             self.catchup.peers.mentions(from, seq, self.cfg.quorums.weak());
             return Err(Reject::Stale("outside the watermarks"));
+        }
+        if seq <= self.views.start() {
+            return Err(Reject::Stale("below the beginning of the view"));
         }
         Ok(())
     }
@@ -46,15 +62,30 @@ impl Lane {
         if from != self.leader() {
             return Err(Reject::Misbehaviour("pre-prepare from a replica that does not lead"));
         }
+        if seq <= self.views.top() {
+            return self.on_proposal_is(now, seq, proposal, out);
+        }
+        let is_next = seq == self.next_undelivered();
         let slot = self.log.slot(seq).ok_or(Reject::Stale("cut off"))?;
         if let Some(known) = &slot.proposal {
-            return Err(match *known == proposal {
-                true => Reject::Stale("pre-prepare again"),
-                false => Reject::Misbehaviour("second proposal for one number"),
-            });
+            return match (*known == proposal, slot.phase) {
+                (true, Phase::Empty) => {
+                    slot.phase = Phase::Waiting;
+                    self.advance(now, seq, out);
+                    Ok(())
+                }
+                (false, Phase::Empty) => Err(Reject::Stale("another batch is decided")),
+                (true, _) => Err(Reject::Stale("pre-prepare again")),
+                (false, _) => Err(Reject::Misbehaviour("second proposal for one number")),
+            };
+        }
+        let named = proposal.entries().len();
+        if !is_next && named > 0 && self.pool.wants() + named > WANTS_MAX {
+            return Err(Reject::Stale("too many frames are missing already"));
         }
         self.in_time(now, seq, &proposal)?;
-        self.install(now, seq, proposal, false);
+        self.install(now, seq, proposal, Origin::Leader);
+        self.look_for_two_proposals(now, seq, out);
         self.advance(now, seq, out);
         Ok(())
     }
@@ -92,31 +123,56 @@ impl Lane {
     }
 
     /// Puts a proposal into its empty slot and notes which frames it waits for.
-    pub(super) fn install(&mut self, now: Now, seq: Seq, proposal: Proposal, decided: bool) {
-        let weak = self.cfg.quorums.weak();
-        // The slot holds on to the bodies itself: the pool lets go of a frame as soon as *some*
-        // number with it is executed, and a faulty leader may propose a frame twice.
-        let mut bodies = Vec::with_capacity(proposal.entries().len());
-        // The leader's proposal says that it has checked the frames itself.
-        let voucher = (!decided).then_some(self.leader());
-        for (place, entry) in proposal.entries().iter().enumerate() {
-            let want = Want { seq, place, needs_trust: !decided };
-            bodies.push(self.pool.want(now.mono, pool::key_of(entry), want, voucher, weak));
-        }
-        let missing = bodies.iter().filter(|body| body.is_none()).count();
+    pub(super) fn install(&mut self, now: Now, seq: Seq, proposal: Proposal, origin: Origin) {
         let digest = proposal.digest(self.cfg.group, seq);
-        let view = self.view;
-        let slot = self.log.slot(seq).expect("the caller found the slot");
-        slot.view = view;
+        let slot = self.log.get_mut(seq).expect("the caller found the slot");
+        debug_assert!(slot.proposal.is_none() && slot.batch.is_none());
+        // Momentary when nothing is missing: `advance` moves on at once.
+        if origin != Origin::Decision || slot.chosen == Some(digest) {
+            slot.phase = Phase::Waiting;
+        }
+        slot.decided |= origin == Origin::Decision;
+        if let Some(content) = slot.past.as_ref().and_then(|past| past.content(digest)) {
+            let content = content.clone();
+            slot.put(content);
+            self.mark_ordered(now, seq);
+            return;
+        }
         slot.digest = digest;
         slot.proposal = Some(proposal);
-        slot.decided = decided;
-        slot.missing = missing;
+        self.want_bodies(now, seq, origin);
+    }
+
+    /// Takes from the pool what the proposal at `seq` names, and waits for the rest.
+    pub(super) fn want_bodies(&mut self, now: Now, seq: Seq, origin: Origin) {
+        let weak = self.cfg.quorums.weak();
+        // The leader's proposal says that it has checked the frames itself.
+        let voucher = (origin == Origin::Leader).then_some(self.leader());
+        let slot = self.log.get_mut(seq).expect("the caller found the slot");
+        let entries = slot.proposal.as_ref().map_or(&[][..], |proposal| proposal.entries());
+        // The slot holds on to the bodies itself: the pool lets go of a frame as soon as *some*
+        // number with it is executed, and a faulty leader may propose a frame twice.
+        let mut bodies = Vec::with_capacity(entries.len());
+        for (place, entry) in entries.iter().enumerate() {
+            let want = Want { seq, place, needs_trust: origin == Origin::Leader };
+            bodies.push(self.pool.want(now.mono, pool::key_of(entry), want, voucher, weak));
+        }
+        slot.missing = bodies.iter().filter(|body| body.is_none()).count();
         slot.bodies = bodies;
-        // Momentary when nothing is missing: `advance` moves on at once.
-        slot.phase = Phase::Waiting;
-        if missing > 0 {
+        if slot.missing > 0 {
             self.catchup.waits_for_bodies(now.mono);
+        }
+    }
+
+    /// The frames of what the slot is about are ordered. What is executed has left the pool, and
+    /// what was refused then may wait there for another order.
+    pub(super) fn mark_ordered(&mut self, now: Now, seq: Seq) {
+        let open = seq > self.progress.executed;
+        let Some(slot) = self.log.get(seq).filter(|_| open) else { return };
+        for entry in slot.proposal.iter().flat_map(|proposal| proposal.entries()) {
+            let key = pool::key_of(entry);
+            self.pool.mark_ordered(&key);
+            self.grievances.ordered(now.mono, &key);
         }
     }
 
@@ -160,7 +216,13 @@ impl Lane {
             return Err(Reject::Misbehaviour("prepare from the leader"));
         }
         let slot = self.log.slot(vote.seq).ok_or(Reject::Stale("cut off"))?;
+        if slot.phase == Phase::Committed {
+            return Err(Reject::Stale("already committed"));
+        }
         counted(slot.prepares.add(from, vote.digest), "two prepares for one number")?;
+        if slot.phase > Phase::Empty && slot.digest != vote.digest {
+            self.look_for_two_proposals(now, vote.seq, out);
+        }
         self.advance(now, vote.seq, out);
         Ok(())
     }
@@ -174,92 +236,128 @@ impl Lane {
     ) -> Result<(), Reject> {
         self.in_scope(from, vote.view, vote.seq)?;
         let slot = self.log.slot(vote.seq).ok_or(Reject::Stale("cut off"))?;
+        if slot.phase == Phase::Committed {
+            return Err(Reject::Stale("already committed"));
+        }
         counted(slot.commits.add(from, vote.digest), "two commits for one number")?;
         self.advance(now, vote.seq, out);
         Ok(())
     }
 
+    /// A weak quorum has accepted another proposal for `seq` than the leader told this replica:
+    /// a correct one among them has it from the leader.
+    fn look_for_two_proposals(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
+        let weak = self.cfg.quorums.weak();
+        let Some(slot) = self.log.get(seq).filter(|slot| slot.chosen.is_none()) else { return };
+        let mine = slot.digest;
+        let digests = slot.prepares.digests().filter(|digest| *digest != mine);
+        let mut others: Vec<Digest> = digests.collect();
+        others.sort_unstable();
+        if others.chunk_by(|a, b| a == b).any(|same| same.len() >= weak) {
+            self.aggrieved(now.mono, Grievance::Equivocates, out);
+        }
+    }
+
     /// Moves the slot of `seq` on as far as it goes.
     pub(super) fn advance(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
-        self.try_accept(seq, out);
+        self.try_hold(now, seq);
+        self.try_accept(now, seq, out);
         self.try_prepare(seq, out);
         self.try_commit(now, seq, out);
     }
 
-    /// Every frame is here and trusted: Q(n, d, v), and a backup's PREPARE.
-    fn try_accept(&mut self, seq: Seq, out: &mut Outbox) {
-        let (leads, me) = (self.leads(), self.cfg.me);
+    /// Every frame is here and trusted.
+    fn try_hold(&mut self, now: Now, seq: Seq) {
         let Some(slot) = self.log.get_mut(seq) else { return };
-        if slot.phase != Phase::Waiting || slot.missing > 0 {
+        let completed = slot.complete();
+        let held = slot.phase == Phase::Waiting && slot.batch.is_some();
+        if held {
+            slot.phase = Phase::Held;
+        }
+        if completed || held {
+            self.mark_ordered(now, seq);
+        }
+    }
+
+    /// The proposal of this view is complete: Q(n, d, v), and a backup's PREPARE.
+    fn try_accept(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
+        let (leads, me, view) = (self.leads(), self.cfg.me, self.view);
+        let may_vote = self.may_vote(seq);
+        let Some(slot) = self.log.get_mut(seq) else { return };
+        // A decision may have displaced what this replica has voted for in this view.
+        if slot.phase != Phase::Held || !may_vote || slot.voted_in(view) {
             return;
         }
-        let proposal = slot.proposal.clone().expect("a waiting slot has a proposal");
-        let batch = match &proposal {
-            Proposal::Null => Batch::Null,
-            Proposal::Frames { time, .. } => {
-                Batch::Frames { time: *time, frames: slot.bodies.drain(..).flatten().collect() }
-            }
-        };
-        slot.weight = match &batch {
-            Batch::Null => 0,
-            Batch::Frames { frames, .. } => frames.iter().map(|frame| frame.weight()).sum(),
-        };
-        slot.batch = Some(Arc::new(batch));
+        // No correct leader proposes it, and no record of the log could hold it.
+        if slot.weight > limits::BATCH_BYTES_MAX {
+            return;
+        }
         slot.phase = Phase::Accepted;
-        let vote = Vote { view: slot.view, seq, digest: slot.digest };
-        for entry in proposal.entries() {
-            self.pool.mark_ordered(&pool::key_of(entry));
-        }
-        // What is decided elsewhere needs no vote of this replica any more.
-        if slot.decided {
-            return;
-        }
-        let view = slot.view;
+        slot.accepted_at = now.mono;
+        let vote = Vote { view, seq, digest: slot.digest };
+        let proposal = slot.proposal.clone().expect("held");
+        let batch = slot.batch.clone().expect("held");
         if !leads {
             slot.prepares.add(me, vote.digest);
         }
-        out.persist(Record::PrePrepared { view, seq, proposal });
+        out.persist(Record::PrePrepared { view, seq, proposal, batch });
         if !leads {
             out.promise(Target::All, Message::Prepare(vote));
+            self.watch_order(now.mono, seq);
         }
     }
 
     /// The accepted proposal and 2f matching PREPAREs of backups: P(n, d, v), and COMMIT.
     fn try_prepare(&mut self, seq: Seq, out: &mut Outbox) {
         let needed = self.cfg.quorums.quorum() - 1;
-        let me = self.cfg.me;
+        let (me, view) = (self.cfg.me, self.view);
+        let may_vote = self.may_vote(seq);
         let Some(slot) = self.log.get_mut(seq) else { return };
-        let ready = slot.phase == Phase::Accepted && !slot.decided;
+        let ready = slot.phase == Phase::Accepted && may_vote;
         if !ready || slot.prepares.count(slot.digest) < needed {
             return;
         }
         slot.phase = Phase::Prepared;
-        let vote = Vote { view: slot.view, seq, digest: slot.digest };
+        let vote = Vote { view, seq, digest: slot.digest };
         slot.commits.add(me, vote.digest);
-        out.persist(Record::Prepared { view: vote.view, seq, digest: vote.digest });
+        out.persist(Record::Prepared { view, seq, digest: vote.digest });
         out.promise(Target::All, Message::Commit(vote));
     }
 
-    /// Prepared and 2f + 1 matching COMMITs, or decided elsewhere: delivered.
+    /// 2f + 1 matching COMMITs, or decided elsewhere: delivered. A quorum of them is enough even
+    /// where this replica has not prepared: a weak quorum of correct ones has.
     fn try_commit(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
         let quorum = self.cfg.quorums.quorum();
+        // Above it only what an earlier life has left in the log: the stage takes no more.
+        let reach = Seq(self.progress.executed.0 + self.cfg.window);
         let Some(slot) = self.log.get_mut(seq) else { return };
-        let committed = slot.phase == Phase::Prepared && slot.commits.count(slot.digest) >= quorum;
-        let decided = slot.phase == Phase::Accepted && slot.decided;
-        if !committed && !decided {
+        let Some(batch) = &slot.batch else { return };
+        if slot.phase < Phase::Committed && slot.commits.count(slot.digest) >= quorum {
+            slot.decided = true;
+            if slot.phase == Phase::Prepared {
+                slot.phase = Phase::Committed;
+                let round = now.mono.since(slot.accepted_at);
+                self.grievances.monitor.committed(round);
+            }
+        }
+        // What came with a state that was fetched is not handed over again.
+        if !slot.decided || slot.delivered || seq > reach || seq <= self.delivered {
             return;
         }
-        slot.phase = Phase::Delivered;
+        let (digest, batch) = (slot.digest, batch.clone());
+        slot.delivered = true;
         // What others said is needed no more, and may be a lot.
         slot.decision_bodies = Vec::new();
-        let batch = slot.batch.clone().expect("an accepted slot has its batch");
+        let proposal = slot.proposal.as_ref().filter(|_| !slot.is_recorded(digest));
+        let unrecorded = proposal.map(|proposal| (proposal.clone(), batch.clone()));
+        out.persist(Record::Committed { seq, digest, batch: unrecorded });
         out.stage(ToStage::Deliver { seq, batch });
         self.move_delivered(now);
     }
 
-    fn move_delivered(&mut self, now: Now) {
+    pub(super) fn move_delivered(&mut self, now: Now) {
         let mut next = self.next_undelivered();
-        while self.log.get(next).is_some_and(|slot| slot.phase == Phase::Delivered) {
+        while self.log.get(next).is_some_and(|slot| slot.delivered) {
             self.delivered = next;
             next = self.next_undelivered();
             self.catchup.progressed(now.mono);

@@ -11,14 +11,18 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{BatchEntry, Frame, Now, ReplicaId, Seq, Span, Time, limits};
+use base::{BatchEntry, Frame, Now, ReplicaId, Seq, Span, Time, View, limits};
 
+use super::agree::Origin;
 use super::log::{Counted, Phase, Slot};
 use super::msg::{Message, Proposal, Vote};
 use super::peers::{ANSWER_GAP, Peers};
 use super::{Lane, Reject, pool};
+use crate::group::link::ToCoordinator;
 use crate::outbox::{Effect, Fact, Outbox, Target};
 
+/// Own votes that are repeated at once.
+const VOTE_AGAIN_MAX: usize = 16;
 /// How long a proposal may wait for a frame that is on its way from the client. Doubles, up to
 /// 64 times, while nothing that was asked for comes.
 const BODY_PATIENCE: Span = Span::millis(3);
@@ -33,8 +37,14 @@ const HEARTBEAT_IDLE: Span = Span::secs(5);
 /// The least time between two cries while decisions flow: a little more than peers leave between
 /// two answers.
 const ASK_GAP: Span = Span(2 * ANSWER_GAP.0);
+/// How many T, and how many cries, nothing comes until the logs of the others seem to be cut.
+const HELP_PATIENCE: u64 = 2;
+const HELP_CRIES: u32 = 3;
 /// How many numbers one answer covers, and about how many bytes.
 const ANSWER_NUMBERS: usize = 128;
+/// How far above what is missing a decision may be, in numbers of the stripe: what is further is
+/// no answer to what was asked, and each may be large.
+const DECISIONS_MAX: u64 = 2 * ANSWER_NUMBERS as u64;
 const ANSWER_BYTES: usize = 256 << 10;
 /// A leader forgets what was first vouched for this long ago and is still not proposed, and a
 /// backup vouches this long after a frame came. A backup keeps the frame for longer than both
@@ -69,6 +79,7 @@ pub(super) struct Catchup {
     fetches: u32,
     /// The number about which it was told that nobody's log reaches back to it.
     told_lost: Option<Seq>,
+    told_lost_at: Option<Time>,
     /// Decisions flow: the next are to be asked for soon.
     ask_again: bool,
     /// When the leader was last heard, and the last long silence before that, with the highest
@@ -91,6 +102,7 @@ impl Catchup {
             last_fetch: Time::ZERO,
             fetches: 0,
             told_lost: None,
+            told_lost_at: None,
             ask_again: false,
             leader_heard: None,
             silence: (Span(0), Seq(0)),
@@ -101,6 +113,27 @@ impl Catchup {
         self.last_progress = now;
         self.cries = 0;
         self.moved_since_heartbeat = true;
+    }
+
+    /// Another leader: how long nothing was heard of it counts from here.
+    pub(super) fn begin_view(&mut self, now: Time) {
+        self.leader_heard = None;
+        self.progressed(now);
+    }
+
+    pub(super) fn last_progress(&self) -> Time {
+        self.last_progress
+    }
+
+    /// The number about which it is known that nobody's log reaches back to it.
+    pub(super) fn lost(&self) -> Option<Seq> {
+        self.told_lost
+    }
+
+    /// Whether nothing that is missing has come for so long, however often it was asked for.
+    fn waits_in_vain(&self, now: Time, patience: Span) -> bool {
+        let waits = |since: Time| now.since(since.max(self.last_progress)) >= patience;
+        self.cries >= HELP_CRIES && self.behind_since.is_some_and(waits)
     }
 
     pub(super) fn waits_for_bodies(&mut self, now: Time) {
@@ -131,12 +164,12 @@ impl Catchup {
 }
 
 impl Lane {
-    fn status(&self) -> Message {
+    pub(super) fn status(&self) -> Message {
         Message::Status { view: self.view, stable: self.low(), delivered: self.delivered }
     }
 
     /// Whether there is more to come than was delivered here.
-    fn is_behind(&self) -> bool {
+    pub(super) fn is_behind(&self) -> bool {
         let next = self.next_undelivered();
         self.catchup.peers.believed() >= next
             || self.log.highest_touched().is_some_and(|top| top >= next)
@@ -189,15 +222,36 @@ impl Lane {
             let flows = core::mem::take(&mut self.catchup.ask_again);
             self.catchup.cries = self.catchup.cries.saturating_add(u32::from(!flows));
             out.send(Target::All, self.status());
+            self.vote_again(out);
         }
         if self.catchup.heartbeat_at(self.pool.len() > 0) <= now.mono {
             self.catchup.last_heartbeat = now.mono;
             self.catchup.moved_since_heartbeat = false;
             out.send(Target::All, self.status());
-            self.vouch_again(now, out);
+            self.vouch_again(now, VOUCH_AGAIN_MAX, out);
             let before = |span: Span| Time(now.mono.0.saturating_sub(span.0));
             let (vouched, came) = (before(VOUCH_LIFETIME), before(FRAME_LIFETIME));
             self.pool.expire(self.leads(), vouched, came);
+        }
+    }
+
+    /// Repeats own votes for what is not delivered here. Whoever has delivered it asks for
+    /// nothing, but may lack just this vote for its own vote in this view, which is needed here.
+    fn vote_again(&self, out: &mut Outbox) {
+        if !self.is_active() {
+            return;
+        }
+        let (view, me) = (self.view, self.cfg.me);
+        let open = |slot: &Slot| slot.phase >= Phase::Accepted && !slot.delivered;
+        let above = self.log.above(self.delivered);
+        for (seq, slot) in above.filter(|(_, slot)| open(slot)).take(VOTE_AGAIN_MAX) {
+            let vote = Vote { view, seq, digest: slot.digest };
+            if slot.prepares.said(me, slot.digest) {
+                out.promise(Target::All, Message::Prepare(vote));
+            }
+            if slot.commits.said(me, slot.digest) {
+                out.promise(Target::All, Message::Commit(vote));
+            }
         }
     }
 
@@ -209,17 +263,17 @@ impl Lane {
         self.catchup.peers.connected(peer);
         out.send(Target::One(peer), self.status());
         if peer == self.leader() {
-            self.vouch_again(now, out);
+            self.vouch_again(now, VOUCH_AGAIN_MAX, out);
         }
     }
 
     /// Vouches once more for what still waits for its order.
-    fn vouch_again(&mut self, now: Now, out: &mut Outbox) {
-        if self.leads() {
+    pub(super) fn vouch_again(&mut self, now: Now, max: usize, out: &mut Outbox) {
+        if self.leads() || !self.is_active() {
             return;
         }
         let after = Time(now.mono.0.saturating_sub(VOUCH_LIFETIME.0));
-        let entries = self.pool.unordered_own(after, VOUCH_AGAIN_MAX);
+        let entries = self.pool.unordered_own(after, max);
         for chunk in entries.chunks(limits::BATCH_FRAMES_MAX) {
             out.send(Target::One(self.leader()), Message::Vouch(chunk.to_vec()));
         }
@@ -231,14 +285,19 @@ impl Lane {
         self.catchup.last_fetch = now.mono;
         self.catchup.fetches = self.catchup.fetches.saturating_add(1);
         let (mut waiting, mut asked) = (false, 0);
-        for (seq, slot) in self.log.iter().filter(|(_, slot)| slot.phase == Phase::Waiting) {
+        for (seq, slot) in self.log.above(self.delivered) {
             if asked >= FETCH_ENTRIES_MAX {
                 break;
             }
-            waiting = true;
-            let entries = slot.missing_entries();
-            asked += entries.len();
-            out.send(Target::All, Message::Fetch { seq, entries });
+            if slot.missing > 0 {
+                waiting = true;
+                let entries = slot.missing_entries();
+                asked += entries.len();
+                out.send(Target::All, Message::Fetch { seq, entries });
+            } else if let (Some(digest), None) = (slot.chosen, &slot.proposal) {
+                (waiting, asked) = (true, asked + 1);
+                out.send(Target::All, Message::FetchProposal { seq, digest });
+            }
         }
         if self.leads() {
             waiting |= self.fetch_unproposed(now, out);
@@ -297,12 +356,17 @@ impl Lane {
     /// what is decided is authentic.
     fn bodies_of(&self, seq: Seq) -> Vec<(Arc<Frame>, bool)> {
         let Some(slot) = self.log.get(seq) else { return Vec::new() };
-        let Some(base::Batch::Frames { frames, .. }) = slot.batch.as_deref() else {
-            return Vec::new();
-        };
-        let decided = slot.phase == Phase::Delivered;
-        let mut bodies: Vec<_> = frames.iter().map(|frame| (frame.clone(), decided)).collect();
-        bodies.sort_unstable_by_key(|(frame, _)| frame.digest());
+        let past = slot.past.iter().flat_map(|past| past.contents()).map(|kept| &kept.batch);
+        let mut bodies = Vec::new();
+        for (batch, decided) in
+            slot.batch.iter().map(|batch| (batch, slot.decided)).chain(past.map(|b| (b, false)))
+        {
+            if let base::Batch::Frames { frames, .. } = &**batch {
+                bodies.extend(frames.iter().map(|frame| (frame.clone(), decided)));
+            }
+        }
+        bodies.sort_unstable_by_key(|(frame, decided)| (frame.digest(), !*decided));
+        bodies.dedup_by_key(|(frame, _)| frame.digest());
         bodies
     }
 
@@ -324,10 +388,10 @@ impl Lane {
         let open = !entry.is_trusted(weak) || (self.leads() && !entry.own);
         let own = open && self.keys.check(frame.id().client, frame.digest(), frame.authenticator());
         if vouched {
-            self.pool.vouch(now.mono, from, key);
+            self.pool.vouch(now.mono, from, key, weak);
         }
         if own && self.leads() {
-            self.pool.vouch(now.mono, self.cfg.me, key);
+            self.pool.vouch(now.mono, self.cfg.me, key, weak);
         }
         let next = self.next_undelivered();
         self.pool.body(now.mono, frame, own, (weak, next));
@@ -343,8 +407,7 @@ impl Lane {
         &mut self,
         now: Now,
         from: ReplicaId,
-        stable: Seq,
-        delivered: Seq,
+        (view, stable, delivered): (View, Seq, Seq),
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         // As far from overflow as every other number on the wire.
@@ -352,24 +415,33 @@ impl Lane {
             return Err(Reject::Misbehaviour("status beyond all numbers"));
         }
         self.catchup.peers.mentions(from, delivered, self.cfg.quorums.weak());
-        self.catchup.peers.set_stable(from, stable);
-        self.tell_if_left_behind(out);
+        self.catchup.peers.set_status(from, stable, delivered);
+        self.tell_if_left_behind(now, out);
         if !self.catchup.peers.may_answer(from, now.mono) {
             return Err(Reject::Stale("status before the last was digested"));
         }
         let to = Target::One(from);
+        if self.low() > stable {
+            self.sign_low_mark();
+        }
         for checkpoint in self.checkpoints.sent_above(stable) {
             out.send(to, Message::Checkpoint(*checkpoint));
         }
         let mut bytes = 0;
-        let above = self.log.iter().filter(|(seq, slot)| *seq > delivered && slot.is_touched());
+        let above = self.log.above(delivered).filter(|(_, slot)| slot.is_touched());
         for (seq, slot) in above.take(ANSWER_NUMBERS) {
             if bytes >= ANSWER_BYTES {
                 break;
             }
-            bytes += self.answer_about(to, (seq, slot), seq > stable, out);
+            // Votes are of use only in the view that both are in.
+            let votes = view == self.view && seq > stable && self.is_active();
+            bytes += self.answer_about(to, (seq, slot), votes, out);
         }
         self.catchup.peers.served(from, now.mono, bytes);
+        // So that the peer knows that it is behind, and does not blame its leader for that.
+        if self.delivered > delivered {
+            out.send(to, self.status());
+        }
         Ok(())
     }
 
@@ -384,15 +456,15 @@ impl Lane {
     ) -> usize {
         let Some(proposal) = &slot.proposal else { return 0 };
         let before = out.effects().len();
-        if slot.phase == Phase::Delivered {
-            out.send(to, Message::Decided { seq, proposal: proposal.clone() });
+        if slot.delivered {
+            out.promise(to, Message::Decided { seq, proposal: proposal.clone() });
         }
         // Also what was delivered: others may need this very vote for their quorum, and one
         // DECIDED alone convinces nobody.
-        if votes && slot.view == self.view && slot.phase >= Phase::Accepted {
+        if votes && slot.phase >= Phase::Accepted {
             let vote = Vote { view: self.view, seq, digest: slot.digest };
             let (view, me) = (self.view, self.cfg.me);
-            if self.leads() && !slot.decided {
+            if self.leads() && slot.chosen.is_none() {
                 out.promise(to, Message::PrePrepare { view, seq, proposal: proposal.clone() });
             }
             if slot.prepares.said(me, slot.digest) {
@@ -410,15 +482,26 @@ impl Lane {
         .sum()
     }
 
-    /// The logs of a weak quorum no longer reach back to what is missing here.
-    fn tell_if_left_behind(&mut self, out: &mut Outbox) {
+    /// The logs of a weak quorum no longer reach back to what is missing here: they are a window
+    /// further, or beyond it and silent, for logs are bounded in bytes, too, and may stay there.
+    fn tell_if_left_behind(&mut self, now: Now, out: &mut Outbox) {
         let missing = self.next_undelivered();
-        let beyond = |seq: &Seq| seq.0.saturating_sub(self.cfg.window) >= missing.0;
+        let here = self.log.get(missing).is_some_and(Slot::is_to_be_delivered);
+        let long = Span(self.cfg.view_timeout.0.saturating_mul(HELP_PATIENCE));
+        let reach = if self.catchup.waits_in_vain(now.mono, long) { 0 } else { self.cfg.window };
+        let beyond = |seq: &Seq| seq.0.saturating_sub(reach) >= missing.0;
         let lost = || self.catchup.peers.stable().filter(beyond);
-        if lost().count() >= self.cfg.quorums.weak() {
+        if !here && lost().count() >= self.cfg.quorums.weak() {
             let stable = lost().min().expect("a weak quorum is not empty");
             if self.catchup.told_lost.replace(missing) != Some(missing) {
                 out.fact(Fact::LeftBehind { missing, stable });
+                self.catchup.told_lost_at = None;
+            }
+            // The coordinator may have had something else to do.
+            let at = self.catchup.told_lost_at;
+            if at.is_none_or(|at| now.mono.since(at) >= self.cfg.view_timeout) {
+                self.catchup.told_lost_at = Some(now.mono);
+                out.coordinator(ToCoordinator::LeftBehind { missing, stable });
             }
         }
     }
@@ -434,13 +517,17 @@ impl Lane {
         if self.cfg.stripe.pillar_of(seq) != self.cfg.pillar {
             return Err(Reject::Misbehaviour("number of another pillar"));
         }
-        if seq <= self.delivered || seq <= self.low() || seq > self.high() {
+        if seq <= self.low() || seq > self.high() {
             return Err(Reject::Stale("decided outside of what is missing"));
+        }
+        let index = |seq| self.cfg.stripe.index_of(seq);
+        if index(seq).saturating_sub(index(self.next_undelivered())) >= DECISIONS_MAX {
+            return Err(Reject::Stale("decided far beyond what is missing"));
         }
         let digest = proposal.digest(self.cfg.group, seq);
         let weak = self.cfg.quorums.weak();
         let slot = self.log.slot(seq).ok_or(Reject::Stale("cut off"))?;
-        if slot.phase == Phase::Delivered {
+        if slot.delivered || seq <= self.delivered {
             return Err(Reject::Stale("already delivered"));
         }
         match slot.decisions.add(from, digest) {
@@ -460,33 +547,43 @@ impl Lane {
     }
 
     /// A weak quorum says that `digest` is decided at `seq`: whatever this replica thought of
-    /// that number gives way.
+    /// that number gives way. Where it is what this replica votes for anyway, it goes on doing
+    /// so, since others may need its vote.
     fn adopt_decision(&mut self, now: Now, seq: Seq, digest: base::Digest, out: &mut Outbox) {
+        let view = self.view;
         let slot = self.log.get_mut(seq).expect("the caller found the slot");
-        slot.decided = true;
+        if slot.decided {
+            return;
+        }
         let decided = slot.decision_bodies.iter().find(|(d, _)| *d == digest);
         let proposal = decided.map(|(_, proposal)| proposal.clone()).expect("kept with the vote");
-        let same = slot.phase >= Phase::Accepted && slot.digest == digest;
-        if same {
-            // The digest is what was voted for here: only the phase is behind.
-            slot.phase = Phase::Accepted;
-        } else {
-            let old = slot.proposal.take();
-            slot.phase = Phase::Empty;
-            slot.batch = None;
-            slot.bodies.clear();
-            slot.missing = 0;
-            for entry in old.iter().flat_map(|proposal| proposal.entries()) {
-                self.pool.unwant(&pool::key_of(entry), seq);
+        if slot.proposal.is_some() && slot.digest == digest {
+            slot.decided = true;
+            let old = slot.proposal.clone().filter(|_| slot.missing > 0);
+            if old.is_some() {
+                self.unwant_all(now, seq, old.as_ref());
+                self.want_bodies(now, seq, Origin::Decision);
             }
-            self.install(now, seq, proposal, true);
-            self.fetch_decided(seq, out);
+        } else {
+            slot.fold(view);
+            slot.phase = Phase::Empty;
+            let old = slot.displace();
+            self.unwant_all(now, seq, old.as_ref());
+            self.install(now, seq, proposal, Origin::Decision);
         }
+        self.fetch_decided(seq, out);
         let before = self.delivered;
         self.advance(now, seq, out);
         // While decisions flow, the next are asked for as soon as the last have come, so that
         // catching up is faster than moving on.
         self.catchup.ask_again |= self.delivered > before;
+    }
+
+    /// The proposal for `seq` is void.
+    pub(super) fn unwant_all(&mut self, now: Now, seq: Seq, proposal: Option<&Proposal>) {
+        for entry in proposal.iter().flat_map(|proposal| proposal.entries()) {
+            self.pool.unwant(now.mono, &pool::key_of(entry), seq);
+        }
     }
 
     /// Asks one of those who say what is decided at `seq` for the bodies. No patience here: the

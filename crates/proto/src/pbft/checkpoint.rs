@@ -5,18 +5,24 @@
 //! elsewhere moves this replica's low mark only once it has executed that far itself and found
 //! the same digest.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Digest, Now, PillarId, ReplicaId, Seq, Sibling, Signature, StableCheckpoint, ToStage};
+use base::{
+    Digest, Now, PillarId, Progress, ReplicaId, Seq, Sibling, Signature, StableCheckpoint, ToStage,
+    VoteSet,
+};
 
-use super::msg::{Checkpoint, Message};
+use super::msg::{Checkpoint, Message, Proposal};
 use super::{Lane, LaneConfig, Reject};
+use crate::group::link::ToCoordinator;
 use crate::outbox::{Fact, Outbox, Target};
 
 /// Checkpoint messages of this replica that are kept for those who lag.
 const OWN_KEPT: usize = 16;
+/// Certificates that are kept to hold late signatures against.
+const CERTIFICATES_KEPT: usize = 4;
 /// Bytes of executed frames that all pillars together keep below the low mark.
 const RETAINED_BYTES: usize = 128 << 20;
 
@@ -44,6 +50,16 @@ pub(super) struct Checkpoints {
     sent: BTreeMap<Seq, Checkpoint>,
     /// The highest that is proven stable by others, while this replica is not there yet.
     ahead: Option<StableCheckpoint>,
+    /// The state at this number was fetched on the word of a weak quorum: there is no own digest
+    /// of what is certified at or below it, and none is needed.
+    vouched: Seq,
+    /// A certified checkpoint whose state this replica lacks, and has to fetch: it votes above
+    /// it all the same, for others may not get on without its votes.
+    floor: Seq,
+    /// The last certificates that were seen here, to hold late signatures against them.
+    certificates: VecDeque<StableCheckpoint>,
+    /// Whose wrong signature was told: once each.
+    told_wrong: VoteSet,
 }
 
 impl Checkpoints {
@@ -51,8 +67,37 @@ impl Checkpoints {
         self.stable.as_ref().map_or(Seq(0), |s| s.seq)
     }
 
+    /// Nothing at or below it is voted on.
+    pub(super) fn floor(&self) -> Seq {
+        self.floor.max(self.stable())
+    }
+
     pub(super) fn stable_digest(&self) -> Digest {
         self.stable.as_ref().map_or(Digest::ZERO, |s| s.digest)
+    }
+
+    /// The highest checkpoint that is certified, as far as this pillar knows.
+    pub(super) fn certified(&self) -> StableCheckpoint {
+        self.ahead.clone().or_else(|| self.stable.clone()).unwrap_or_default()
+    }
+
+    /// The highest that others are proven to have reached, while this replica has not.
+    pub(super) fn ahead(&self) -> Seq {
+        self.ahead.as_ref().map_or(Seq(0), |ahead| ahead.seq)
+    }
+
+    /// The low mark of a lane that begins.
+    pub(super) fn begin(&mut self, stable: StableCheckpoint) {
+        self.stable = (stable.seq > Seq(0)).then_some(stable);
+    }
+
+    fn remember(&mut self, certified: &StableCheckpoint) {
+        if self.certificates.iter().all(|known| known.seq != certified.seq) {
+            self.certificates.push_back(certified.clone());
+            if self.certificates.len() > CERTIFICATES_KEPT {
+                self.certificates.pop_front();
+            }
+        }
     }
 
     /// This replica's messages above `seq`, ascending.
@@ -61,7 +106,8 @@ impl Checkpoints {
     }
 
     pub(super) fn check(&self, cfg: &LaneConfig) {
-        assert!(self.sent.len() <= OWN_KEPT);
+        assert!(self.sent.len() <= OWN_KEPT && self.certificates.len() <= CERTIFICATES_KEPT);
+        assert!(self.ahead.is_none() || self.ahead() > self.stable());
         for (seq, votes) in &self.votes {
             assert!(*seq > self.stable() && seq.0.is_multiple_of(cfg.checkpoint_interval));
             assert!(votes.len() <= usize::from(cfg.quorums.n()));
@@ -77,6 +123,26 @@ fn in_charge(cfg: &LaneConfig, seq: Seq) -> Option<PillarId> {
 }
 
 impl Lane {
+    fn sign_checkpoint(&mut self, seq: Seq, digest: Digest) -> Checkpoint {
+        let bytes = Checkpoint::signed_bytes(self.cfg.group, self.cfg.epoch, seq, digest);
+        let checkpoint = Checkpoint { seq, digest, signature: self.keys.sign(&bytes) };
+        self.checkpoints.sent.insert(seq, checkpoint);
+        while self.checkpoints.sent.len() > OWN_KEPT {
+            self.checkpoints.sent.pop_first();
+        }
+        checkpoint
+    }
+
+    /// Signs the low mark where it was fetched or read from disk: else a peer that lacks its
+    /// certificate could find nobody left who says so.
+    pub(super) fn sign_low_mark(&mut self) {
+        let (seq, digest) = (self.checkpoints.stable(), self.checkpoints.stable_digest());
+        let mine = in_charge(&self.cfg, seq) == Some(self.cfg.pillar);
+        if mine && seq > Seq(0) && !self.checkpoints.sent.contains_key(&seq) {
+            self.sign_checkpoint(seq, digest);
+        }
+    }
+
     /// Execution has taken the checkpoint at `seq`, and this pillar is in charge of it.
     pub(super) fn on_own_checkpoint(
         &mut self,
@@ -86,21 +152,22 @@ impl Lane {
         out: &mut Outbox,
     ) {
         debug_assert_eq!(in_charge(&self.cfg, seq), Some(self.cfg.pillar));
-        let bytes = Checkpoint::signed_bytes(self.cfg.group, self.cfg.epoch, seq, digest);
-        let signature = self.keys.sign(&bytes);
-        let checkpoint = Checkpoint { seq, digest, signature };
-        self.checkpoints.sent.insert(seq, checkpoint);
-        while self.checkpoints.sent.len() > OWN_KEPT {
-            self.checkpoints.sent.pop_first();
-        }
+        let checkpoint = self.sign_checkpoint(seq, digest);
+        let signature = checkpoint.signature;
         out.promise(Target::All, Message::Checkpoint(checkpoint));
         // A later one may have become stable meanwhile, through another pillar.
         if seq <= self.low() {
             return;
         }
+        // Execution may have begun anew, from a state that was fetched.
+        let votes = self.checkpoints.votes.entry(seq).or_default();
+        votes.retain(|said| said.from != self.cfg.me);
+        votes.push(Said { from: self.cfg.me, digest, signature, genuine: true });
         self.checkpoints.own.insert(seq, digest);
-        let said = Said { from: self.cfg.me, digest, signature, genuine: true };
-        self.checkpoints.votes.entry(seq).or_default().push(said);
+        if let Some(ahead) = self.checkpoints.ahead.clone().filter(|ahead| ahead.seq == seq) {
+            self.compare(now, &ahead, digest, out);
+            return;
+        }
         self.try_stable(now, seq, out);
     }
 
@@ -115,11 +182,13 @@ impl Lane {
         if in_charge(&self.cfg, seq) != Some(self.cfg.pillar) {
             return Err(Reject::Misbehaviour("checkpoint of another pillar"));
         }
-        if seq <= self.low() {
+        if seq <= self.low() || seq <= self.checkpoints.ahead() {
+            self.look_for_wrong_one(from, checkpoint, out);
             return Err(Reject::Stale("checkpoint is stable already"));
         }
-        // A replica may honestly be a window ahead of this one's window.
-        if seq.0 > self.high().0 + self.cfg.window {
+        // A replica may honestly be a window ahead of this one's window, or of what this one has
+        // executed, which after a restart may be far above its low mark.
+        if seq.0 > self.high().max(self.progress.executed).0 + self.cfg.window {
             self.catchup.peers.mentions(from, seq, self.cfg.quorums.weak());
             return Err(Reject::Stale("checkpoint beyond the window"));
         }
@@ -165,42 +234,224 @@ impl Lane {
         }
         proof.sort_unstable_by_key(|(from, _)| *from);
         let certified = StableCheckpoint { seq, digest, proof: Arc::new(proof) };
-        match self.checkpoints.own.get(&seq) {
-            Some(mine) if *mine == digest => {
-                out.stage(ToStage::Stable(certified.clone()));
-                out.siblings(Sibling::Stable(certified.clone()));
-                self.on_stable(now, &certified, out);
-            }
-            Some(mine) => out.fact(Fact::Diverged { seq, mine: *mine, theirs: digest }),
-            None => {
-                if self.checkpoints.ahead.as_ref().is_none_or(|a| a.seq < seq) {
-                    self.catchup.peers.proven(seq);
-                    self.checkpoints.ahead = Some(certified);
-                }
-            }
+        let others = self.checkpoints.votes.get(&seq).cloned().unwrap_or_default();
+        self.checkpoints.remember(&certified);
+        for said in others.iter().filter(|said| said.digest != digest) {
+            let Said { digest, signature, .. } = *said;
+            self.look_for_wrong_one(said.from, Checkpoint { seq, digest, signature }, out);
+        }
+        self.hold_against_own(now, &certified, out);
+    }
+
+    /// What a certificate that is new here means for this replica.
+    fn hold_against_own(&mut self, now: Now, certified: &StableCheckpoint, out: &mut Outbox) {
+        match self.checkpoints.own.get(&certified.seq).copied() {
+            Some(mine) => self.compare(now, certified, mine, out),
+            None if certified.seq <= self.checkpoints.vouched => self.settle(now, certified, out),
+            None => self.get_ahead(certified, out),
+        }
+    }
+
+    /// This replica has executed up to a certified checkpoint.
+    fn compare(&mut self, now: Now, certified: &StableCheckpoint, mine: Digest, out: &mut Outbox) {
+        if mine == certified.digest {
+            self.settle(now, certified, out);
+        } else {
+            out.fact(Fact::Diverged { seq: certified.seq, mine, theirs: certified.digest });
+            out.coordinator(ToCoordinator::Diverged(certified.clone()));
+        }
+    }
+
+    /// This replica's state is that of `certified`, or one that came from it.
+    fn settle(&mut self, now: Now, certified: &StableCheckpoint, out: &mut Outbox) {
+        out.stage(ToStage::Stable(certified.clone()));
+        out.siblings(Sibling::Stable(certified.clone()));
+        out.coordinator(ToCoordinator::Stable(certified.clone()));
+        self.on_stable(now, certified, out);
+    }
+
+    /// The others are proven to be at `certified`; this replica is not.
+    fn get_ahead(&mut self, certified: &StableCheckpoint, out: &mut Outbox) {
+        if certified.seq > self.low() && certified.seq > self.checkpoints.ahead() {
+            self.catchup.peers.proven(certified.seq);
+            self.checkpoints.ahead = Some(certified.clone());
+            self.checkpoints.remember(certified);
+            out.coordinator(ToCoordinator::Ahead(certified.clone()));
+            self.try_slice(out);
+        }
+    }
+
+    /// What this replica misses is in nobody's log any more, and is being fetched. Meanwhile it
+    /// goes on agreeing above what is certified: should the others be no quorum without it,
+    /// nothing would ever come to be executed that it could fetch.
+    pub(super) fn on_float(&mut self, now: Now, certified: &StableCheckpoint, out: &mut Outbox) {
+        self.on_certified(now, certified, out);
+        // The same for all pillars, or nobody would know what has to be fetched.
+        let floor = certified.seq;
+        if floor <= self.low().max(self.progress.executed) {
+            return;
+        }
+        self.void_upto(now, floor);
+        self.checkpoints.floor = floor;
+        self.log.cut(floor);
+        self.count_as_delivered(now, floor);
+        self.told.0 = self.told.0.max(self.delivered);
+        self.carry_out_plan(now, out);
+    }
+
+    /// Whether this replica agrees on numbers without the state before them.
+    pub(super) fn floats(&self) -> bool {
+        self.checkpoints.floor > self.progress.executed
+    }
+
+    fn count_as_delivered(&mut self, now: Now, upto: Seq) {
+        let last = self.cfg.stripe.last_of(self.cfg.pillar, upto).unwrap_or_default();
+        if last > self.delivered {
+            self.delivered = last;
+            self.catchup.progressed(now.mono);
+        }
+        self.move_delivered(now);
+    }
+
+    /// Nothing is waited for any more that proposals up to `upto` name.
+    fn void_upto(&mut self, now: Now, upto: Seq) {
+        let open = self.log.iter().take_while(|(seq, _)| *seq <= upto);
+        let open = open.filter(|(_, slot)| !slot.delivered);
+        let void: Vec<(Seq, Proposal)> =
+            open.filter_map(|(seq, slot)| Some((seq, slot.proposal.clone()?))).collect();
+        for (seq, proposal) in void {
+            self.unwant_all(now, seq, Some(&proposal));
+        }
+    }
+
+    /// The coordinator has verified this certificate.
+    pub(super) fn on_certified(
+        &mut self,
+        now: Now,
+        certified: &StableCheckpoint,
+        out: &mut Outbox,
+    ) {
+        if certified.seq > self.low() {
+            self.hold_against_own(now, certified, out);
+        }
+    }
+
+    /// A CHECKPOINT that contradicts a certificate is a proof against its signer, if it is
+    /// genuine: the link proves to this replica alone who said it.
+    fn look_for_wrong_one(&mut self, from: ReplicaId, said: Checkpoint, out: &mut Outbox) {
+        let kept = &self.checkpoints.certificates;
+        let Some(certified) = kept.iter().find(|known| known.seq == said.seq).cloned() else {
+            return;
+        };
+        let fine = said.digest == certified.digest || said.digest == Digest::ZERO;
+        if fine || from == self.cfg.me || self.checkpoints.told_wrong.contains(from) {
+            return;
+        }
+        let Checkpoint { seq, digest, signature } = said;
+        let bytes = Checkpoint::signed_bytes(self.cfg.group, self.cfg.epoch, seq, digest);
+        if self.keys.verify(from, &bytes, &signature) {
+            self.checkpoints.told_wrong.insert(from);
+            out.coordinator(ToCoordinator::WrongCheckpoint { signer: from, said, certified });
         }
     }
 
     /// The checkpoint is stable and executed here: the low mark moves, the log is cut.
     pub(super) fn on_stable(&mut self, now: Now, stable: &StableCheckpoint, out: &mut Outbox) {
-        if stable.seq <= self.low() {
+        if stable.seq <= self.checkpoints.stable() {
             return;
         }
-        if self.checkpoints.ahead.as_ref().is_some_and(|a| a.seq <= stable.seq) {
-            self.checkpoints.ahead = None;
-        }
-        self.checkpoints.votes.retain(|seq, _| *seq > stable.seq);
-        self.checkpoints.own.retain(|seq, _| *seq > stable.seq);
-        self.checkpoints.stable = Some(stable.clone());
+        self.move_mark(stable);
         // A sibling's word may come before the stage's: whatever is stable here is executed.
         self.on_executed(now, stable.seq, out);
         // One window is kept below the mark for those who lag, within bounds: they catch up
         // from it.
         let window = Seq(stable.seq.0.saturating_sub(self.cfg.window));
-        let bytes = RETAINED_BYTES / usize::from(self.cfg.stripe.pillars());
-        let cut = self.log.cut_for_weight(stable.seq, bytes).max(window);
-        self.log.cut(cut.min(self.delivered));
+        self.log.cut(window.min(self.delivered));
+        self.log.cut_to_weight(RETAINED_BYTES / usize::from(self.cfg.stripe.pillars()));
+        self.after_mark(now, stable, out);
+    }
+
+    fn move_mark(&mut self, stable: &StableCheckpoint) {
+        if self.checkpoints.ahead() <= stable.seq {
+            self.checkpoints.ahead = None;
+        }
+        self.checkpoints.votes.retain(|seq, _| *seq > stable.seq);
+        self.checkpoints.own.retain(|seq, _| *seq > stable.seq);
+        self.log.settle(self.low(), stable.seq);
+        self.checkpoints.remember(stable);
+        self.checkpoints.stable = Some(stable.clone());
+    }
+
+    fn after_mark(&mut self, now: Now, stable: &StableCheckpoint, out: &mut Outbox) {
         self.catchup.progressed(now.mono);
         out.fact(Fact::Stable { seq: stable.seq, digest: stable.digest });
+        self.carry_out_plan(now, out);
+        self.try_slice(out);
+    }
+
+    /// The state is now that of a fetched checkpoint, whatever was executed before. Everything
+    /// up to it counts as delivered and executed, and what is delivered above it is handed to
+    /// execution once more, which began anew.
+    ///
+    /// Where a weak quorum vouches for it, the low mark moves only as far as a quorum has
+    /// certified: what was promised above that binds, and is handed over when a view is left.
+    pub(super) fn on_fetched(
+        &mut self,
+        now: Now,
+        (fetched, progress): (&StableCheckpoint, Progress),
+        out: &mut Outbox,
+    ) {
+        if fetched.seq < self.checkpoints.stable() {
+            return;
+        }
+        let weak = fetched.is_weak(self.cfg.quorums.quorum());
+        if weak {
+            self.checkpoints.own.clear();
+        }
+        self.checkpoints.vouched = if weak { fetched.seq } else { Seq(0) };
+        self.executed_by_others(now, (fetched.seq, progress), out);
+        let mark = if weak { self.checkpoints.ahead.clone() } else { Some(fetched.clone()) };
+        let mark =
+            mark.filter(|mark| mark.seq > self.checkpoints.stable() && mark.seq <= fetched.seq);
+        if let Some(mark) = &mark {
+            self.move_mark(mark);
+            self.log.cut(mark.seq);
+        }
+        self.count_as_delivered(now, fetched.seq);
+        if self.floats() {
+            // It is not enough.
+            let floor = self.checkpoints.floor;
+            out.coordinator(ToCoordinator::LeftBehind { missing: floor, stable: floor });
+        }
+        if let Some(mark) = &mark {
+            self.after_mark(now, mark, out);
+        }
+        for (seq, slot) in self.log.iter().filter(|(seq, _)| *seq > progress.executed) {
+            if let Some(batch) = slot.batch.clone().filter(|_| slot.delivered) {
+                out.stage(ToStage::Deliver { seq, batch });
+            }
+        }
+        self.deliver_more(now, out);
+        if weak && in_charge(&self.cfg, fetched.seq) == Some(self.cfg.pillar) {
+            // Others may not get on without this replica's word.
+            self.on_own_checkpoint(now, fetched.seq, fetched.digest, out);
+        }
+    }
+
+    /// Everything up to `upto` was executed elsewhere: nothing is waited for any more.
+    fn executed_by_others(
+        &mut self,
+        now: Now,
+        (upto, progress): (Seq, Progress),
+        out: &mut Outbox,
+    ) {
+        self.void_upto(now, upto);
+        if upto > self.progress.executed {
+            self.on_executed(now, upto, out);
+        }
+        self.progress = progress;
+        self.refused.retain(|(seq, _)| *seq > progress.executed);
+        self.grievances.forget_frames();
+        self.pool.fetched = Some(now.mono);
     }
 }

@@ -13,8 +13,9 @@ use alloc::vec::Vec;
 
 use base::{AgreedTime, BatchEntry, Now, Seq, Sibling, Span, Time};
 
+use super::agree::Origin;
 use super::msg::{Message, Proposal};
-use super::{Lane, Log, Phase};
+use super::{Lane, Log};
 use crate::outbox::{Outbox, Target};
 
 /// The least time between two ticks, whatever deadlines the service declares.
@@ -27,6 +28,8 @@ pub(super) struct Lead {
     next: Seq,
     /// Numbers up to here must be proposed, with null if need be.
     fill: Seq,
+    /// Numbers up to here are to be proposed at a gentle pace.
+    gentle_fill: Seq,
     /// Since when the oldest eligible frame waits for a fuller batch.
     gathering_since: Option<Time>,
     /// The service's deadline in agreed time, and when the monotonic clock will show it.
@@ -40,6 +43,7 @@ impl Lead {
         Lead {
             next: first,
             fill: Seq(0),
+            gentle_fill: Seq(0),
             gathering_since: None,
             deadline: None,
             tick_at: None,
@@ -49,6 +53,21 @@ impl Lead {
 
     pub(super) fn fill_to(&mut self, seq: Seq) {
         self.fill = self.fill.max(seq);
+    }
+
+    /// As far as others wait for a checkpoint, while little is under way.
+    pub(super) fn fill_gently_to(&mut self, seq: Seq) {
+        self.gentle_fill = self.gentle_fill.max(seq);
+    }
+
+    /// Up to where others wait for numbers.
+    pub(super) fn gentle_fill(&self) -> Seq {
+        self.gentle_fill
+    }
+
+    /// A view begins: its NEW-VIEW has fixed everything below `next`.
+    pub(super) fn begin_view(&mut self, next: Seq) {
+        (self.next, self.gathering_since, self.tick_at) = (next, None, None);
     }
 
     pub(super) fn deadline_changed(&mut self, deadline: Option<AgreedTime>) {
@@ -75,14 +94,13 @@ impl Lane {
     /// When a batch that gathers frames goes, full or not.
     pub(super) fn batch_deadline(&self) -> Option<Time> {
         let since = self.lead.gathering_since?;
-        let may = self.lead.next <= self.high();
         let room = self.in_flight() < self.cfg.batching.in_flight_max;
-        (may && room).then(|| since.after(self.cfg.batching.delay))
+        (self.may_propose() && room).then(|| since.after(self.cfg.batching.delay))
     }
 
     /// When a tick is due, unless something is under way that moves agreed time anyway.
     pub(super) fn tick_deadline(&self) -> Option<Time> {
-        let may = self.leads() && self.lead.next <= self.high() && self.in_flight() == 0;
+        let may = self.may_propose() && self.in_flight() == 0;
         self.lead.tick_at.filter(|_| may)
     }
 
@@ -94,7 +112,7 @@ impl Lane {
         self.schedule_tick(now);
         loop {
             self.skip_known();
-            if self.lead.next > self.high() {
+            if !self.may_propose() {
                 break;
             }
             let Some(proposal) = self.next_proposal(now) else { break };
@@ -102,13 +120,16 @@ impl Lane {
         }
     }
 
+    /// Whether this replica leads and the next number is its to propose.
+    fn may_propose(&self) -> bool {
+        self.leads() && self.may_vote(self.lead.next) && self.lead.next <= self.high()
+    }
+
     /// Moves past numbers for which a proposal is known that this life of the leader did not
     /// make: what a peer says is decided stays decided.
     fn skip_known(&mut self) {
-        let known = |log: &Log, seq| match log.get(seq) {
-            Some(slot) => slot.phase > Phase::Empty,
-            None => seq < log.first(),
-        };
+        self.lead.next = self.lead.next.max(self.log.first()).max(self.next_undelivered());
+        let known = |log: &Log, seq| log.get(seq).is_some_and(|slot| slot.proposal.is_some());
         while known(&self.log, self.lead.next) {
             self.lead.next = self.cfg.stripe.next_of(self.cfg.pillar, self.lead.next);
         }
@@ -116,7 +137,9 @@ impl Lane {
 
     fn next_proposal(&mut self, now: Now) -> Option<Proposal> {
         let batching = self.cfg.batching;
-        let must_fill = self.lead.next < self.lead.fill;
+        let gentle =
+            self.lead.next <= self.lead.gentle_fill && self.in_flight() < batching.in_flight_max;
+        let must_fill = self.lead.next < self.lead.fill || gentle;
         let due = self.batch_is_due(now.mono);
         if due || (must_fill && self.pool.has_eligible()) {
             let keys = self.pool.take_batch(batching.frames_max, batching.bytes_max);
@@ -157,7 +180,7 @@ impl Lane {
         self.lead.next = self.cfg.stripe.next_of(self.cfg.pillar, seq);
         self.log.slot(seq).expect("known numbers were skipped");
         let message = Message::PrePrepare { view: self.view, seq, proposal: proposal.clone() };
-        self.install(now, seq, proposal, false);
+        self.install(now, seq, proposal, Origin::Leader);
         // Accepting records Q; the proposal leaves behind that record.
         let accepted = out.effects().len();
         self.advance(now, seq, out);

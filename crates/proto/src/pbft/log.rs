@@ -1,21 +1,26 @@
 //! The log of one pillar: a slot for every number of its stripe that is not yet cut off.
 //!
-//! A slot goes one way: empty, waiting (a proposal is here, but not all of its frames), accepted
-//! (voted for), prepared, delivered. Votes are collected in any phase, since messages arrive in
-//! any order.
+//! A slot keeps three things apart. Its *votes* belong to the present view and go one way:
+//! empty, waiting (the proposal of this view is here, but not all of its frames), held, accepted
+//! (voted for), prepared, committed; a new view begins at empty. Its *outcome*, once known,
+//! never changes: decided, then delivered. Its *past* is what this replica has promised in
+//! earlier views. Votes are collected in any phase, since messages arrive in any order.
 //!
 //! Invariants:
 //! 1. slots cover consecutive numbers of the stripe, from `first`;
-//! 2. per phase, sender and slot at most one vote is kept, and it is the first;
-//! 3. a slot at or beyond accepted holds every body of its batch.
+//! 2. per view, kind, sender and slot at most one vote is kept, and it is the first;
+//! 3. a slot at or beyond held has every body of its batch, and so has a delivered one;
+//! 4. every batch that P or Q names is here.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Batch, BatchEntry, Digest, Frame, PillarId, ReplicaId, Seq, Stripe, View};
+use base::{Batch, BatchEntry, Digest, Frame, PillarId, ReplicaId, Seq, Stripe, Time, View};
 
 use super::msg::Proposal;
+use super::past::{Content, Past};
 
 /// Votes of distinct senders, one each: the first stays (design, trap 13).
 #[derive(Clone, Debug, Default)]
@@ -56,6 +61,16 @@ impl Votes {
         self.votes.iter().filter(move |(_, said)| *said == digest).map(|(sender, _)| *sender)
     }
 
+    /// Who voted at all.
+    pub(super) fn all(&self) -> impl Iterator<Item = ReplicaId> {
+        self.votes.iter().map(|(sender, _)| *sender)
+    }
+
+    /// What was voted for, once per sender.
+    pub(super) fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.votes.iter().map(|(_, digest)| *digest)
+    }
+
     /// Whether `who` has voted for `digest`.
     pub(super) fn said(&self, who: ReplicaId, digest: Digest) -> bool {
         self.votes.contains(&(who, digest))
@@ -66,48 +81,58 @@ impl Votes {
     }
 }
 
-/// How far a slot is.
+/// How far the voting of the present view is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) enum Phase {
-    /// No proposal is known.
+    /// No proposal of this view is known.
     #[default]
     Empty,
     /// A proposal is known; frames are missing or not yet trusted.
     Waiting,
+    /// It is complete. Momentary, except in a replica that may not vote for this number.
+    Held,
     /// The proposal was accepted: Q. A backup has sent PREPARE.
     Accepted,
     /// A quorum has accepted it: P. COMMIT was sent.
     Prepared,
-    /// A quorum has prepared it, or a weak quorum says so. Handed to execution.
-    Delivered,
+    /// A quorum has prepared it. Nothing more is to be said about it in this view.
+    Committed,
 }
 
 /// One consensus instance.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot {
     pub(super) phase: Phase,
-    /// The view in which the proposal was made.
-    pub(super) view: View,
+    /// What the number is about here: the proposal of this view, or what is decided.
     pub(super) proposal: Option<Proposal>,
     /// The proposal's digest; zero while there is none.
     pub(super) digest: Digest,
-    /// Whether a weak quorum says that this proposal is decided: its frames need no vouching.
+    /// Whether the proposal is known to be committed, from votes or because a weak quorum says
+    /// so: its frames need no vouching.
     pub(super) decided: bool,
+    /// Whether it was handed to execution.
+    pub(super) delivered: bool,
+    /// What the NEW-VIEW of this view has fixed for this number.
+    pub(super) chosen: Option<Digest>,
     /// Entries of the proposal that are missing a body or trust.
     pub(super) missing: usize,
-    /// The bodies that are here and trusted, in order of the entries, until accepted.
+    /// The bodies that are here and trusted, in order of the entries, until all are.
     pub(super) bodies: Vec<Option<Arc<Frame>>>,
-    /// Bytes of the bodies, once accepted.
+    /// Bytes of the bodies, once all are here.
     pub(super) weight: usize,
-    /// The bodies, once accepted.
+    /// The bodies, once all are here.
     pub(super) batch: Option<Arc<Batch>>,
     pub(super) prepares: Votes,
     pub(super) commits: Votes,
+    /// When the proposal was accepted in this view.
+    pub(super) accepted_at: Time,
     /// Who says which proposal is decided here.
     pub(super) decisions: Votes,
     /// The proposals that go with `decisions`, one per digest: at most as many as there are
     /// senders.
     pub(super) decision_bodies: Vec<(Digest, Proposal)>,
+    /// What was promised in earlier views.
+    pub(super) past: Option<Box<Past>>,
 }
 
 impl Slot {
@@ -128,12 +153,130 @@ impl Slot {
         }
     }
 
-    /// Whether anything is known about this number.
+    /// Makes the batch once nothing is missing; true if that was now.
+    pub(super) fn complete(&mut self) -> bool {
+        if self.batch.is_some() || self.missing > 0 {
+            return false;
+        }
+        let batch = match &self.proposal {
+            None => return false,
+            Some(Proposal::Null) => Batch::Null,
+            Some(Proposal::Frames { time, .. }) => {
+                Batch::Frames { time: *time, frames: self.bodies.drain(..).flatten().collect() }
+            }
+        };
+        self.hold(Arc::new(batch));
+        true
+    }
+
+    fn hold(&mut self, batch: Arc<Batch>) {
+        self.weight = match &*batch {
+            Batch::Null => 0,
+            Batch::Frames { frames, .. } => frames.iter().map(|frame| frame.weight()).sum(),
+        };
+        self.batch = Some(batch);
+    }
+
+    /// Makes the slot be about a proposal that comes with its batch.
+    pub(super) fn put(&mut self, content: Content) {
+        (self.digest, self.proposal) = (content.digest, Some(content.proposal));
+        (self.missing, self.bodies) = (0, Vec::new());
+        self.hold(content.batch);
+    }
+
+    /// Whether anything is known about this number that is of use in the present view.
     pub(super) fn is_touched(&self) -> bool {
-        self.phase > Phase::Empty
+        self.proposal.is_some()
+            || self.chosen.is_some()
             || !self.prepares.is_empty()
             || !self.commits.is_empty()
             || !self.decisions.is_empty()
+    }
+
+    /// Whether the batch is decided and here: an earlier life's log may hold more than execution
+    /// takes at a time.
+    pub(super) fn is_to_be_delivered(&self) -> bool {
+        self.decided && self.batch.is_some()
+    }
+
+    /// Whether this replica has voted for something in `view`, the present one or an earlier.
+    pub(super) fn voted_in(&self, view: View) -> bool {
+        self.past.as_ref().is_some_and(|past| past.voted_in(view))
+    }
+
+    /// Whether a record of this digest's pre-preparation exists.
+    pub(super) fn is_recorded(&self, digest: Digest) -> bool {
+        (self.phase >= Phase::Accepted && self.digest == digest)
+            || self.past.as_ref().is_some_and(|past| past.names(digest))
+    }
+
+    /// The proposal with this digest, if this replica stands by it: it voted for it or knows
+    /// that it is decided.
+    pub(super) fn stood_by(&self, digest: Digest) -> Option<&Proposal> {
+        let current = self.phase >= Phase::Accepted || self.decided;
+        let past = || Some(&self.past.as_ref()?.content(digest)?.proposal);
+        let found = self.proposal.as_ref().filter(|_| current && self.digest == digest);
+        found.or_else(past)
+    }
+
+    /// The promises of `view`, the present one, become past: it is being left.
+    pub(super) fn fold(&mut self, view: View) {
+        if self.phase < Phase::Accepted {
+            return;
+        }
+        let past = self.past.get_or_insert_default();
+        past.pre_prepare(view, self.digest);
+        if self.phase >= Phase::Prepared {
+            past.prepare(view, self.digest);
+        }
+    }
+
+    /// The slot is no longer about its proposal, which is returned. The batch stays if P or Q
+    /// names it.
+    pub(super) fn displace(&mut self) -> Option<Proposal> {
+        let proposal = self.proposal.take()?;
+        let digest = core::mem::take(&mut self.digest);
+        (self.missing, self.weight, self.bodies) = (0, 0, Vec::new());
+        if let Some(batch) = self.batch.take()
+            && let Some(past) = &mut self.past
+        {
+            past.keep(Content { digest, proposal: proposal.clone(), batch });
+        }
+        Some(proposal)
+    }
+
+    /// View `old` is over. What is decided stays; a proposal that is not is returned: its frames
+    /// are free.
+    pub(super) fn begin_view(&mut self, old: View) -> Option<Proposal> {
+        self.fold(old);
+        (self.phase, self.chosen) = (Phase::Empty, None);
+        (self.prepares, self.commits) = (Votes::default(), Votes::default());
+        if self.decided { None } else { self.displace() }
+    }
+
+    /// What is stable needs no promises and no votes any more, only its batch for laggards. Where
+    /// it came with a state that was fetched, it is not known which batch that is.
+    pub(super) fn settle(&mut self) {
+        (self.past, self.decisions) = (None, Votes::default());
+        if !self.decided {
+            self.displace();
+        }
+        (self.phase, self.chosen) = (Phase::Empty, None);
+        (self.prepares, self.commits) = (Votes::default(), Votes::default());
+        self.decision_bodies = Vec::new();
+    }
+
+    fn check(&self, seq: Seq) {
+        let (about, complete) = (self.proposal.is_some(), self.batch.is_some());
+        assert_eq!(about, self.phase > Phase::Empty || self.decided, "{seq:?}");
+        assert_eq!(complete, about && self.missing == 0, "{seq:?}");
+        assert!(self.phase < Phase::Held || complete, "{seq:?}");
+        assert!(self.phase != Phase::Waiting || self.missing > 0, "{seq:?}");
+        assert!(!self.delivered || (self.decided && complete), "{seq:?}");
+        assert!(self.phase == Phase::Empty || self.chosen.is_none_or(|d| d == self.digest));
+        if let Some(past) = &self.past {
+            past.check(complete.then_some(self.digest));
+        }
     }
 }
 
@@ -145,11 +288,15 @@ pub(super) struct Log {
     /// The number of the first slot.
     first: Seq,
     slots: VecDeque<Slot>,
+    /// The highest number that is settled, and the weight of all settled ones that are here.
+    settled: Seq,
+    settled_bytes: usize,
 }
 
 impl Log {
     pub(super) fn new(stripe: Stripe, pillar: PillarId) -> Log {
-        Log { stripe, pillar, first: stripe.next_of(pillar, Seq(0)), slots: VecDeque::new() }
+        let first = stripe.next_of(pillar, Seq(0));
+        Log { stripe, pillar, first, slots: VecDeque::new(), settled: Seq(0), settled_bytes: 0 }
     }
 
     fn place(&self, seq: Seq) -> Option<usize> {
@@ -187,24 +334,39 @@ impl Log {
         Some(Seq(self.first.0 + index as u64 * u64::from(self.stripe.pillars())))
     }
 
-    /// How far up the log may be cut so that what is left at or below `low` is at most
-    /// `bytes` heavy.
-    pub(super) fn cut_for_weight(&self, low: Seq, bytes: usize) -> Seq {
-        let mut kept = 0;
-        let below: Vec<(Seq, usize)> =
-            self.iter().take_while(|(seq, _)| *seq <= low).map(|(n, s)| (n, s.weight)).collect();
-        let heavy = below.iter().rev().find(|(_, weight)| {
-            kept += weight;
-            kept > bytes
-        });
-        heavy.map_or(Seq(0), |(seq, _)| *seq)
+    /// The low mark has moved from `low` to `stable`: what is in between is settled. Never more
+    /// than that is looked at, since far more is kept for laggards.
+    pub(super) fn settle(&mut self, low: Seq, stable: Seq) {
+        let mut seq = self.first.max(self.stripe.next_of(self.pillar, low));
+        while seq <= stable
+            && let Some(slot) = self.get_mut(seq)
+        {
+            slot.settle();
+            self.settled_bytes += slot.weight;
+            self.settled = seq;
+            seq = self.stripe.next_of(self.pillar, seq);
+        }
+    }
+
+    /// Cuts settled numbers off until what is left of them is at most `bytes` heavy.
+    pub(super) fn cut_to_weight(&mut self, bytes: usize) {
+        while self.settled_bytes > bytes && self.first <= self.settled {
+            self.cut(self.first);
+        }
     }
 
     /// Forgets every number at or below `upto`.
     pub(super) fn cut(&mut self, upto: Seq) {
-        while self.first <= upto {
-            self.slots.pop_front();
+        while self.first <= upto
+            && let Some(slot) = self.slots.pop_front()
+        {
+            if self.first <= self.settled {
+                self.settled_bytes -= slot.weight;
+            }
             self.first = self.stripe.next_of(self.pillar, self.first);
+        }
+        if self.first <= upto {
+            self.first = self.stripe.next_of(self.pillar, upto);
         }
     }
 
@@ -214,13 +376,25 @@ impl Log {
         self.slots.iter().enumerate().map(move |(i, s)| (Seq(self.first.0 + i as u64 * step), s))
     }
 
+    /// Those above `low`, without a look at the others.
+    pub(super) fn above(&self, low: Seq) -> impl Iterator<Item = (Seq, &Slot)> {
+        let step = u64::from(self.stripe.pillars());
+        let skip = self.place(self.stripe.next_of(self.pillar, low)).unwrap_or(0);
+        let slots = self.slots.iter().enumerate().skip(skip);
+        slots.map(move |(i, s)| (Seq(self.first.0 + i as u64 * step), s))
+    }
+
+    /// The same as [`Log::iter`], to change them.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Seq, &mut Slot)> {
+        let (first, step) = (self.first.0, u64::from(self.stripe.pillars()));
+        self.slots.iter_mut().enumerate().map(move |(i, s)| (Seq(first + i as u64 * step), s))
+    }
+
     pub(super) fn check(&self) {
         assert_eq!(self.stripe.pillar_of(self.first), self.pillar);
-        for (seq, slot) in self.iter() {
-            assert_eq!(slot.proposal.is_some(), slot.phase > Phase::Empty, "{seq:?}");
-            assert_eq!(slot.batch.is_some(), slot.phase >= Phase::Accepted, "{seq:?}");
-            assert_eq!(slot.missing > 0, slot.phase == Phase::Waiting, "{seq:?}");
-        }
+        self.iter().for_each(|(seq, slot)| slot.check(seq));
+        let settled = self.iter().take_while(|(seq, _)| *seq <= self.settled);
+        assert_eq!(settled.map(|(_, slot)| slot.weight).sum::<usize>(), self.settled_bytes);
     }
 }
 
@@ -243,10 +417,16 @@ mod tests {
         let stripe = Stripe::new(3).expect("in range");
         let mut log = Log::new(stripe, PillarId(1));
         assert_eq!(log.first(), Seq(2));
-        log.slot(Seq(8)).expect("above the first").phase = Phase::Waiting;
+        log.slot(Seq(8)).expect("above the first").chosen = Some(Digest([1; 32]));
         assert!(log.get(Seq(5)).is_some());
         assert_eq!(log.highest_touched(), Some(Seq(8)));
+        let above = |log: &Log, low| log.above(Seq(low)).map(|(seq, _)| seq).collect::<Vec<_>>();
+        assert_eq!(above(&log, 0), [2, 5, 8].map(Seq));
+        assert_eq!(above(&log, 4), [5, 8].map(Seq));
+        assert_eq!(above(&log, 5), [Seq(8)]);
+        assert_eq!(above(&log, 99), []);
         log.cut(Seq(5));
+        assert_eq!(above(&log, 1), [Seq(8)]);
         assert_eq!(log.first(), Seq(8));
         assert!(log.get(Seq(5)).is_none() && log.slot(Seq(5)).is_none());
         log.cut(Seq(100));

@@ -14,16 +14,29 @@
 //! | `lead` | batching, null batches, ticks |
 //! | `checkpoint` | signatures of checkpoints, stability, truncation |
 //! | `catchup` | retransmission, bodies, decided instances |
+//! | `past` | what was promised in earlier views |
+//! | `views`, `early` | leaving a view, beginning one, what is said of it too early |
+//! | `start` | beginning with what a log holds; what the coordinator says |
+//! | `grieve`, `endorse`, `monitor` | when another leader is wanted |
+//! | `queue` | what a leader has to propose, the principals in turn |
 //! | `peers` | how far the others are, and how much help each got |
 
 mod agree;
 mod catchup;
 mod checkpoint;
+mod early;
+mod endorse;
+mod grieve;
 mod lead;
 mod log;
+mod monitor;
 pub mod msg;
+mod past;
 mod peers;
 mod pool;
+mod queue;
+mod start;
+mod views;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -33,16 +46,20 @@ use alloc::vec::Vec;
 use base::links::PillarReport;
 use base::{
     Batch, BatchEntry, Epoch, Frame, FromStage, GroupId, Incarnation, Keyring, Now, PillarId,
-    Progress, Quorums, ReplicaId, Seq, Sibling, Span, Stripe, Time, ToStage, View, limits,
+    Progress, Quorums, ReplicaId, Seq, Sibling, Span, StableCheckpoint, Stripe, Time, ToStage,
+    View, limits,
 };
 
-use crate::outbox::{Outbox, Target};
+use crate::group::link::{FromCoordinator, Plan, ToCoordinator};
+use crate::outbox::{Outbox, Record, Target};
 use catchup::Catchup;
 use checkpoint::Checkpoints;
+use grieve::Grievances;
 use lead::Lead;
 use log::{Log, Phase};
 use msg::Message;
 use pool::{Arrival, Pool, Vouched};
+use views::Views;
 
 /// How a leader makes batches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +100,23 @@ pub struct LaneConfig {
     pub clock_skew_max: Span,
     /// How long a lane without progress waits before it asks its peers.
     pub retransmit: Span,
+    /// T: how long the leader may owe something before this replica wants another one.
+    pub view_timeout: Span,
+}
+
+/// How a lane begins: with nothing, which is the default, or with what the vote log holds.
+#[derive(Clone, Debug, Default)]
+pub struct LaneStart {
+    /// The checkpoint that execution begins with: the low mark.
+    pub stable: StableCheckpoint,
+    /// The highest view that this replica has voted in or asked for.
+    pub view: View,
+    /// Whether it votes in `view`. If not, it has asked for `view` and votes in none below.
+    pub active: bool,
+    /// The plan of the last NEW-VIEW that was installed.
+    pub plan: Option<Arc<Plan>>,
+    /// The records of this stripe, in the order in which they were written.
+    pub records: Vec<Record>,
 }
 
 /// What happens to a lane.
@@ -109,6 +143,8 @@ pub enum Input {
     Stage(FromStage),
     /// A sibling pillar says something.
     Sibling(Sibling),
+    /// The coordinator says something.
+    Coordinator(FromCoordinator),
     /// All inputs of this turn of the event loop are in: propose, flush, look at the timers.
     Turn,
 }
@@ -145,6 +181,14 @@ pub struct Lane {
     refused: BTreeSet<(Seq, pool::Key)>,
     /// Frames to vouch for, to go to the leader with this turn's votes.
     vouches: Vec<BatchEntry>,
+    views: Views,
+    grievances: Grievances,
+    /// The last progress that the coordinator was told, and when.
+    told: (Seq, Time),
+    /// The lane was restored and has made no step yet.
+    begins: bool,
+    /// The lane was restored.
+    restored: bool,
     stale: u64,
     misbehaviour: u64,
 }
@@ -160,7 +204,7 @@ impl Lane {
         assert!(cfg.checkpoint_interval > 0 && cfg.window >= 2 * cfg.checkpoint_interval);
         let batching = cfg.batching;
         assert!((1..=limits::BATCH_FRAMES_MAX).contains(&batching.frames_max));
-        assert!(batching.in_flight_max > 0);
+        assert!(batching.in_flight_max > 0 && cfg.view_timeout.0 > 0);
         Lane {
             keys,
             view: View(0),
@@ -173,10 +217,21 @@ impl Lane {
             delivered: Seq(0),
             refused: BTreeSet::new(),
             vouches: Vec::new(),
+            views: Views::new(&cfg),
+            grievances: Grievances::new(&cfg),
+            told: (Seq(0), Time::ZERO),
+            begins: false,
+            restored: false,
             stale: 0,
             misbehaviour: 0,
             cfg,
         }
+    }
+
+    /// Whether this replica votes at all at the moment.
+    #[must_use]
+    pub fn voting(&self) -> bool {
+        self.is_active() && self.views.above.is_some()
     }
 
     /// Tells the lane what happened. Effects are appended to `out`.
@@ -185,6 +240,15 @@ impl Lane {
     /// When the input had no effect, and why. The lane has counted it; nothing is to be done,
     /// except that the owner may hold a quota or a misbehaviour against the sender.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Outbox) -> Result<(), Reject> {
+        if self.begins {
+            // What it must not vote for is the first that a life hears, and holds already for
+            // what follows from its log.
+            if let Input::Coordinator(FromCoordinator::Voting { above }) = input {
+                self.views.above = above;
+                return Ok(());
+            }
+            self.begin(now, out);
+        }
         let result = match input {
             Input::Peer { from, incarnation: _, message } => self.on_peer(now, from, message, out),
             Input::Connected { peer } => {
@@ -204,6 +268,10 @@ impl Lane {
                 self.on_stable(now, &stable, out);
                 Ok(())
             }
+            Input::Coordinator(message) => {
+                self.on_coordinator(now, message, out);
+                Ok(())
+            }
             Input::Turn => {
                 self.on_turn(now, out);
                 Ok(())
@@ -220,7 +288,8 @@ impl Lane {
     /// When the lane next wants an [`Input::Turn`] even if nothing else happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        [self.batch_deadline(), self.tick_deadline(), Some(self.catchup_deadline())]
+        let catchup = Some(self.catchup_deadline());
+        [self.batch_deadline(), self.tick_deadline(), self.grieve_deadline(), catchup]
             .into_iter()
             .flatten()
             .min()
@@ -241,7 +310,8 @@ impl Lane {
             stable_digest: self.checkpoints.stable_digest(),
             delivered: self.delivered,
             pending_frames: self.pool.len() as u64,
-            in_flight: self.in_flight() as u64,
+            // A backup has proposed nothing, wherever the plan of its view ends.
+            in_flight: if self.leads() { self.in_flight() as u64 } else { 0 },
             stale: self.stale,
             misbehaviour: self.misbehaviour,
         }
@@ -256,18 +326,26 @@ impl Lane {
         self.log.check();
         self.pool.check();
         self.checkpoints.check(&self.cfg);
+        self.views.check();
+        self.grievances.check();
+        assert!(self.views.asked >= self.view, "votes in no view below the one it asked for");
         let next = self.cfg.stripe.next_of(self.cfg.pillar, self.delivered);
-        assert!(self.log.get(next).is_none_or(|slot| slot.phase < Phase::Delivered));
+        assert!(self.log.get(next).is_none_or(|slot| !slot.delivered));
         assert!(self.log.first() <= next, "a number is cut only after it was delivered");
-        assert!(self.low() <= self.progress.executed, "only an executed checkpoint moves the mark");
-        if let Some(top) = self.log.highest_touched() {
-            assert!(top <= self.high(), "nothing beyond the high mark");
+        let stable = self.checkpoints.stable();
+        assert!(stable <= self.progress.executed, "only an executed checkpoint is stable here");
+        for (seq, slot) in self.log.iter() {
+            // What an earlier life left in the log may go on for more than a window.
+            assert!(seq <= self.high() || !slot.is_touched() || slot.decided || self.restored);
+            let beyond_view = slot.chosen.is_none() && slot.phase > Phase::Empty;
+            assert!(!beyond_view || seq > self.views.start(), "{seq:?} is below the view");
+            assert!(slot.past.is_none() || seq > self.low(), "what is stable is settled");
         }
     }
 
-    /// The low mark h: the last stable checkpoint.
+    /// The low mark h: the last stable checkpoint, or the one above which it floats.
     fn low(&self) -> Seq {
-        self.checkpoints.stable()
+        self.checkpoints.floor()
     }
 
     /// The high mark h + L.
@@ -300,20 +378,31 @@ impl Lane {
         if from == self.leader() {
             self.leader_speaks(now);
         }
+        self.keep_early(from, &message);
         match message {
             Message::PrePrepare { view, seq, proposal } => {
                 self.on_pre_prepare(now, from, view, (seq, proposal), out)
             }
             Message::Prepare(vote) => self.on_prepare(now, from, vote, out),
             Message::Commit(vote) => self.on_commit(now, from, vote, out),
+            Message::FetchProposal { seq, digest } => {
+                self.on_fetch_proposal(now, from, (seq, digest), out)
+            }
+            Message::ProposalIs { seq, proposal } => self.on_proposal_is(now, seq, proposal, out),
+            Message::Endorse { view, entries } => self.on_endorse(now, from, (view, entries), out),
+            Message::Endorsed { view, entry, proof } => {
+                self.on_endorsed(now, from, (view, entry), &proof)
+            }
             Message::Vouch(entries) => self.on_vouch(now, from, &entries),
             Message::Fetch { seq, entries } => self.on_fetch(now, from, seq, &entries, out),
             Message::Body { vouched, frame } => self.on_body(now, from, vouched, &frame, out),
             Message::Checkpoint(checkpoint) => self.on_checkpoint(now, from, checkpoint, out),
-            Message::Status { view: _, stable, delivered } => {
-                self.on_status(now, from, stable, delivered, out)
+            Message::Status { view, stable, delivered } => {
+                self.on_status(now, from, (view, stable, delivered), out)
             }
             Message::Decided { seq, proposal } => self.on_decided(now, from, seq, proposal, out),
+            // The owner hands these to the coordinator and the stage.
+            Message::Group(_) | Message::State(_) => Err(Reject::Stale("not for a lane")),
         }
     }
 
@@ -328,11 +417,13 @@ impl Lane {
                 out.stage(ToStage::Resend { pillar, frame: frame.id() });
                 return Ok(());
             }
-            Arrival::Fresh | Arrival::Known => {}
+            Arrival::Fresh | Arrival::Known => {
+                self.grievances.frame_waits(now.mono, self.cfg.view_timeout);
+            }
         }
         if self.leads() {
             self.vouched(now, self.cfg.me, entry);
-        } else {
+        } else if self.is_active() {
             self.vouches.push(entry);
         }
         self.frame_changed(now, &pool::key_of(&entry), out);
@@ -345,7 +436,9 @@ impl Lane {
         from: ReplicaId,
         entries: &[BatchEntry],
     ) -> Result<(), Reject> {
-        if !self.leads() {
+        // Others may begin a view earlier than its leader's pillar does.
+        let leads_soon = self.views.asked.leader(self.cfg.quorums.n()) == self.cfg.me;
+        if !self.leads() && !leads_soon {
             return Err(Reject::Stale("vouch to a replica that does not lead"));
         }
         let mut over = false;
@@ -358,9 +451,12 @@ impl Lane {
 
     fn vouched(&mut self, now: Now, who: ReplicaId, entry: BatchEntry) -> bool {
         let key = pool::key_of(&entry);
-        let vouched = self.pool.vouch(now.mono, who, key);
+        let vouched = self.pool.vouch(now.mono, who, key, self.cfg.quorums.weak());
         match vouched {
-            Vouched::Held => self.pool.queue_if_eligible(key, self.cfg.quorums.quorum()),
+            Vouched::Held if self.leads() => {
+                self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
+            }
+            Vouched::Held => {}
             Vouched::Bodyless => self.catchup.waits_for_bodies(now.mono),
             Vouched::Late | Vouched::TooMany => {}
         }
@@ -375,11 +471,13 @@ impl Lane {
                     self.on_executed(now, progress.executed, out);
                     self.progress = progress;
                     self.lead.deadline_changed(progress.deadline);
+                    self.deliver_more(now, out);
                 }
             }
             FromStage::Blocked { missing, highest } => {
                 if self.cfg.stripe.pillar_of(missing) == self.cfg.pillar {
                     self.lead.fill_to(highest);
+                    self.grievances.blocked_on(missing);
                 }
             }
             FromStage::Checkpoint { seq, digest } => self.on_own_checkpoint(now, seq, digest, out),
@@ -394,6 +492,16 @@ impl Lane {
             }
             // Replies go from the stage to the connections, past the lane.
             FromStage::Reply { .. } => {}
+            FromStage::Fetched { checkpoint, progress } => {
+                self.on_fetched(now, (&checkpoint, progress), out);
+            }
+            // For the coordinator.
+            FromStage::Pinned { .. }
+            | FromStage::PinMissed { .. }
+            | FromStage::State { .. }
+            | FromStage::FetchFailed { .. }
+            | FromStage::LyingSource { .. }
+            | FromStage::Diverged { .. } => {}
         }
     }
 
@@ -401,7 +509,8 @@ impl Lane {
     fn on_executed(&mut self, now: Now, upto: Seq, out: &mut Outbox) {
         let mut seq = self.cfg.stripe.next_of(self.cfg.pillar, self.progress.executed);
         while seq <= upto {
-            let batch = self.log.get(seq).and_then(|slot| slot.batch.clone());
+            let slot = self.log.get(seq).filter(|slot| slot.decided);
+            let batch = slot.and_then(|slot| slot.batch.clone());
             if let Some(Batch::Frames { frames, .. }) = batch.as_deref() {
                 for frame in frames {
                     self.on_frame_done(now, seq, frame, out);
@@ -432,6 +541,20 @@ impl Lane {
         }
         self.vouches.clear();
         self.catch_up(now, out);
+        self.grieve(now, out);
+        self.tell_progress(now, out);
+    }
+
+    /// Tells the coordinator that the view works: at once when a view has just begun, then
+    /// often enough for its timers.
+    fn tell_progress(&mut self, now: Now, out: &mut Outbox) {
+        let (told, at) = self.told;
+        let pause = Span(self.cfg.view_timeout.0 / 8);
+        if self.delivered > told && (at == Time::ZERO || now.mono.since(at) >= pause) {
+            self.told = (self.delivered, now.mono);
+            let (view, delivered) = (self.view, self.delivered);
+            out.coordinator(ToCoordinator::Progress { view, delivered });
+        }
     }
 }
 

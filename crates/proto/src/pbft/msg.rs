@@ -8,13 +8,18 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::batch::{batch_digest, null_digest};
+use base::transfer::StateMessage;
 use base::{
-    AgreedTime, BatchEntry, ClientId, Digest, Frame, FrameId, GroupId, Malformed, Reader, Seq,
-    SessionId, Signature, View, Writer, limits,
+    AgreedTime, BatchEntry, ClientId, Digest, Frame, FrameId, GroupId, Malformed, Reader,
+    ReplicaId, Seq, SessionId, Signature, View, Writer, limits,
 };
+
+use crate::group::msg::GroupMessage;
 
 /// Bytes of an encoded [`BatchEntry`].
 const ENTRY_BYTES: usize = 56;
+/// Bytes of an encoded entry with a signature.
+const ENDORSEMENT_BYTES: usize = ENTRY_BYTES + 64;
 
 /// What a leader proposes for a number.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,6 +93,24 @@ impl Checkpoint {
     }
 }
 
+/// Most frames that one ENDORSE names.
+pub const ENDORSE_MAX: usize = 16;
+
+/// What a replica signs when it endorses a frame: domain, group, epoch, view, frame. The view
+/// makes old endorsements worthless to a later leader, when the bodies may be gone.
+#[must_use]
+pub fn endorse_bytes(
+    group: GroupId,
+    epoch: base::Epoch,
+    view: View,
+    entry: &BatchEntry,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    Writer::new(&mut out).bytes(b"stylite endorse\0").bytes(&group.0).u32(epoch.0).u64(view.0);
+    encode_entry(entry, &mut out);
+    out
+}
+
 /// A message of a pillar to the same pillar of another replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
@@ -131,6 +154,10 @@ pub enum Message {
         /// Highest number up to which the sender delivered this pillar's numbers without a gap.
         delivered: Seq,
     },
+    /// From coordinator to coordinator; on pillar 0's link only.
+    Group(Arc<GroupMessage>),
+    /// From stage to stage; on pillar 0's link only.
+    State(Arc<StateMessage>),
     /// The sender has seen this proposal committed; believed when a weak quorum says so
     /// (design, trap 9).
     Decided {
@@ -138,6 +165,37 @@ pub enum Message {
         seq: Seq,
         /// The batch.
         proposal: Proposal,
+    },
+    /// Asks for the proposal with this digest, which a NEW-VIEW has chosen for `seq`.
+    FetchProposal {
+        /// The number.
+        seq: Seq,
+        /// The digest.
+        digest: Digest,
+    },
+    /// The answer: recognised by its digest.
+    ProposalIs {
+        /// The number.
+        seq: Seq,
+        /// The batch.
+        proposal: Proposal,
+    },
+    /// These frames reached the sender from their client itself, and it has waited long for
+    /// their order. At most [`ENDORSE_MAX`], each signed over [`endorse_bytes`].
+    Endorse {
+        /// The view whose leader does not order them.
+        view: View,
+        /// The frames, of each principal the oldest first.
+        entries: Vec<(BatchEntry, Signature)>,
+    },
+    /// To the leader: a quorum endorses this frame, which is as good as their vouches.
+    Endorsed {
+        /// The view of the endorsements.
+        view: View,
+        /// The frame.
+        entry: BatchEntry,
+        /// Signatures of distinct replicas over [`endorse_bytes`].
+        proof: Vec<(ReplicaId, Signature)>,
     },
 }
 
@@ -173,6 +231,36 @@ impl Message {
                 Writer::new(out).u8(9).u64(seq.0);
                 encode_proposal(proposal, out);
             }
+            Message::FetchProposal { seq, digest } => {
+                Writer::new(out).u8(10).u64(seq.0).digest(*digest);
+            }
+            Message::ProposalIs { seq, proposal } => {
+                Writer::new(out).u8(11).u64(seq.0);
+                encode_proposal(proposal, out);
+            }
+            Message::Endorse { view, entries } => {
+                Writer::new(out).u8(12).u64(view.0).count(entries.len());
+                for (entry, signature) in entries {
+                    encode_entry(entry, out);
+                    Writer::new(out).bytes(&signature.0);
+                }
+            }
+            Message::Endorsed { view, entry, proof } => {
+                Writer::new(out).u8(13).u64(view.0);
+                encode_entry(entry, out);
+                Writer::new(out).count(proof.len());
+                for (who, signature) in proof {
+                    Writer::new(out).u16(who.0).bytes(&signature.0);
+                }
+            }
+            Message::Group(message) => {
+                Writer::new(out).u8(16);
+                message.encode(out);
+            }
+            Message::State(message) => {
+                Writer::new(out).u8(17);
+                message.encode(out);
+            }
         }
     }
 
@@ -180,11 +268,15 @@ impl Message {
     #[must_use]
     pub fn encoded_len_max(&self) -> usize {
         let entries = match self {
-            Message::PrePrepare { proposal, .. } | Message::Decided { proposal, .. } => {
-                proposal.entries().len()
-            }
+            Message::PrePrepare { proposal, .. }
+            | Message::Decided { proposal, .. }
+            | Message::ProposalIs { proposal, .. } => proposal.entries().len(),
+            Message::Endorse { entries, .. } => return 16 + entries.len() * ENDORSEMENT_BYTES,
+            Message::Endorsed { proof, .. } => return 128 + proof.len() * 66,
             Message::Vouch(entries) | Message::Fetch { entries, .. } => entries.len(),
             Message::Body { frame, .. } => return 8 + frame.encoded_len(),
+            Message::Group(message) => return 8 + message.encoded_len_max(),
+            Message::State(message) => return 8 + message.encoded_len_max(),
             _ => 0,
         };
         128 + entries * ENTRY_BYTES
@@ -224,6 +316,22 @@ impl Message {
                 delivered: Seq(r.u64("status delivered")?),
             },
             9 => Message::Decided { seq: decode_seq(r)?, proposal: decode_proposal(r)? },
+            10 => {
+                Message::FetchProposal { seq: decode_seq(r)?, digest: r.digest("wanted proposal")? }
+            }
+            11 => Message::ProposalIs { seq: decode_seq(r)?, proposal: decode_proposal(r)? },
+            12 => {
+                let view = View(r.u64("endorse view")?);
+                let count = r.count(ENDORSE_MAX, ENDORSEMENT_BYTES, "signed vouch count")?;
+                let one = |_| {
+                    let entry = decode_entry(r)?;
+                    Ok((entry, Signature(r.array("signed vouch")?)))
+                };
+                Message::Endorse { view, entries: (0..count).map(one).collect::<Result<_, _>>()? }
+            }
+            13 => decode_endorsed(r)?,
+            16 => Message::Group(Arc::new(GroupMessage::decode(group, r)?)),
+            17 => Message::State(Arc::new(StateMessage::decode(r)?)),
             _ => return Err(Malformed("message type")),
         };
         Ok(message)
@@ -243,7 +351,7 @@ fn decode_vote(r: &mut Reader<'_>) -> Result<Vote, Malformed> {
 }
 
 /// Numbers on the wire are never 0, and stay far from overflow.
-fn decode_seq(r: &mut Reader<'_>) -> Result<Seq, Malformed> {
+pub(crate) fn decode_seq(r: &mut Reader<'_>) -> Result<Seq, Malformed> {
     let seq = r.u64("sequence number")?;
     if seq == 0 || seq > u64::MAX >> 1 {
         return Err(Malformed("sequence number"));
@@ -251,7 +359,7 @@ fn decode_seq(r: &mut Reader<'_>) -> Result<Seq, Malformed> {
     Ok(Seq(seq))
 }
 
-fn encode_proposal(proposal: &Proposal, out: &mut Vec<u8>) {
+pub(crate) fn encode_proposal(proposal: &Proposal, out: &mut Vec<u8>) {
     match proposal {
         Proposal::Null => {
             Writer::new(out).u8(0);
@@ -263,7 +371,7 @@ fn encode_proposal(proposal: &Proposal, out: &mut Vec<u8>) {
     }
 }
 
-fn decode_proposal(r: &mut Reader<'_>) -> Result<Proposal, Malformed> {
+pub(crate) fn decode_proposal(r: &mut Reader<'_>) -> Result<Proposal, Malformed> {
     match r.u8("proposal kind")? {
         0 => Ok(Proposal::Null),
         1 => Ok(Proposal::Frames {
@@ -275,30 +383,50 @@ fn decode_proposal(r: &mut Reader<'_>) -> Result<Proposal, Malformed> {
 }
 
 fn encode_entries(entries: &[BatchEntry], out: &mut Vec<u8>) {
-    let mut w = Writer::new(out);
-    w.count(entries.len());
+    Writer::new(out).count(entries.len());
     for entry in entries {
-        w.u32(entry.id.client.0)
-            .u64(entry.id.session.0)
-            .u32(entry.id.stream)
-            .u64(entry.id.id)
-            .digest(entry.digest);
+        encode_entry(entry, out);
     }
+}
+
+fn encode_entry(entry: &BatchEntry, out: &mut Vec<u8>) {
+    Writer::new(out)
+        .u32(entry.id.client.0)
+        .u64(entry.id.session.0)
+        .u32(entry.id.stream)
+        .u64(entry.id.id)
+        .digest(entry.digest);
+}
+
+fn decode_endorsed(r: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let view = View(r.u64("endorsed view")?);
+    let entry = decode_entry(r)?;
+    let count = r.count(limits::REPLICAS_MAX, 66, "signed vouch count")?;
+    let one = |_| {
+        let who = ReplicaId(r.u16("endorser")?);
+        Ok((who, Signature(r.array("signed vouch")?)))
+    };
+    let proof = (0..count).map(one).collect::<Result<_, _>>()?;
+    Ok(Message::Endorsed { view, entry, proof })
 }
 
 fn decode_entries(r: &mut Reader<'_>) -> Result<Vec<BatchEntry>, Malformed> {
     let count = r.count(limits::BATCH_FRAMES_MAX, ENTRY_BYTES, "entry count")?;
     let mut entries = Vec::with_capacity(count);
     for _ in 0..count {
-        let id = FrameId {
-            client: ClientId(r.u32("entry principal")?),
-            session: SessionId(r.u64("entry session")?),
-            stream: r.u32("entry stream")?,
-            id: r.u64("entry id")?,
-        };
-        entries.push(BatchEntry { id, digest: r.digest("entry digest")? });
+        entries.push(decode_entry(r)?);
     }
     Ok(entries)
+}
+
+fn decode_entry(r: &mut Reader<'_>) -> Result<BatchEntry, Malformed> {
+    let id = FrameId {
+        client: ClientId(r.u32("entry principal")?),
+        session: SessionId(r.u64("entry session")?),
+        stream: r.u32("entry stream")?,
+        id: r.u64("entry id")?,
+    };
+    Ok(BatchEntry { id, digest: r.digest("entry digest")? })
 }
 
 #[cfg(test)]
@@ -309,7 +437,8 @@ mod tests {
 
     fn samples() -> Vec<Message> {
         let id = FrameId { client: ClientId(1), session: SessionId(2), stream: 3, id: 4 };
-        let entries = vec![BatchEntry { id, digest: Digest([9; 32]) }];
+        let entry = BatchEntry { id, digest: Digest([9; 32]) };
+        let entries = vec![entry];
         let proposal = Proposal::Frames { time: AgreedTime(5), entries: entries.clone() };
         let vote = Vote { view: View(1), seq: Seq(2), digest: Digest([3; 32]) };
         let mut builder = FrameBuilder::new();
@@ -329,7 +458,15 @@ mod tests {
                 signature: Signature([2; 64]),
             }),
             Message::Status { view: View(1), stable: Seq(0), delivered: Seq(4) },
-            Message::Decided { seq: Seq(8), proposal },
+            Message::Decided { seq: Seq(8), proposal: proposal.clone() },
+            Message::FetchProposal { seq: Seq(8), digest: Digest([4; 32]) },
+            Message::ProposalIs { seq: Seq(8), proposal },
+            Message::Endorse { view: View(1), entries: vec![(entry, Signature([5; 64]))] },
+            Message::Endorsed {
+                view: View(1),
+                entry,
+                proof: vec![(ReplicaId(0), Signature([5; 64])), (ReplicaId(3), Signature([6; 64]))],
+            },
         ]
     }
 
@@ -355,5 +492,8 @@ mod tests {
         let bytes = [4, 0xff, 0xff, 0xff, 0xff, 0, 0];
         let got = Message::decode(GroupId::default(), &mut Reader::new(&bytes));
         assert_eq!(got, Err(Malformed("entry count")));
+        let bytes = [12, 0, 0, 0, 0, 0, 0, 0, 0, 17, 0, 0, 0];
+        let got = Message::decode(GroupId::default(), &mut Reader::new(&bytes));
+        assert_eq!(got, Err(Malformed("signed vouch count")));
     }
 }

@@ -31,8 +31,9 @@ struct Peer {
     served_until: Time,
     /// The highest number that it has mentioned.
     mentioned: Seq,
-    /// The low mark that it has told.
+    /// The low mark that it has told, and up to where it has delivered.
     stable: Seq,
+    delivered: Seq,
 }
 
 impl Peers {
@@ -66,8 +67,14 @@ impl Peers {
         self.believed
     }
 
-    pub(super) fn set_stable(&mut self, replica: ReplicaId, stable: Seq) {
-        self.peer(replica).stable = stable;
+    pub(super) fn set_status(&mut self, replica: ReplicaId, stable: Seq, delivered: Seq) {
+        let peer = self.peer(replica);
+        (peer.stable, peer.delivered) = (stable, delivered);
+    }
+
+    /// How many say that they have delivered `seq`.
+    pub(super) fn who_delivered(&self, seq: Seq) -> usize {
+        self.peers.iter().filter(|peer| peer.delivered >= seq).count()
     }
 
     /// The low marks that were told.

@@ -6,13 +6,16 @@
 //! Invariants:
 //! 1. a principal has at most the entries and bytes that its quota allows;
 //! 2. a peer has at most [`VOUCHED_ONLY_MAX`] entries that exist because of its vouch alone;
-//! 3. `eligible` holds an entry at most once, and only as leader.
+//! 3. `eligible` holds an entry at most once, and once more when it becomes urgent while it
+//!    waits there; and only as leader.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{BatchEntry, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, Time, VoteSet, limits};
+
+use super::queue::Queue;
 
 /// Most entries that exist because one peer vouched for a frame that has not arrived here.
 const VOUCHED_ONLY_MAX: usize = 16_384;
@@ -23,6 +26,9 @@ const PROPOSED_QUOTA_FACTOR: usize = 4;
 
 /// A frame by name: identity and content.
 pub(super) type Key = (FrameId, Digest);
+
+/// Where a frame stands among those of its principal: rank, since when it waits, its name.
+type Place = (usize, Time, Key);
 
 /// What a key is, from a proposal's entry.
 pub(super) fn key_of(entry: &BatchEntry) -> Key {
@@ -45,12 +51,16 @@ pub(super) struct Entry {
     queued: bool,
     /// Whose vouch alone made this entry, while that is so.
     made_by: Option<ReplicaId>,
+    /// A quorum endorses it as overdue: it goes before others.
+    urgent: bool,
     /// Who waits for it.
     wanted: Vec<Want>,
     /// When the entry was made: how old the oldest vouch for it may be.
     made: Time,
     /// When the frame came last: since then this replica has vouched for it.
     since: Time,
+    /// Since when this replica, which has the client's own word for it, waits for its order.
+    pub(super) pending_since: Time,
 }
 
 /// A place in a proposal that waits for a frame.
@@ -83,13 +93,17 @@ impl Entry {
 /// The frames that one pillar holds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pool {
+    /// When a checkpoint was last fetched.
+    pub(super) fetched: Option<Time>,
     entries: BTreeMap<Key, Entry>,
     quota: BTreeMap<ClientId, (usize, usize)>,
     vouched_only: BTreeMap<ReplicaId, usize>,
-    /// What waits to be proposed, with its weight, and the weights together.
-    eligible: VecDeque<(Key, usize)>,
-    eligible_bytes: usize,
-    /// Entries that were made without a body, oldest first; some may have one by now.
+    /// What waits to be proposed.
+    eligible: Queue,
+    /// Places that wait for frames, of all entries together.
+    wants: usize,
+    /// Entries without a body that a weak quorum vouches for, oldest first; some may have one by
+    /// now. What one peer alone vouches for is not looked at again and again.
     bodyless: VecDeque<Key>,
     recent: BTreeSet<Key>,
     recent_order: VecDeque<Key>,
@@ -126,6 +140,11 @@ impl Pool {
         self.entries.len()
     }
 
+    /// How many places of proposals wait for frames.
+    pub(super) fn wants(&self) -> usize {
+        self.wants
+    }
+
     pub(super) fn get(&self, key: &Key) -> Option<&Entry> {
         self.entries.get(key)
     }
@@ -133,21 +152,41 @@ impl Pool {
     /// A frame arrived on its principal's own link.
     pub(super) fn arrive(&mut self, now: Time, frame: &Arc<Frame>) -> Arrival {
         let key = (frame.id(), frame.digest());
+        self.forget_acknowledged(frame);
         if self.forget_recent(&key) {
             return Arrival::Executed;
         }
         if let Some(entry) = self.entries.get_mut(&key)
             && entry.frame.is_some()
         {
-            (entry.own, entry.since) = (true, now);
+            if !entry.own {
+                (entry.own, entry.pending_since) = (true, now);
+            }
+            entry.since = now;
             entry.came_since |= entry.ordered;
             return Arrival::Known;
         }
         if !self.charge(frame) {
             return Arrival::OverQuota;
         }
-        self.put_body(now, key, frame).own = true;
+        let entry = self.put_body(now, key, frame);
+        (entry.own, entry.pending_since) = (true, now);
         Arrival::Fresh
+    }
+
+    /// The client has the replies to what `frame` acknowledges: whatever of it came before a
+    /// checkpoint was fetched is in that, and must not use up the client's quota. What this
+    /// replica vouched for since stays, whatever the client says: it may yet be proposed.
+    fn forget_acknowledged(&mut self, frame: &Frame) {
+        let Some(fetched) = self.fetched.filter(|_| frame.ack() > 0) else { return };
+        // From 1: the opening of the session is in stream 0, and no request of that stream.
+        let first = FrameId { id: 1, ..frame.id() };
+        let last = FrameId { id: frame.ack(), ..first };
+        let all = (first, Digest([0; 32]))..=(last, Digest([0xff; 32]));
+        let idle = |e: &Entry| !e.ordered && !e.queued && !e.is_wanted() && e.since <= fetched;
+        let acknowledged = self.entries.range(all).filter(|(_, entry)| idle(entry));
+        let done: Vec<Key> = acknowledged.map(|(key, _)| *key).collect();
+        done.iter().for_each(|key| drop(self.remove(key)));
     }
 
     /// A body came from a peer. `own`: this replica finds it genuine. It is kept when somebody
@@ -163,7 +202,9 @@ impl Pool {
     ) {
         let key = (frame.id(), frame.digest());
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        entry.own |= own;
+        if own && !entry.own {
+            (entry.own, entry.pending_since) = (true, now);
+        }
         let good = entry.is_trusted(weak) || entry.wanted.iter().any(|want| !want.needs_trust);
         if !good || !entry.is_wanted() || entry.frame.is_some() {
             return;
@@ -202,13 +243,19 @@ impl Pool {
     }
 
     /// `peer` vouches for `key`.
-    pub(super) fn vouch(&mut self, now: Time, peer: ReplicaId, key: Key) -> Vouched {
+    pub(super) fn vouch(&mut self, now: Time, peer: ReplicaId, key: Key, weak: usize) -> Vouched {
         if let Some(entry) = self.entries.get_mut(&key) {
-            entry.vouches.insert(peer);
+            let fresh = entry.vouches.insert(peer);
             if entry.ordered {
                 entry.vouches_since.insert(peer);
             }
-            return if entry.frame.is_some() { Vouched::Held } else { Vouched::Bodyless };
+            if entry.frame.is_some() {
+                return Vouched::Held;
+            }
+            if fresh && entry.vouches.len() == weak {
+                self.bodyless.push_back(key);
+            }
+            return Vouched::Bodyless;
         }
         // A vouch for what was just executed is a late one.
         if self.recent.contains(&key) {
@@ -222,7 +269,9 @@ impl Pool {
         let entry = entry_of(&mut self.entries, now, key);
         entry.made_by = Some(peer);
         entry.vouches.insert(peer);
-        self.bodyless.push_back(key);
+        if entry.vouches.len() == weak {
+            self.bodyless.push_back(key);
+        }
         Vouched::Bodyless
     }
 
@@ -241,12 +290,16 @@ impl Pool {
             release(&mut self.vouched_only, peer);
         }
         if let Some(voucher) = voucher {
-            entry.vouches.insert(voucher);
+            let fresh = entry.vouches.insert(voucher);
+            if fresh && entry.frame.is_none() && entry.vouches.len() == weak {
+                self.bodyless.push_back(key);
+            }
         }
         if entry.satisfies(&want, weak) {
             return entry.frame.clone();
         }
         entry.wanted.push(want);
+        self.wants += 1;
         None
     }
 
@@ -255,18 +308,101 @@ impl Pool {
         let entry = self.entries.get_mut(key).filter(|entry| entry.is_wanted())?;
         let frame = entry.frame.clone()?;
         let mut wanted = core::mem::take(&mut entry.wanted);
-        let done = wanted.extract_if(.., |want| entry.satisfies(want, weak)).collect();
+        let done: Vec<Want> = wanted.extract_if(.., |want| entry.satisfies(want, weak)).collect();
         entry.wanted = wanted;
+        self.wants -= done.len();
         Some((frame, done))
     }
 
     /// The proposal for `seq` that named `key` is void: nobody waits on its behalf, and the frame
-    /// may be vouched for and ordered again.
-    pub(super) fn unwant(&mut self, key: &Key, seq: Seq) {
+    /// may be vouched for and ordered again, as if it had just come.
+    pub(super) fn unwant(&mut self, now: Time, key: &Key, seq: Seq) {
         if let Some(entry) = self.entries.get_mut(key) {
+            let before = entry.wanted.len();
             entry.wanted.retain(|want| want.seq != seq);
+            self.wants -= before - entry.wanted.len();
             entry.ordered = false;
+            (entry.since, entry.pending_since) = (now, now);
         }
+    }
+
+    /// A view begins: what is not ordered waits for its leader from now on. Its name if this
+    /// replica leads.
+    pub(super) fn begin_view(&mut self, now: Time, leader: Option<ReplicaId>) -> Vec<Key> {
+        self.eligible = Queue::default();
+        let mut keys = Vec::new();
+        for (key, entry) in &mut self.entries {
+            (entry.queued, entry.urgent) = (false, false);
+            if !entry.ordered {
+                (entry.made, entry.pending_since) = (now, now);
+                if entry.own {
+                    leader.map(|me| entry.vouches.insert(me));
+                }
+                keys.push(*key);
+            }
+        }
+        if leader.is_some() { keys } else { Vec::new() }
+    }
+
+    /// As leader: a quorum endorses `key` as overdue. That is as good as their vouches, makes it
+    /// urgent, and counts even for what was executed not long ago, as far as this replica knows:
+    /// the others do not know it, and the client table will. True if its body is missing.
+    pub(super) fn endorsed(&mut self, now: Time, key: Key, by: VoteSet, weak: usize) -> bool {
+        self.forget_recent(&key);
+        let entry = entry_of(&mut self.entries, now, key);
+        if let Some(peer) = entry.made_by.take() {
+            release(&mut self.vouched_only, peer);
+        }
+        let known = entry.vouches.len();
+        for who in by.iter() {
+            entry.vouches.insert(who);
+        }
+        entry.urgent = true;
+        if let (true, Some(frame)) = (entry.queued, &entry.frame) {
+            // It stays in its old place, too, where it is skipped.
+            self.eligible.push(key, frame.weight(), true);
+        }
+        let bodyless = entry.frame.is_none();
+        if bodyless && known < weak {
+            self.bodyless.push_back(key);
+        }
+        bodyless
+    }
+
+    /// Whether `key` waits for its order here, as far as this replica knows.
+    pub(super) fn is_overdue(&self, key: &Key) -> bool {
+        !self.recent.contains(key) && self.entries.get(key).is_none_or(|entry| !entry.ordered)
+    }
+
+    /// Whether the leader was told of `key`'s signed vouch already.
+    pub(super) fn is_urgent(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.urgent)
+    }
+
+    /// Own frames that have waited for their order since `before` or longer, at most `max`: the
+    /// principals in turn, beginning behind `after`, those of the lowest `rank` and then the
+    /// oldest of each first. One that shows frames to this replica alone, for ever, must not keep
+    /// those of others out.
+    pub(super) fn oldest_own(
+        &self,
+        before: Time,
+        max: usize,
+        after: ClientId,
+        rank: impl Fn(&Key) -> usize,
+    ) -> Vec<BatchEntry> {
+        let waits =
+            |e: &Entry| e.own && e.frame.is_some() && !e.ordered && e.pending_since <= before;
+        let mut of: BTreeMap<(bool, ClientId), Vec<Place>> = BTreeMap::new();
+        for (key, entry) in self.entries.iter().filter(|(_, entry)| waits(entry)) {
+            let client = key.0.client;
+            let place = (rank(key), entry.pending_since, *key);
+            of.entry((client <= after, client)).or_default().push(place);
+        }
+        let mut queues: Vec<Vec<Place>> = of.into_values().collect();
+        queues.iter_mut().for_each(|frames| frames.sort_unstable());
+        let deepest = queues.iter().map(Vec::len).max().unwrap_or(0).min(max);
+        let in_turn = (0..deepest).flat_map(|rank| queues.iter().filter_map(move |q| q.get(rank)));
+        in_turn.take(max).map(|(.., (id, d))| BatchEntry { id: *id, digest: *d }).collect()
     }
 
     /// A proposal of this replica, or one that it accepted, names `key`.
@@ -286,31 +422,29 @@ impl Pool {
         {
             entry.queued = true;
             let weight = entry.frame.as_ref().map_or(0, |frame| frame.weight());
-            self.eligible.push_back((key, weight));
-            self.eligible_bytes += weight;
+            self.eligible.push(key, weight, entry.urgent);
         }
     }
 
     /// Whether frames wait to be proposed.
     pub(super) fn has_eligible(&self) -> bool {
-        !self.eligible.is_empty()
+        self.eligible.len() > 0
     }
 
     /// Whether what waits to be proposed fills a batch of the given size.
     pub(super) fn has_full_batch(&self, frames_max: usize, bytes_max: usize) -> bool {
-        self.eligible.len() >= frames_max || self.eligible_bytes >= bytes_max
+        self.eligible.len() >= frames_max || self.eligible.bytes() >= bytes_max
     }
 
-    /// Takes the next batch out of the queue, oldest first, and marks it ordered.
+    /// Takes the next batch out of the queue, the principals in turn, and marks it ordered.
     pub(super) fn take_batch(&mut self, frames_max: usize, bytes_max: usize) -> Vec<Key> {
         let mut keys = Vec::new();
         let mut bytes = 0;
-        while let Some((key, weight)) = self.eligible.front().copied() {
+        while let Some((key, weight)) = self.eligible.peek() {
             if keys.len() >= frames_max || (!keys.is_empty() && bytes + weight > bytes_max) {
                 break;
             }
-            self.eligible.pop_front();
-            self.eligible_bytes -= weight;
+            self.eligible.pop();
             // An entry may have been ordered or forgotten since it was queued.
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.queued = false;
@@ -351,7 +485,10 @@ impl Pool {
         };
         entry.vouches = core::mem::take(&mut entry.vouches_since);
         (entry.came_since, entry.ordered) = (false, false);
-        core::mem::take(&mut entry.wanted)
+        entry.pending_since = entry.since;
+        let wanted = core::mem::take(&mut entry.wanted);
+        self.wants -= wanted.len();
+        wanted
     }
 
     /// Forgets that `key` was executed; true if it was remembered. A second retransmission is
@@ -363,6 +500,7 @@ impl Pool {
 
     fn remove(&mut self, key: &Key) -> Vec<Want> {
         let Some(entry) = self.entries.remove(key) else { return Vec::new() };
+        self.wants -= entry.wanted.len();
         if let Some(peer) = entry.made_by {
             release(&mut self.vouched_only, peer);
         }
@@ -389,6 +527,12 @@ impl Pool {
             .collect()
     }
 
+    /// How many names are looked at for bodies to fetch.
+    #[cfg(test)]
+    pub(super) fn bodyless(&self) -> usize {
+        self.bodyless.len()
+    }
+
     /// Makes a leader wait for the bodies that a weak quorum vouches for: those of entries made
     /// up to `before`, at most a batch of them. Also whether there are any more, or younger ones.
     pub(super) fn want_unproposed(&mut self, weak: usize, before: Time) -> (Vec<BatchEntry>, bool) {
@@ -406,6 +550,7 @@ impl Pool {
             }
             if !entry.is_wanted() {
                 entry.wanted.push(Want { seq: Seq(0), place: 0, needs_trust: false });
+                self.wants += 1;
             }
             due.push(BatchEntry { id: key.0, digest: key.1 });
         }
@@ -424,8 +569,7 @@ impl Pool {
             .collect();
         old.iter().for_each(|key| drop(self.remove(key)));
         let entries = &self.entries;
-        self.eligible.retain(|(key, _)| entries.contains_key(key));
-        self.eligible_bytes = self.eligible.iter().map(|(_, weight)| weight).sum();
+        self.eligible.retain(|key| entries.contains_key(key));
         self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));
     }
 
@@ -441,8 +585,8 @@ impl Pool {
         for (peer, made) in &self.vouched_only {
             assert_eq!(self.entries.values().filter(|e| e.made_by == Some(*peer)).count(), *made);
         }
-        let weights: usize = self.eligible.iter().map(|(_, weight)| weight).sum();
-        assert_eq!(weights, self.eligible_bytes);
+        self.eligible.check();
+        assert_eq!(self.wants, self.entries.values().map(|e| e.wanted.len()).sum::<usize>());
         assert!(self.recent.len() <= RECENT_MAX && self.recent_order.len() <= RECENT_MAX);
     }
 }

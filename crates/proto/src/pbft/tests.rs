@@ -16,8 +16,12 @@ use super::msg::{Checkpoint, Message, Proposal, Vote};
 use super::{Batching, Input, Lane, LaneConfig, Reject};
 use crate::outbox::{Effect, Fact, Outbox, Target};
 
+mod grieve;
 mod hostile;
+mod lasting;
 mod refused;
+mod restart;
+mod views;
 
 const GROUP: GroupId = GroupId([7; 32]);
 const WALL: AgreedTime = AgreedTime(1_000_000_000_000);
@@ -48,6 +52,7 @@ impl Rig {
             },
             clock_skew_max: Span::secs(5),
             retransmit: Span::millis(50),
+            view_timeout: Span::secs(1),
         };
         let keys = PlainKeys { me: ReplicaId(me), n: 4 };
         let now = Now { mono: Time(1), wall: WALL };

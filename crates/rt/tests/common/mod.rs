@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod attack;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +19,7 @@ use base::{
 };
 use exec::{Completion, Context, Service};
 use genesis::{Group, InitOptions, LocalGroup};
-use rt::{Replica, ReplicaOptions, ReplicaReport, StartError};
+use rt::{Durability, Replica, ReplicaOptions, ReplicaReport, StartError, Storage};
 
 /// Long enough for a busy machine; nothing is asserted about it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,7 +33,7 @@ pub struct Tally {
 
 impl Service for Tally {
     fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
-        ctx.modify(0, |_| {});
+        ctx.modify(0, |out| self.get(0, out));
         self.count += 1;
         for (sum, byte) in self.sum.iter_mut().zip(op.iter().cycle()) {
             *sum = sum.rotate_left(3) ^ byte;
@@ -75,12 +77,40 @@ pub fn options(n: u16, pillars: u16) -> InitOptions {
     options
 }
 
+/// Where the replicas of a cluster keep their state.
+pub struct Disk {
+    pub durability: Durability,
+    pub root: tempfile::TempDir,
+    /// One per replica, or none: then it is the file system.
+    pub storages: Vec<std::sync::Arc<dyn Storage>>,
+    pub growth_bytes: u64,
+}
+
+impl Disk {
+    pub fn new(durability: Durability) -> Disk {
+        let root = tempfile::tempdir().expect("a directory");
+        Disk { durability, root, storages: vec![], growth_bytes: 64 << 20 }
+    }
+
+    pub fn dir(&self, id: u16) -> std::path::PathBuf {
+        self.root.path().join(format!("replica-{id}"))
+    }
+}
+
 /// A group on loopback. `None` where a replica is down.
 pub struct Cluster {
     pub group: Group,
     pub replicas: Vec<Option<Replica>>,
     /// For replicas that start from now on.
     pub client_backlog_max: usize,
+    /// Where replicas that start from now on keep their state.
+    pub disk: Option<Disk>,
+    /// What replicas that start from now on begin with.
+    pub seed: Option<std::path::PathBuf>,
+    /// Who misbehaves from its next start on, and how.
+    pub drills: BTreeMap<u16, rt::Drill>,
+    /// Whether each replica was started before.
+    pub started: Vec<bool>,
     sockets: Vec<Option<Vec<TcpListener>>>,
     secrets: Vec<Secret>,
     clients: Vec<Secret>,
@@ -111,6 +141,10 @@ impl Cluster {
             group: local.group,
             replicas: (0..options.replicas).map(|_| None).collect(),
             client_backlog_max: 64 << 20,
+            disk: None,
+            seed: None,
+            drills: BTreeMap::new(),
+            started: vec![false; usize::from(options.replicas)],
             secrets: local.replicas,
             clients: local.clients,
             threads,
@@ -129,6 +163,7 @@ impl Cluster {
 
     pub fn start_one(&mut self, id: u16, listeners: Option<Vec<TcpListener>>) {
         let replica = self.try_start(id, listeners).expect("a replica starts");
+        self.started[usize::from(id)] = true;
         self.replicas[usize::from(id)] = Some(replica);
     }
 
@@ -144,11 +179,41 @@ impl Cluster {
         options.listeners = listeners;
         options.limits.strangers_max = 64;
         options.limits.client_backlog_max = self.client_backlog_max;
+        options.seed = self.seed.clone();
+        options.drill = self.drills.get(&id).copied();
+        options.fresh = !self.started[usize::from(id)];
+        if let Some(disk) = &self.disk {
+            options.durability = disk.durability;
+            options.state_dir = Some(disk.dir(id));
+            options.log.growth_bytes = disk.growth_bytes;
+            options.log.layout.segment_bytes = disk.growth_bytes;
+            if let Some(storage) = disk.storages.get(usize::from(id)) {
+                options.storage = storage.clone();
+            }
+        }
         Replica::start(options)
     }
 
     pub fn stop_one(&mut self, id: u16) {
         self.replicas[usize::from(id)].take().expect("it runs").stop();
+    }
+
+    /// Ends one as if its process were killed.
+    pub fn kill_one(&mut self, id: u16) {
+        drop(self.replicas[usize::from(id)].take().expect("it runs"));
+    }
+
+    /// Waits until all running replicas take part and have executed the same.
+    pub fn agree(&self) {
+        let honest = |r: &&ReplicaReport| !self.drills.contains_key(&r.id);
+        self.wait("agreement after trouble", |reports| {
+            let first = reports.iter().find(honest).expect("somebody");
+            reports.iter().filter(honest).all(|r| {
+                r.state == rt::ReplicaState::Running
+                    && r.executed == first.executed
+                    && r.checkpoint.stable_digest == first.checkpoint.stable_digest
+            })
+        });
     }
 
     pub fn reports(&self) -> Vec<ReplicaReport> {
@@ -224,6 +289,20 @@ impl Wire {
     pub fn send(&mut self, payload: &[u8]) -> Option<()> {
         let mut out = vec![];
         self.link.sealer.seal(payload, &mut out).expect("it fits");
+        self.stream.write_all(&out).ok()
+    }
+
+    /// Sends a packet of frames.
+    pub fn frames<'f>(&mut self, frames: impl IntoIterator<Item = &'f Frame>) -> Option<()> {
+        let mut payload = PacketKind::Request.alone().to_vec();
+        frames.into_iter().for_each(|frame| frame.encode(&mut payload));
+        self.send(&payload)
+    }
+
+    /// Sends many packets in one go.
+    pub fn send_all(&mut self, payload: &[u8], count: usize) -> Option<()> {
+        let mut out = vec![];
+        (0..count).for_each(|_| self.link.sealer.seal(payload, &mut out).expect("it fits"));
         self.stream.write_all(&out).ok()
     }
 
@@ -366,13 +445,34 @@ impl<'a> Client<'a> {
         self.wires.get_mut(&key)
     }
 
+    /// A link of its own to one pillar of one replica; `None` when it is refused.
+    pub fn link(&self, replica: u16, pillar: u16) -> Option<Wire> {
+        let to = (ReplicaId(replica), PillarId(pillar));
+        Wire::connect(&self.cluster.group, &self.identity, to, self.session)
+    }
+
     /// A frame of this client in a stream without order that it does not use itself.
     pub fn frame(&self, id: u64) -> Frame {
+        self.frame_of(base::frame::UNORDERED, id, 0)
+    }
+
+    /// A frame of this client in any stream, with any id and acknowledgement.
+    pub fn frame_of(&self, stream: u32, id: u64, ack: u64) -> Frame {
+        self.forge((stream, id, ack), b"apart", |vector| vector)
+    }
+
+    /// A frame of this client with an authenticator that is not quite right.
+    pub fn forge(
+        &self,
+        (stream, id, ack): (u32, u64, u64),
+        op: &[u8],
+        twist: impl Fn(base::Authenticator) -> base::Authenticator,
+    ) -> Frame {
         let mut builder = FrameBuilder::new();
-        builder.push(b"apart");
-        let id =
-            FrameId { client: self.me, session: self.session, stream: base::frame::UNORDERED, id };
-        builder.request(self.cluster.group.id(), id, 0, |d| self.keys.authenticate(d))
+        builder.push(op);
+        let id = FrameId { client: self.me, session: self.session, stream, id };
+        let group = self.cluster.group.id();
+        builder.request(group, id, ack, |d| twist(self.keys.authenticate(d)))
     }
 
     /// Number of frames without an accepted reply.
@@ -388,7 +488,7 @@ impl<'a> Client<'a> {
             if let Some(reply) = self.done.remove(&id) {
                 return reply;
             }
-            assert!(Instant::now() < until, "no reply to {id:?}");
+            assert!(Instant::now() < until, "no reply to {id:?}: {:#?}", self.cluster.reports());
             if Instant::now() > again {
                 again = Instant::now() + Duration::from_millis(500);
                 let (pillar, frame) = self.sent[&id].clone();

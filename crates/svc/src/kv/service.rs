@@ -138,6 +138,10 @@ impl Service for KvService {
         self.db.digest_bucket(object)
     }
 
+    fn digest_of(&self, object: u32, bytes: &[u8]) -> Result<Digest, Malformed> {
+        Ok(db::Bucket::decode(object, bytes)?.digest())
+    }
+
     fn footprint(&self, op: &[u8], out: &mut Footprint) {
         info::footprint(op, out);
     }
@@ -166,12 +170,28 @@ impl Db {
     }
 
     /// The digest of a bucket. Costs the values written since the last time, and a pass over
-    /// the bucket's keys. Short strings stand in it themselves, everything else by its digest.
+    /// the bucket's keys.
     pub fn digest_bucket(&mut self, bucket: u32) -> Digest {
-        let bucket = &mut self.buckets[bucket as usize];
-        let mut bytes = Vec::with_capacity(12 + bucket.slots.len() * 128);
-        Writer::new(&mut bytes).u64(bucket.deleted).count(bucket.slots.len());
-        for slot in &mut bucket.slots {
+        self.buckets[bucket as usize].digest()
+    }
+
+    /// Replaces a bucket by what [`Db::encode_bucket`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are no such bucket; the key space is then as it was.
+    pub fn decode_bucket(&mut self, bucket: u32, bytes: &[u8]) -> Result<(), Malformed> {
+        let decoded = db::Bucket::decode(bucket, bytes)?;
+        self.replace_bucket(bucket as usize, decoded);
+        Ok(())
+    }
+}
+
+impl db::Bucket {
+    /// Short strings stand in the digest themselves, everything else by its own digest.
+    fn digest(&mut self) -> Digest {
+        let mut bytes = Vec::with_capacity(12 + self.slots.len() * 128);
+        Writer::new(&mut bytes).u64(self.deleted).count(self.slots.len());
+        for slot in &mut self.slots {
             let entry = &mut slot.entry;
             let mut writer = Writer::new(&mut bytes);
             writer.sized(&slot.key).u64(entry.expires_at).u64(entry.version);
@@ -187,15 +207,11 @@ impl Db {
         Digest::of(Domain::Service, &bytes)
     }
 
-    /// Replaces a bucket by what [`Db::encode_bucket`] wrote.
-    ///
-    /// # Errors
-    /// When the bytes are no such bucket; the key space is then as it was.
-    pub fn decode_bucket(&mut self, bucket: u32, bytes: &[u8]) -> Result<(), Malformed> {
+    fn decode(bucket: u32, bytes: &[u8]) -> Result<db::Bucket, Malformed> {
         let mut reader = Reader::new(bytes);
         let deleted = reader.u64("version of the last deletion")?;
         let count = reader.count(usize::MAX, 21, "keys of a bucket")?;
-        let mut slots: Vec<db::Slot> = Vec::with_capacity(count);
+        let mut slots: Vec<db::Slot> = Vec::new();
         for _ in 0..count {
             let slot = db::Slot::decode(&mut reader)?;
             let ordered = slots.last().is_none_or(|last| last.place() < slot.place());
@@ -205,7 +221,6 @@ impl Db {
             slots.push(slot);
         }
         reader.finish("bucket")?;
-        self.replace_bucket(bucket as usize, db::Bucket { slots, deleted });
-        Ok(())
+        Ok(db::Bucket { slots, deleted })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::testing::Runner;
+use exec::Service;
 use op::Step;
 use reply::Protocol;
 
@@ -391,6 +392,72 @@ fn a_small_change_marks_one_object() {
     runner.command("APPEND key:7 y");
     assert_eq!(runner.marked(), 1);
 }
+
+/// What a fetched bucket is judged by before it is put into place.
+#[test]
+fn the_digest_of_a_buckets_bytes_is_that_of_the_bucket() {
+    let mut runner = kv();
+    let mut rng = Rng(5);
+    let long = "x".repeat(INLINE_FAR_BEYOND);
+    for round in 0..2000 {
+        let (key, member) = (rng.below(60), rng.below(200));
+        let command = match rng.below(9) {
+            0 => format!("SET s{key} {member}"),
+            1 => format!("SET s{key} {long}{member}"),
+            2 => format!("HSET h{key} f{member} {long}"),
+            3 => format!("RPUSH l{key} {member} {member} {member}"),
+            4 => format!("SADD t{key} {member}"),
+            5 => format!("ZADD z{key} {member} m{round}"),
+            6 => format!("DEL s{key} l{key}"),
+            7 => format!("EXPIRE h{key} {}", 1000 + member),
+            _ => format!("LPOP l{key}"),
+        };
+        runner.command(&command);
+        if round % 500 != 499 {
+            continue;
+        }
+        let service = &mut runner.service;
+        for object in 0..service.objects() {
+            let mut bytes = vec![];
+            service.get(object, &mut bytes);
+            let digest = service.digest(object);
+            assert_eq!(service.digest_of(object, &bytes), Ok(digest));
+            if bytes.len() > 12 {
+                let at = rng.below(bytes.len() as u64) as usize;
+                bytes[at] ^= 1;
+                assert_ne!(service.digest_of(object, &bytes), Ok(digest));
+                bytes[at] ^= 1;
+                let elsewhere = service.digest_of(object ^ 1, &bytes);
+                assert!(elsewhere.is_err(), "keys of another bucket");
+                assert!(service.digest_of(object, &bytes[..at]).is_err());
+            }
+        }
+    }
+}
+
+/// A checkpoint that somebody still reads must not change under the hands of the commands.
+#[test]
+fn every_command_saves_what_it_is_about_to_write() {
+    let mut harness = exec::testing::Harness::new(KvService::new());
+    let mut rng = Rng(6);
+    for round in 0..4000 {
+        let line = match rng.below(200) {
+            0 => "FLUSHALL".to_owned(),
+            _ => random_command(&mut rng),
+        };
+        let args: Vec<&str> = line.split_whitespace().collect();
+        let mut op = vec![];
+        op::encode_command(Protocol::Resp2, &args, &mut op);
+        harness.run(&op);
+        if round % 40 == 39 {
+            harness.root();
+        }
+    }
+    harness.transfer(KvService::new());
+}
+
+/// Far more than stands in a bucket's digest itself.
+const INLINE_FAR_BEYOND: usize = 300;
 
 /// Ten million keys cost this times ten million.
 #[test]

@@ -52,7 +52,6 @@ const THREADS_DEFAULT: usize = 2;
 /// # Errors
 /// When the group cannot be started or reached, or the load generator fails.
 pub fn run(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
-    args.group.durability.check()?;
     if args.local {
         warn_of_faults(args.group.replicas, None);
         return run_local(args, log);
@@ -119,6 +118,9 @@ fn local_options(args: &BenchArgs, log: Option<&str>) -> LocalOptions {
         dir: None,
         threads: args.group.threads,
         log: log.unwrap_or("warn").to_owned(),
+        durability: args.group.durability,
+        drills: Vec::new(),
+        metrics: false,
     }
 }
 

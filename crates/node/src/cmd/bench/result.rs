@@ -109,7 +109,7 @@ pub struct GroupConfig {
     pub faults: u16,
     /// P.
     pub pillars: u16,
-    /// `memory`; none when the replicas are not ours to know it.
+    /// `memory`, `async` or `sync`; none when the replicas are not ours to know it.
     pub durability: Option<&'static str>,
     /// Threads per replica, if they were told.
     pub threads: Option<usize>,
@@ -202,7 +202,7 @@ impl GroupConfig {
             replicas: group.quorums().n(),
             faults: group.quorums().f(),
             pillars: group.pillars(),
-            durability: args.local.then_some("memory"),
+            durability: args.local.then(|| args.group.durability.word()),
             threads: args.group.threads.filter(|_| args.local),
             checkpoint_interval: settings.checkpoint_interval,
             window: settings.window,

@@ -1,6 +1,8 @@
 //! One faulty peer or client against one correct lane: numbers at the edge, old times, floods of
 //! questions, forged and contradicting words. Each test is the story of one hole.
 
+use base::limits;
+
 use super::*;
 
 fn status(stable: u64, delivered: u64) -> Message {
@@ -321,4 +323,23 @@ fn another_content_under_an_executed_id_is_not_taken_for_a_retransmission() {
     rig.sent();
     rig.feed(Input::Request(b.clone())).expect("fresh: the stage says that it conflicts");
     assert!(rig.sent().iter().any(|(_, m)| *m == Message::Vouch(vec![entry(&b)])));
+}
+
+/// A batch has to fit into one record of the vote log: a replica that voted for a larger one
+/// could not keep its promise, and would have to stop.
+#[test]
+fn a_leader_that_names_more_than_a_batch_may_hold_gets_no_votes() {
+    let big = frame(1, &vec![7; 11 << 20]);
+    let most = limits::BATCH_BYTES_MAX / big.weight();
+    for (count, accepted) in [(most, true), (most + 1, false), (limits::BATCH_FRAMES_MAX, false)] {
+        let mut rig = Rig::new(1, 1);
+        rig.feed(Input::Request(big.clone())).expect("fresh");
+        // One frame named often weighs as much as many.
+        let p = proposal(&vec![&big; count]);
+        let _ = rig.peer(0, pre_prepare(1, &p));
+        rig.feed(Input::Turn).expect("turns are never refused");
+        let kept = |effect: &Effect| matches!(effect, Effect::Persist(_));
+        assert_eq!(rig.out.effects().iter().any(kept), accepted, "{count} frames");
+        assert_eq!(has_prepare(&rig.sent()), accepted, "{count} frames");
+    }
 }

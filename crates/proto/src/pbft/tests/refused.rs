@@ -90,3 +90,20 @@ fn a_refused_frame_stays_only_if_it_came_again() {
         assert_eq!(rig.lane.report().pending_frames, u64::from(again));
     }
 }
+
+/// The next view votes on the batch once more, which is executed: that does not order the frame
+/// again, which was refused and waits for its turn.
+#[test]
+fn a_refused_frame_is_ordered_again_in_the_next_view() {
+    use super::views::{install, plan};
+    use crate::group::link::Choice;
+    let f = frame(2, b"op");
+    let mut rig = ordered(&f);
+    refuse(&mut rig, &f);
+    execute(&mut rig);
+    rig.feed(Input::Request(f.clone())).expect("it comes again");
+    let digest = proposal(&[&f]).digest(GROUP, Seq(1));
+    install(&mut rig, &plan(4, 0, &[Choice::Digest(digest)]));
+    vouch(&mut rig, &f, &[1, 2]);
+    assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
+}

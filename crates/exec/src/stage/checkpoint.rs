@@ -1,0 +1,144 @@
+//! Checkpoints of a stage: taking them, comparing them with what a quorum certifies, and keeping
+//! them readable.
+
+use alloc::borrow::Cow;
+
+use base::transfer::{Manifest, Part, SnapshotReader};
+use base::{Digest, FromStage, Seq, StableCheckpoint};
+
+use super::{Stage, StageOutbox, Standing};
+
+/// Own checkpoints that are remembered until they are stable.
+pub(super) const CHECKPOINTS_MAX: usize = 64;
+
+impl Stage {
+    /// What the checkpoint covers that `reader` has pinned, if it has.
+    #[must_use]
+    pub fn pinned_manifest(&self, reader: SnapshotReader) -> Option<&Manifest> {
+        self.snapshots.held(reader)
+    }
+
+    /// The bytes that an object had at the checkpoint that `reader` has pinned. `None` when
+    /// nothing is pinned (any more), or there is no such object.
+    #[must_use]
+    pub fn read_pinned(
+        &self,
+        reader: SnapshotReader,
+        part: Part,
+        object: u32,
+    ) -> Option<Cow<'_, [u8]>> {
+        let held = self.snapshots.held(reader)?;
+        self.state.read_pinned(held.seq, part, object)
+    }
+
+    /// Number of objects in one part of the state: `0..` this. Never changes.
+    #[must_use]
+    pub fn objects(&self, part: Part) -> u32 {
+        self.state.tree(part).objects()
+    }
+
+    /// What a checkpoint taken now would cover. Costs what was written since the last one.
+    pub(super) fn manifest(&mut self) -> Manifest {
+        Manifest {
+            seq: self.executed,
+            pillars: self.config.stripe.pillars(),
+            time: self.time,
+            service: self.state.refresh(Part::Service),
+            sessions: self.state.refresh(Part::Sessions),
+        }
+    }
+
+    pub(super) fn checkpoint(&mut self, out: &mut StageOutbox) {
+        let before = self.state.engine.rehashed;
+        let manifest = self.manifest();
+        let digest = manifest.digest(self.config.group);
+        let seq = manifest.seq;
+        self.report.objects_rehashed = self.state.engine.rehashed - before;
+        self.report.checkpoints += 1;
+        self.note_checkpoint(&manifest, digest);
+        if self.unstable.len() == CHECKPOINTS_MAX {
+            // Only the comparison with a late certificate is lost.
+            self.unstable.pop_front();
+        }
+        self.unstable.push_back((seq, digest));
+        let k = seq.0 / self.config.checkpoint_interval;
+        let pillar = self.config.stripe.checkpoint_pillar(k);
+        out.pillar(pillar, FromStage::Checkpoint { seq, digest });
+        self.pin_reached(manifest, out);
+    }
+
+    pub(super) fn note_checkpoint(&mut self, manifest: &Manifest, digest: Digest) {
+        (self.report.checkpoint, self.report.checkpoint_digest) = (manifest.seq, digest);
+        self.report.state_root = manifest.service;
+    }
+
+    pub(super) fn stable(&mut self, stable: StableCheckpoint, out: &mut StageOutbox) {
+        self.report.stable = self.report.stable.max(stable.seq);
+        while self.unstable.front().is_some_and(|(seq, _)| *seq < stable.seq) {
+            self.unstable.pop_front();
+        }
+        let Some((seq, ours)) = self.unstable.front().copied() else { return };
+        if seq != stable.seq {
+            return;
+        }
+        self.unstable.pop_front();
+        if ours != stable.digest {
+            self.diverge(stable, ours, out);
+        }
+    }
+
+    /// The own state is wrong: the service is not deterministic, or memory is corrupt.
+    fn diverge(&mut self, certified: StableCheckpoint, ours: Digest, out: &mut StageOutbox) {
+        self.report.diverged += 1;
+        self.standing = Standing::Halted { trusted: false };
+        self.unstable.clear();
+        self.drop_pins(self.executed, out);
+        out.coordinator(FromStage::Diverged { certified, ours });
+    }
+
+    pub(super) fn pin(&mut self, seq: Seq, reader: SnapshotReader, out: &mut StageOutbox) {
+        self.unpin(reader);
+        let executes = matches!(self.standing, Standing::Executes);
+        // Any number can be kept while its state is the present one.
+        let at_rest = executes && seq == self.executed && self.cursor.is_none();
+        let aligned = seq.0.is_multiple_of(self.config.checkpoint_interval);
+        let to_come = aligned && (seq > self.executed || !executes);
+        if !to_come && !at_rest {
+            return self.miss_pin(reader, seq, out);
+        }
+        self.snapshots.want(reader, seq, &mut self.state);
+        if at_rest {
+            let manifest = self.manifest();
+            self.pin_reached(manifest, out);
+        }
+    }
+
+    pub(super) fn unpin(&mut self, reader: SnapshotReader) {
+        self.snapshots.release(reader, &mut self.state);
+        if reader == SnapshotReader::Transfer {
+            self.source.forget();
+        }
+    }
+
+    /// The state, whose trees are refreshed, is that of `manifest`.
+    pub(super) fn pin_reached(&mut self, manifest: Manifest, out: &mut StageOutbox) {
+        let seq = manifest.seq;
+        for reader in self.snapshots.reached(manifest, &mut self.state) {
+            let digest = manifest.digest(self.config.group);
+            out.coordinator(FromStage::Pinned { reader, seq, digest });
+        }
+    }
+
+    /// Takes away all that is pinned, and what was to be pinned at or below `upto`.
+    pub(super) fn drop_pins(&mut self, upto: Seq, out: &mut StageOutbox) {
+        for (reader, seq) in self.snapshots.drop_all(upto, &mut self.state) {
+            self.miss_pin(reader, seq, out);
+        }
+        self.source.forget();
+    }
+
+    fn miss_pin(&self, reader: SnapshotReader, seq: Seq, out: &mut StageOutbox) {
+        let executed = self.executed;
+        out.coordinator(FromStage::PinMissed { reader, seq, executed });
+    }
+}

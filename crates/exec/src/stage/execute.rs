@@ -1,0 +1,112 @@
+//! One batch in execution: its frames in order, each decided by the session table.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use base::{AgreedTime, Batch, BatchEntry, FrameId, FromStage, ReplyStatus, Seq};
+
+use super::{Stage, StageOutbox};
+use crate::engine::{Advance, Position, Running};
+use crate::reply::status_reply;
+use crate::session::Decision;
+
+/// A batch in execution.
+pub(super) struct Cursor {
+    pub(super) seq: Seq,
+    /// Its agreed time.
+    time: AgreedTime,
+    batch: Arc<Batch>,
+    /// The frame that is next, or executes.
+    frame: usize,
+    /// The index of its first operation.
+    first: u32,
+    running: Option<Running>,
+    started: bool,
+}
+
+impl Stage {
+    pub(super) fn next_batch(&mut self) -> Option<Cursor> {
+        let (seq, batch) = self.merge.take()?;
+        let proposed = match &*batch {
+            Batch::Null => AgreedTime(0),
+            Batch::Frames { time, .. } => *time,
+        };
+        let time = self.time.advance(proposed);
+        Some(Cursor { seq, time, batch, frame: 0, first: 1, running: None, started: false })
+    }
+
+    pub(super) fn advance(
+        &mut self,
+        cursor: &mut Cursor,
+        budget: &mut usize,
+        out: &mut StageOutbox,
+    ) -> Advance {
+        let batch = Arc::clone(&cursor.batch);
+        // Charged once, not at every resumption, so that the smallest budget makes progress.
+        let starts = !core::mem::replace(&mut cursor.started, true);
+        *budget -= usize::from(starts);
+        let Batch::Frames { frames, .. } = &*batch else { return Advance::Finished };
+        if starts {
+            self.state.engine.wake(cursor.seq, cursor.time);
+        }
+        let pillar = self.config.stripe.pillar_of(cursor.seq);
+        while let Some(frame) = frames.get(cursor.frame) {
+            let mut running = match cursor.running.take() {
+                Some(running) => running,
+                None if *budget == 0 => return Advance::Paused,
+                None => {
+                    *budget -= 1;
+                    let decision = self.state.sessions.decide(cursor.seq, frame);
+                    if matches!(decision, Decision::Status(_, ReplyStatus::OutOfOrder(_))) {
+                        let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
+                        out.pillar(pillar, FromStage::Refused { seq: cursor.seq, entry });
+                    }
+                    if let Some(content) = answer(frame.id(), decision) {
+                        out.pillar(pillar, FromStage::Reply { frame: frame.id(), content });
+                        cursor.next_frame(frame.op_count());
+                        continue;
+                    }
+                    Running::new(frame, cursor.seq)
+                }
+            };
+            let at = Position { seq: cursor.seq, time: cursor.time, first: cursor.first };
+            let advance = self.state.engine.advance(at, frame, &mut running, budget);
+            if advance != Advance::Finished {
+                cursor.running = Some(running);
+                return advance;
+            }
+            let content = running.finish();
+            self.state.sessions.record(frame.id(), &content);
+            out.pillar(pillar, FromStage::Reply { frame: frame.id(), content });
+            cursor.next_frame(frame.op_count());
+        }
+        Advance::Finished
+    }
+
+    /// What comes after a batch's frames.
+    pub(super) fn complete(&mut self, cursor: &Cursor, out: &mut StageOutbox) {
+        assert_eq!(cursor.seq, self.executed.next(), "batches execute in order");
+        assert!(cursor.time > self.time || cursor.time.0 == u64::MAX, "agreed time grows");
+        (self.executed, self.time) = (cursor.seq, cursor.time);
+        if cursor.seq.0.is_multiple_of(self.config.checkpoint_interval) {
+            self.checkpoint(out);
+        }
+    }
+}
+
+impl Cursor {
+    fn next_frame(&mut self, ops: usize) {
+        self.frame += 1;
+        let ops = u32::try_from(ops).expect("limits keep operations of a batch below 2^32");
+        self.first += ops;
+    }
+}
+
+/// The encoded reply that a decision calls for; `None` when the frame has to execute first.
+pub(super) fn answer(frame: FrameId, decision: Decision) -> Option<Arc<Vec<u8>>> {
+    match decision {
+        Decision::Execute => None,
+        Decision::Duplicate(content) => Some(content),
+        Decision::Status(seq, status) => Some(status_reply(frame, seq, status)),
+    }
+}

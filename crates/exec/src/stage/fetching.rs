@@ -1,0 +1,123 @@
+//! A stage that fetches: execution stands still until the state is that of the target.
+
+use alloc::boxed::Box;
+
+use base::transfer::Manifest;
+use base::{Digest, FromStage, ReplicaId, Seq, StableCheckpoint, Time};
+
+use super::{Stage, StageOutbox, Standing, Turn};
+use crate::transfer::{Fetch, Outcome, Served, TICK};
+
+impl Stage {
+    /// When the stage wants a [`base::ToStage::Tick`], if it does: while it fetches, and while
+    /// others wait for answers.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        match &self.standing {
+            Standing::Fetches(fetch) if !fetch.is_over() => {
+                Some(fetch.now().map_or(Time::ZERO, |now| now.after(TICK)))
+            }
+            _ if self.source.is_idle() => None,
+            _ => Some(self.now.map_or(Time::ZERO, |now| now.after(TICK))),
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Time) {
+        self.now = Some(now);
+        self.source.tick(now);
+        if let Standing::Fetches(fetch) = &mut self.standing {
+            fetch.tick(now);
+        }
+    }
+
+    pub(super) fn fetch(
+        &mut self,
+        target: StableCheckpoint,
+        sources: &[ReplicaId],
+        out: &mut StageOutbox,
+    ) {
+        let trusted = match &mut self.standing {
+            // The beginning has no certificate and nobody holds it.
+            Standing::Fetches(_) | Standing::Halted { .. } if target.seq == Seq(0) => {
+                return out.coordinator(FromStage::FetchFailed { seq: target.seq });
+            }
+            Standing::Fetches(fetch) => {
+                self.merge.jump(target.seq);
+                return fetch.retarget(target, sources);
+            }
+            Standing::Halted { trusted } => *trusted,
+            Standing::Executes if target.seq > self.executed => true,
+            Standing::Executes => {
+                let ours = self.digest_at(target.seq);
+                if ours.is_none_or(|ours| ours == target.digest) {
+                    let progress = self.progress();
+                    return out.all(FromStage::Fetched { checkpoint: target, progress });
+                }
+                self.report.diverged += 1;
+                false
+            }
+        };
+        // Half a batch is as good as none: its objects are compared like all others.
+        self.cursor = None;
+        self.unstable.clear();
+        self.drop_pins(Seq(target.seq.0.saturating_sub(1)), out);
+        self.merge.jump(target.seq);
+        let fetch = Fetch::new(self.config.group, target, sources, trusted);
+        self.standing = Standing::Fetches(Box::new(fetch));
+    }
+
+    /// The digest of the own checkpoint at `seq`, if it is still known.
+    fn digest_at(&self, seq: Seq) -> Option<Digest> {
+        let last = (self.report.checkpoint, self.report.checkpoint_digest);
+        let known = self.unstable.iter().chain((last.0 > Seq(0)).then_some(&last));
+        known.copied().find(|(at, _)| *at == seq).map(|(_, digest)| digest)
+    }
+
+    /// Goes on with a fetch. `None` when there is none any more and execution may go on.
+    pub(super) fn fetch_turn(&mut self, out: &mut StageOutbox) -> Option<Turn> {
+        let fetch = match &mut self.standing {
+            Standing::Executes => return None,
+            Standing::Halted { .. } => return Some(Turn::Idle),
+            Standing::Fetches(fetch) if fetch.is_over() => return Some(Turn::Idle),
+            Standing::Fetches(fetch) => fetch,
+        };
+        match fetch.proceed(&mut self.state, out) {
+            Outcome::Going => Some(if fetch.is_busy() { Turn::More } else { Turn::Idle }),
+            Outcome::Failed => {
+                let seq = fetch.target().seq;
+                out.coordinator(FromStage::FetchFailed { seq });
+                Some(Turn::Idle)
+            }
+            Outcome::Done(manifest) => {
+                let checkpoint = fetch.target().clone();
+                self.report.transfer.objects += fetch.objects;
+                self.report.transfer.bytes += fetch.bytes;
+                self.standing = Standing::Executes;
+                self.fetched(manifest, checkpoint, out);
+                None
+            }
+        }
+    }
+
+    fn fetched(&mut self, manifest: Manifest, checkpoint: StableCheckpoint, out: &mut StageOutbox) {
+        assert_eq!(manifest.seq, self.merge.taken(), "deliveries wait for this checkpoint");
+        (self.executed, self.time) = (manifest.seq, manifest.time);
+        self.note_checkpoint(&manifest, checkpoint.digest);
+        self.report.stable = self.report.stable.max(checkpoint.seq);
+        let progress = self.progress();
+        self.told = progress;
+        self.told_gap = None;
+        out.all(FromStage::Fetched { checkpoint, progress });
+        self.drop_pins(Seq(manifest.seq.0.saturating_sub(1)), out);
+        self.pin_reached(manifest, out);
+    }
+
+    /// Answers others within the bounds of a turn. True when more can be answered at once.
+    pub(super) fn serve(&mut self, out: &mut StageOutbox) -> bool {
+        if self.source.is_idle() {
+            return false;
+        }
+        let held = self.snapshots.held(base::transfer::SnapshotReader::Transfer);
+        self.source.serve(held, &self.state, out) == Served::More
+    }
+}

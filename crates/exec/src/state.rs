@@ -1,0 +1,123 @@
+//! The replicated state as checkpoints and their transfer see it: two trees of numbered objects
+//! ([`Part`]), the service's and the session table's.
+//!
+//! Not here: execution, and when a checkpoint is taken, pinned or fetched.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+use base::transfer::Part;
+use base::{Digest, Malformed, Seq};
+
+use crate::engine::Engine;
+use crate::session::Sessions;
+use crate::tree::{self, ObjectTree};
+
+/// Both parts, in the order in which they are carried over.
+pub(crate) const PARTS: [Part; 2] = [Part::Service, Part::Sessions];
+
+/// Everything that a checkpoint covers but for numbers and time.
+pub(crate) struct State {
+    pub(crate) engine: Engine,
+    pub(crate) sessions: Sessions,
+}
+
+impl State {
+    /// The tree over one part.
+    pub(crate) fn tree(&self, part: Part) -> &ObjectTree {
+        match part {
+            Part::Service => self.engine.tree(),
+            Part::Sessions => self.sessions.tree(),
+        }
+    }
+
+    fn tree_mut(&mut self, part: Part) -> &mut ObjectTree {
+        match part {
+            Part::Service => self.engine.tree_mut(),
+            Part::Sessions => self.sessions.tree_mut(),
+        }
+    }
+
+    /// Recomputes what was written and returns the part's root.
+    pub(crate) fn refresh(&mut self, part: Part) -> Digest {
+        match part {
+            Part::Service => self.engine.root(),
+            Part::Sessions => self.sessions.digest(),
+        }
+    }
+
+    /// Appends an object's bytes as they are now.
+    pub(crate) fn get(&self, part: Part, object: u32, out: &mut Vec<u8>) {
+        match part {
+            Part::Service => self.engine.service().get(object, out),
+            Part::Sessions => self.sessions.get(object, out),
+        }
+    }
+
+    /// The leaf that an object of these bytes, which nobody believes yet, would have.
+    pub(crate) fn leaf_of(
+        &self,
+        part: Part,
+        object: u32,
+        bytes: &[u8],
+    ) -> Result<Digest, Malformed> {
+        let digest = match part {
+            Part::Service => self.engine.service().digest_of(object, bytes)?,
+            Part::Sessions => Sessions::digest_of(object, bytes)?,
+        };
+        Ok(tree::leaf(object, digest))
+    }
+
+    /// Replaces an object by certified bytes.
+    pub(crate) fn put(&mut self, part: Part, object: u32, bytes: &[u8]) -> Result<(), Malformed> {
+        match part {
+            Part::Service => self.engine.put(object, bytes),
+            Part::Sessions => self.sessions.put(object, bytes),
+        }
+    }
+
+    /// Puts an object's own bytes back in, so that nothing that was derived from them before,
+    /// digests above all, is believed any longer. Returns how many bytes there were.
+    pub(crate) fn renew(&mut self, part: Part, object: u32) -> usize {
+        let mut bytes = Vec::new();
+        self.get(part, object, &mut bytes);
+        // What cannot be read back is wrong whatever it was: its digest will say so.
+        let _ = self.put(part, object, &bytes);
+        bytes.len()
+    }
+
+    /// Objects written since the last refresh.
+    pub(crate) fn marked(&self, part: Part) -> usize {
+        self.tree(part).marked()
+    }
+
+    /// Keeps the state, whose trees are refreshed, readable under this number.
+    pub(crate) fn pin(&mut self, at: Seq) {
+        PARTS.iter().for_each(|part| self.tree_mut(*part).pin(at));
+    }
+
+    /// Ends [`State::pin`].
+    pub(crate) fn unpin(&mut self, at: Seq) {
+        PARTS.iter().for_each(|part| self.tree_mut(*part).unpin(at));
+    }
+
+    /// The bytes that an object had when this number was pinned; `None` when it is not, or
+    /// there is no such object.
+    pub(crate) fn read_pinned(&self, at: Seq, part: Part, object: u32) -> Option<Cow<'_, [u8]>> {
+        let tree = self.tree(part);
+        if object >= tree.objects() || !tree.pins().holds(at) {
+            return None;
+        }
+        if let Some(saved) = tree.pins().object(at, object) {
+            return Some(Cow::Borrowed(saved));
+        }
+        let mut bytes = Vec::new();
+        self.get(part, object, &mut bytes);
+        Some(Cow::Owned(bytes))
+    }
+
+    /// Bytes of copies that pins hold.
+    pub(crate) fn saved_bytes(&self) -> usize {
+        PARTS.iter().map(|part| self.tree(*part).pins().bytes()).sum()
+    }
+}

@@ -1,0 +1,244 @@
+//! The command line: every command, flag and default, with its help.
+//!
+//! What it is: declarations for `clap`, and the types of their values. What it is not: what the
+//! commands do (`cmd`), nor where values come from when no flag says so (`settings`). It may
+//! depend on `clap` and on the types of the values.
+//!
+//! Invariant: every long flag `--some-flag` can also be given as `STYLITE_SOME_FLAG` and as
+//! `some_flag` in a settings file; `settings` has a test for it.
+
+mod bench;
+mod members;
+mod snapshot;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::values::some_duration;
+
+pub use bench::BenchArgs;
+pub use members::{DemoArgs, InitArgs, RedisArgs, ReplicaArgs};
+pub use snapshot::{RestoreArgs, SaveArgs, SnapshotCommand, VerifyArgs};
+
+/// Byzantine fault-tolerant replication: a group of replicas that goes on correctly although some
+/// of them fail in any way.
+#[derive(Parser, Debug)]
+#[command(
+    name = "stylite",
+    version,
+    arg_required_else_help = true,
+    after_help = GENERAL_HELP
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What is logged to standard error: error, warn, info, debug, trace, or a filter such as
+    /// `info,rt=debug`. [default: info for replica and gateway, warn otherwise]
+    #[arg(long, global = true, value_name = "LEVEL", env = "STYLITE_LOG")]
+    pub log: Option<String>,
+    /// A file with settings, one `some_flag = value` per line. [default: stylite.toml beside the
+    /// group's configuration, where there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "STYLITE_SETTINGS")]
+    pub settings: Option<PathBuf>,
+}
+
+const GENERAL_HELP: &str = "\
+Settings: a flag `--some-flag` beats the variable STYLITE_SOME_FLAG, which beats `some_flag` in a
+settings file, which beats the default. `stylite config show` tells what holds and why.
+
+Exit codes: 0 all is well; 1 failure; 2 wrong usage; 3 the group is degraded and 4 it is
+unavailable (status); 5 replicas have different states (bench).
+
+Examples:
+  stylite demo
+  stylite init mygroup --replicas 4
+  stylite replica --config mygroup --id 0";
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Start a local group with a Redis gateway, to try things out.
+    Demo(DemoArgs),
+    /// Found a group: write its configuration and everybody's keys.
+    Init(InitArgs),
+    /// Run one replica of a group.
+    Replica(ReplicaArgs),
+    /// Run a gateway: what unmodified clients of other systems talk to.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  stylite gateway redis --config mygroup\n  \
+        stylite gateway redis --config mygroup --listen 127.0.0.1:7000"
+    )]
+    Gateway(GatewayCommand),
+    /// Ask every replica how it is.
+    Status(StatusArgs),
+    /// Measure a group's throughput and latency.
+    Bench(BenchArgs),
+    /// Save, verify and restore the state of a group.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  stylite snapshot save --config mygroup --out mygroup.snapshot\n  \
+        stylite snapshot verify mygroup.snapshot --config mygroup\n  \
+        stylite init newgroup --replicas 4 --from-snapshot mygroup.snapshot"
+    )]
+    Snapshot(SnapshotCommand),
+    /// Check a configuration, or show what holds.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  stylite config check mygroup\n  \
+        stylite config show mygroup\n  stylite config show --config mygroup replica"
+    )]
+    Config(ConfigCommand),
+    /// Say which version this is.
+    #[command(after_help = "Examples:\n  stylite version\n  stylite version -o json")]
+    Version(VersionArgs),
+    /// Write a completion script for a shell to standard output.
+    #[command(after_help = "Examples:\n  stylite completions bash > \
+        ~/.local/share/bash-completion/completions/stylite\n  stylite completions zsh > \
+        ~/.zfunc/_stylite")]
+    Completions(CompletionsArgs),
+}
+
+/// The gateways.
+#[derive(Subcommand, Debug)]
+pub enum GatewayCommand {
+    /// Speak Redis's protocol (RESP2 and RESP3) on one side and to the group on the other.
+    Redis(RedisArgs),
+}
+
+/// What to do with a configuration.
+#[derive(Subcommand, Debug)]
+pub enum ConfigCommand {
+    /// Check a group's configuration, its key files and the settings beside it.
+    #[command(after_help = "Examples:\n  stylite config check mygroup\n  \
+        stylite config check mygroup/group.toml")]
+    Check(CheckArgs),
+    /// Show the settings of all commands that hold here, and where each comes from.
+    #[command(after_help = "Examples:\n  stylite config show\n  \
+        stylite config show mygroup\n  \
+        STYLITE_THREADS=2 stylite config show --config mygroup replica\n  \
+        stylite config show -o json bench")]
+    Show(ShowArgs),
+}
+
+/// `stylite status`.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 healthy; 3 degraded: a quorum works, but some replica is \
+    unreachable, recovering, lagging or has another state; 4 unavailable: no quorum.\n\n\
+    Columns: VIEW and LEADER, as the replica sees them (`3>4`: it asks for view 4); EXECUTED, \
+    the last sequence number it executed; STABLE, its last stable checkpoint; LAG, how far it is \
+    behind the most advanced one; DIGEST, of its state at which checkpoint; CLIENTS and PEERS, \
+    links that are up; DURABILITY, what its votes rest on; DISK, bytes of its log and \
+    checkpoints.\n\n\
+    Below the table: what is proved (signed by the accused), what f + 1 replicas report, and \
+    what single replicas suspect, which proves nothing.\n\n\
+    Examples:\n  stylite status --config mygroup\n  \
+    stylite status --config mygroup -o json --timeout 1s")]
+pub struct StatusArgs {
+    /// The group's configuration, or the directory it is in.
+    #[arg(long, value_name = "FILE", env = "STYLITE_CONFIG")]
+    pub config: PathBuf,
+    /// As which client to ask. [default: the last one]
+    #[arg(long, value_name = "ID", env = "STYLITE_CLIENT")]
+    pub client: Option<u32>,
+    /// How long a replica may take to answer.
+    #[arg(long, value_name = "TIME", default_value = "3s", env = "STYLITE_TIMEOUT",
+        value_parser = some_duration)]
+    pub timeout: Duration,
+    /// How to print it.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", env = "STYLITE_OUTPUT")]
+    pub output: Output,
+}
+
+/// `stylite config check`.
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// The group's configuration, or the directory it is in.
+    #[arg(value_name = "FILE", env = "STYLITE_CONFIG")]
+    pub config: PathBuf,
+}
+
+/// `stylite config show`.
+#[derive(Args, Debug)]
+pub struct ShowArgs {
+    /// Also show this group's configuration; settings beside it count.
+    #[arg(long, value_name = "FILE", env = "STYLITE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// How to print it.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", env = "STYLITE_OUTPUT")]
+    pub output: Output,
+    /// A command, with flags if you like: only its settings. A group's directory in its place is
+    /// taken as --config.
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// `stylite version`.
+#[derive(Args, Debug)]
+pub struct VersionArgs {
+    /// How to print it.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", env = "STYLITE_OUTPUT")]
+    pub output: Output,
+}
+
+/// `stylite completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// For which shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// When an operation is durable.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// Never: a replica that stops has forgotten everything, and recovers from the others.
+    Memory,
+    /// Soon after it was acknowledged: survives the process, not the loss of the machine.
+    Async,
+    /// Before it is acknowledged: survives the loss of all machines at once.
+    Sync,
+}
+
+/// What stands in for the disk in a drill.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DrillStorage {
+    /// A disk that forgets whatever was not fsynced when the process ends, as if the machine had
+    /// lost power.
+    Volatile,
+    /// The same, with an fsync that does nothing.
+    Lying,
+}
+
+/// How results are printed.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+impl Durability {
+    /// The word on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Durability::Memory => "memory",
+            Durability::Async => "async",
+            Durability::Sync => "sync",
+        }
+    }
+}
+
+impl From<Durability> for store::Durability {
+    fn from(durability: Durability) -> store::Durability {
+        match durability {
+            Durability::Memory => store::Durability::Memory,
+            Durability::Async => store::Durability::Async,
+            Durability::Sync => store::Durability::Sync,
+        }
+    }
+}

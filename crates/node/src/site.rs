@@ -1,0 +1,123 @@
+//! What a replica's and a gateway's metrics ports say.
+//!
+//! | page | says |
+//! |---|---|
+//! | `/livez` | 200 while the process works |
+//! | `/readyz` | 200 while it serves, 503 with the reason otherwise |
+//! | `/metrics` | numbers for Prometheus |
+//! | `/status` | the report, as JSON |
+//! | `POST /checkpoint` | a replica writes a checkpoint to disk; where, as JSON |
+//!
+//! Not here: HTTP (`http`), and where the numbers come from.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use client::Client;
+use node::gateway::GatewayStats;
+use rt::{Replica, ReplicaReport};
+use serde_json::json;
+
+use crate::health::unready;
+use crate::http::{Answer, Ask, Site};
+use crate::metrics::{of_gateway, of_replica};
+
+/// How long a checkpoint may take to become stable and to be written.
+const SAVE_PATIENCE: Duration = Duration::from_secs(300);
+
+/// A replica's pages.
+#[derive(Debug)]
+pub struct ReplicaSite {
+    replica: Arc<Replica>,
+    saving: AtomicBool,
+}
+
+impl ReplicaSite {
+    /// The pages of `replica`.
+    #[must_use]
+    pub fn new(replica: Arc<Replica>) -> ReplicaSite {
+        ReplicaSite { replica, saving: AtomicBool::new(false) }
+    }
+
+    fn ready(&self, report: &ReplicaReport) -> Answer {
+        match unready(report) {
+            None => Answer::text(200, "ready"),
+            Some(why) => Answer::text(503, &format!("not ready: this replica {why}")),
+        }
+    }
+
+    /// One at a time: each takes a thread until it is done.
+    fn checkpoint(&self) -> Answer {
+        if self.saving.swap(true, Ordering::AcqRel) {
+            return Answer::text(409, "a checkpoint is being written already");
+        }
+        let saved = self.replica.save_checkpoint(SAVE_PATIENCE);
+        self.saving.store(false, Ordering::Release);
+        match saved {
+            Ok(path) => Answer::json(200, &json!({ "path": path })),
+            Err(error) => Answer::text(503, &format!("no checkpoint: {error}")),
+        }
+    }
+}
+
+impl Site for ReplicaSite {
+    fn answer(&self, ask: Ask, path: &str) -> Option<Answer> {
+        Some(match (ask, path) {
+            (Ask::Get, "/livez") if self.replica.is_alive() => Answer::text(200, "alive"),
+            (Ask::Get, "/livez") => Answer::text(503, "a thread of the replica has ended"),
+            (Ask::Get, "/readyz") => self.ready(&self.replica.report()),
+            (Ask::Get, "/metrics") => Answer::metrics(of_replica(&self.replica.report()).text()),
+            (Ask::Get, "/status") => Answer::json(200, &self.replica.report()),
+            (Ask::Post, "/checkpoint") => self.checkpoint(),
+            (_, "/livez" | "/readyz" | "/metrics" | "/status" | "/checkpoint") => {
+                Answer::wrong_method()
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// A gateway's pages.
+#[derive(Debug)]
+pub struct GatewaySite {
+    /// What the gateway counts.
+    pub stats: Arc<GatewayStats>,
+    /// Its client of the group.
+    pub client: Client,
+    /// Replicas that must be reachable.
+    pub quorum: usize,
+}
+
+impl Site for GatewaySite {
+    fn answer(&self, ask: Ask, path: &str) -> Option<Answer> {
+        let client = self.client.stats();
+        Some(match (ask, path) {
+            (Ask::Get, "/livez") => Answer::text(200, "alive"),
+            (Ask::Get, "/readyz") if !client.open => {
+                Answer::text(503, "not ready: no session with the group")
+            }
+            (Ask::Get, "/readyz") if client.reachable < self.quorum => {
+                let (reachable, quorum) = (client.reachable, self.quorum);
+                let why = format!("not ready: {reachable} replicas reachable, {quorum} needed");
+                Answer::text(503, &why)
+            }
+            (Ask::Get, "/readyz") => Answer::text(200, "ready"),
+            (Ask::Get, "/metrics") => Answer::metrics(of_gateway(&self.stats, &client).text()),
+            (Ask::Get, "/status") => Answer::json(
+                200,
+                &json!({
+                    "session_open": client.open,
+                    "reachable": client.reachable,
+                    "links": client.links,
+                    "wrong_replies": client.wrong_replies,
+                    "last_failure": client.last_failure,
+                    "connections": self.stats.connected.get(),
+                    "commands": self.stats.commands.get(),
+                }),
+            ),
+            (_, "/livez" | "/readyz" | "/metrics" | "/status") => Answer::wrong_method(),
+            _ => return None,
+        })
+    }
+}

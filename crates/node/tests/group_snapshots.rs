@@ -1,0 +1,167 @@
+//! Snapshots of a running group, a new group from one, and the pages of replicas and gateways.
+
+#[path = "support/cluster.rs"]
+mod cluster;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use cluster::{Cluster, Gateway, Process, Shape, code, json, run, stderr, stdout, stylite, until};
+use tempfile::TempDir;
+
+const FOUR: Shape = Shape { replicas: 4, pillars: 2, service: "kv" };
+
+/// The first port of a group's replica 0.
+fn first_port(cluster: &Cluster) -> u16 {
+    let text = std::fs::read_to_string(cluster.path().join("group.toml")).expect("it is there");
+    let port = text.lines().find_map(|line| line.strip_prefix("port = ")).expect("a port");
+    port.parse().expect("a number")
+}
+
+/// What a page says: the status and the text.
+fn page(port: u16, ask: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("metrics are served");
+    let request = format!("{ask} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it is open");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+    (status, body.to_owned())
+}
+
+/// Starts a process that says so once it serves.
+fn serve(command: &mut Command) -> Process {
+    let mut process = Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()));
+    let mut line = String::new();
+    let out = process.0.stdout.take().expect("piped");
+    BufReader::new(out).read_line(&mut line).expect("it says that it serves");
+    assert!(line.contains("serves on") || line.contains("gateway"), "{line:?}");
+    process
+}
+
+fn replica(config: &Path, id: u16) -> Command {
+    let mut command = stylite();
+    command.args(["replica", "--metrics", "none", "--id", &id.to_string(), "--config"]);
+    command.arg(config);
+    command
+}
+
+#[test]
+fn a_snapshot_of_a_running_group_begins_a_new_one() {
+    let cluster = Cluster::start(FOUR, 0);
+    let gateway = Gateway::start(&cluster.path());
+    let mut redis = gateway.redis();
+    for number in 0..300 {
+        assert_eq!(redis.call(&format!("SET key:{number} {number}")), "+OK");
+    }
+    let (config, dir) = (cluster.config(), TempDir::new().expect("a temporary directory"));
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let running = format!("127.0.0.1:{}", first_port(&cluster) + 1000);
+    let (saved, out) = (["snapshot", "save", "--config", &config], file("a"));
+    let output = run(&[&saved[..], &["--running", &running, "--out", &out]].concat());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stdout(&output).contains("certified by"), "{}", stdout(&output));
+    let again = run(&[&saved[..], &["--out", &out]].concat());
+    assert!(code(&again) == 1 && stderr(&again).contains("exists already"));
+    let verify =
+        |name: &str, config: &str| run(&["snapshot", "verify", &file(name), "--config", config]);
+    assert_eq!(code(&verify("a", &config)), 0);
+    let other = Cluster::found(FOUR);
+    let told = stderr(&verify("a", &other.config()));
+    assert!(told.contains("another group"), "{told}");
+    // A bit in the middle of the objects.
+    let mut bytes = std::fs::read(file("a")).expect("it was saved");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(file("b"), bytes).expect("own directory");
+    assert_eq!(code(&verify("b", &config)), 1);
+    drop((redis, gateway, cluster));
+
+    let new = file("new");
+    let port = cluster::free_ports(4).to_string();
+    let from = ["--replicas", "4", "--port", &port, "--from-snapshot"];
+    let output = run(&[&["init", &new], &from[..], &[&file("b")]].concat());
+    assert_eq!(code(&output), 1, "{}", stdout(&output));
+    let output = run(&[&["init", &new], &from[..], &[&out]].concat());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let path = dir.path().join("new");
+    let _replicas: Vec<Process> = (0..3).map(|id| serve(&mut replica(&path, id))).collect();
+    let gateway = Gateway::start(&path);
+    let mut redis = gateway.redis();
+    assert_eq!(redis.call("DBSIZE"), ":300");
+    assert_eq!(redis.call("GET key:299"), "299");
+    // Without its copy of the snapshot nobody takes part.
+    std::fs::remove_file(path.join("state/initial.snapshot")).expect("it was there");
+    let output = replica(&path, 3).output().expect("it runs");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("begins with this snapshot"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_lost_disk_can_be_given_a_snapshot_and_recovers() {
+    let mut cluster = Cluster::start(FOUR, 0);
+    let gateway = Gateway::start(&cluster.path());
+    let mut redis = gateway.redis();
+    assert_eq!(redis.call("SET a 1"), "+OK");
+    let (config, dir) = (cluster.config(), TempDir::new().expect("a temporary directory"));
+    let out = dir.path().join("a").display().to_string();
+    let running = format!("127.0.0.1:{}", first_port(&cluster) + 1000);
+    let save = ["snapshot", "save", "--config", &config, "--running", &running, "--out", &out];
+    assert_eq!(code(&run(&save)), 0);
+    let restore = ["snapshot", "restore", &out, "--config", &config, "--replica", "2"];
+    let output = run(&restore);
+    assert!(stderr(&output).contains("in use by another process"), "{}", stderr(&output));
+    cluster.kill(2);
+    let output = run(&restore);
+    assert!(stderr(&output).contains("has a state here"), "{}", stderr(&output));
+    std::fs::remove_dir_all(cluster.path().join("state/replica-2")).expect("it was there");
+    let output = run(&restore);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    cluster.start_one(2);
+    until("it takes part again", || {
+        redis.call("SET a 2");
+        let (code, status) = cluster.status();
+        if code == 0 { Ok(()) } else { Err(status.to_string()) }
+    });
+    assert!(cluster.log(2).contains("recover"), "{}", cluster.log(2));
+}
+
+#[test]
+fn pages_tell_how_replicas_and_gateways_are() {
+    let mut cluster = Cluster::start(FOUR, 0);
+    let port = first_port(&cluster) + 1000;
+    assert_eq!(page(port, "GET /livez").0, 200);
+    until("it is ready", || match page(port, "GET /readyz") {
+        (200, _) => Ok(()),
+        (_, why) => Err(why),
+    });
+    let (status, text) = page(port, "GET /metrics");
+    assert_eq!(status, 200);
+    for line in ["\nstylite_ready 1\n", "stylite_durability{mode=\"sync\"} 1\n", "# EOF\n"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let (status, text) = page(port, "GET /status");
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((status, &report["id"]), (200, &0.into()));
+    assert_eq!(page(port, "GET /checkpoint").0, 405);
+    let gateway = Gateway::start(&cluster.path());
+    let beside = gateway.port + 1000;
+    assert_eq!(page(beside, "GET /readyz").0, 200);
+    let text = page(beside, "GET /metrics").1;
+    assert!(text.contains("stylite_client_wrong_replies_total{replica=\"3\"} 0\n"), "{text}");
+    for id in 1..4 {
+        cluster.kill(id);
+    }
+    until("neither is ready", || match (page(port, "GET /readyz"), page(beside, "GET /readyz")) {
+        ((503, _), (503, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(page(port, "GET /livez").0, 200);
+    assert_eq!(
+        json(&run(&["status", "--config", &cluster.config(), "-o", "json"]))["health"],
+        "unavailable"
+    );
+}

@@ -1,0 +1,411 @@
+//! Recovery of a replica that may have forgotten votes, and what the others do for it
+//! (`docs/protocol/recovery.md`, R1 to R10; design §3.10, trap 12).
+//!
+//! A forgetful replica votes for nothing. A quorum of others acknowledges its RECOVER: from then
+//! on they refuse VIEW-CHANGEs of its older lives. What they say is stable bounds what it can
+//! have voted for; beyond that it votes again, and once a checkpoint beyond it is stable and
+//! executed here, it takes part in view changes again.
+//!
+//! Not here: how it gets the state (`fetch`), and how it learns the view: the others serve their
+//! NEW-VIEW to whoever shows an older one (`change`).
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use base::{Incarnation, ReplicaId, Seq, Span, Time, View};
+
+use super::link::FromCoordinator;
+use super::msg::{GroupMessage, NewView, Recover, ViewChange};
+use super::record::GroupRecord;
+use super::{Coordinator, Effect, GroupFact, promise, send};
+use crate::outbox::Target;
+use crate::pbft::Reject;
+
+/// How often this replica says again that it recovers, and what it waits for.
+const REPEAT: Span = Span::millis(500);
+/// The least time between two RECOVERs of one replica that are taken note of: each costs a
+/// record.
+const LIFE_MIN: Span = Span::secs(1);
+/// The least time between two acknowledgements to one replica.
+const ACK_GAP: Span = Span::millis(100);
+
+/// The newest RECOVER of every replica, and who says that it recovers right now.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    known: Vec<Option<Recover>>,
+    learned: Vec<Option<Time>>,
+    acked: Vec<Option<Time>>,
+    says: Vec<bool>,
+}
+
+impl Table {
+    pub(super) fn new(n: u16) -> Table {
+        let n = usize::from(n);
+        Table {
+            known: vec![None; n],
+            learned: vec![None; n],
+            acked: vec![None; n],
+            says: vec![false; n],
+        }
+    }
+
+    fn get(&self, replica: ReplicaId) -> Option<Recover> {
+        self.known.get(usize::from(replica.0)).copied().flatten()
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = Recover> {
+        self.known.iter().flatten().copied()
+    }
+
+    pub(super) fn replay(&mut self, recover: Recover) {
+        let newer = self.get(recover.replica).is_none_or(|known| age(&known) < age(&recover));
+        if let Some(slot) = self.known.get_mut(usize::from(recover.replica.0)).filter(|_| newer) {
+            *slot = Some(recover);
+        }
+    }
+
+    /// The RECOVER that makes a VIEW-CHANGE void: of a newer life than the one that signed it,
+    /// which may vote in views below the one that it is for.
+    pub(super) fn voided_by(&self, change: &ViewChange) -> Option<Recover> {
+        self.get(change.replica)
+            .filter(|known| known.incarnation > change.incarnation && change.view > known.view)
+    }
+
+    pub(super) fn voids(&self, change: &ViewChange) -> bool {
+        self.voided_by(change).is_some()
+    }
+
+    /// `from` says whether it recovers.
+    pub(super) fn says(&mut self, from: ReplicaId, recovering: bool) {
+        self.says[usize::from(from.0)] = recovering;
+    }
+
+    /// How many others say that they recover.
+    pub(super) fn recovering(&self) -> usize {
+        self.says.iter().filter(|says| **says).count()
+    }
+
+    /// Whether `replica` may be acknowledged now; if so, the gap to the next begins.
+    fn may_ack(&mut self, replica: ReplicaId, now: Time) -> bool {
+        let acked = &mut self.acked[usize::from(replica.0)];
+        let free = acked.is_none_or(|at| now.since(at) >= ACK_GAP);
+        if free {
+            *acked = Some(now);
+        }
+        free
+    }
+}
+
+/// By what RECOVERs of one replica are told apart: the newest counts. Within one life the view
+/// rises as long as it has not voted.
+fn age(recover: &Recover) -> (Incarnation, View) {
+    (recover.incarnation, recover.view)
+}
+
+/// What a peer has answered.
+#[derive(Clone, Copy, Debug)]
+struct Ack {
+    installed: View,
+    recovering: bool,
+}
+
+/// This replica's own recovery.
+#[derive(Clone, Debug)]
+pub(super) struct Recovery {
+    recover: Recover,
+    acks: Vec<Option<Ack>>,
+    /// E: nothing beyond it can be forgotten.
+    until: Option<Seq>,
+    next: Time,
+    /// How many recovering replicas were last told about.
+    told: usize,
+}
+
+impl Recovery {
+    pub(super) fn new(recover: Recover, n: u16) -> Recovery {
+        Recovery {
+            recover,
+            acks: vec![None; usize::from(n)],
+            until: None,
+            next: Time::ZERO,
+            told: 0,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Time {
+        self.next
+    }
+
+    pub(super) fn until(&self) -> Option<Seq> {
+        self.until
+    }
+
+    /// Whether `replica`'s acknowledgement counts: it has not forgotten itself, and this
+    /// replica is in no older view than it was. Else it could vote in a view that the other had
+    /// left on the word of an older life.
+    fn counts(&self, replica: usize, installed: View) -> bool {
+        self.acks[replica].is_some_and(|ack| !ack.recovering && ack.installed <= installed)
+    }
+}
+
+impl Coordinator {
+    /// R2: what this life says.
+    pub(super) fn sign_recover(&mut self) -> Recover {
+        let (replica, incarnation) = (self.cfg.me, self.cfg.incarnation);
+        let view = self.change.installed();
+        let signature = self.keys.sign(&self.rules.recover_signed(replica, incarnation, view));
+        let recover = Recover { replica, incarnation, view, signature };
+        self.recovers.replay(recover);
+        recover
+    }
+
+    /// R3: a replica begins a life that may have forgotten. `from` may pass another's on.
+    pub(super) fn on_recover(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        incarnation: Incarnation,
+        recover: Recover,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Reject> {
+        let Recover { replica, .. } = recover;
+        if from == replica && recover.incarnation != incarnation {
+            return Err(Reject::Stale("recover of another life"));
+        }
+        match self.recovers.get(replica) {
+            Some(known) if age(&known) > age(&recover) => {
+                return Err(Reject::Stale("recover of an older life"));
+            }
+            Some(known) if age(&known) == age(&recover) => {}
+            _ => self.learn(now, recover, out)?,
+        }
+        if from == replica {
+            self.recovers.says(replica, true);
+            self.acknowledge(now, recover, out);
+        }
+        Ok(())
+    }
+
+    /// A RECOVER that is new here: noted for good before anything follows from it.
+    fn learn(&mut self, now: Time, recover: Recover, out: &mut Vec<Effect>) -> Result<(), Reject> {
+        let replica = recover.replica;
+        if !self.rules.is_member(replica) {
+            return Err(Reject::Misbehaviour("recover of a stranger"));
+        }
+        if replica == self.cfg.me {
+            return Err(Reject::Stale("own recover"));
+        }
+        let index = usize::from(replica.0);
+        if self.recovers.learned[index].is_some_and(|at| now.since(at) < LIFE_MIN) {
+            return Err(Reject::Stale("recover too soon after the last"));
+        }
+        if !self.judge().recover(&recover) {
+            return Err(Reject::Misbehaviour("signature of a recover"));
+        }
+        self.recovers.learned[index] = Some(now);
+        self.recovers.replay(recover);
+        let voids = |change: &ViewChange| self.recovers.voids(change);
+        self.change.void(replica, voids);
+        out.push(Effect::Persist(GroupRecord::Recover(recover)));
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, now: Time, recover: Recover, out: &mut Vec<Effect>) {
+        if !self.recovers.may_ack(recover.replica, now) {
+            return;
+        }
+        let ack = GroupMessage::RecoverAck {
+            incarnation: recover.incarnation,
+            view: recover.view,
+            installed: self.change.installed(),
+            // Not only what is executed in this life: that may begin far below what the last one
+            // had executed, and the bound rests on what it had executed.
+            stable: self.certified.clone(),
+            known: self.recovers.all().collect(),
+            recovering: self.recovery.is_some(),
+        };
+        promise(out, Target::One(recover.replica), ack);
+    }
+
+    /// R5: a peer will refuse this replica's older lives.
+    pub(super) fn on_recover_ack(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        ack: GroupMessage,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Reject> {
+        let GroupMessage::RecoverAck { incarnation, view, installed, stable, known, recovering } =
+            ack
+        else {
+            return Err(Reject::Stale("no acknowledgement"));
+        };
+        self.recovers.says(from, recovering);
+        if self.recovery.is_none() || incarnation != self.cfg.incarnation {
+            return Err(Reject::Stale("acknowledgement of another life"));
+        }
+        for recover in known {
+            let held = self.recovers.get(recover.replica);
+            if held.is_none_or(|held| age(&held) < age(&recover)) {
+                // One that cannot be learnt says nothing about the others.
+                let _ = self.learn(now, recover, out);
+            }
+        }
+        if !self.judge().certified(&stable) {
+            return Err(Reject::Misbehaviour("certificate of an acknowledgement"));
+        }
+        self.certified_seen(&stable);
+        let Some(recovery) = self.recovery.as_mut() else { return Ok(()) };
+        if view == recovery.recover.view {
+            recovery.acks[usize::from(from.0)] = Some(Ack { installed, recovering });
+        }
+        self.try_bound(now, out);
+        Ok(())
+    }
+
+    /// R5: as long as this life has not voted it installs what the others have installed, also
+    /// where an older life of its own had a part in it, and says so anew.
+    fn renew_recover(&mut self) {
+        let installed = self.change.installed();
+        let stale = |r: &&Recovery| r.until.is_none() && r.recover.view < installed;
+        if self.recovery.as_ref().filter(stale).is_none() {
+            return;
+        }
+        let recover = self.sign_recover();
+        if let Some(recovery) = self.recovery.as_mut() {
+            recovery.recover = recover;
+            recovery.acks.fill(None);
+            recovery.next = Time::ZERO;
+        }
+    }
+
+    /// Whether this life has not voted yet, and may not: its older lives' word still stands.
+    fn is_unbound(&self) -> bool {
+        self.recovery.as_ref().is_some_and(|recovery| recovery.until.is_none())
+    }
+
+    /// R4: the RECOVER that makes a NEW-VIEW unacceptable here, if any.
+    pub(super) fn void_in(&self, nv: &NewView) -> Option<Recover> {
+        let own = |change: &&Arc<ViewChange>| change.replica == self.cfg.me && self.is_unbound();
+        let others = nv.changes.iter().filter(|change| !own(change));
+        others.filter_map(|change| self.recovers.voided_by(change)).next()
+    }
+
+    /// R6: with a quorum of acknowledgements, what was forgotten has a bound.
+    fn try_bound(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let installed = self.change.installed();
+        let unbound = |r: &&mut Recovery| r.until.is_none() && r.recover.view == installed;
+        let Some(recovery) = self.recovery.as_mut().filter(unbound) else { return };
+        let counted = (0..recovery.acks.len()).filter(|i| recovery.counts(*i, installed)).count();
+        if counted < self.cfg.quorums.quorum() {
+            return;
+        }
+        // Every certificate of the acknowledgements is among what was seen.
+        let best = self.certified.clone();
+        let until = self.rules.checkpoint_at_least(best.seq.0 + 2 * self.cfg.window);
+        recovery.until = Some(until);
+        recovery.next = now;
+        out.push(Effect::Lanes(FromCoordinator::Voting { above: Some(until) }));
+        let behind = best.seq.0 > self.stable.seq.0 + self.cfg.window;
+        if best.seq > self.stable.seq {
+            out.push(Effect::Lanes(FromCoordinator::Certified(best)));
+        }
+        if behind {
+            self.want_checkpoint(now, out);
+        }
+    }
+
+    /// R8: what may have been forgotten is behind this replica.
+    pub(super) fn try_recovered(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let until = self.recovery.as_ref().and_then(Recovery::until);
+        let Some(until) = until.filter(|until| self.stable.seq >= *until) else { return };
+        self.recovery = None;
+        self.recovered = self.stable.clone();
+        out.push(Effect::Persist(GroupRecord::Recovered { stable: self.stable.clone() }));
+        out.push(Effect::Lanes(FromCoordinator::Voting { above: Some(until) }));
+        out.push(Effect::Fact(GroupFact::Recovered(until)));
+        self.change_fetched(now, out);
+        self.change_recovered(out);
+    }
+
+    pub(super) fn recovery_turn(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.renew_recover();
+        self.try_bound(now, out);
+        let (others, f) = (self.recovers.recovering(), usize::from(self.cfg.quorums.f()));
+        let Some(recovery) = self.recovery.as_mut() else { return };
+        // R10.
+        if others != recovery.told {
+            recovery.told = others;
+            if others + 1 > f {
+                out.push(Effect::Fact(GroupFact::TooManyForgetful(others + 1)));
+            }
+        }
+        if now < recovery.next {
+            return;
+        }
+        recovery.next = now.after(REPEAT);
+        for peer in self.cfg.quorums.replicas().filter(|peer| *peer != self.cfg.me) {
+            self.recovery_greet(peer, out);
+        }
+    }
+
+    /// R2, R7: tells `peer` what this replica waits for, if for anything.
+    pub(super) fn recovery_greet(&self, peer: ReplicaId, out: &mut Vec<Effect>) {
+        let installed = self.change.installed();
+        let Some(recovery) = self.recovery.as_ref() else { return };
+        // Knowledge of a RECOVER spreads beyond the quorum that is needed.
+        if !recovery.counts(usize::from(peer.0), installed) {
+            send(out, Target::One(peer), GroupMessage::Recover(recovery.recover));
+        }
+        if let Some(until) = recovery.until {
+            send(out, Target::One(peer), GroupMessage::Seek(until));
+        }
+    }
+
+    /// R9: `from` waits for a stable checkpoint at `seq`: the group goes there, idle or not, as
+    /// far as it can.
+    pub(super) fn on_seek(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        seq: Seq,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Reject> {
+        let stable = self.stable.seq;
+        let reach = stable.0 + 2 * self.cfg.window + self.cfg.checkpoint_interval;
+        let upto = Seq(seq.0.min(reach));
+        if upto <= stable {
+            return Err(Reject::Stale("the number sought is stable"));
+        }
+        if !self.peers.may_fill(from, now, upto, stable) {
+            return Err(Reject::Stale("seeks too often"));
+        }
+        self.fill_for(from, upto, out);
+        Ok(())
+    }
+
+    /// `from` waits for the numbers up to `upto`: the leader owes them from now on, so it must
+    /// have been asked. A faulty replica could ask the others alone, and have them blame it.
+    pub(super) fn fill_for(&mut self, from: ReplicaId, upto: Seq, out: &mut Vec<Effect>) {
+        self.peers.filling = upto.max(self.peers.filling);
+        out.push(Effect::Lanes(FromCoordinator::Fill(upto)));
+        let leader = self.change.installed().leader(self.cfg.quorums.n());
+        if leader != self.cfg.me && leader != from {
+            send(out, Target::One(leader), GroupMessage::Seek(upto));
+        }
+    }
+
+    /// Whether numbers are still missing that others wait for.
+    pub(super) fn is_filling(&self) -> bool {
+        self.peers.filling > self.executed.max(self.stable.seq)
+    }
+
+    /// The leader may have been another when it was asked, or had no time for it.
+    pub(super) fn fill_again(&self, out: &mut Vec<Effect>) {
+        let leader = self.change.installed().leader(self.cfg.quorums.n());
+        if self.is_filling() && leader != self.cfg.me {
+            send(out, Target::One(leader), GroupMessage::Seek(self.peers.filling));
+        }
+    }
+}

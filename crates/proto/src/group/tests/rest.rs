@@ -1,0 +1,189 @@
+//! A group that does not move until its laggards have fetched (catalogue X-09).
+
+use base::transfer::SnapshotReader;
+use base::{FromStage, Progress, ReplicaId, Seq, StableCheckpoint, ToStage};
+use std::vec::Vec;
+
+use super::{K, certificate, coordinator, feed, peer, rules, step};
+use crate::group::link::{FromCoordinator, ToCoordinator};
+use crate::group::msg::GroupMessage;
+use crate::group::record::GroupRecord;
+use crate::group::{Coordinator, Effect, Input};
+use crate::outbox::Target;
+use crate::pbft::Reject;
+
+const READER: SnapshotReader = SnapshotReader::Transfer;
+/// Where the others have stopped: between two checkpoints.
+const REST: u64 = 20 * K + 3;
+
+fn want(from: u16, have: u64) -> Input {
+    let want = Seq(22 * K);
+    peer(from, GroupMessage::WantCheckpoint { have: Seq(have), want })
+}
+
+fn executed(seq: u64) -> Input {
+    let progress = Progress { executed: Seq(seq), ..Progress::default() };
+    Input::Stage(FromStage::Executed(progress))
+}
+
+/// A source that has stopped at [`REST`].
+fn source() -> Coordinator {
+    let mut one = coordinator(0);
+    let stable = certificate(&rules(), 20 * K, &[0, 1, 2]);
+    feed(&mut one, 0, Input::Lane(ToCoordinator::Stable(stable)));
+    feed(&mut one, 0, executed(REST));
+    one
+}
+
+fn pins(out: &[Effect]) -> Vec<u64> {
+    let pin = |effect: &Effect| match effect {
+        Effect::Stage(ToStage::Pin { seq, reader: READER }) => Some(seq.0),
+        _ => None,
+    };
+    out.iter().filter_map(pin).collect()
+}
+
+fn offers(out: &[Effect]) -> Vec<(u16, GroupMessage)> {
+    let offer = |effect: &Effect| match effect {
+        Effect::Send { to: Target::One(to), message, .. } => {
+            let is = matches!(message, GroupMessage::HaveState { .. });
+            is.then(|| (to.0, message.clone()))
+        }
+        _ => None,
+    };
+    out.iter().filter_map(offer).collect()
+}
+
+fn pinned() -> Input {
+    let digest = certificate(&rules(), REST, &[]).digest;
+    Input::Stage(FromStage::Pinned { reader: READER, seq: Seq(REST), digest })
+}
+
+/// What `from` offers: the state at `seq`, and what it knows to be certified.
+fn state(from: u16, seq: u64, stable: u64) -> Input {
+    let said = certificate(&rules(), seq, &[from]);
+    let signature = said.proof[0].1;
+    let stable = certificate(&rules(), stable, &[0, 1, 2]);
+    peer(from, GroupMessage::HaveState { seq: Seq(seq), digest: said.digest, signature, stable })
+}
+
+#[test]
+fn a_state_at_rest_is_offered_only_where_nothing_moves_although_it_is_asked_for() {
+    let mut one = source();
+    assert_eq!(pins(&step(&mut one, 0, want(3, 5)).1), [22 * K], "one that is still to come");
+    assert_eq!(pins(&step(&mut one, 900, want(3, 5)).1), []);
+    assert_eq!(pins(&step(&mut one, 1000, want(1, REST)).1), [], "it has that itself");
+    assert_eq!(pins(&step(&mut one, 1001, want(3, 5)).1), [REST]);
+    let said = offers(&step(&mut one, 1002, pinned()).1);
+    let to: Vec<u16> = said.iter().map(|(to, _)| *to).collect();
+    assert_eq!(to, [1, 3], "all who have asked");
+    let Input::Peer { message, .. } = state(0, REST, 20 * K) else { panic!("made above") };
+    assert_eq!(said[1].1, message);
+    assert_eq!(offers(&step(&mut one, 1003, want(2, 5)).1).len(), 1, "and who asks later");
+    // It moves again.
+    feed(&mut one, 1500, executed(REST + 1));
+    assert_eq!(pins(&step(&mut one, 40_000, want(2, 5)).1), [22 * K]);
+    feed(&mut one, 40_500, executed(REST + 2));
+    assert_eq!(pins(&step(&mut one, 41_100, want(2, 5)).1), [], "it has just moved");
+}
+
+fn behind() -> Coordinator {
+    let mut one = coordinator(3);
+    let lane = ToCoordinator::LeftBehind { missing: Seq(1), stable: Seq(10 * K) };
+    feed(&mut one, 0, Input::Lane(lane));
+    one
+}
+
+fn fetched(out: &[Effect]) -> Vec<(StableCheckpoint, Vec<ReplicaId>)> {
+    let fetch = |effect: &Effect| match effect {
+        Effect::Stage(ToStage::Fetch { checkpoint, sources }) => {
+            Some((checkpoint.clone(), sources.clone()))
+        }
+        _ => None,
+    };
+    out.iter().filter_map(fetch).collect()
+}
+
+#[test]
+fn a_state_is_fetched_on_the_word_of_a_weak_quorum_and_certifies_nothing() {
+    let mut one = behind();
+    assert_eq!(fetched(&step(&mut one, 1, state(0, REST, 20 * K)).1), []);
+    assert_eq!(fetched(&step(&mut one, 2, state(0, REST, 20 * K)).1), [], "one, twice");
+    assert_eq!(fetched(&step(&mut one, 3, state(1, REST + 1, 20 * K)).1), [], "another one");
+    let (_, out) = step(&mut one, 4, state(2, REST, 20 * K));
+    let weak = certificate(&rules(), REST, &[0, 2]);
+    assert_eq!(fetched(&out), [(weak.clone(), [0, 2].map(ReplicaId).into())]);
+    let more = fetched(&step(&mut one, 5, state(1, REST, 20 * K)).1);
+    assert_eq!(more.len(), 1, "it joins in");
+    assert_eq!(more[0].1, [0, 1, 2].map(ReplicaId));
+    let progress = Progress { executed: Seq(REST), ..Progress::default() };
+    let done = FromStage::Fetched { checkpoint: weak, progress };
+    let (_, out) = step(&mut one, 6, Input::Stage(done));
+    let kept: Vec<Seq> = out
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Persist(GroupRecord::Stable(stable)) => Some(stable.seq),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(kept, [Seq(20 * K)], "the last certified checkpoint below it");
+    assert_eq!(one.report().fetching, None);
+    assert_eq!(one.records(), [GroupRecord::Stable(certificate(&rules(), 20 * K, &[0, 1, 2]))]);
+}
+
+#[test]
+fn what_is_certified_is_told_to_the_lanes_which_go_on_from_there() {
+    let mut one = behind();
+    let certified = certificate(&rules(), 20 * K, &[0, 1, 2]);
+    let (_, out) = step(&mut one, 1, state(0, REST, 20 * K));
+    let lanes = |out: &[Effect], what: &FromCoordinator| {
+        out.iter().position(|effect| matches!(effect, Effect::Lanes(word) if word == what))
+    };
+    assert!(lanes(&out, &FromCoordinator::Certified(certified.clone())).is_some());
+    let (_, out) = step(&mut one, 250, Input::Turn);
+    let floats = lanes(&out, &FromCoordinator::Float(certified.clone())).expect("it is behind");
+    let noted = GroupRecord::Stable(certified);
+    let is = |effect: &Effect| matches!(effect, Effect::Persist(record) if *record == noted);
+    assert!(out.iter().position(is).is_some_and(|at| at < floats), "noted before");
+    // What is below the floor is not enough.
+    feed(&mut one, 300, executed(15 * K));
+    let (_, out) = step(&mut one, 5000, Input::Turn);
+    let wants = |e: &Effect| {
+        matches!(e, Effect::Send { message, .. }
+        if matches!(message, GroupMessage::WantCheckpoint { .. }))
+    };
+    assert!(out.iter().any(wants));
+}
+
+#[test]
+fn forged_offers_are_refused_and_certificates_are_never_weak() {
+    let mut one = behind();
+    let sin = |(result, _): (Result<(), Reject>, _)| matches!(result, Err(Reject::Misbehaviour(_)));
+    let alter = |alter: &dyn Fn(&mut GroupMessage)| {
+        let Input::Peer { mut message, .. } = state(0, REST, 20 * K) else { panic!("made above") };
+        alter(&mut message);
+        peer(0, message)
+    };
+    let other = alter(&|m| {
+        if let GroupMessage::HaveState { digest, .. } = m {
+            digest.0[0] ^= 1;
+        }
+    });
+    assert!(sin(step(&mut one, 1, other)), "the signature is over another digest");
+    let weak = alter(&|m| {
+        if let GroupMessage::HaveState { stable, .. } = m {
+            *stable = certificate(&rules(), 20 * K, &[0, 2]);
+        }
+    });
+    assert!(sin(step(&mut one, 2, weak)), "two are no quorum");
+    let odd = alter(&|m| {
+        if let GroupMessage::HaveState { stable, .. } = m {
+            *stable = certificate(&rules(), REST, &[0, 1, 2]);
+        }
+    });
+    assert!(sin(step(&mut one, 3, odd)), "no checkpoint is taken there");
+    assert!(sin(step(&mut one, 4, state(0, 20 * K, 21 * K))), "below its own checkpoint");
+    let have = GroupMessage::HaveCheckpoint(certificate(&rules(), 20 * K, &[0, 2]));
+    assert!(sin(step(&mut one, 5, peer(2, have))));
+    assert!(step(&mut coordinator(3), 6, state(0, REST, 20 * K)).0.is_err(), "nothing is wanted");
+}

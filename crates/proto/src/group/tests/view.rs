@@ -1,0 +1,316 @@
+//! View changes of whole groups (catalogue L-07, L-08, L-09, L-10, P-07).
+
+use alloc::sync::Arc;
+use std::vec;
+use std::vec::Vec;
+
+use base::{Incarnation, PillarId, ReplicaId, Seq, StableCheckpoint, View};
+
+use super::world::World;
+use super::{change, coordinator, entry, feed, new_view, peer, step};
+use crate::group::link::{FromCoordinator, Grievance, ToCoordinator};
+use crate::group::msg::GroupMessage;
+use crate::group::{Beginning, Effect, GroupFact, Input, SuspicionKind};
+use crate::outbox::{Target, When};
+
+#[test]
+fn a_group_without_faults_stays_in_its_view() {
+    let mut world = World::new(4, 1, 1);
+    world.run(20_000);
+    assert!(world.agree());
+    assert!((0..4).all(|r| world.core(r).report().installed == 0), "no view change");
+    assert!(world.top() > Seq(1000));
+}
+
+#[test]
+fn a_dead_leader_is_replaced_and_the_group_goes_on() {
+    let mut world = World::new(4, 1, 2);
+    world.run(1000);
+    world.crash(0);
+    let before = world.top();
+    assert!(world.run_until(3000, |w| w.agree() && w.top() > before));
+    assert_eq!(world.core(1).report().view, View(1));
+    let suspect = GroupFact::Suspicion {
+        replica: ReplicaId(0),
+        kind: SuspicionKind::Leader(Grievance::Stalled),
+    };
+    assert!((1..4).all(|r| world.node(r).facts.contains(&suspect)));
+    // It comes back, forgets nothing, and finds the view.
+    world.start(0, Beginning::Whole);
+    assert!(world.run_until(5000, World::agree));
+    assert_eq!(world.node(0).installed, View(1));
+}
+
+#[test]
+fn leaders_that_fail_in_a_row_are_passed_with_doubled_timeouts() {
+    let mut world = World::new(7, 2, 3);
+    world.run(500);
+    world.crash(0);
+    world.crash(1);
+    let before = world.top();
+    assert!(world.run_until(8000, |w| w.agree() && w.top() > before));
+    assert_eq!(world.core(4).report().view, View(2));
+    let late = GroupFact::Suspicion { replica: ReplicaId(1), kind: SuspicionKind::NoNewView };
+    assert!(world.node(4).facts.contains(&late));
+}
+
+/// A leader that has installed its view and orders nothing is replaced, too.
+#[test]
+fn lazy_leaders_are_passed() {
+    let mut world = World::new(7, 2, 4);
+    world.lazy.extend([0, 1]);
+    assert!(world.run_until(20_000, |w| w.agree() && w.top() > Seq(100)));
+    assert_eq!(world.core(4).report().view.leader(7), ReplicaId(2));
+}
+
+#[test]
+fn through_loss_delay_and_repetition_correct_replicas_find_one_view() {
+    for seed in 0..60 {
+        let mut world = World::new(4, 1, seed);
+        (world.loss, world.repeat, world.delay_ms) = (30, 50, 400);
+        if seed % 2 == 0 {
+            world.lazy.insert(0);
+        }
+        for _ in 0..3 {
+            let victim = u16::try_from(world.dice.below(4)).unwrap();
+            world.run(4000);
+            world.crash(victim);
+            world.run(6000);
+            world.start(victim, Beginning::Whole);
+        }
+        (world.loss, world.delay_ms) = (0, 5);
+        let before = world.top();
+        let found = world.run_until(120_000, |w| w.agree() && w.top().0 > before.0 + 100);
+        assert!(found, "seed {seed}: {:?}", world.core(1).report());
+    }
+}
+
+/// Whoever stops voting in a view is followed by a quorum: nobody leaves alone, however links
+/// are cut.
+#[test]
+fn partitions_of_every_kind_heal_into_one_view() {
+    for seed in 0..40 {
+        let mut world = World::new(4, 1, 1000 + seed);
+        world.run(1000);
+        // Any set of one-way cuts: symmetric, asymmetric, non-transitive.
+        for from in 0..4u16 {
+            for to in (0..4u16).filter(|to| *to != from) {
+                if world.dice.chance(40) {
+                    world.cut.insert((from, to));
+                }
+            }
+        }
+        world.run(15_000);
+        world.cut.clear();
+        let before = world.top();
+        let found = world.run_until(130_000, |w| w.agree() && w.top().0 > before.0 + 100);
+        assert!(found, "seed {seed}");
+    }
+}
+
+#[test]
+fn one_replica_that_hears_nobody_departs_from_nothing() {
+    let mut world = World::new(4, 1, 5);
+    world.cut.extend([(0, 3), (1, 3), (2, 3)]);
+    world.run(30_000);
+    assert!(world.node(3).votes_in == Some(View(0)), "it wishes, and has not left");
+    assert_eq!(world.core(3).report().asks_for, None);
+    assert!((0..3).all(|r| world.core(r).report().installed == 0), "one wish moves nobody");
+}
+
+/// L-07: f liars wish for whatever they like, send huge VIEW-CHANGEs and ask for ever.
+#[test]
+fn a_storm_of_f_liars_moves_nothing() {
+    let mut world = World::new(4, 1, 6);
+    world.run(500);
+    world.faulty.insert(3);
+    for round in 0..2000u64 {
+        let wish = View(if round % 2 == 0 { u64::MAX >> 1 } else { round });
+        let installed = View(0);
+        world.send(3, Target::All, &GroupMessage::Wish { wish, installed, recovering: true });
+        for view in round * 5 + 1..=round * 5 + 5 {
+            let entries = vec![entry(1, Some((0, 1)), &[(0, 1)])];
+            world.send(3, Target::All, &GroupMessage::ViewChange(change(3, view, entries)));
+        }
+        world.send(3, Target::All, &GroupMessage::Seek(Seq(u64::MAX >> 1)));
+        let have = Seq(round);
+        world.send(3, Target::All, &GroupMessage::WantCheckpoint { have, want: Seq(8 * round) });
+        world.run(20);
+    }
+    for r in 0..3 {
+        assert_eq!(world.core(r).report().view, View(0));
+        assert_eq!(world.core(r).report().asks_for, None);
+        assert!(world.core(r).report().stale > 100, "beyond its budget it is not heard");
+        assert!(
+            world.nodes[usize::from(r)]
+                .records
+                .iter()
+                .all(|record| { matches!(record, crate::group::record::GroupRecord::Stable(_)) })
+        );
+    }
+    assert!(world.top() > Seq(1000), "and the group works");
+}
+
+/// L-10: leaders are replaced again and again; what a coordinator holds does not grow.
+#[test]
+fn a_thousand_view_changes_leave_nothing_behind() {
+    let mut world = World::new(4, 1, 7);
+    for round in 0..1000u64 {
+        let view = world.core(0).report().view;
+        for me in 0..4 {
+            let what = Grievance::Slow;
+            world.input(me, Input::Lane(ToCoordinator::Grievance { view, what }));
+        }
+        assert!(world.run_until(5000, |w| w.agree() && w.node_view(0) > view), "round {round}");
+    }
+    assert_eq!(world.core(2).report().installed, 1000);
+    let records = world.core(2).records();
+    assert!(records.len() <= 2, "a checkpoint and a NEW-VIEW: {}", records.len());
+    assert!(world.top() > Seq(1000), "and the group worked");
+}
+
+impl World {
+    fn node_view(&self, me: u16) -> View {
+        self.nodes[usize::from(me)].installed
+    }
+}
+
+/// The barrier: no VIEW-CHANGE before the last pillar has stopped, and what each of them
+/// promised is in it.
+#[test]
+fn all_slices_or_no_view_change() {
+    let cfg = super::config(4, 1, 2, 3);
+    let keys = std::boxed::Box::new(super::keys(2));
+    let start = StableCheckpoint::default();
+    let mut one =
+        crate::group::Coordinator::new(cfg, keys, Beginning::Whole, start.clone(), vec![]);
+    let wish = |w| GroupMessage::Wish { wish: View(w), installed: View(0), recovering: false };
+    feed(&mut one, 0, Input::Turn);
+    // One wish moves nothing, two are joined, and that makes a quorum.
+    let (_, out) = step(&mut one, 1, peer(0, wish(1)));
+    assert!(!out.iter().any(|e| matches!(e, Effect::Lanes(_))));
+    let (_, out) = step(&mut one, 2, peer(1, wish(1)));
+    let stop = FromCoordinator::Stop { view: View(1) };
+    assert!(out.iter().any(|e| matches!(e, Effect::Lanes(l) if *l == stop)));
+    let slice = |pillar: u16, entries| {
+        let stable = start.clone();
+        Input::Lane(ToCoordinator::Slice {
+            pillar: PillarId(pillar),
+            view: View(1),
+            stable,
+            entries,
+        })
+    };
+    let p = |seq| vec![entry(seq, Some((0, 1)), &[(0, 1)])];
+    assert!(change_in(&step(&mut one, 3, slice(2, p(3))).1).is_none());
+    assert!(change_in(&step(&mut one, 4, slice(2, p(3))).1).is_none(), "pillars are counted");
+    assert!(change_in(&step(&mut one, 5, slice(0, p(1))).1).is_none());
+    let (_, out) = step(&mut one, 6, slice(1, p(2)));
+    let change = change_in(&out).expect("all have stopped");
+    let seqs: Vec<u64> = change.entries.iter().map(|e| e.seq.0).collect();
+    assert_eq!((seqs, change.view), (vec![1, 2, 3], View(1)));
+    // The record of the promise stands before it.
+    let persist = out.iter().position(|e| matches!(e, Effect::Persist(_))).unwrap();
+    let sent = out.iter().position(|e| matches!(e, Effect::Send { when: When::Durable, .. }));
+    assert!(persist < sent.unwrap());
+    // A second one is never signed.
+    assert!(change_in(&step(&mut one, 7, slice(1, p(5))).1).is_none());
+}
+
+fn change_in(out: &[Effect]) -> Option<Arc<crate::group::msg::ViewChange>> {
+    out.iter().find_map(|effect| match effect {
+        Effect::Send { message: GroupMessage::ViewChange(change), .. } => Some(change.clone()),
+        _ => None,
+    })
+}
+
+/// A restart between VIEW-CHANGE and NEW-VIEW: the replica still asks for that view, and says
+/// the same again in its new life.
+#[test]
+fn who_has_left_and_installed_nothing_still_asks_for_that_view() {
+    let mut world = World::new(4, 1, 8);
+    world.run(500);
+    // The next leader is silent, so that the change hangs.
+    world.crash(1);
+    world.crash(0);
+    world.run(2500);
+    world.start(0, Beginning::Whole);
+    world.run(1000);
+    assert!((2..4).all(|r| world.core(r).report().asks_for.is_some()));
+    let asked = world.core(2).report().asks_for;
+    world.crash(2);
+    world.start(2, Beginning::Whole);
+    assert!(world.core(2).report().asks_for >= asked);
+    assert_eq!(world.node(2).votes_in, None, "it votes in no view below");
+    assert!(world.run_until(60_000, World::agree));
+}
+
+/// A VIEW-CHANGE of an older view is accepted by nobody who asked for a later one; a NEW-VIEW of
+/// exactly the view that was asked for is, whatever is wished for since.
+#[test]
+fn only_views_at_or_above_the_one_asked_for_are_installed() {
+    let mut one = coordinator(3);
+    feed(&mut one, 0, Input::Turn);
+    let wish = |w| GroupMessage::Wish { wish: View(w), installed: View(0), recovering: false };
+    for from in 0..3 {
+        feed(&mut one, 1, peer(from, wish(5)));
+    }
+    assert_eq!(one.report().asks_for, Some(View(5)));
+    let nv = |v| {
+        let changes = (0..3).map(|r| change(r, v, vec![])).collect();
+        GroupMessage::NewView(Arc::new(new_view(v, changes)))
+    };
+    assert!(step(&mut one, 2, peer(1, nv(4))).0.is_err());
+    assert_eq!(one.report().view, View(0));
+    // The time-out raises the wish; the late NEW-VIEW still counts.
+    feed(&mut one, 1500, Input::Turn);
+    let (result, out) = step(&mut one, 1501, peer(2, nv(5)));
+    assert_eq!((result, one.report().view, one.report().asks_for), (Ok(()), View(5), None));
+    let order: Vec<usize> = [
+        out.iter().position(|e| matches!(e, Effect::Persist(_))),
+        out.iter().position(|e| matches!(e, Effect::Lanes(FromCoordinator::Install(_)))),
+    ]
+    .map(Option::unwrap)
+    .to_vec();
+    assert!(order[0] < order[1], "the record first");
+    assert!(step(&mut one, 1502, peer(2, nv(5))).0.is_err(), "once");
+    assert_eq!(super::config(4, 1, 0, 1).incarnation, Incarnation(1));
+}
+
+/// L-08: each view that fails doubles the time of the next; one delivery, and it is T again.
+#[test]
+fn timeouts_double_and_fall_back_with_progress() {
+    let mut one = coordinator(3);
+    feed(&mut one, 0, Input::Turn);
+    let mut now = 0;
+    let mut leave_for = |one: &mut crate::group::Coordinator, view: u64| {
+        let wish = View(view);
+        let wish = GroupMessage::Wish { wish, installed: View(0), recovering: false };
+        (0..3).for_each(|from| feed(one, now, peer(from, wish.clone())));
+        assert_eq!(one.report().asks_for, Some(View(view)));
+        // How long until it gives that view up.
+        let begun = now;
+        loop {
+            now += 100;
+            let (_, out) = step(one, now, Input::Turn);
+            let up = |e: &Effect| {
+                matches!(e, Effect::Send { message: GroupMessage::Wish { wish, .. }, .. }
+                    if *wish == View(view + 1))
+            };
+            assert!(now < begun + 100_000, "it never gives up");
+            if out.iter().any(up) {
+                return (now - begun, now);
+            }
+        }
+    };
+    let mut waits: Vec<u64> = (1..=8).map(|view| leave_for(&mut one, view).0).collect();
+    assert_eq!(waits, [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
+    let (_, at) = leave_for(&mut one, 9);
+    let changes = (0..3).map(|r| change(r, 9, vec![])).collect();
+    let nv = GroupMessage::NewView(Arc::new(new_view(9, changes)));
+    assert_eq!(step(&mut one, at, peer(1, nv)).0, Ok(()));
+    let progress = ToCoordinator::Progress { view: View(9), delivered: Seq(1) };
+    feed(&mut one, at, Input::Lane(progress));
+    waits = (10..=11).map(|view| leave_for(&mut one, view).0).collect();
+    assert_eq!(waits, [1000, 2000]);
+}

@@ -1,0 +1,281 @@
+//! Frames that wait for too long: a quorum that endorses one makes it the leader's debt.
+//!
+//! A replica signs for its oldest frames that are not ordered (ENDORSE, to all), and for those
+//! that it has not signed for before others: what was executed in a checkpoint that it fetched
+//! still seems to wait here. Whoever holds a
+//! quorum of signatures for one frame hands them to the leader (ENDORSED), which takes them as
+//! vouches, fetches the body and orders it before others. From then on its clock runs. A client
+//! that shows a frame to some replicas only never gets that far.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use base::{BatchEntry, ClientId, Now, ReplicaId, Signature, Span, Time, View, VoteSet};
+
+use super::msg::{ENDORSE_MAX, Message, endorse_bytes};
+use super::pool::{self, Key};
+use super::{Lane, Reject};
+use crate::group::link::Grievance;
+use crate::outbox::{Outbox, Target};
+
+/// Endorsements of one replica that are kept, the last ones.
+const KEPT_PER_REPLICA: usize = 8 * ENDORSE_MAX;
+/// Frames for which the leader's clock runs at a time.
+const FORWARDED_MAX: usize = 1024;
+/// Frames in a row that a doubted leader orders slowly although a quorum has endorsed them.
+const SLOW_PROOFS: u32 = 8;
+/// What checking a quorum of signatures costs the sender's share.
+const ENDORSED_COST_BYTES: usize = 64 << 10;
+/// What a forged signature costs the share of who sent it.
+const FORGED_COST_BYTES: usize = 1 << 20;
+
+/// Who has endorsed what, in this view.
+#[derive(Clone, Debug)]
+pub(super) struct Endorsements {
+    said: Vec<VecDeque<(BatchEntry, Signature)>>,
+    /// When the leader was told.
+    forwarded: BTreeMap<Key, Time>,
+    last: Option<Time>,
+    /// The principal whose frames were endorsed last: the next ones in turn come first.
+    turn: ClientId,
+    slow: u32,
+}
+
+impl Endorsements {
+    pub(super) fn new(n: u16) -> Endorsements {
+        let said = vec![VecDeque::new(); usize::from(n)];
+        Endorsements { said, forwarded: BTreeMap::new(), last: None, turn: ClientId(0), slow: 0 }
+    }
+
+    /// Whether the leader owes a frame.
+    pub(super) fn any_forwarded(&self) -> bool {
+        !self.forwarded.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.said.iter_mut().for_each(VecDeque::clear);
+        self.forwarded.clear();
+        (self.last, self.slow) = (None, 0);
+    }
+
+    /// `key` is ordered. It was endorsed after it had waited for about `threshold`; a quarter of
+    /// that is two rounds or more, which is all that a leader takes that wants to.
+    pub(super) fn ordered(&mut self, now: Time, key: &Key, threshold: Span) {
+        if self.forwarded.is_empty() {
+            return;
+        }
+        if let Some(at) = self.forwarded.remove(key) {
+            let slow = threshold > Span(0) && now.since(at) > Span(threshold.0 / 4);
+            self.slow = if slow { self.slow + 1 } else { 0 };
+        }
+    }
+
+    /// For so long this replica could not see what the leader did.
+    pub(super) fn excuse(&mut self, now: Time, slept: Span) {
+        self.forwarded.values_mut().for_each(|at| *at = at.after(slept).min(now));
+    }
+
+    fn keep(&mut self, from: ReplicaId, entry: BatchEntry, signature: Signature) {
+        let said = &mut self.said[usize::from(from.0)];
+        if said.iter().any(|(known, _)| *known == entry) {
+            return;
+        }
+        if said.len() >= KEPT_PER_REPLICA {
+            said.pop_front();
+        }
+        said.push_back((entry, signature));
+    }
+
+    fn signatures(&self, entry: &BatchEntry) -> Vec<(ReplicaId, Signature)> {
+        let of = |said: &VecDeque<(BatchEntry, Signature)>| {
+            said.iter().find(|(known, _)| known == entry).map(|(_, signature)| *signature)
+        };
+        let all = (0..).map(ReplicaId).zip(&self.said);
+        all.filter_map(|(who, said)| of(said).map(|signature| (who, signature))).collect()
+    }
+
+    /// The names of what `from` has endorsed, by how long ago: 1 is the longest.
+    fn ranks(&self, from: ReplicaId) -> BTreeMap<Key, usize> {
+        let said = self.said[usize::from(from.0)].iter();
+        said.map(|(entry, _)| pool::key_of(entry)).zip(1..).collect()
+    }
+
+    fn drop_said(&mut self, from: ReplicaId, entry: &BatchEntry) {
+        self.said[usize::from(from.0)].retain(|(known, _)| known != entry);
+    }
+
+    pub(super) fn check(&self) {
+        assert!(self.said.iter().all(|said| said.len() <= KEPT_PER_REPLICA));
+        assert!(self.forwarded.len() <= FORWARDED_MAX);
+    }
+}
+
+impl Lane {
+    /// Endorses what is overdue, and looks whether what was endorsed is ordered.
+    pub(super) fn look_for_starved(&mut self, now: Time, lags: bool, out: &mut Outbox) {
+        let timeout = self.cfg.view_timeout;
+        let doubts = self.grievances.monitor.doubts();
+        self.endorse_oldest(now, doubts, out);
+        let pool = &self.pool;
+        let endorsements = &mut self.grievances.endorsements;
+        endorsements.forwarded.retain(|key, _| pool.is_overdue(key));
+        if lags {
+            // What it does not know of may be ordered.
+            endorsements.forwarded.values_mut().for_each(|at| *at = now);
+        }
+        let starved = endorsements.forwarded.values().any(|at| now.since(*at) >= timeout);
+        let slow = endorsements.slow;
+        if starved {
+            self.aggrieved(now, Grievance::Starved, out);
+        }
+        if slow >= SLOW_PROOFS && doubts {
+            self.aggrieved(now, Grievance::Slow, out);
+            self.grievances.endorsements.slow = 0;
+            self.grievances.monitor.reassured();
+        }
+    }
+
+    /// Every quarter of T: the oldest frames that have waited for as long. While the leader
+    /// seems slow, those that have waited for longer than it may take.
+    fn endorse_oldest(&mut self, now: Time, doubts: bool, out: &mut Outbox) {
+        let quarter = Span(self.cfg.view_timeout.0 / 4);
+        let threshold = self.grievances.monitor.threshold();
+        let age = if doubts { quarter.min(threshold) } else { quarter };
+        let pause = if doubts { Span(quarter.0 / 2) } else { quarter };
+        let last = self.grievances.endorsements.last;
+        if last.is_some_and(|last| now.since(last) < pause) || now.0 < age.0 {
+            return;
+        }
+        let endorsements = &self.grievances.endorsements;
+        let said = endorsements.ranks(self.cfg.me);
+        let rank = |key: &Key| said.get(key).copied().unwrap_or(0);
+        let after = endorsements.turn;
+        let old = self.pool.oldest_own(Time(now.0 - age.0), ENDORSE_MAX, after, rank);
+        let Some(last) = old.last() else { return };
+        self.grievances.endorsements.turn = last.id.client;
+        self.grievances.endorsements.last = Some(now);
+        let (view, me) = (self.view, self.cfg.me);
+        let mut entries = Vec::with_capacity(old.len());
+        for entry in old {
+            let said = self.grievances.endorsements.said[usize::from(me.0)].iter();
+            let known = said.clone().find(|(known, _)| *known == entry).map(|(_, s)| *s);
+            let sign =
+                || self.keys.sign(&endorse_bytes(self.cfg.group, self.cfg.epoch, view, &entry));
+            let signature = known.unwrap_or_else(sign);
+            // Moves to the end: others have their turn before it is said again.
+            self.grievances.endorsements.drop_said(me, &entry);
+            self.grievances.endorsements.keep(me, entry, signature);
+            entries.push((entry, signature));
+        }
+        let overdue: Vec<BatchEntry> = entries.iter().map(|(entry, _)| *entry).collect();
+        out.send(Target::All, Message::Endorse { view, entries });
+        overdue.iter().for_each(|entry| self.try_forward(now, entry, out));
+    }
+
+    pub(super) fn on_endorse(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        (view, entries): (View, Vec<(BatchEntry, Signature)>),
+        out: &mut Outbox,
+    ) -> Result<(), Reject> {
+        if view != self.view || !self.is_active() {
+            return Err(Reject::Stale("endorsements of another view"));
+        }
+        if !self.catchup.peers.may_serve(from, now.mono) {
+            return Err(Reject::Stale("endorsements faster than they are checked"));
+        }
+        for (entry, signature) in entries {
+            self.grievances.endorsements.keep(from, entry, signature);
+            self.try_forward(now.mono, &entry, out);
+        }
+        Ok(())
+    }
+
+    /// Tells the leader once a quorum endorses `entry`. Signatures are looked at then, not
+    /// before.
+    fn try_forward(&mut self, now: Time, entry: &BatchEntry, out: &mut Outbox) {
+        let key = pool::key_of(entry);
+        let quorum = self.cfg.quorums.quorum();
+        let endorsements = &self.grievances.endorsements;
+        let known = endorsements.forwarded.contains_key(&key);
+        if known || endorsements.forwarded.len() >= FORWARDED_MAX || !self.pool.is_overdue(&key) {
+            return;
+        }
+        let mut proof = endorsements.signatures(entry);
+        if proof.len() < quorum {
+            return;
+        }
+        let bytes = endorse_bytes(self.cfg.group, self.cfg.epoch, self.view, entry);
+        let genuine = |(who, s): &(ReplicaId, Signature)| self.keys.verify(*who, &bytes, s);
+        let forged: Vec<_> = proof.extract_if(.., |one| !genuine(one)).collect();
+        for (who, _) in forged {
+            self.misbehaviour += 1;
+            self.grievances.endorsements.drop_said(who, entry);
+            // It made this replica check the others' signatures, too, and may say it again.
+            self.catchup.peers.served(who, now, FORGED_COST_BYTES);
+        }
+        if proof.len() < quorum {
+            return;
+        }
+        if self.leads() {
+            let by = voters(&proof);
+            self.take_endorsed(now, key, by);
+            return;
+        }
+        self.grievances.endorsements.forwarded.insert(key, now);
+        let message = Message::Endorsed { view: self.view, entry: *entry, proof };
+        out.send(Target::One(self.leader()), message);
+    }
+
+    /// A quorum endorses a frame, as its signatures prove: this replica, which leads, owes it.
+    pub(super) fn on_endorsed(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        (view, entry): (View, BatchEntry),
+        proof: &[(ReplicaId, Signature)],
+    ) -> Result<(), Reject> {
+        let key = pool::key_of(&entry);
+        if view != self.view || !self.leads() {
+            return Err(Reject::Stale("endorsed frame for another leader"));
+        }
+        if self.pool.is_urgent(&key) {
+            return Err(Reject::Stale("endorsed frame that is known"));
+        }
+        if !self.catchup.peers.may_serve(from, now.mono) {
+            return Err(Reject::Stale("endorsed frames faster than they are checked"));
+        }
+        self.catchup.peers.served(from, now.mono, ENDORSED_COST_BYTES);
+        let distinct = voters(proof);
+        let members = proof.iter().all(|(who, _)| who.0 < self.cfg.quorums.n());
+        if !members || distinct.len() != proof.len() || proof.len() < self.cfg.quorums.quorum() {
+            return Err(Reject::Misbehaviour("endorsed by less than a quorum"));
+        }
+        let bytes = endorse_bytes(self.cfg.group, self.cfg.epoch, view, &entry);
+        if !proof.iter().all(|(who, signature)| self.keys.verify(*who, &bytes, signature)) {
+            return Err(Reject::Misbehaviour("forged signed vouch"));
+        }
+        self.take_endorsed(now.mono, key, distinct);
+        Ok(())
+    }
+
+    fn take_endorsed(&mut self, now: Time, key: Key, by: VoteSet) {
+        if self.pool.endorsed(now, key, by, self.cfg.quorums.weak()) {
+            self.catchup.waits_for_bodies(now);
+        } else {
+            self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
+        }
+    }
+}
+
+/// The distinct replicas in a proof.
+fn voters(proof: &[(ReplicaId, Signature)]) -> VoteSet {
+    let mut set = VoteSet::EMPTY;
+    let known = proof.iter().filter(|(who, _)| usize::from(who.0) < base::limits::REPLICAS_MAX);
+    for (who, _) in known {
+        set.insert(*who);
+    }
+    set
+}

@@ -1,0 +1,279 @@
+//! When this replica wants another leader: the timers and tests behind a [`Grievance`].
+//!
+//! | grievance | felt when |
+//! |---|---|
+//! | stalled | the leader owes something and nothing was delivered for T |
+//! | starved | a frame that a quorum endorses is not ordered T after the leader was told |
+//! | slow | such frames are ordered late, after three windows of doubt (`monitor`) |
+//! | equivocates | a weak quorum has accepted another proposal for one number |
+//!
+//! None of them can be caused by a client, alone or with f replicas: a stall needs the leader's
+//! own proposal or the word of a weak quorum, the next two a quorum's signed vouch (`endorse`),
+//! the last a weak quorum's votes. A replica that lags blames nobody; nor does one that has
+//! stopped voting in its view, or that leads it.
+//!
+//! Time is looked at only while something is under way: an idle group has no timers.
+
+use alloc::collections::BTreeMap;
+
+use base::{Now, Seq, Span, Time, VoteSet};
+
+use super::endorse::Endorsements;
+use super::log::{Phase, Slot};
+use super::monitor::Monitor;
+use super::{Lane, LaneConfig, pool};
+use crate::group::link::{Grievance, ToCoordinator};
+use crate::outbox::Outbox;
+
+/// A replica whose peers say that they are further, and that still does not get on, stops
+/// believing that they help it after so many T: some of them may lie.
+const LAG_PATIENCE: u64 = 4;
+/// How many T a leader may leave numbers empty that a recovering replica waits for: it may not
+/// have been asked, or be that very replica, which cannot fill them.
+const FILL_PATIENCE: u64 = 4;
+/// The timers are looked at so many times per T while the leader owes something.
+const LOOKS: u64 = 8;
+
+/// What is held against the leader of this view.
+#[derive(Clone, Debug)]
+pub(super) struct Grievances {
+    pub(super) monitor: Monitor,
+    pub(super) endorsements: Endorsements,
+    looked: Time,
+    /// When to look again even if nothing else happens, and how long the last pause was.
+    due: Time,
+    pause: Span,
+    /// Whether a frame has come since.
+    fresh: bool,
+    /// Since when the leader owes something.
+    owed_since: Option<Time>,
+    /// Since when numbers are missing that a recovering replica waits for.
+    unfilled_since: Option<Time>,
+    /// Since when a weak quorum says that it has what is missing here.
+    helped_since: Option<Time>,
+    /// The stage waits for this number of this stripe.
+    blocked: Seq,
+    /// What was told in this view, and when last.
+    told: BTreeMap<Grievance, Time>,
+}
+
+impl Grievances {
+    pub(super) fn new(cfg: &LaneConfig) -> Grievances {
+        Grievances {
+            monitor: Monitor::default(),
+            endorsements: Endorsements::new(cfg.quorums.n()),
+            looked: Time::ZERO,
+            due: Time::ZERO,
+            pause: Span(0),
+            fresh: false,
+            unfilled_since: None,
+            helped_since: None,
+            owed_since: None,
+            blocked: Seq(0),
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// A frame waits for its order from now on: it is overdue after a quarter of T.
+    pub(super) fn frame_waits(&mut self, now: Time, timeout: Span) {
+        let by = now.after(Span(timeout.0 / 4));
+        let scheduled = self.due > self.looked;
+        self.due = if scheduled { self.due.min(by) } else { by };
+        self.fresh = true;
+    }
+
+    /// The stage waits for `missing`, of this stripe.
+    pub(super) fn blocked_on(&mut self, missing: Seq) {
+        self.blocked = self.blocked.max(missing);
+    }
+
+    /// A proposal that this replica holds names `key`.
+    pub(super) fn ordered(&mut self, now: Time, key: &pool::Key) {
+        self.endorsements.ordered(now, key, self.monitor.threshold());
+    }
+
+    /// The state was fetched: what was endorsed may be executed.
+    pub(super) fn forget_frames(&mut self) {
+        self.endorsements.clear();
+    }
+
+    pub(super) fn begin_view(&mut self, now: Time) {
+        let blamed = self.told.contains_key(&Grievance::Slow);
+        self.monitor.begin_view(now, blamed);
+        self.endorsements.clear();
+        (self.owed_since, self.helped_since, self.unfilled_since) = (None, None, None);
+        self.told.clear();
+    }
+
+    pub(super) fn check(&self) {
+        self.endorsements.check();
+    }
+}
+
+impl Lane {
+    /// Whether instances are under way, or endorsed frames.
+    fn is_busy(&self) -> bool {
+        self.is_behind()
+            || self.is_blocked()
+            || self.is_unfilled()
+            || self.grievances.endorsements.any_forwarded()
+    }
+
+    fn is_unfilled(&self) -> bool {
+        self.lead.gentle_fill() >= self.next_undelivered()
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.grievances.blocked >= self.next_undelivered()
+    }
+
+    /// When the timers are to be looked at, if there is a leader to watch over.
+    pub(super) fn grieve_deadline(&self) -> Option<Time> {
+        if !self.is_active() || self.leads() {
+            return None;
+        }
+        let soon = self.grievances.looked.after(self.look_pause());
+        let busy = self.is_busy().then_some(soon);
+        let frames = (self.pool.len() > 0).then_some(self.grievances.due);
+        busy.into_iter().chain(frames).min()
+    }
+
+    /// Tells the coordinator, once per T and kind, unless the view is over here.
+    pub(super) fn aggrieved(&mut self, now: Time, what: Grievance, out: &mut Outbox) {
+        if !self.is_active() || self.leads() {
+            return;
+        }
+        let told = self.grievances.told.get(&what);
+        if told.is_none_or(|at| now.since(*at) >= self.cfg.view_timeout) {
+            self.grievances.told.insert(what, now);
+            out.coordinator(ToCoordinator::Grievance { view: self.view, what });
+        }
+    }
+
+    /// Looks at the timers.
+    pub(super) fn grieve(&mut self, now: Now, out: &mut Outbox) {
+        let now = now.mono;
+        match self.grieve_deadline() {
+            None => {
+                (self.grievances.owed_since, self.grievances.unfilled_since) = (None, None);
+                return;
+            }
+            Some(at) if at > now => return,
+            Some(_) => {}
+        }
+        self.excuse_sleep(now);
+        self.grievances.looked = now;
+        if self.grievances.due <= now {
+            // Frames that nobody else endorses are worth less and less attention.
+            let quarter = self.cfg.view_timeout.0 / 4;
+            let fresh = core::mem::take(&mut self.grievances.fresh);
+            let longer = self.grievances.pause.0.saturating_mul(2).clamp(quarter, 16 * quarter);
+            let pause = if fresh { quarter } else { longer };
+            (self.grievances.pause, self.grievances.due) = (Span(pause), now.after(Span(pause)));
+        }
+        self.grievances.monitor.turn(now, Span(self.cfg.view_timeout.0 / 5));
+        let lags = self.lags(now);
+        self.look_for_stall(now, lags, out);
+        self.look_for_unfilled(now, lags, out);
+        self.look_for_starved(now, lags, out);
+    }
+
+    /// A process that was stopped, or had no processor, has seen nothing of what happened in
+    /// between, and what came meanwhile is yet to be read: that time counts for nobody's delay.
+    fn excuse_sleep(&mut self, now: Time) {
+        let usual = self.look_pause();
+        let slept = now.since(self.grievances.looked).0.saturating_sub(2 * usual.0);
+        let Grievances { owed_since, unfilled_since, helped_since, .. } = &mut self.grievances;
+        for since in [owed_since, unfilled_since, helped_since].into_iter().flatten() {
+            *since = since.after(Span(slept)).min(now);
+        }
+        self.grievances.endorsements.excuse(now, Span(slept));
+    }
+
+    /// How often the timers are looked at while something is under way.
+    fn look_pause(&self) -> Span {
+        let owed = self.grievances.owed_since.is_some();
+        let looks = if owed || self.grievances.endorsements.any_forwarded() { LOOKS } else { 2 };
+        Span(self.cfg.view_timeout.0 / looks)
+    }
+
+    fn look_for_stall(&mut self, now: Time, lags: bool, out: &mut Outbox) {
+        if lags || !self.leader_owes() {
+            self.grievances.owed_since = None;
+            return;
+        }
+        let since = *self.grievances.owed_since.get_or_insert(now);
+        if now.since(since.max(self.catchup.last_progress())) >= self.cfg.view_timeout {
+            self.aggrieved(now, Grievance::Stalled, out);
+        }
+    }
+
+    fn look_for_unfilled(&mut self, now: Time, lags: bool, out: &mut Outbox) {
+        if lags || !self.is_unfilled() {
+            self.grievances.unfilled_since = None;
+            return;
+        }
+        let since = *self.grievances.unfilled_since.get_or_insert(now);
+        let patience = Span(self.cfg.view_timeout.0.saturating_mul(FILL_PATIENCE));
+        if now.since(since.max(self.catchup.last_progress())) >= patience {
+            self.aggrieved(now, Grievance::Stalled, out);
+        }
+    }
+
+    /// Whether the next number is held up elsewhere than at the leader: the others have it.
+    fn lags(&mut self, now: Time) -> bool {
+        let next = self.next_undelivered();
+        // Proven, or out of reach of everybody's log: a checkpoint will be fetched.
+        if self.floats() || self.checkpoints.ahead() >= next || self.catchup.lost() == Some(next) {
+            return true;
+        }
+        let weak = self.cfg.quorums.weak();
+        let decided = self.log.get(next).is_some_and(|slot| slot.decided);
+        if !decided && self.catchup.peers.who_delivered(next) < weak {
+            self.grievances.helped_since = None;
+            return false;
+        }
+        let since = *self.grievances.helped_since.get_or_insert(now);
+        let patience = Span(self.cfg.view_timeout.0.saturating_mul(LAG_PATIENCE));
+        now.since(since.max(self.catchup.last_progress())) < patience
+    }
+
+    /// Whether there is something that the leader of this view has begun or has to begin: its
+    /// own proposal, what the NEW-VIEW fixed, what a weak quorum speaks of, what the stage waits
+    /// for.
+    fn leader_owes(&self) -> bool {
+        let next = self.next_undelivered();
+        let weak = self.cfg.quorums.weak();
+        let voters = |slot: &Slot| {
+            let mut who = VoteSet::EMPTY;
+            for replica in slot.prepares.all().chain(slot.commits.all()) {
+                who.insert(replica);
+            }
+            who.len()
+        };
+        let owed = |slot: &Slot| {
+            slot.phase > Phase::Empty || slot.chosen.is_some() || voters(slot) >= weak
+        };
+        self.is_blocked()
+            || self.catchup.peers.believed() >= next
+            || self.log.iter().any(|(seq, slot)| seq >= next && owed(slot))
+    }
+
+    /// Own frames of the proposal that was just accepted: how long they have waited.
+    pub(super) fn watch_order(&mut self, now: Time, seq: Seq) {
+        if self.grievances.monitor.is_full() {
+            return;
+        }
+        let delivered = self.cfg.stripe.next_of(self.cfg.pillar, self.delivered);
+        let executed = self.cfg.stripe.next_of(self.cfg.pillar, self.progress.executed);
+        let behind = delivered.0.saturating_sub(executed.0) / u64::from(self.cfg.stripe.pillars());
+        let lags = behind >= (self.cfg.batching.in_flight_max as u64 / 2).max(2);
+        let Some(slot) = self.log.get(seq) else { return };
+        for entry in slot.proposal.iter().flat_map(|proposal| proposal.entries()) {
+            let held = self.pool.get(&pool::key_of(entry)).filter(|held| held.own);
+            if let Some(held) = held {
+                self.grievances.monitor.ordered(now.since(held.pending_since), lags);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! How a lane begins with what an earlier life has left in the vote log, and what the
+//! coordinator tells it.
+//!
+//! The log's records say what was promised (P and Q) and what was committed. The lane takes up
+//! its votes in its view where they were, so that it never contradicts them, and hands what was
+//! committed to execution again, a window at a time.
+
+use alloc::boxed::Box;
+
+use base::{Keyring, Now, Seq};
+
+use super::log::Phase;
+use super::past::Content;
+use super::{Lane, LaneConfig, LaneStart};
+use crate::group::link::FromCoordinator;
+use crate::outbox::{Outbox, Record};
+
+impl Lane {
+    /// A lane that goes on where an earlier life of this replica ended. What follows from that
+    /// comes with its first step.
+    ///
+    /// # Panics
+    /// When the configuration contradicts itself.
+    #[must_use]
+    pub fn restore(cfg: LaneConfig, keys: Box<dyn Keyring>, start: LaneStart) -> Lane {
+        let mut lane = Lane::new(cfg, keys);
+        let LaneStart { stable, view, active, plan, records } = start;
+        lane.views.asked = view;
+        lane.view = match (&plan, active) {
+            (_, true) => view,
+            (Some(plan), false) => plan.view.min(view),
+            (None, false) => base::View(0),
+        };
+        let low = stable.seq;
+        lane.checkpoints.begin(stable);
+        lane.progress.executed = low;
+        lane.delivered = cfg.stripe.last_of(cfg.pillar, low).unwrap_or_default();
+        lane.log.cut(low);
+        lane.lead.begin_view(cfg.stripe.next_of(cfg.pillar, low));
+        let mine = |record: &Record| {
+            record.seq().is_some_and(|seq| seq > low && cfg.stripe.pillar_of(seq) == cfg.pillar)
+        };
+        records.into_iter().filter(mine).for_each(|record| lane.recall(record));
+        lane.recall_votes();
+        if let Some(plan) = plan.filter(|plan| plan.view == lane.view) {
+            lane.lead.begin_view(cfg.stripe.next_of(cfg.pillar, plan.top().max(low)));
+            lane.views.take(plan);
+        }
+        (lane.begins, lane.restored) = (true, true);
+        lane
+    }
+
+    /// Takes up one record of an earlier life.
+    fn recall(&mut self, record: Record) {
+        let group = self.cfg.group;
+        let Some(slot) = record.seq().and_then(|seq| self.log.slot(seq)) else { return };
+        match record {
+            Record::PrePrepared { view, seq, proposal, batch } => {
+                let past = slot.past.get_or_insert_default();
+                let digest = proposal.digest(group, seq);
+                past.pre_prepare(view, digest);
+                past.keep(Content { digest, proposal, batch });
+            }
+            Record::Prepared { view, digest, .. } => {
+                slot.past.get_or_insert_default().prepare(view, digest);
+            }
+            Record::Committed { digest, batch, .. } => {
+                let kept = slot.past.as_ref().and_then(|past| past.content(digest)).cloned();
+                let given = batch.map(|(proposal, batch)| Content { digest, proposal, batch });
+                if let Some(content) = given.or(kept).filter(|_| !slot.decided) {
+                    slot.put(content);
+                    slot.decided = true;
+                }
+            }
+            Record::Group(_) => {}
+        }
+    }
+
+    /// The votes in the present view are where they were.
+    fn recall_votes(&mut self) {
+        let (view, me, leads) = (self.view, self.cfg.me, self.leads());
+        for (_, slot) in self.log.iter_mut() {
+            let Some(past) = &slot.past else { continue };
+            let Some(digest) = past.voted_for(view) else { continue };
+            let prepared = past.prepared() == Some((view, digest));
+            match past.content(digest).cloned() {
+                Some(content) if !slot.decided => slot.put(content),
+                Some(_) if slot.digest == digest => {}
+                _ => continue,
+            }
+            slot.phase = Phase::Accepted;
+            if !leads {
+                slot.prepares.add(me, digest);
+            }
+            if prepared {
+                slot.phase = Phase::Prepared;
+                slot.commits.add(me, digest);
+            }
+        }
+    }
+
+    /// The first step of a restored lane: what is committed is delivered, the plan is carried
+    /// out.
+    pub(super) fn begin(&mut self, now: Now, out: &mut Outbox) {
+        self.begins = false;
+        self.carry_out_plan(now, out);
+        let seqs: alloc::vec::Vec<Seq> = self.log.iter().map(|(seq, _)| seq).collect();
+        seqs.into_iter().for_each(|seq| self.advance(now, seq, out));
+    }
+
+    /// Delivers what is decided and was out of the stage's reach.
+    pub(super) fn deliver_more(&mut self, now: Now, out: &mut Outbox) {
+        let reach = self.progress.executed.0 + self.cfg.window;
+        loop {
+            let next = self.next_undelivered();
+            let ready = |seq| self.log.get(seq).is_some_and(|slot| slot.decided && !slot.delivered);
+            if next.0 > reach || !ready(next) {
+                return;
+            }
+            self.advance(now, next, out);
+            if self.next_undelivered() == next {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn on_coordinator(&mut self, now: Now, message: FromCoordinator, out: &mut Outbox) {
+        match message {
+            FromCoordinator::Stop { view } => self.on_stop(view, out),
+            FromCoordinator::Install(plan) => self.on_install(now, &plan, out),
+            FromCoordinator::Fill(seq) => self.lead.fill_gently_to(seq),
+            FromCoordinator::Voting { above } => {
+                self.views.above = above;
+                let held = self.log.iter().filter(|(_, slot)| slot.phase == Phase::Held);
+                let held: alloc::vec::Vec<Seq> = held.map(|(seq, _)| seq).collect();
+                held.into_iter().for_each(|seq| self.advance(now, seq, out));
+            }
+            FromCoordinator::Certified(certified) => self.on_certified(now, &certified, out),
+            FromCoordinator::Float(certified) => self.on_float(now, &certified, out),
+        }
+    }
+}

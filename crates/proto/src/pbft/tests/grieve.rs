@@ -1,0 +1,379 @@
+//! When a lane wants another leader, and when nothing can make it want one.
+
+use super::views::{install, plan, propose_in, stop, told, vote_in};
+use super::*;
+use crate::group::link::{Grievance, ToCoordinator};
+use crate::pbft::msg::endorse_bytes;
+
+/// Steps the time for as long as it takes, as a driver would: turns when the lane wants them,
+/// `each` time with the messages that it sends.
+fn pass(rig: &mut Rig, span: Span, mut each: impl FnMut(&mut Rig)) -> Vec<Grievance> {
+    let end = rig.now.mono.after(span);
+    let mut grievances = Vec::new();
+    while rig.now.mono < end {
+        let next = rig.lane.deadline().unwrap_or(end).max(rig.now.mono.after(Span::millis(1)));
+        let next = next.min(end).min(rig.now.mono.after(Span::millis(20)));
+        rig.wait(next.since(rig.now.mono));
+        rig.feed(Input::Turn).expect("never refused");
+        each(rig);
+        grievances.extend(grieved(rig));
+    }
+    grievances
+}
+
+fn grieved(rig: &mut Rig) -> Vec<Grievance> {
+    let of = |told| match told {
+        ToCoordinator::Grievance { what, .. } => Some(what),
+        _ => None,
+    };
+    told(rig).into_iter().filter_map(of).collect()
+}
+
+fn signed_vouch(from: u16, view: u64, entry: BatchEntry) -> Message {
+    let keys = PlainKeys { me: ReplicaId(from), n: 4 };
+    let signature = keys.sign(&endorse_bytes(GROUP, Epoch(0), View(view), &entry));
+    Message::Endorse { view: View(view), entries: vec![(entry, signature)] }
+}
+
+fn status(view: u64, delivered: u64) -> Message {
+    Message::Status { view: View(view), stable: Seq(0), delivered: Seq(delivered) }
+}
+
+/// Replica 2 with a proposal of the leader that nobody else votes for.
+fn stalled() -> Rig {
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    rig.peer(0, pre_prepare(1, &Proposal::Null)).expect("a proposal");
+    rig
+}
+
+#[test]
+fn a_proposal_that_is_not_decided_for_t_is_a_stall() {
+    let mut rig = stalled();
+    assert_eq!(pass(&mut rig, Span::millis(900), |_| ()), []);
+    let grievances = pass(&mut rig, Span::millis(400), |_| ());
+    assert_eq!(grievances, [Grievance::Stalled], "once per T");
+    stop(&mut rig, 1);
+    assert_eq!(pass(&mut rig, Span::secs(9), |_| ()), [], "not while between views");
+    install(&mut rig, &plan(1, 0, &[]));
+    assert_eq!(pass(&mut rig, Span::secs(9), |_| ()), [], "the new leader owes nothing yet");
+    rig.peer(1, propose_in(1, 1, &Proposal::Null)).expect("a proposal");
+    assert!(pass(&mut rig, Span::secs(2), |_| ()).contains(&Grievance::Stalled));
+}
+
+#[test]
+fn progress_keeps_the_peace() {
+    let mut rig = Rig::new(2, 1);
+    for seq in 1..=8u64 {
+        rig.peer(0, pre_prepare(seq, &Proposal::Null)).expect("a proposal");
+        assert_eq!(pass(&mut rig, Span::millis(700), |_| ()), []);
+        rig.peer(3, Message::Prepare(vote(seq, &Proposal::Null))).expect("a prepare");
+        for from in [0, 3] {
+            rig.peer(from, Message::Commit(vote(seq, &Proposal::Null))).expect("a commit");
+        }
+    }
+    assert_eq!(rig.lane.report().delivered, Seq(8));
+}
+
+#[test]
+fn one_liar_and_an_idle_group_make_no_stall() {
+    let mut rig = Rig::new(2, 1);
+    let lie = Vote { view: View(0), seq: Seq(3), digest: Digest([1; 32]) };
+    rig.peer(3, Message::Prepare(lie)).expect("counted");
+    rig.peer(3, Message::Commit(lie)).expect("counted");
+    rig.peer(3, status(0, 9)).expect("a lie");
+    assert_eq!(pass(&mut rig, Span::secs(20), |_| ()), []);
+}
+
+#[test]
+fn what_a_weak_quorum_speaks_of_and_what_the_stage_waits_for_is_owed() {
+    let mut rig = Rig::new(2, 1);
+    for from in [1, 3] {
+        rig.peer(from, Message::Prepare(vote(1, &Proposal::Null))).expect("early");
+    }
+    assert!(pass(&mut rig, Span::secs(2), |_| ()).contains(&Grievance::Stalled));
+    let mut rig = Rig::new(2, 2);
+    let blocked = FromStage::Blocked { missing: Seq(1), highest: Seq(2) };
+    rig.feed(Input::Stage(blocked)).expect("news");
+    assert!(pass(&mut rig, Span::secs(2), |_| ()).contains(&Grievance::Stalled));
+}
+
+#[test]
+fn a_replica_that_lags_blames_nobody_unless_it_gets_no_help_for_long() {
+    let mut rig = stalled();
+    for from in [1, 3] {
+        rig.peer(from, status(0, 5)).ok();
+    }
+    assert_eq!(pass(&mut rig, Span::millis(3900), |_| ()), []);
+    // One of them may be the leader's accomplice.
+    assert!(pass(&mut rig, Span::secs(2), |_| ()).contains(&Grievance::Stalled));
+    // Whoever waits for a checkpoint has a proof that it lags.
+    let mut rig = stalled();
+    let certified = base::StableCheckpoint { seq: Seq(4), ..Default::default() };
+    let news = crate::group::link::FromCoordinator::Certified(certified);
+    rig.feed(Input::Coordinator(news)).expect("never refused");
+    assert_eq!(pass(&mut rig, Span::secs(30), |_| ()), []);
+}
+
+/// The leader may be the very replica that recovers, which cannot fill anything.
+#[test]
+fn numbers_that_a_recovering_replica_waits_for_are_owed_with_patience() {
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    let fill = crate::group::link::FromCoordinator::Fill(Seq(3));
+    rig.feed(Input::Coordinator(fill)).expect("never refused");
+    assert_eq!(pass(&mut rig, Span::millis(3900), |_| ()), []);
+    assert!(pass(&mut rig, Span::secs(2), |_| ()).contains(&Grievance::Stalled));
+}
+
+#[test]
+fn two_proposals_for_one_number_are_seen_by_a_weak_quorum_of_votes() {
+    let mut rig = Rig::new(2, 1);
+    let other = Proposal::Frames { time: WALL, entries: vec![] };
+    rig.peer(0, pre_prepare(1, &Proposal::Null)).expect("a proposal");
+    rig.peer(1, Message::Prepare(vote(1, &other))).expect("one may lie");
+    assert_eq!(grieved(&mut rig), []);
+    rig.peer(3, Message::Prepare(vote(1, &other))).expect("another");
+    assert_eq!(grieved(&mut rig), [Grievance::Equivocates]);
+    // The votes may come before the proposal.
+    let mut rig = Rig::new(2, 1);
+    for from in [1, 3] {
+        rig.peer(from, Message::Prepare(vote(1, &other))).expect("early");
+    }
+    rig.peer(0, pre_prepare(1, &Proposal::Null)).expect("a proposal");
+    assert_eq!(grieved(&mut rig), [Grievance::Equivocates]);
+}
+
+#[test]
+fn a_frame_that_a_quorum_endorses_is_the_leaders_debt() {
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(3));
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    let mut sent = Vec::new();
+    let collect = |rig: &mut Rig, sent: &mut Vec<(Target, Message)>| {
+        let send = |effect: &Effect| match effect {
+            Effect::Send { to, message, .. } => Some((*to, message.clone())),
+            _ => None,
+        };
+        sent.extend(rig.out.effects().iter().filter_map(send));
+    };
+    assert_eq!(pass(&mut rig, Span::millis(300), |rig| collect(rig, &mut sent)), []);
+    let endorsed = signed_vouch(2, 0, entry(&f));
+    assert!(sent.contains(&(Target::All, endorsed)), "{sent:?}");
+    sent.clear();
+    rig.peer(1, signed_vouch(1, 0, entry(&f))).expect("a second");
+    assert_eq!(pass(&mut rig, Span::secs(3), |rig| collect(rig, &mut sent)), []);
+    let to_leader = |(to, message): &(Target, Message)| {
+        *to == Target::One(ReplicaId(0)) && matches!(message, Message::Endorsed { .. })
+    };
+    assert!(!sent.iter().any(to_leader), "two are no quorum");
+    let forged = Message::Endorse { view: View(0), entries: vec![(entry(&f), Signature([0; 64]))] };
+    rig.peer(3, forged).expect("not looked at before");
+    collect(&mut rig, &mut sent);
+    assert!(!sent.iter().any(to_leader));
+    rig.peer(3, signed_vouch(3, 0, entry(&f))).expect("a third");
+    collect(&mut rig, &mut sent);
+    let told = sent.iter().find(|one| to_leader(one)).expect("the leader is told").1.clone();
+    assert_eq!(pass(&mut rig, Span::millis(900), |_| ()), []);
+    assert!(pass(&mut rig, Span::millis(400), |_| ()).contains(&Grievance::Starved));
+    // A leader that has never heard of it believes the proof, and fetches.
+    let mut leader = Rig::new(0, 1);
+    leader.peer(2, told.clone()).expect("a proof");
+    leader.wait(Span::millis(4));
+    assert!(leader.sent().iter().any(|(_, m)| matches!(m, Message::Fetch { .. })));
+    leader.peer(1, Message::Body { vouched: true, frame: f.clone() }).expect("the body");
+    assert_eq!(proposals(&leader.sent()), [(Seq(1), 1)]);
+    // What proves nothing moves nothing.
+    let Message::Endorsed { view, entry, mut proof } = told else { panic!("it is one") };
+    proof[1] = proof[0];
+    let mut leader = Rig::new(0, 1);
+    let sin = leader.peer(2, Message::Endorsed { view, entry, proof: proof.clone() });
+    assert_eq!(sin, Err(Reject::Misbehaviour("endorsed by less than a quorum")));
+    proof[1] = (ReplicaId(2), Signature([0; 64]));
+    leader.wait(Span::secs(1));
+    let sin = leader.peer(2, Message::Endorsed { view, entry, proof });
+    assert_eq!(sin, Err(Reject::Misbehaviour("forged signed vouch")));
+    assert_eq!(leader.lane.report().pending_frames, 0);
+}
+
+#[test]
+fn what_is_ordered_in_time_starves_nobody() {
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(2, 1);
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    pass(&mut rig, Span::millis(600), |_| ());
+    for from in [1, 3] {
+        rig.peer(from, signed_vouch(from, 0, entry(&f))).expect("endorsed");
+    }
+    assert_eq!(pass(&mut rig, Span::millis(500), |_| ()), []);
+    let p = proposal(&[&f]);
+    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+    rig.peer(3, Message::Prepare(vote(1, &p))).expect("a prepare");
+    for from in [0, 3] {
+        rig.peer(from, Message::Commit(vote(1, &p))).expect("a commit");
+    }
+    assert_eq!(pass(&mut rig, Span::secs(9), |_| ()), []);
+}
+
+/// A client that shows its frames to this replica alone, again and again, with f replicas that
+/// endorse whatever they are asked to.
+#[test]
+fn a_faulty_client_makes_no_grievance() {
+    let mut rig = Rig::new(2, 1);
+    let frames: Vec<Arc<Frame>> = (1..=200).map(|id| frame(id, b"op")).collect();
+    let mut round = 0usize;
+    let grievances = pass(&mut rig, Span::secs(15), |rig| {
+        let f = &frames[round % frames.len()];
+        round += 1;
+        let _ = rig.feed(Input::Request(f.clone()));
+        let _ = rig.peer(3, signed_vouch(3, 0, entry(f)));
+        let _ = rig.peer(3, status(0, 7));
+    });
+    assert_eq!(grievances, []);
+    assert!(round > 500);
+}
+
+/// The leader orders what `rig` and the others hold, each frame `delay` after it came, at one
+/// frame every 10 ms; the others endorse what is older than 200 ms. What `rig` felt.
+fn monitored(delay: Span, shown_to_others: bool, seconds: u64) -> Vec<Grievance> {
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(1));
+    let mut grievances = Vec::new();
+    let mut waiting: std::collections::VecDeque<(Time, Arc<Frame>)> = Default::default();
+    let mut seq = 0;
+    for tick in 1..=seconds * 100 {
+        rig.wait(Span::millis(10));
+        let now = rig.now.mono;
+        let f = frame(tick, b"op");
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        waiting.push_back((now, f));
+        if shown_to_others && tick.is_multiple_of(5) {
+            for (_, f) in waiting.iter().take_while(|(at, _)| now.since(*at) > Span::millis(200)) {
+                for from in [1, 3] {
+                    let _ = rig.peer(from, signed_vouch(from, 0, entry(f)));
+                }
+            }
+        }
+        while waiting.front().is_some_and(|(at, _)| now.since(*at) >= delay) {
+            let (_, f) = waiting.pop_front().expect("there is one");
+            seq += 1;
+            let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(&f)] };
+            rig.peer(0, pre_prepare(seq, &p)).expect("a proposal");
+            rig.peer(3, Message::Prepare(vote(seq, &p))).expect("a prepare");
+            for from in [0, 3] {
+                rig.peer(from, Message::Commit(vote(seq, &p))).expect("a commit");
+            }
+            let progress = Progress { executed: Seq(seq), ..Progress::default() };
+            rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+            if seq.is_multiple_of(4) {
+                let digest = Digest([1; 32]);
+                let stage = FromStage::Checkpoint { seq: Seq(seq), digest };
+                rig.feed(Input::Stage(stage)).expect("news");
+                for from in [0, 3] {
+                    rig.peer(from, signed(from, seq, digest)).expect("genuine");
+                }
+            }
+        }
+        rig.feed(Input::Turn).expect("never refused");
+        grievances.extend(grieved(&mut rig));
+    }
+    assert!(seq > 100, "{seq}");
+    grievances
+}
+
+#[test]
+fn a_leader_that_is_merely_slow_is_found_out_under_load() {
+    assert!(monitored(Span::millis(500), true, 12).contains(&Grievance::Slow));
+}
+
+#[test]
+fn a_leader_that_is_fast_enough_is_left_alone_under_load() {
+    assert_eq!(monitored(Span::millis(30), true, 12), []);
+    assert_eq!(monitored(Span::millis(150), true, 12), []);
+}
+
+/// From here it looks the same: but nobody else has seen the frames.
+#[test]
+fn a_client_that_shows_its_frames_to_one_replica_first_does_not_make_the_leader_slow() {
+    assert_eq!(monitored(Span::millis(500), false, 12), []);
+}
+
+#[test]
+fn one_flooding_client_does_not_starve_another() {
+    let mut rig = Rig::new(0, 1);
+    let other = |client: u32| {
+        let id = FrameId { client: ClientId(client), session: SessionId(1), stream: 0, id: 1 };
+        let mut builder = FrameBuilder::new();
+        builder.push(b"op");
+        Arc::new(builder.request(GROUP, id, 0, |_| Authenticator::Vector(vec![])))
+    };
+    let mut frames: Vec<Arc<Frame>> = (1..=100).map(|id| frame(id, b"op")).collect();
+    frames.extend([other(8), other(9)]);
+    for f in &frames {
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        for from in [1, 2] {
+            rig.peer(from, Message::Vouch(vec![entry(f)])).expect("a vouch");
+        }
+    }
+    let clients = |(_, message): (Target, Message)| match message {
+        Message::PrePrepare { proposal, .. } => {
+            Some(proposal.entries().iter().map(|e| e.id.client.0).collect::<Vec<_>>())
+        }
+        _ => None,
+    };
+    let batches: Vec<Vec<u32>> = rig.sent().into_iter().filter_map(clients).collect();
+    assert_eq!(batches[0][..4], [3, 8, 9, 3]);
+}
+
+#[test]
+fn phantoms_that_a_leader_proposes_are_bounded_but_never_the_number_that_is_next() {
+    let mut rig = Rig::new(2, 1);
+    let phantoms = |seq: u64| {
+        let id = |i| FrameId { client: ClientId(1), session: SessionId(seq), stream: 0, id: i };
+        let entry = |i| BatchEntry { id: id(i), digest: Digest([2; 32]) };
+        Proposal::Frames { time: WALL, entries: (1..=1024).map(entry).collect() }
+    };
+    for seq in 2..=16 {
+        rig.peer(0, pre_prepare(seq, &phantoms(seq))).expect("they may be under way");
+    }
+    rig.lane.cfg.window = 64;
+    rig.peer(0, pre_prepare(17, &phantoms(17))).expect("just about");
+    let full = rig.peer(0, pre_prepare(18, &phantoms(18)));
+    assert_eq!(full, Err(Reject::Stale("too many frames are missing already")));
+    rig.peer(0, pre_prepare(1, &phantoms(1))).expect("this one is needed");
+    let small = vote_in(0, 19, &Proposal::Null);
+    rig.peer(0, propose_in(0, 19, &Proposal::Null)).expect("what names nobody is fine");
+    assert_eq!(rig.lane.log.get(Seq(19)).expect("there").digest, small.digest);
+}
+
+/// Frames that were executed in a checkpoint that this replica fetched seem to wait here for
+/// ever. The same client's next one is endorsed all the same, and so are they, in turn.
+#[test]
+fn frames_that_nobody_else_waits_for_do_not_keep_others_from_being_endorsed() {
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(3));
+    for id in 1..=40 {
+        rig.feed(Input::Request(frame(id, b"op"))).expect("fresh");
+    }
+    let mut said: Vec<Vec<u64>> = Vec::new();
+    let collect = |rig: &mut Rig, said: &mut Vec<Vec<u64>>| {
+        for effect in rig.out.effects() {
+            if let Effect::Send { message: Message::Endorse { entries, .. }, .. } = effect {
+                said.push(entries.iter().map(|(entry, _)| entry.id.id).collect());
+            }
+        }
+    };
+    pass(&mut rig, Span::secs(20), |rig| collect(rig, &mut said));
+    assert!(said.len() >= 5, "{said:?}");
+    let first: Vec<u64> = said[..3].iter().flatten().copied().collect();
+    assert!((1..=40).all(|id| first.contains(&id)), "each has its turn: {first:?}");
+    said.clear();
+    rig.feed(Input::Request(frame(41, b"op"))).expect("fresh");
+    pass(&mut rig, Span::secs(1), |rig| collect(rig, &mut said));
+    assert!(said.first().expect("it endorses").contains(&41), "{said:?}");
+    // Again and again: a link may have lost it.
+    said.clear();
+    pass(&mut rig, Span::secs(30), |rig| collect(rig, &mut said));
+    assert!(said.iter().flatten().filter(|id| **id == 41).count() >= 2, "{said:?}");
+}

@@ -1,0 +1,246 @@
+//! What must not stand still for ever, who must not be blamed, and what must not grow: stories of
+//! holes that were found by looking for them.
+
+use super::views::told;
+use super::*;
+use crate::group::link::{FromCoordinator, Grievance, ToCoordinator};
+use base::StableCheckpoint;
+
+/// Passes the time in steps of 10 ms, with a turn after each.
+fn pass(rig: &mut Rig, ms: u64) -> Vec<ToCoordinator> {
+    let mut all = Vec::new();
+    for _ in 0..ms / 10 {
+        rig.wait(Span::millis(10));
+        rig.feed(Input::Turn).expect("never refused");
+        all.extend(told(rig));
+    }
+    all
+}
+
+fn status(stable: u64, delivered: u64) -> Message {
+    Message::Status { view: View(0), stable: Seq(stable), delivered: Seq(delivered) }
+}
+
+fn left_behind(told: &[ToCoordinator]) -> bool {
+    told.iter()
+        .any(|one| matches!(one, ToCoordinator::LeftBehind { missing: Seq(1), stable: Seq(8) }))
+}
+
+/// The others have cut what is missing here, for it was large, and then the load ended: nobody
+/// answers, and no mark moves a window further.
+#[test]
+fn who_gets_no_help_in_an_idle_group_asks_for_a_checkpoint() {
+    let mut rig = Rig::new(2, 1);
+    let round = |rig: &mut Rig, ms| {
+        for from in [1, 3] {
+            let _ = rig.peer(from, status(8, 9));
+        }
+        left_behind(&pass(rig, ms))
+    };
+    assert!(!round(&mut rig, 1000) && !round(&mut rig, 900), "help may be on its way");
+    assert!(round(&mut rig, 500) || round(&mut rig, 500));
+    // Who was merely stopped for a while has not asked yet.
+    let mut rig = Rig::new(2, 1);
+    assert!(!round(&mut rig, 20));
+    rig.wait(Span::secs(60));
+    assert!(!round(&mut rig, 200));
+    // One liar moves nothing.
+    let mut rig = Rig::new(2, 1);
+    for _ in 0..20 {
+        let _ = rig.peer(3, status(8, 9));
+        assert!(!left_behind(&pass(&mut rig, 500)));
+    }
+}
+
+fn stalled(told: &[ToCoordinator]) -> bool {
+    let what = Grievance::Stalled;
+    told.contains(&ToCoordinator::Grievance { view: View(0), what })
+}
+
+/// The process was stopped for a minute in the middle of the work, or the whole machine was:
+/// what came meanwhile is read after the first look at the clock.
+#[test]
+fn who_has_slept_blames_nobody_for_that_time() {
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(9));
+    rig.peer(0, pre_prepare(1, &Proposal::Null)).expect("a proposal");
+    assert!(!stalled(&pass(&mut rig, 500)));
+    rig.wait(Span::secs(60));
+    rig.feed(Input::Turn).expect("never refused");
+    assert!(!stalled(&told(&mut rig)));
+    assert!(!stalled(&pass(&mut rig, 200)));
+    assert!(stalled(&pass(&mut rig, 900)), "awake, it is as strict as ever");
+}
+
+/// A principal that shows frames to this replica alone, for ever, is in league with a leader that
+/// starves another.
+#[test]
+fn everybody_who_waits_is_endorsed_in_turn() {
+    let of = |client: u32, id: u64| {
+        let id = FrameId { client: ClientId(client), session: SessionId(1), stream: 0, id };
+        let mut builder = FrameBuilder::new();
+        builder.push(b"op");
+        Arc::new(builder.request(GROUP, id, 0, |_| Authenticator::Vector(vec![])))
+    };
+    let mut rig = Rig::new(2, 1);
+    for id in 1..=40 {
+        rig.feed(Input::Request(of(1, id))).expect("fresh");
+    }
+    for client in 2..=30 {
+        rig.feed(Input::Request(of(client, 1))).expect("fresh");
+        rig.wait(Span::millis(1));
+    }
+    let mut endorsed = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        rig.wait(Span::millis(260));
+        for (_, message) in rig.sent() {
+            if let Message::Endorse { entries, .. } = message {
+                assert!(entries.len() <= 16);
+                endorsed.extend(entries.iter().map(|(entry, _)| entry.id.client.0));
+            }
+        }
+    }
+    assert_eq!(endorsed, (1..=30).collect());
+}
+
+/// Each forged ENDORSE makes a replica check the signatures of all others.
+#[test]
+fn forged_endorsements_are_paid_for_by_who_sends_them() {
+    let endorse = |from: u16, entry: BatchEntry, genuine: bool| {
+        let keys = PlainKeys { me: ReplicaId(from), n: 4 };
+        let bytes = crate::pbft::msg::endorse_bytes(GROUP, Epoch(0), View(0), &entry);
+        let signature = if genuine { keys.sign(&bytes) } else { Signature([0; 64]) };
+        Message::Endorse { view: View(0), entries: vec![(entry, signature)] }
+    };
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(2, 1);
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    for from in [0, 1] {
+        rig.peer(from, endorse(from, entry(&f), true)).expect("counted");
+    }
+    let before = rig.lane.report().misbehaviour;
+    for _ in 0..1000 {
+        rig.wait(Span::micros(100));
+        let _ = rig.peer(3, endorse(3, entry(&f), false));
+    }
+    let checked = rig.lane.report().misbehaviour - before;
+    assert!((1..=20).contains(&checked), "{checked} in a tenth of a second");
+    rig.wait(Span::secs(1));
+    rig.peer(3, endorse(3, entry(&f), true)).expect("it may turn honest");
+    assert!(rig.lane.grievances.endorsements.any_forwarded());
+}
+
+/// What a peer says is decided may be large, and there are many numbers in a window.
+#[test]
+fn decisions_far_beyond_what_is_missing_take_no_memory() {
+    let mut rig = Rig::new(2, 1);
+    rig.lane.cfg.window = 1024;
+    let decided = |seq| Message::Decided { seq: Seq(seq), proposal: Proposal::Null };
+    let (mut kept, mut refused) = (0, 0);
+    for seq in 1..=1024 {
+        match rig.peer(3, decided(seq)) {
+            Ok(()) => kept += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert_eq!((kept, refused), (256, 768));
+    // It moves along with what is delivered.
+    for seq in 1..=10 {
+        rig.peer(1, decided(seq)).expect("a second voice");
+    }
+    assert_eq!(rig.lane.report().delivered, Seq(10));
+    rig.peer(3, decided(266)).expect("an answer may be so far ahead");
+}
+
+/// One backup alone must not make a leader look through thousands of names every few
+/// milliseconds.
+#[test]
+fn phantoms_that_one_peer_vouches_for_are_not_looked_at_again() {
+    let mut rig = Rig::new(0, 1);
+    let phantom = |id| BatchEntry { id: entry(&frame(id, b"op")).id, digest: Digest([4; 32]) };
+    let many: Vec<BatchEntry> = (1..=1000).map(phantom).collect();
+    rig.peer(3, Message::Vouch(many)).expect("they may be under way");
+    assert_eq!(rig.lane.pool.bodyless(), 0);
+    // What a second one vouches for is fetched, by VOUCH or by ENDORSED.
+    rig.peer(2, Message::Vouch(vec![phantom(7), phantom(7)])).expect("a vouch");
+    assert_eq!(rig.lane.pool.bodyless(), 1);
+    rig.sent();
+    rig.wait(Span::millis(4));
+    let fetched = rig.sent().into_iter().find_map(|(_, message)| match message {
+        Message::Fetch { entries, .. } => Some(entries),
+        _ => None,
+    });
+    assert_eq!(fetched, Some(vec![phantom(7)]));
+}
+
+/// What this replica misses is in no log any more. The others may be no quorum without it: it
+/// votes above what is certified, and executes when the state is there.
+#[test]
+fn a_replica_that_waits_for_a_state_votes_above_it() {
+    let mut rig = Rig::new(2, 1);
+    let phantom = frame(1, b"never came");
+    rig.peer(0, pre_prepare(2, &proposal(&[&phantom]))).expect("it may be under way");
+    let certified = StableCheckpoint { seq: Seq(40), ..StableCheckpoint::default() };
+    let float = FromCoordinator::Float(certified.clone());
+    rig.feed(Input::Coordinator(float)).expect("never refused");
+    rig.lane.check();
+    assert_eq!(rig.lane.pool.wants(), 0, "nobody waits for the phantom any more");
+    assert_eq!((rig.lane.report().stable, rig.lane.report().delivered), (Seq(0), Seq(40)));
+    let p = Proposal::Null;
+    assert!(rig.peer(0, pre_prepare(40, &p)).is_err());
+    rig.sent();
+    rig.peer(0, pre_prepare(41, &p)).expect("a proposal");
+    assert!(has_prepare(&rig.sent()));
+    rig.peer(3, Message::Prepare(vote(41, &p))).expect("a prepare");
+    assert!(has_commit(&rig.sent()));
+    for from in [0, 3] {
+        rig.peer(from, Message::Commit(vote(41, &p))).expect("a commit");
+    }
+    assert_eq!(rig.delivered(), [], "it has not the state for that");
+    let blames = |told: &ToCoordinator| matches!(told, ToCoordinator::Grievance { .. });
+    assert!(!pass(&mut rig, 20_000).iter().any(blames));
+    // What is fetched below it is not enough.
+    let proof = Arc::new((0..3).map(|r| (ReplicaId(r), Signature([0; 64]))).collect());
+    let state = |seq| StableCheckpoint {
+        seq: Seq(seq),
+        proof: Arc::clone(&proof),
+        digest: certified.digest,
+    };
+    for (seq, enough) in [(39, false), (40, true)] {
+        let progress = Progress { executed: Seq(seq), ..Progress::default() };
+        let fetched = FromStage::Fetched { checkpoint: state(seq), progress };
+        rig.feed(Input::Stage(fetched)).expect("news");
+        rig.lane.check();
+        let effects: Vec<Effect> = rig.out.drain().collect();
+        let lacks = ToCoordinator::LeftBehind { missing: Seq(40), stable: Seq(40) };
+        let asks = |e: &Effect| matches!(e, Effect::Coordinator(told) if *told == lacks);
+        assert_eq!(effects.iter().any(asks), !enough, "{seq}");
+        let delivers =
+            |e: &Effect| matches!(e, Effect::Stage(ToStage::Deliver { seq: Seq(41), .. }));
+        assert!(effects.iter().any(delivers) || !enough, "{seq}");
+    }
+    assert_eq!((rig.lane.report().stable, rig.lane.report().delivered), (Seq(40), Seq(41)));
+}
+
+/// Execution gets there by itself.
+#[test]
+fn what_an_earlier_life_has_left_is_not_missing() {
+    let committed = |seq| {
+        let digest = Proposal::Null.digest(GROUP, Seq(seq));
+        let batch = Some((Proposal::Null, Arc::new(base::Batch::Null)));
+        crate::outbox::Record::Committed { seq: Seq(seq), digest, batch }
+    };
+    for (last, lost) in [(40, false), (16, true)] {
+        let records = (1..=last).map(committed).collect();
+        let start = crate::pbft::LaneStart { active: true, records, ..Default::default() };
+        let cfg = Rig::new(2, 1).lane.cfg;
+        let lane = Lane::restore(cfg, Box::new(PlainKeys { me: cfg.me, n: 4 }), start);
+        let mut rig = Rig { lane, now: Now { mono: Time(1), wall: WALL }, out: Outbox::new() };
+        rig.feed(Input::Turn).expect("never refused");
+        for from in [0, 1] {
+            let _ = rig.peer(from, status(36, 36));
+        }
+        let left = |told: &ToCoordinator| matches!(told, ToCoordinator::LeftBehind { .. });
+        assert_eq!(told(&mut rig).iter().any(left), lost, "{last}");
+    }
+}

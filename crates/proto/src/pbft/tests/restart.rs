@@ -1,0 +1,418 @@
+//! A lane that begins with what an earlier life has written, and one that jumps to a checkpoint
+//! that was fetched.
+
+use super::views::{install, plan, propose_in, stop, told, vote_in};
+use super::*;
+use crate::group::link::{Choice, FromCoordinator, ToCoordinator};
+use crate::outbox::Record;
+use crate::pbft::LaneStart;
+use base::{Batch, StableCheckpoint};
+
+fn records(rig: &mut Rig) -> Vec<Record> {
+    let of = |effect| match effect {
+        Effect::Persist(record) => Some(record),
+        _ => None,
+    };
+    rig.out.drain().filter_map(of).collect()
+}
+
+/// The same replica in its next life.
+fn restart(rig: &Rig, start: LaneStart) -> Rig {
+    let keys = PlainKeys { me: rig.lane.cfg.me, n: 4 };
+    let lane = Lane::restore(rig.lane.cfg, Box::new(keys), start);
+    Rig { lane, now: Now { mono: Time(1), wall: WALL }, out: Outbox::new() }
+}
+
+/// Replica 2, a backup: number 1 is delivered, 2 prepared, 3 accepted, in view 0.
+fn three_numbers() -> (Rig, Vec<Record>, [Proposal; 3]) {
+    let mut rig = Rig::new(2, 1);
+    let f = frame(1, b"op");
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    let p = [proposal(&[&f]), proposal(&[]), Proposal::Null];
+    for (seq, p) in (1..).zip(&p) {
+        rig.peer(0, pre_prepare(seq, p)).expect("a proposal");
+    }
+    for (seq, p) in (1..).zip(&p[..2]) {
+        rig.peer(3, Message::Prepare(vote(seq, p))).expect("a prepare");
+    }
+    for from in [0, 3] {
+        rig.peer(from, Message::Commit(vote(1, &p[0]))).expect("a commit");
+    }
+    let records = records(&mut rig);
+    (rig, records, p)
+}
+
+#[test]
+fn what_is_restored_makes_the_same_promises_and_delivers_the_same() {
+    let (mut old, records, p) = three_numbers();
+    let start = LaneStart { active: true, records, ..LaneStart::default() };
+    let mut rig = restart(&old, start);
+    rig.feed(Input::Turn).expect("never refused");
+    assert_eq!(rig.delivered(), [Seq(1)]);
+    // It never says anything else about what it has voted for.
+    let other = Proposal::Frames { time: WALL, entries: vec![entry(&frame(9, b"other"))] };
+    for seq in 1..=3 {
+        assert!(rig.peer(0, pre_prepare(seq, &other)).is_err());
+    }
+    assert!(!has_prepare(&rig.sent()));
+    // And repeats its votes to whoever asks.
+    rig.wait(Span::secs(1));
+    let status = Message::Status { view: View(0), stable: Seq(0), delivered: Seq(0) };
+    rig.peer(3, status).expect("a question");
+    let sent = rig.sent();
+    for (seq, p) in (1..).zip(&p) {
+        let prepare = (Target::One(ReplicaId(3)), Message::Prepare(vote(seq, p)));
+        assert!(sent.contains(&prepare), "{seq}");
+        let commit = (Target::One(ReplicaId(3)), Message::Commit(vote(seq, p)));
+        assert_eq!(sent.contains(&commit), seq < 3, "{seq}");
+    }
+    // Voting goes on where it was.
+    rig.peer(3, Message::Prepare(vote(3, &p[2]))).expect("a prepare");
+    assert!(has_commit(&rig.sent()));
+    old.peer(3, Message::Prepare(vote(3, &p[2]))).expect("a prepare");
+    assert_eq!(stop(&mut rig, 1), stop(&mut old, 1));
+}
+
+#[test]
+fn a_life_that_had_left_its_view_votes_in_none_below() {
+    let (mut old, records, p) = three_numbers();
+    let slice = stop(&mut old, 5);
+    let start = LaneStart { view: View(5), active: false, records, ..LaneStart::default() };
+    let mut rig = restart(&old, start);
+    assert!(!rig.lane.voting());
+    assert_eq!(rig.lane.view(), View(0));
+    rig.peer(3, Message::Prepare(vote(3, &p[2]))).expect("counted");
+    assert!(!has_commit(&rig.sent()));
+    install(&mut rig, &plan(4, 0, &[]));
+    assert!(!rig.lane.voting());
+    assert_eq!(stop(&mut rig, 5), slice);
+    install(&mut rig, &plan(5, 0, &[Choice::Null, Choice::Null]));
+    assert!(rig.lane.voting());
+}
+
+#[test]
+fn the_plan_of_the_view_holds_in_the_next_life() {
+    let mut old = Rig::new(2, 1);
+    let plan = plan(1, 0, &[Choice::Null, Choice::Null]);
+    install(&mut old, &plan);
+    let first: Vec<Record> = records(&mut old).into_iter().take(1).collect();
+    let start = LaneStart {
+        view: View(1),
+        active: true,
+        plan: Some(plan),
+        records: first,
+        ..LaneStart::default()
+    };
+    let mut rig = restart(&old, start);
+    let votes: Vec<Message> = rig.sent().into_iter().map(|(_, message)| message).collect();
+    let prepare = |seq| Message::Prepare(vote_in(1, seq, &Proposal::Null));
+    assert!(votes.contains(&prepare(2)), "it had not voted for number 2: {votes:?}");
+    assert!(!votes.contains(&prepare(1)), "it had voted for number 1");
+    rig.peer(3, Message::Prepare(vote_in(1, 1, &Proposal::Null))).expect("a prepare");
+    assert!(has_commit(&rig.sent()));
+    let other = proposal(&[]);
+    assert!(rig.peer(1, propose_in(1, 2, &other)).is_err());
+}
+
+#[test]
+fn a_leader_in_its_next_life_proposes_nothing_twice() {
+    let mut old = Rig::new(0, 1);
+    let f = frame(1, b"op");
+    let offer = |rig: &mut Rig, f: &Arc<Frame>| {
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        for from in [1, 2] {
+            rig.peer(from, Message::Vouch(vec![entry(f)])).expect("a vouch");
+        }
+    };
+    offer(&mut old, &f);
+    old.feed(Input::Turn).expect("never refused");
+    let records = records(&mut old);
+    assert_eq!(records.len(), 1);
+    let start = LaneStart { active: true, records, ..LaneStart::default() };
+    let mut rig = restart(&old, start);
+    offer(&mut rig, &frame(2, b"op"));
+    assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
+}
+
+/// A log may go on for many windows after the checkpoint on the disk.
+#[test]
+fn a_long_log_is_delivered_a_window_at_a_time_and_its_slice_waits_for_a_certificate() {
+    let committed = |seq| {
+        let digest = Proposal::Null.digest(GROUP, Seq(seq));
+        let batch = Some((Proposal::Null, Arc::new(Batch::Null)));
+        Record::Committed { seq: Seq(seq), digest, batch }
+    };
+    let mut records: Vec<Record> = (1..=40).map(committed).collect();
+    let batch = Arc::new(Batch::Null);
+    let (view, seq, proposal) = (View(0), Seq(41), Proposal::Null);
+    records.push(Record::PrePrepared { view, seq, proposal, batch });
+    let start = LaneStart { active: true, records, ..LaneStart::default() };
+    let mut rig = restart(&Rig::new(2, 1), start);
+    rig.feed(Input::Turn).expect("never refused");
+    assert_eq!(rig.delivered(), (1..=16).map(Seq).collect::<Vec<_>>());
+    let progress = Progress { executed: Seq(10), ..Progress::default() };
+    rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+    assert_eq!(rig.delivered(), (17..=26).map(Seq).collect::<Vec<_>>());
+    let stop = FromCoordinator::Stop { view: View(1) };
+    rig.feed(Input::Coordinator(stop)).expect("never refused");
+    assert!(told(&mut rig).is_empty(), "number 41 is beyond the window of checkpoint 0");
+    let certified = StableCheckpoint { seq: Seq(28), ..StableCheckpoint::default() };
+    let news = FromCoordinator::Certified(certified.clone());
+    rig.feed(Input::Coordinator(news)).expect("never refused");
+    let slice = told(&mut rig).into_iter().find_map(|told| match told {
+        ToCoordinator::Slice { stable, entries, .. } => Some((stable, entries)),
+        _ => None,
+    });
+    let (stable, entries) = slice.expect("now it can");
+    assert_eq!((stable, entries.len(), entries[0].seq), (certified, 1, Seq(41)));
+}
+
+fn signed_by(signers: &[u16], seq: u64) -> StableCheckpoint {
+    let digest = Digest([5; 32]);
+    let bytes = Checkpoint::signed_bytes(GROUP, Epoch(0), Seq(seq), digest);
+    let sign =
+        |from: &u16| (ReplicaId(*from), PlainKeys { me: ReplicaId(*from), n: 4 }.sign(&bytes));
+    let proof = Arc::new(signers.iter().map(sign).collect());
+    StableCheckpoint { seq: Seq(seq), digest, proof }
+}
+
+/// The stage has fetched the checkpoint.
+fn fetched(rig: &mut Rig, checkpoint: StableCheckpoint) {
+    let progress = Progress { executed: checkpoint.seq, ..Progress::default() };
+    rig.feed(Input::Stage(FromStage::Fetched { checkpoint, progress })).expect("news");
+}
+
+#[test]
+fn a_fetched_checkpoint_moves_everything_and_keeps_what_is_above() {
+    let mut rig = Rig::new(2, 1);
+    let f = frame(1, b"op");
+    let phantom = frame(2, b"never came");
+    rig.peer(0, pre_prepare(1, &proposal(&[&phantom]))).expect("it may be under way");
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    let p = proposal(&[&f]);
+    rig.peer(0, pre_prepare(9, &p)).expect("a proposal");
+    for from in [1, 3] {
+        rig.peer(from, Message::Decided { seq: Seq(10), proposal: Proposal::Null }).expect("news");
+    }
+    assert_eq!(rig.delivered(), [Seq(10)]);
+    fetched(&mut rig, signed_by(&[0, 1, 3], 8));
+    let report = rig.lane.report();
+    assert_eq!((report.stable, report.delivered), (Seq(8), Seq(8)));
+    assert_eq!(rig.delivered(), [Seq(10)], "execution began anew");
+    rig.peer(3, Message::Prepare(vote(9, &p))).expect("votes above are kept");
+    assert!(has_commit(&rig.sent()));
+    for from in [0, 3] {
+        rig.peer(from, Message::Commit(vote(9, &p))).expect("a commit");
+    }
+    assert_eq!(rig.delivered(), [Seq(9)]);
+    assert_eq!(rig.lane.report().delivered, Seq(10));
+    assert_eq!(rig.lane.pool.wants(), 0, "nobody waits for the phantom any more");
+}
+
+#[test]
+fn a_certificate_of_others_is_compared_once_this_replica_is_there() {
+    for mine in [5, 6] {
+        let certified = StableCheckpoint {
+            seq: Seq(4),
+            digest: Digest([5; 32]),
+            ..StableCheckpoint::default()
+        };
+        let mut rig = Rig::new(1, 1);
+        let news = Input::Coordinator(FromCoordinator::Certified(certified.clone()));
+        rig.feed(news).expect("never refused");
+        assert_eq!(told(&mut rig), [ToCoordinator::Ahead(certified.clone())]);
+        for seq in 1..=4 {
+            for from in [2, 3] {
+                let decided = Message::Decided { seq: Seq(seq), proposal: Proposal::Null };
+                rig.peer(from, decided).expect("news");
+            }
+        }
+        let progress = Progress { executed: Seq(4), ..Progress::default() };
+        rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+        let digest = Digest([mine; 32]);
+        rig.feed(Input::Stage(FromStage::Checkpoint { seq: Seq(4), digest })).expect("news");
+        let expected = match mine {
+            5 => ToCoordinator::Stable(certified),
+            _ => ToCoordinator::Diverged(certified),
+        };
+        assert!(told(&mut rig).contains(&expected));
+        assert_eq!(rig.lane.report().stable, Seq(if mine == 5 { 4 } else { 0 }));
+    }
+}
+
+#[test]
+fn a_genuine_signature_under_another_digest_is_a_proof_and_a_forged_one_is_none() {
+    let (digest, lie) = (Digest([5; 32]), Digest([6; 32]));
+    let wrong = |rig: &mut Rig| {
+        let is = |t: &ToCoordinator| matches!(t, ToCoordinator::WrongCheckpoint { .. });
+        told(rig).into_iter().filter(|t| is(t)).collect::<Vec<_>>()
+    };
+    let mut rig = executed_to_four(digest);
+    let forged = Checkpoint { seq: Seq(4), digest: lie, signature: Signature([9; 64]) };
+    rig.peer(2, Message::Checkpoint(forged)).expect("not looked at yet");
+    for from in [0, 3] {
+        rig.peer(from, signed(from, 4, digest)).expect("genuine");
+    }
+    assert_eq!(rig.lane.report().stable, Seq(4));
+    assert_eq!(wrong(&mut rig), []);
+    let _ = rig.peer(2, signed(2, 4, lie));
+    let _ = rig.peer(2, signed(2, 4, lie));
+    let proof = wrong(&mut rig);
+    assert_eq!(proof.len(), 1, "told once");
+    let signer = |t: &ToCoordinator| match t {
+        ToCoordinator::WrongCheckpoint { signer, .. } => Some(*signer),
+        _ => None,
+    };
+    assert_eq!(signer(&proof[0]), Some(ReplicaId(2)));
+}
+
+/// Its own log says in which view it was, and that is all it can rely on.
+#[test]
+fn a_life_that_has_forgotten_does_not_vote_before_it_is_told_that_it_must_not() {
+    for above in [None, Some(Seq(1))] {
+        let plan = plan(1, 0, &[Choice::Null, Choice::Null]);
+        let start =
+            LaneStart { view: View(1), active: true, plan: Some(plan), ..LaneStart::default() };
+        let mut rig = restart(&Rig::new(2, 1), start);
+        rig.feed(Input::Coordinator(FromCoordinator::Voting { above })).expect("never refused");
+        let sent: Vec<Message> = rig.sent().into_iter().map(|(_, message)| message).collect();
+        let votes = |seq| sent.contains(&Message::Prepare(vote_in(1, seq, &Proposal::Null)));
+        assert_eq!((votes(1), votes(2)), (false, above.is_some()), "{sent:?}");
+    }
+}
+
+/// After a power cut everywhere the others only say what is many windows ahead of the checkpoint
+/// on this disk, once for all. What the log says was stable before is what moves the mark.
+#[test]
+fn the_mark_after_a_long_log_does_not_wait_for_others() {
+    let committed = |seq| {
+        let digest = Proposal::Null.digest(GROUP, Seq(seq));
+        let batch = Some((Proposal::Null, Arc::new(Batch::Null)));
+        Record::Committed { seq: Seq(seq), digest, batch }
+    };
+    let mine = Digest([7; 32]);
+    let certified = StableCheckpoint { seq: Seq(40), digest: mine, ..StableCheckpoint::default() };
+    for known in [true, false] {
+        let records: Vec<Record> = (1..=42).map(committed).collect();
+        let start = LaneStart { active: true, records, ..LaneStart::default() };
+        let mut rig = restart(&Rig::new(2, 1), start);
+        if known {
+            let word = FromCoordinator::Certified(certified.clone());
+            rig.feed(Input::Coordinator(word)).expect("never refused");
+        }
+        for executed in (2..=42).step_by(2) {
+            if executed % 4 == 0 {
+                let checkpoint = FromStage::Checkpoint { seq: Seq(executed), digest: mine };
+                rig.feed(Input::Stage(checkpoint)).expect("news");
+            }
+            let progress = Progress { executed: Seq(executed), ..Progress::default() };
+            rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+        }
+        let said: Vec<_> = [0, 3].map(|from| rig.peer(from, signed(from, 40, mine))).into();
+        assert!(said.iter().all(|said| said.is_err() == known), "it may be stable already");
+        assert_eq!(rig.lane.report().stable, Seq(40));
+        assert_eq!(rig.lane.report().delivered, Seq(42));
+    }
+}
+
+/// A state that a weak quorum vouches for is gone on from, but certifies nothing: what was
+/// promised above the low mark still binds.
+#[test]
+fn a_state_that_a_weak_quorum_vouches_for_keeps_every_promise() {
+    let mut rig = Rig::new(2, 1);
+    for seq in [3, 6, 11] {
+        rig.peer(0, pre_prepare(seq, &Proposal::Null)).expect("a proposal");
+    }
+    let news = FromCoordinator::Certified(signed_by(&[0, 1, 3], 4));
+    rig.feed(Input::Coordinator(news)).expect("never refused");
+    for weak_is_there in [false, true] {
+        if weak_is_there {
+            fetched(&mut rig, signed_by(&[0, 1], 10));
+        }
+        let report = rig.lane.report();
+        let expected = if weak_is_there { (Seq(4), Seq(10)) } else { (Seq(0), Seq(0)) };
+        assert_eq!((report.stable, report.delivered), expected);
+        rig.lane.check();
+    }
+    // Nothing at or below it is handed to execution, whatever is said about it.
+    for from in [0, 3] {
+        let again = rig.peer(from, Message::Decided { seq: Seq(6), proposal: Proposal::Null });
+        assert!(again.is_err());
+        rig.peer(from, Message::Commit(vote(6, &Proposal::Null))).expect("counted");
+    }
+    assert_eq!(rig.delivered(), []);
+    for from in [0, 3] {
+        rig.peer(from, Message::Decided { seq: Seq(11), proposal: Proposal::Null }).expect("news");
+    }
+    assert_eq!(rig.delivered(), [Seq(11)]);
+    let entries = stop(&mut rig, 1);
+    let seqs: Vec<Seq> = entries.iter().map(|entry| entry.seq).collect();
+    assert_eq!(seqs, [Seq(6), Seq(11)], "number 3 is below what is certified");
+}
+
+/// The others may be unable to certify anything, since what they have agreed on is at the end of
+/// their window: then the word of who has fetched is needed.
+#[test]
+fn who_has_fetched_a_vouched_checkpoint_signs_it_and_the_mark_moves_with_a_quorum() {
+    let mut rig = Rig::new(2, 1);
+    fetched(&mut rig, signed_by(&[0, 1], 8));
+    let digest = Digest([5; 32]);
+    assert!(rig.sent().contains(&(Target::All, signed(2, 8, digest))));
+    for from in [0, 1] {
+        assert_eq!(rig.lane.report().stable, Seq(0));
+        rig.peer(from, signed(from, 8, digest)).expect("genuine");
+    }
+    assert_eq!(rig.lane.report().stable, Seq(8));
+    // What is certified later below such a state needs no digest of this replica's own.
+    let mut rig = Rig::new(2, 1);
+    rig.peer(0, pre_prepare(6, &Proposal::Null)).expect("a proposal");
+    fetched(&mut rig, signed_by(&[0, 1], 10));
+    assert!(!rig.sent().iter().any(|(_, m)| matches!(m, Message::Checkpoint(_))), "none is there");
+    for from in [0, 1, 3] {
+        rig.peer(from, signed(from, 8, digest)).expect("genuine");
+    }
+    assert_eq!(rig.lane.report().stable, Seq(8));
+    rig.lane.check();
+}
+
+#[test]
+fn a_leader_that_has_fetched_proposes_nothing_at_or_below_what_it_has() {
+    let mut rig = Rig::new(0, 1);
+    fetched(&mut rig, signed_by(&[1, 2], 5));
+    let f = frame(1, b"op");
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    for from in [1, 2] {
+        rig.peer(from, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+    }
+    assert_eq!(proposals(&rig.sent()), [(Seq(6), 1)]);
+}
+
+/// A replica that fell behind keeps frames that the others have ordered long ago: what their
+/// client acknowledges must not use up its quota here once their state is here, too. The opening
+/// of a session is no part of stream 0.
+#[test]
+fn what_a_client_acknowledges_waits_no_longer() {
+    let mut rig = Rig::new(1, 1);
+    let open = Arc::new(FrameBuilder::open(GROUP, ClientId(3), SessionId(1), |digest| {
+        let client = PlainKeys { me: ReplicaId(0), n: 4 };
+        base::crypto::ClientKeyring::authenticate(&client, digest)
+    }));
+    rig.feed(Input::Request(open)).expect("fresh");
+    let most = base::limits::PENDING_FRAMES_PER_CLIENT_MAX as u64 - 1;
+    for id in 1..=most {
+        rig.feed(Input::Request(frame(id, b"op"))).expect("within the quota");
+    }
+    let next = frame(most + 1, b"op");
+    assert_eq!(rig.feed(Input::Request(next.clone())), Err(Reject::Quota));
+    let id = next.id();
+    let acks = || {
+        let mut builder = FrameBuilder::new();
+        builder.push(b"op");
+        Arc::new(builder.request(GROUP, id, most - 1, |_| next.authenticator().clone()))
+    };
+    assert_eq!(rig.feed(Input::Request(acks())), Err(Reject::Quota), "they may yet be proposed");
+    fetched(&mut rig, signed_by(&[0, 2, 3], 8));
+    rig.feed(Input::Request(acks())).expect("there is room again");
+    assert_eq!(rig.lane.report().pending_frames, 3, "the opening, one not acknowledged, and this");
+    rig.lane.check();
+}

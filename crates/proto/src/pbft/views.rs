@@ -1,0 +1,279 @@
+//! Leaving a view and beginning one: the lane's part in the view change (design, traps 2 to 4).
+//!
+//! The coordinator decides. On STOP the lane votes no more and hands over what it has promised;
+//! on INSTALL it takes the plan of the NEW-VIEW for its own numbers. In between it goes on as a
+//! learner. Proposals that the plan does not name are void: their frames wait for the new leader.
+//!
+//! A plan may reach beyond this replica's high mark; it is carried out as the low mark moves.
+//! Numbers at or below the plan's start are not voted on in its view.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use base::batch::null_digest;
+use base::{Digest, Now, ReplicaId, Seq, Time, View};
+
+use super::agree::Origin;
+use super::early::Early;
+use super::log::Phase;
+use super::msg::{Message, Proposal};
+use super::{Input, Lane, LaneConfig, Reject};
+use crate::group::link::{Choice, Plan, SliceEntry, ToCoordinator};
+use crate::outbox::{Outbox, Target};
+
+/// What looking for a proposal costs the asker's share.
+const FETCH_PROPOSAL_COST_BYTES: usize = 1 << 10;
+
+/// Where the lane stands between views.
+#[derive(Clone, Debug)]
+pub(super) struct Views {
+    /// The highest view that this replica votes in or has asked for: it votes in none below.
+    pub(super) asked: View,
+    /// It may vote for numbers above this one only; `None`: for nothing.
+    pub(super) above: Option<Seq>,
+    /// The plan of the present view, while some of it is yet to be carried out.
+    plan: Option<Arc<Plan>>,
+    /// The beginning and the end of what the plan fixes.
+    start: Seq,
+    top: Seq,
+    /// Up to where the plan is carried out.
+    applied: Seq,
+    /// The view for which the coordinator waits for this pillar's slice.
+    owes_slice: Option<View>,
+    early: Early,
+}
+
+impl Views {
+    pub(super) fn new(cfg: &LaneConfig) -> Views {
+        let numbers = cfg.window / u64::from(cfg.stripe.pillars()) + 1;
+        let numbers = usize::try_from(numbers).expect("a window fits into memory");
+        Views {
+            asked: View(0),
+            above: Some(Seq(0)),
+            plan: None,
+            start: Seq(0),
+            top: Seq(0),
+            applied: Seq(0),
+            owes_slice: None,
+            early: Early::new(cfg.quorums.n(), numbers),
+        }
+    }
+
+    /// Nothing at or below it is voted on in this view.
+    pub(super) fn start(&self) -> Seq {
+        self.start
+    }
+
+    /// The last number that the NEW-VIEW has fixed.
+    pub(super) fn top(&self) -> Seq {
+        self.top
+    }
+
+    pub(super) fn take(&mut self, plan: Arc<Plan>) {
+        (self.start, self.top) = (plan.start.seq, plan.top());
+        (self.applied, self.plan) = (plan.start.seq, Some(plan));
+    }
+
+    pub(super) fn check(&self) {
+        self.early.check();
+        assert!(self.start <= self.top && self.applied >= self.start);
+    }
+}
+
+impl Lane {
+    /// Whether this replica votes in its view, as far as the view goes.
+    pub(super) fn is_active(&self) -> bool {
+        self.views.asked == self.view
+    }
+
+    /// Whether this replica may vote for `seq` in its view.
+    pub(super) fn may_vote(&self, seq: Seq) -> bool {
+        self.is_active() && seq > self.views.start && self.views.above.is_some_and(|a| seq > a)
+    }
+
+    /// Keeps what is said in a view that is not installed here yet.
+    pub(super) fn keep_early(&mut self, from: ReplicaId, message: &Message) {
+        let view = match message {
+            Message::PrePrepare { view, .. } if from == view.leader(self.cfg.quorums.n()) => *view,
+            Message::Prepare(vote) | Message::Commit(vote) => vote.view,
+            _ => return,
+        };
+        if view > self.view {
+            self.views.early.keep(from, view, message.clone());
+        }
+    }
+
+    /// Votes in no view below `view` from now on, and hands over what was promised.
+    pub(super) fn on_stop(&mut self, view: View, out: &mut Outbox) {
+        if view <= self.view || view < self.views.asked {
+            return;
+        }
+        self.views.asked = view;
+        let present = self.view;
+        self.log.iter_mut().for_each(|(_, slot)| slot.fold(present));
+        // They would go to a leader that is being replaced; the frames stay.
+        self.vouches.clear();
+        self.views.owes_slice = Some(view);
+        self.try_slice(out);
+    }
+
+    /// Hands over the slice that the coordinator waits for. After a restart a log may hold
+    /// promises beyond the window of the last checkpoint whose certificate it holds; then the
+    /// slice waits for a newer certificate, which a quorum has.
+    pub(super) fn try_slice(&mut self, out: &mut Outbox) {
+        let Some(view) = self.views.owes_slice else { return };
+        let stable = self.checkpoints.certified();
+        let mut entries = Vec::new();
+        for (seq, slot) in self.log.iter().filter(|(seq, _)| *seq > stable.seq) {
+            let Some(past) = &slot.past else { continue };
+            let pre_prepared = past.pre_prepared().to_vec();
+            entries.push(SliceEntry { seq, prepared: past.prepared(), pre_prepared });
+        }
+        let high = stable.seq.0 + self.cfg.window;
+        if entries.last().is_some_and(|entry: &SliceEntry| entry.seq.0 > high) {
+            return;
+        }
+        self.views.owes_slice = None;
+        let pillar = self.cfg.pillar;
+        out.coordinator(ToCoordinator::Slice { pillar, view, stable, entries });
+    }
+
+    /// The view begins.
+    pub(super) fn on_install(&mut self, now: Now, plan: &Arc<Plan>, out: &mut Outbox) {
+        if plan.view <= self.view || plan.view < self.views.asked {
+            return;
+        }
+        let old = core::mem::replace(&mut self.view, plan.view);
+        self.views.asked = plan.view;
+        self.views.owes_slice = None;
+        let mut void = Vec::new();
+        for (seq, slot) in self.log.iter_mut() {
+            void.extend(slot.begin_view(old).map(|proposal| (seq, proposal)));
+        }
+        for (seq, proposal) in void {
+            self.unwant_all(now, seq, Some(&proposal));
+        }
+        // A frame may be in another batch, too, that is decided.
+        let executed = self.progress.executed;
+        let open = self.log.iter().filter(|(seq, slot)| slot.decided && *seq > executed);
+        let open: Vec<Seq> = open.map(|(seq, _)| seq).collect();
+        open.into_iter().for_each(|seq| self.mark_ordered(now, seq));
+        self.views.take(plan.clone());
+        self.on_certified(now, &plan.start, out);
+        self.catchup.begin_view(now.mono);
+        self.grievances.begin_view(now.mono);
+        self.told = (self.delivered, Time::ZERO);
+        self.carry_out_plan(now, out);
+        self.lead.begin_view(self.cfg.stripe.next_of(self.cfg.pillar, self.views.top));
+        self.offer_pending(now, out);
+        for (from, message) in self.views.early.take(self.view) {
+            // Counted there, if it is of no use any more.
+            let incarnation = base::Incarnation::default();
+            let _ = self.step(now, Input::Peer { from, incarnation, message }, out);
+        }
+    }
+
+    /// What waits for its order is made known to the new leader.
+    fn offer_pending(&mut self, now: Now, out: &mut Outbox) {
+        self.vouches.clear();
+        self.grievances.frame_waits(now.mono, self.cfg.view_timeout);
+        let leads = self.leads();
+        for key in self.pool.begin_view(now.mono, leads.then_some(self.cfg.me)) {
+            self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
+            self.catchup.waits_for_bodies(now.mono);
+        }
+        self.vouch_again(now, usize::MAX, out);
+    }
+
+    /// Carries out the plan as far as the high mark allows.
+    pub(super) fn carry_out_plan(&mut self, now: Now, out: &mut Outbox) {
+        let Some(plan) = self.views.plan.clone() else { return };
+        let upto = plan.top().min(self.high());
+        let from = self.views.applied.max(self.low());
+        let mut seq = self.cfg.stripe.next_of(self.cfg.pillar, from);
+        while seq <= upto {
+            if let Some(choice) = plan.choice(seq) {
+                self.choose(now, seq, choice, out);
+            }
+            seq = self.cfg.stripe.next_of(self.cfg.pillar, seq);
+        }
+        self.views.applied = self.views.applied.max(upto);
+        if upto == plan.top() {
+            self.views.plan = None;
+        }
+    }
+
+    /// The NEW-VIEW has fixed `choice` for `seq`.
+    fn choose(&mut self, now: Now, seq: Seq, choice: Choice, out: &mut Outbox) {
+        let digest = match choice {
+            Choice::Null => null_digest(self.cfg.group, seq),
+            Choice::Digest(digest) => digest,
+        };
+        let Some(slot) = self.log.slot(seq) else { return };
+        slot.chosen = Some(digest);
+        if slot.proposal.is_some() {
+            // Decided already, or voted for by an earlier life. That another digest is decided
+            // takes more than f faulty replicas; this one then says no more about the number.
+            if slot.digest == digest && slot.phase == Phase::Empty {
+                slot.phase = Phase::Waiting;
+            }
+        } else if choice == Choice::Null {
+            self.install(now, seq, Proposal::Null, Origin::Plan);
+        } else if let Some(known) = slot.stood_by(digest).cloned() {
+            self.install(now, seq, known, Origin::Plan);
+        } else if seq > self.delivered {
+            self.catchup.waits_for_bodies(now.mono);
+            out.send(Target::All, Message::FetchProposal { seq, digest });
+        }
+        self.advance(now, seq, out);
+    }
+
+    /// A peer asks for the proposal behind a digest that it has from a NEW-VIEW.
+    pub(super) fn on_fetch_proposal(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        (seq, digest): (Seq, Digest),
+        out: &mut Outbox,
+    ) -> Result<(), Reject> {
+        if self.cfg.stripe.pillar_of(seq) != self.cfg.pillar {
+            return Err(Reject::Misbehaviour("fetch for another pillar"));
+        }
+        if !self.catchup.peers.may_serve(from, now.mono) {
+            return Err(Reject::Stale("fetches faster than they are answered"));
+        }
+        self.catchup.peers.served(from, now.mono, FETCH_PROPOSAL_COST_BYTES);
+        let known = self.log.get(seq).and_then(|slot| slot.stood_by(digest));
+        let Some(proposal) = known.cloned() else {
+            return Err(Reject::Stale("fetch of a proposal that is not known here"));
+        };
+        let message = Message::ProposalIs { seq, proposal };
+        self.catchup.peers.served(from, now.mono, message.encoded_len_max());
+        out.send(Target::One(from), message);
+        Ok(())
+    }
+
+    /// The proposal that the NEW-VIEW has chosen, from anybody: its digest proves it.
+    pub(super) fn on_proposal_is(
+        &mut self,
+        now: Now,
+        seq: Seq,
+        proposal: Proposal,
+        out: &mut Outbox,
+    ) -> Result<(), Reject> {
+        if self.cfg.stripe.pillar_of(seq) != self.cfg.pillar {
+            return Err(Reject::Misbehaviour("number of another pillar"));
+        }
+        let slot = self.log.get(seq).filter(|slot| slot.proposal.is_none());
+        let Some(chosen) = slot.and_then(|slot| slot.chosen) else {
+            return Err(Reject::Stale("proposal that is not looked for"));
+        };
+        if proposal.digest(self.cfg.group, seq) != chosen {
+            // Perhaps it was in an earlier view.
+            return Err(Reject::Stale("another proposal than is looked for"));
+        }
+        self.install(now, seq, proposal, Origin::Plan);
+        self.advance(now, seq, out);
+        Ok(())
+    }
+}

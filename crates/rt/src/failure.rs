@@ -1,0 +1,45 @@
+//! What ended a replica against its will: the first failure counts, and is never taken back.
+//!
+//! A replica that fails stops all of its threads: one without its log, or without one of its
+//! threads, is better gone. Depends on the bells alone.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::ring::Bell;
+
+/// Set at most once.
+#[derive(Debug, Default)]
+pub(crate) struct Failure {
+    text: OnceLock<String>,
+    failed: AtomicBool,
+    bells: OnceLock<Vec<Arc<Bell>>>,
+}
+
+impl Failure {
+    /// These threads are to hear of it.
+    pub(crate) fn tell(&self, bells: &[Arc<Bell>]) {
+        // Said once, when the threads are made.
+        let _ = self.bells.set(bells.to_vec());
+    }
+
+    /// Something failed for good.
+    pub(crate) fn set(&self, what: &str, error: &dyn std::fmt::Display) {
+        let text = format!("{what}: {error}");
+        tracing::error!("{text}; the replica stops");
+        // The first one is the cause; what follows from it says less.
+        let _ = self.text.set(text);
+        self.failed.store(true, Ordering::Release);
+        self.bells.get().into_iter().flatten().for_each(|bell| bell.force());
+    }
+
+    /// Whether anything did.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// What it was.
+    pub(crate) fn text(&self) -> Option<String> {
+        self.text.get().cloned()
+    }
+}

@@ -1,0 +1,375 @@
+//! Checkpoints on disk: when one is written, how its objects get from the stage to the file, and
+//! what follows once it is durable.
+//!
+//! ```text
+//!  coordinator's host            stage's host                   a thread per checkpoint
+//!  Input::SaveCheckpoint
+//!  Effect::Save        ─ order ─▶ reads its pinned snapshot,
+//!                                 a bounded amount per turn ─ pieces ─▶ checkpoint file
+//!  Input::Saved, trims the log ◀────────────── outcome, bell ─────────  durable
+//! ```
+//!
+//! The log is cut back to the checkpoint *before* the one that was just written: should that one
+//! turn out to be unreadable, the one before and the log still hold every promise.
+//!
+//! A checkpoint that cannot be written is no reason to stop: the log still has everything. It is
+//! tried again when the log has grown as much once more.
+//!
+//! Not here: the format (`store`), and which checkpoint it is (`proto::group`).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use base::transfer::{Manifest, Part, SnapshotReader};
+use base::{Seq, StableCheckpoint};
+use exec::Stage;
+use store::checkpoint::CheckpointHead;
+use store::{Checkpoints, StoreError};
+
+use crate::log_writer::LogGauge;
+use crate::ring::{Bell, RingReceiver, RingSender};
+
+/// Bytes of objects that are read from the stage in one turn, at least one object.
+const BYTES_PER_TURN: usize = 1 << 20;
+/// Pieces that may wait for the disk.
+const PIECES: usize = 4;
+
+/// From the coordinator's host to the stage's: read the pinned checkpoint.
+#[derive(Debug)]
+pub(crate) struct SaveOrder {
+    seq: Seq,
+    pieces: SyncSender<Piece>,
+}
+
+/// A part of a checkpoint on its way to the disk. A channel that ends without
+/// [`Piece::Whole`] means that the checkpoint could not be read to its end.
+#[derive(Debug)]
+enum Piece {
+    Objects(Vec<(Part, u32, Vec<u8>)>),
+    Whole(Manifest),
+}
+
+/// Why no checkpoint was saved.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The replica was started without a directory.
+    #[error("the replica keeps nothing on disk: it was started without a directory")]
+    NoDirectory,
+    /// There was no stable checkpoint in time: a group without a quorum makes none.
+    #[error("no checkpoint became stable in time: is the group making progress?")]
+    TimedOut,
+    /// The snapshot went away while it was read: the replica fetched another state.
+    #[error("the state was replaced while it was read; try again")]
+    Interrupted,
+    /// The disk refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What the saver, its threads, and the replica's handle share.
+#[derive(Debug, Default)]
+pub(crate) struct SaveDesk {
+    /// There is a directory.
+    able: AtomicBool,
+    /// Somebody wants one soon.
+    requested: AtomicBool,
+    /// Set by the thread that wrote, taken by the coordinator's host.
+    outcome: Mutex<Option<Result<CheckpointHead, SaveError>>>,
+    arrived: AtomicBool,
+    /// The last outcome, and how many there were: for those who wait.
+    last: Mutex<(u64, Option<Result<PathBuf, SaveError>>)>,
+    changed: Condvar,
+    /// For reports.
+    bytes: AtomicU64,
+    seq: AtomicU64,
+}
+
+/// What can be told about checkpoints on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct SaveSnapshot {
+    /// Bytes of checkpoint files.
+    pub(crate) bytes: u64,
+    /// The number of the last one; 0 without any.
+    pub(crate) seq: u64,
+}
+
+/// What the saver is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Doing {
+    Nothing,
+    /// The coordinator was asked.
+    Asked,
+    /// The checkpoint is being written.
+    Writing,
+}
+
+/// Decides when checkpoints go to disk. Lives with the coordinator.
+pub(crate) struct Saver {
+    desk: Arc<SaveDesk>,
+    checkpoints: Option<Checkpoints>,
+    log: Option<LogGauge>,
+    orders: RingSender<SaveOrder>,
+    bell: Arc<Bell>,
+    doing: Doing,
+    growth: u64,
+    /// What the log had taken when the last checkpoint was begun.
+    mark: u64,
+    /// The last checkpoint on disk: its number and bytes.
+    last: Option<(Seq, u64)>,
+    /// The state came from elsewhere: the log alone does not lead to it.
+    wanted: bool,
+}
+
+impl Saver {
+    /// A saver over what is on disk already.
+    pub(crate) fn new(
+        desk: Arc<SaveDesk>,
+        (checkpoints, last): (Option<Checkpoints>, Option<(Seq, u64)>),
+        (log, growth): (Option<LogGauge>, u64),
+        orders: RingSender<SaveOrder>,
+        bell: Arc<Bell>,
+    ) -> Saver {
+        desk.able.store(checkpoints.is_some(), Ordering::Release);
+        desk.note(checkpoints.as_ref(), last.map(|(seq, _)| seq));
+        let doing = Doing::Nothing;
+        Saver { desk, checkpoints, log, orders, bell, doing, growth, mark: 0, last, wanted: false }
+    }
+
+    /// Whether the coordinator is to be asked for a checkpoint, and whether that is urgent.
+    pub(crate) fn wants(&mut self) -> Option<bool> {
+        self.checkpoints.as_ref()?;
+        let urgent = self.desk.requested.load(Ordering::Acquire);
+        if urgent
+            && self.doing != Doing::Writing
+            && self.desk.requested.swap(false, Ordering::AcqRel)
+        {
+            self.doing = Doing::Asked;
+            return Some(true);
+        }
+        let size = self.last.map_or(0, |(_, bytes)| bytes);
+        let grown = self.log.as_ref().map_or(0, |log| log.taken().saturating_sub(self.mark));
+        if self.doing == Doing::Nothing && (self.wanted || grown >= self.growth.max(size)) {
+            self.doing = Doing::Asked;
+            // Until it is on disk a restart means another transfer: an idle group is driven.
+            return Some(self.wanted);
+        }
+        None
+    }
+
+    /// The state came from elsewhere: with a log, it is to go to disk soon.
+    pub(crate) fn state_replaced(&mut self) {
+        self.wanted = self.log.is_some();
+    }
+
+    /// The stage holds this checkpoint readable: has it written.
+    pub(crate) fn save(&mut self, stable: StableCheckpoint) {
+        let Some(checkpoints) = self.checkpoints.clone() else { return };
+        self.mark = self.log.as_ref().map_or(0, LogGauge::taken);
+        (self.doing, self.wanted) = (Doing::Writing, false);
+        let (pieces, from_stage) = sync_channel(PIECES);
+        self.orders.push(SaveOrder { seq: stable.seq, pieces });
+        self.orders.flush();
+        let (desk, bell) = (Arc::clone(&self.desk), Arc::clone(&self.bell));
+        let run = move || {
+            // A thread that ends without an outcome would be waited for until the end.
+            let written = AssertUnwindSafe(|| write(&checkpoints, &stable, &from_stage));
+            let outcome = catch_unwind(written).unwrap_or(Err(SaveError::Interrupted));
+            desk.note(Some(&checkpoints), outcome.as_ref().ok().map(|_| stable.seq));
+            *lock(&desk.outcome) = Some(outcome);
+            desk.arrived.store(true, Ordering::Release);
+            bell.force();
+        };
+        if let Err(error) = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(run) {
+            tracing::warn!(%error, "cannot start a thread to save a checkpoint");
+            *lock(&self.desk.outcome) = Some(Err(SaveError::Interrupted));
+            self.desk.arrived.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a checkpoint was written, or could not be.
+    pub(crate) fn arrived(&self) -> bool {
+        self.desk.arrived.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody asks for one.
+    pub(crate) fn requested(&self) -> bool {
+        self.doing != Doing::Writing && self.desk.requested.load(Ordering::Acquire)
+    }
+
+    /// Takes note of what came of the last one, and cuts the log back. True when there was one.
+    pub(crate) fn settle(&mut self) -> bool {
+        if !self.desk.arrived.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        let Some(outcome) = lock(&self.desk.outcome).take() else { return false };
+        self.doing = Doing::Nothing;
+        match &outcome {
+            Ok(head) => {
+                let (seq, bytes) = (head.manifest.seq, head.file_bytes);
+                tracing::info!(%seq, bytes, "checkpoint on disk");
+                let previous = self.last.replace((seq, bytes));
+                if let (Some(log), Some((previous, _))) = (&self.log, previous) {
+                    log.trim(previous);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "no checkpoint on disk"),
+        }
+        let mut last = lock(&self.desk.last);
+        *last = (last.0 + 1, Some(outcome.map(|head| head.path)));
+        self.desk.changed.notify_all();
+        true
+    }
+}
+
+impl SaveDesk {
+    /// Asks for a checkpoint on disk, and waits for it.
+    pub(crate) fn save(&self, ring: &Bell, patience: Duration) -> Result<PathBuf, SaveError> {
+        if !self.able.load(Ordering::Acquire) {
+            return Err(SaveError::NoDirectory);
+        }
+        let until = Instant::now() + patience;
+        let mut last = lock(&self.last);
+        let before = last.0;
+        self.requested.store(true, Ordering::Release);
+        ring.force();
+        loop {
+            if last.0 > before
+                && let Some(outcome) = &last.1
+            {
+                return outcome.clone();
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(SaveError::TimedOut);
+            }
+            let waited = self.changed.wait_timeout(last, left);
+            last = waited.unwrap_or_else(|e| e.into_inner()).0;
+        }
+    }
+
+    /// What can be told.
+    pub(crate) fn snapshot(&self) -> SaveSnapshot {
+        let (bytes, seq) = (&self.bytes, &self.seq);
+        SaveSnapshot { bytes: bytes.load(Ordering::Relaxed), seq: seq.load(Ordering::Relaxed) }
+    }
+
+    fn note(&self, checkpoints: Option<&Checkpoints>, seq: Option<Seq>) {
+        // What cannot be counted now is counted the next time.
+        let bytes = checkpoints.and_then(|all| all.bytes().ok());
+        if let Some(bytes) = bytes {
+            self.bytes.store(bytes, Ordering::Relaxed);
+        }
+        if let Some(seq) = seq {
+            self.seq.store(seq.0, Ordering::Relaxed);
+        }
+    }
+}
+
+fn write(
+    checkpoints: &Checkpoints,
+    stable: &StableCheckpoint,
+    pieces: &Receiver<Piece>,
+) -> Result<CheckpointHead, SaveError> {
+    let mut writer = checkpoints.write(stable.seq)?;
+    loop {
+        match pieces.recv() {
+            Ok(Piece::Objects(objects)) => {
+                for (part, number, bytes) in objects {
+                    writer.object(part, number, &bytes)?;
+                }
+            }
+            Ok(Piece::Whole(manifest)) => return Ok(checkpoints.finish(writer, &manifest, stable)?),
+            Err(_) => return Err(SaveError::Interrupted),
+        }
+    }
+}
+
+/// The stage's side: reads a pinned checkpoint piece by piece.
+pub(crate) struct SnapshotFeed {
+    orders: RingReceiver<SaveOrder>,
+    reading: Option<Reading>,
+}
+
+struct Reading {
+    order: SaveOrder,
+    part: Part,
+    next: u32,
+    /// What the disk was not ready for.
+    waiting: Option<Piece>,
+}
+
+impl SnapshotFeed {
+    pub(crate) fn new(orders: RingReceiver<SaveOrder>) -> SnapshotFeed {
+        SnapshotFeed { orders, reading: None }
+    }
+
+    /// Whether there is something to read: turn again soon.
+    pub(crate) fn busy(&self) -> bool {
+        self.reading.is_some() || !self.orders.is_empty()
+    }
+
+    /// Reads a bounded amount.
+    pub(crate) fn turn(&mut self, stage: &Stage) {
+        while let Some(order) = self.orders.pop() {
+            // There is one at a time; an older one that is still here is of no use any more.
+            self.reading = Some(Reading { order, part: Part::Service, next: 0, waiting: None });
+        }
+        let Some(reading) = &mut self.reading else { return };
+        let piece = match reading.waiting.take() {
+            Some(piece) => Some(piece),
+            None => reading.next_piece(stage),
+        };
+        let over = match piece {
+            None => true,
+            Some(piece) => {
+                let last = matches!(piece, Piece::Whole(_));
+                match reading.order.pieces.try_send(piece) {
+                    Ok(()) => last,
+                    Err(TrySendError::Full(piece)) => {
+                        reading.waiting = Some(piece);
+                        false
+                    }
+                    Err(TrySendError::Disconnected(_)) => true,
+                }
+            }
+        };
+        if over {
+            self.reading = None;
+        }
+    }
+}
+
+impl Reading {
+    /// The next piece; `None` when the checkpoint is not there any more.
+    fn next_piece(&mut self, stage: &Stage) -> Option<Piece> {
+        let manifest = stage.pinned_manifest(SnapshotReader::Disk);
+        let manifest = *manifest.filter(|manifest| manifest.seq == self.order.seq)?;
+        let (mut objects, mut bytes) = (Vec::new(), 0);
+        while bytes < BYTES_PER_TURN {
+            if self.next >= stage.objects(self.part) {
+                if self.part == Part::Sessions {
+                    break;
+                }
+                (self.part, self.next) = (Part::Sessions, 0);
+                continue;
+            }
+            let object = stage.read_pinned(SnapshotReader::Disk, self.part, self.next)?;
+            bytes += object.len().max(64);
+            objects.push((self.part, self.next, object.into_owned()));
+            self.next += 1;
+        }
+        if objects.is_empty() {
+            Some(Piece::Whole(manifest))
+        } else {
+            Some(Piece::Objects(objects))
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

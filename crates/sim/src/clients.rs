@@ -1,0 +1,154 @@
+//! The correct clients of a world: they ask, and check what they are told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use base::{Digest, Frame, PillarId, ReplicaId, Span, Time};
+use proto::client::{ClientCore, Effect, SendTo};
+
+use crate::counters::Question;
+use crate::events::Event;
+use crate::world::World;
+
+/// A client.
+pub(crate) struct Client {
+    pub(crate) core: ClientCore<u64>,
+    pub(crate) submitted: u64,
+    pub(crate) completed: u64,
+    /// The earliest turn already in the queue.
+    pub(crate) turn: Option<Time>,
+    /// When each outstanding operation was asked.
+    asked: BTreeMap<u64, Time>,
+    /// When the client asks again, if it takes its time.
+    next_ask: Time,
+    /// When it got its last answer.
+    pub(crate) answered: Time,
+    /// Replicas that it sends nothing to.
+    pub(crate) shuns: BTreeSet<ReplicaId>,
+}
+
+impl Client {
+    pub(crate) fn new(core: ClientCore<u64>) -> Client {
+        Client {
+            core,
+            submitted: 0,
+            completed: 0,
+            turn: None,
+            asked: BTreeMap::new(),
+            next_ask: Time::ZERO,
+            answered: Time::ZERO,
+            shuns: BTreeSet::new(),
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn turn_client(&mut self, index: usize) {
+        let mut sends = Vec::new();
+        // Completions free room for submissions, which make more effects.
+        loop {
+            self.submit(index);
+            let now = self.clock();
+            let client = &mut self.clients[index];
+            client.core.turn(now);
+            client.core.check();
+            let effects: Vec<Effect<u64>> = client.core.drain().collect();
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Send { pillar, to, frame } => sends.push((pillar, to, frame)),
+                    Effect::Done { tokens, outcome } => {
+                        let results = match outcome {
+                            Ok(results) => results,
+                            Err(error) => panic!("client {index}: {error:?}\n{}", self.describe()),
+                        };
+                        assert_eq!(tokens.len(), results.len());
+                        for (token, result) in tokens.iter().zip(results.iter()) {
+                            self.answered(index, *token, result);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let now = self.queue.now();
+        let client = &mut self.clients[index];
+        let outstanding = client.submitted - client.completed;
+        let asks = self.options.pace_us > 0
+            && client.submitted < self.options.ops_per_client
+            && outstanding < u64::from(self.options.outstanding);
+        let next_ask = asks.then_some(client.next_ask);
+        let deadline = client.core.deadline().into_iter().chain(next_ask).min();
+        if let Some(at) = deadline.map(|at| at.max(now))
+            && client.turn.is_none_or(|planned| planned > at)
+        {
+            client.turn = Some(at);
+            self.queue.schedule(at.since(now), Event::ClientTurn { client: index });
+        }
+        for (pillar, to, frame) in sends {
+            self.send_frame(index, pillar, to, &frame);
+        }
+    }
+
+    fn submit(&mut self, index: usize) {
+        let now = self.clock();
+        let options = self.options;
+        let client = &mut self.clients[index];
+        let outstanding = client.submitted - client.completed;
+        let room = u64::from(options.outstanding).saturating_sub(outstanding);
+        for _ in 0..room.min(options.ops_per_client - client.submitted) {
+            if options.pace_us > 0 {
+                if client.next_ask > now.mono {
+                    break;
+                }
+                client.next_ask = now.mono.after(Span::micros(options.pace_us));
+            }
+            let token = client.submitted;
+            let question = Question::new(index, token);
+            let op = question.operation(token);
+            client.core.submit(now, question.stream, &op, token).expect("within bounds");
+            client.asked.insert(token, now.mono);
+            client.submitted += 1;
+        }
+    }
+
+    /// An operation has its answer: the right one, once.
+    fn answered(&mut self, index: usize, token: u64, result: &[u8]) {
+        let now = self.queue.now();
+        let client = &mut self.clients[index];
+        let began = client.asked.remove(&token).expect("an operation is answered once");
+        client.completed += 1;
+        client.answered = now;
+        let question = Question::new(index, token);
+        let value = u64::from_le_bytes(result.try_into().expect("counts have eight bytes"));
+        match question.expected {
+            Some(expected) => assert_eq!(value, expected, "client {index} operation {token}"),
+            None => self.history.record(question.counter, question.ask, value, began, now),
+        }
+    }
+
+    fn send_frame(&mut self, index: usize, pillar: PillarId, to: SendTo, frame: &Arc<Frame>) {
+        self.checker.sends(frame.digest());
+        for replica in (0..self.options.n).map(ReplicaId) {
+            let wanted = to == SendTo::All || to == SendTo::One(replica);
+            if wanted && !self.clients[index].shuns.contains(&replica) {
+                self.send_request(replica, pillar, frame);
+            }
+        }
+    }
+
+    /// Sends a frame to one replica.
+    pub(crate) fn send_request(&mut self, to: ReplicaId, pillar: PillarId, frame: &Arc<Frame>) {
+        for after in self.network.delays(&mut self.prng) {
+            let frame = Arc::clone(frame);
+            self.queue.schedule(after, Event::Request { to, pillar, frame });
+        }
+    }
+
+    /// The digest of a frame, for the checker's book of what clients have sent.
+    pub(crate) fn note_attack(&mut self, digest: Digest) {
+        self.checker.sends(digest);
+    }
+}

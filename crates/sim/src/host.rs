@@ -1,0 +1,483 @@
+//! A simulated replica: its lanes, coordinator, stage, log and disk, and the links between them.
+//!
+//! The parts of a replica are message peers: what one tells another arrives later, in order per
+//! link, never lost while the replica lives. Not here: what the cores do with it, and the
+//! network.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use base::crypto::PlainKeys;
+use base::{
+    Epoch, FromStage, GroupId, Incarnation, Now, PillarId, Quorums, ReplicaId, Span, Stripe, Time,
+    ToStage, View,
+};
+use exec::service::Service;
+use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, Turn};
+use proto::group::{Beginning, Coordinator, CoordinatorConfig};
+use proto::pbft::msg::Message;
+use proto::pbft::{Batching, Input, Lane, LaneConfig};
+use proto::{Effect, Outbox, Target, group};
+
+use crate::disk::{Disk, First};
+use crate::events::{Event, Inside, Life, Part, Sender};
+use crate::journal::{Held, Journal};
+use crate::options::{Durability, Options};
+use crate::spoil::{Spoil, Spoilable};
+use crate::world::World;
+
+/// The group of every world.
+pub(crate) const GROUP: GroupId = GroupId([7; 32]);
+/// Operations that a stage executes in one go.
+const OPS_PER_TURN: usize = 64;
+
+/// Whether a replica's process runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Condition {
+    Running,
+    /// Stopped with all its memory: what arrives waits.
+    Paused,
+    Dead,
+}
+
+/// A replica of the group.
+pub(crate) struct Replica {
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) stage: Stage,
+    pub(crate) journal: Journal,
+    pub(crate) disk: Disk,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) life: Life,
+    pub(crate) condition: Condition,
+    /// The earliest turn already in the queue, per part.
+    pub(crate) turns: BTreeMap<Part, Time>,
+    /// When the last message arrives on each link between parts.
+    arrivals: BTreeMap<(Part, Part), Time>,
+    /// A further delay of everything that a part is told, in microseconds.
+    pub(crate) sluggish: BTreeMap<Part, u64>,
+    /// What happens while the process is paused.
+    pub(crate) backlog: VecDeque<Event>,
+    /// The service loses an object as soon as this is set.
+    pub(crate) spoil: Arc<Spoil>,
+    /// The state is wrong, until another one is fetched.
+    pub(crate) spoiled: bool,
+    /// The highest view of the coordinator.
+    view: View,
+}
+
+/// What a life of a replica begins with.
+pub(crate) struct Start {
+    pub(crate) beginning: Beginning,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) life: Life,
+    pub(crate) disk: Disk,
+}
+
+impl Replica {
+    /// A life of a replica, and what its coordinator wants done first.
+    pub(crate) fn new(
+        options: &Options,
+        now: Now,
+        me: ReplicaId,
+        service: Box<dyn Service>,
+        start: Start,
+    ) -> (Replica, Vec<group::Effect>) {
+        let spoil = Arc::new(Spoil::default());
+        let service = Box::new(Spoilable::new(service, Arc::clone(&spoil)));
+        let Start { beginning, incarnation, life, disk } = start;
+        let mut coordinator = Coordinator::new(
+            coordinator_config(options, me, incarnation),
+            keys(options, me),
+            beginning,
+            disk.stable(),
+            disk.group_records(),
+        );
+        let mut effects = Vec::new();
+        let _ = coordinator.step(now, group::Input::Turn, &mut effects);
+        let first = First::split(&mut effects);
+        let replica = Replica {
+            lanes: disk.lanes(options, me, &first),
+            view: coordinator.report().view,
+            coordinator,
+            stage: disk.stage(options, service),
+            journal: Journal::reopen(GROUP, disk.records.clone()),
+            disk,
+            incarnation,
+            life,
+            condition: Condition::Running,
+            turns: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            sluggish: BTreeMap::new(),
+            backlog: VecDeque::new(),
+            spoil,
+            spoiled: false,
+        };
+        (replica, effects)
+    }
+}
+
+/// Keys of a replica.
+pub(crate) fn keys(options: &Options, me: ReplicaId) -> Box<PlainKeys> {
+    Box::new(PlainKeys { me, n: options.n })
+}
+
+fn quorums(options: &Options) -> Quorums {
+    Quorums::pbft(options.n, options.f).expect("n >= 3f + 1")
+}
+
+fn stripe(options: &Options) -> Stripe {
+    Stripe::new(options.pillars).expect("pillars in range")
+}
+
+/// What a lane is told at its start.
+pub(crate) fn lane_config(options: &Options, me: ReplicaId, pillar: PillarId) -> LaneConfig {
+    LaneConfig {
+        me,
+        pillar,
+        group: GROUP,
+        epoch: Epoch(0),
+        quorums: quorums(options),
+        stripe: stripe(options),
+        window: options.window,
+        checkpoint_interval: options.checkpoint_interval,
+        batching: Batching {
+            frames_max: if options.unbatched { 1 } else { 64 },
+            bytes_max: 1 << 20,
+            delay: Span(0),
+            in_flight_max: if options.unbatched { 16 } else { 4 },
+        },
+        clock_skew_max: Span::secs(5),
+        retransmit: Span::millis(20),
+        view_timeout: options.view_timeout,
+    }
+}
+
+fn coordinator_config(
+    options: &Options,
+    me: ReplicaId,
+    incarnation: Incarnation,
+) -> CoordinatorConfig {
+    CoordinatorConfig {
+        me,
+        incarnation,
+        group: GROUP,
+        epoch: Epoch(0),
+        quorums: quorums(options),
+        stripe: stripe(options),
+        window: options.window,
+        checkpoint_interval: options.checkpoint_interval,
+        view_timeout: options.view_timeout,
+    }
+}
+
+/// What a stage is told at its start.
+pub(crate) fn stage_config(options: &Options) -> StageConfig {
+    StageConfig {
+        group: GROUP,
+        stripe: stripe(options),
+        checkpoint_interval: options.checkpoint_interval,
+        window: 2 * options.window,
+    }
+}
+
+impl World {
+    pub(crate) fn replica(&mut self, replica: ReplicaId) -> &mut Replica {
+        &mut self.replicas[usize::from(replica.0)]
+    }
+
+    /// A part of a replica tells another: late, in order, never lost.
+    pub(crate) fn tell(&mut self, replica: ReplicaId, from: Part, message: Inside) {
+        let to = match &message {
+            Inside::Lane(pillar, _) => Part::Lane(*pillar),
+            Inside::Coordinator(_) => Part::Coordinator,
+            Inside::Stage(_) => Part::Stage,
+        };
+        let us = match self.waking {
+            true => 0,
+            false => self.prng.between(0, self.options.inside_delay_max_us),
+        };
+        let now = self.queue.now();
+        let host = self.replica(replica);
+        let us = us + host.sluggish.get(&to).copied().unwrap_or(0);
+        let last = host.arrivals.entry((from, to)).or_insert(Time::ZERO);
+        *last = now.after(Span::micros(us)).max(*last);
+        let (at, life) = (*last, host.life);
+        self.queue.schedule_at(at, Event::Inside { replica, life, message });
+    }
+
+    fn tell_lanes(&mut self, replica: ReplicaId, from: Part, input: impl Fn() -> Input) {
+        for pillar in self.pillars() {
+            if from != Part::Lane(pillar) {
+                self.tell(replica, from, Inside::Lane(pillar, input()));
+            }
+        }
+    }
+
+    pub(crate) fn hear(&mut self, replica: ReplicaId, message: Inside) {
+        match message {
+            Inside::Lane(pillar, input) => self.step_lane(replica, pillar, input),
+            Inside::Coordinator(input) => self.step_coordinator(replica, input),
+            Inside::Stage(message) => self.step_stage(replica, Some(message)),
+        }
+    }
+
+    /// A message of another replica, or of its stage or coordinator.
+    pub(crate) fn on_peer(
+        &mut self,
+        to: ReplicaId,
+        pillar: PillarId,
+        sender: Sender,
+        message: Message,
+    ) {
+        let Sender { replica: from, incarnation } = sender;
+        self.adversary.overhears(to, &message);
+        match message {
+            Message::Group(message) => {
+                let message = Arc::unwrap_or_clone(message);
+                let input = group::Input::Peer { from, incarnation, message };
+                if pillar == PillarId(0) {
+                    self.step_coordinator(to, input);
+                }
+            }
+            Message::State(message) => {
+                let message = ToStage::State { from, message: Arc::unwrap_or_clone(message) };
+                let part = Part::Lane(pillar);
+                self.tell(to, part, Inside::Stage(message));
+            }
+            message => self.step_lane(to, pillar, Input::Peer { from, incarnation, message }),
+        }
+    }
+
+    pub(crate) fn turn(&mut self, replica: ReplicaId, part: Part) {
+        let now = self.queue.now();
+        let planned = self.replica(replica).turns.remove(&part);
+        if let Some(planned) = planned.filter(|planned| *planned > now) {
+            // An earlier turn was planned and held back by a pause.
+            self.replica(replica).turns.insert(part, planned);
+            return;
+        }
+        match part {
+            Part::Lane(pillar) => self.step_lane(replica, pillar, Input::Turn),
+            Part::Coordinator => self.step_coordinator(replica, group::Input::Turn),
+            Part::Stage => self.step_stage(replica, Some(ToStage::Tick(now))),
+            Part::Disk => self.write_checkpoint(replica),
+        }
+    }
+
+    /// Plans a part's next turn, unless an earlier one is planned.
+    pub(crate) fn plan(&mut self, replica: ReplicaId, part: Part, at: Time) {
+        let at = at.max(self.queue.now());
+        let host = self.replica(replica);
+        if host.turns.get(&part).is_none_or(|planned| *planned > at) {
+            host.turns.insert(part, at);
+            let life = host.life;
+            self.queue.schedule_at(at, Event::Turn { replica, life, part });
+        }
+    }
+
+    pub(crate) fn step_lane(&mut self, replica: ReplicaId, pillar: PillarId, input: Input) {
+        let now = self.clock();
+        let is_turn = matches!(input, Input::Turn);
+        self.lane_turns += u64::from(!self.adversary.is_faulty(replica));
+        let lane = &mut self.replicas[usize::from(replica.0)].lanes[usize::from(pillar.0)];
+        let before = lane.view();
+        let mut out = Outbox::new();
+        let _ = lane.step(now, input, &mut out);
+        if !is_turn {
+            let _ = lane.step(now, Input::Turn, &mut out);
+        }
+        lane.check();
+        assert!(lane.view() >= before, "{replica:?} {pillar:?} goes back to an older view");
+        let deadline = lane.deadline();
+        for effect in out.drain() {
+            self.admit(replica, Held::Lane(pillar, effect));
+        }
+        let at = deadline.expect("a lane always has a heartbeat");
+        self.plan(replica, Part::Lane(pillar), at);
+    }
+
+    pub(crate) fn step_coordinator(&mut self, replica: ReplicaId, input: group::Input) {
+        let now = self.clock();
+        let is_turn = matches!(input, group::Input::Turn);
+        let host = self.replica(replica);
+        let mut out = Vec::new();
+        let _ = host.coordinator.step(now, input, &mut out);
+        if !is_turn {
+            let _ = host.coordinator.step(now, group::Input::Turn, &mut out);
+        }
+        host.coordinator.check();
+        let report = host.coordinator.report();
+        assert!(report.view >= host.view, "{replica:?} installs an older view");
+        host.view = report.view;
+        let deadline = host.coordinator.deadline();
+        for effect in out {
+            self.admit(replica, Held::Coordinator(effect));
+        }
+        if let Some(at) = deadline {
+            self.plan(replica, Part::Coordinator, at);
+        }
+    }
+
+    /// The stage takes a message and works until there is nothing left to do.
+    fn step_stage(&mut self, replica: ReplicaId, message: Option<ToStage>) {
+        let host = self.replica(replica);
+        let mut out = StageOutbox::new();
+        if let Some(message) = message {
+            let _ = host.stage.on(message, &mut out);
+        }
+        while host.stage.run(OPS_PER_TURN, &mut out) == Turn::More {}
+        host.stage.check();
+        let deadline = host.stage.deadline();
+        if let Some(at) = deadline {
+            self.plan(replica, Part::Stage, at);
+        }
+        for (target, message) in out.messages {
+            self.carry_from_stage(replica, target, message);
+        }
+    }
+
+    fn carry_from_stage(&mut self, replica: ReplicaId, target: StageTarget, message: FromStage) {
+        match &message {
+            FromStage::Checkpoint { seq, digest } if self.is_sound(replica) => {
+                self.checker.checkpoints(replica, *seq, *digest);
+            }
+            FromStage::Checkpoint { seq, digest } => {
+                // Equal to what others have: repaired, if it was spoilt before. More may have
+                // been executed since.
+                let right = self.checker.checkpoint(*seq) == Some(*digest);
+                let host = self.replica(replica);
+                host.spoiled &= !(right && host.spoil.is_done_by(*seq));
+            }
+            FromStage::Fetched { checkpoint, .. } => {
+                self.checker.fetched(replica, checkpoint.seq);
+            }
+            _ => {}
+        }
+        let lanes: Vec<PillarId> = match target {
+            StageTarget::All => self.pillars().collect(),
+            StageTarget::Pillar(one) => vec![one],
+            StageTarget::Coordinator => Vec::new(),
+        };
+        if target == StageTarget::All || target == StageTarget::Coordinator {
+            let input = group::Input::Stage(message.clone());
+            self.tell(replica, Part::Stage, Inside::Coordinator(input));
+        }
+        for pillar in lanes {
+            let input = Input::Stage(message.clone());
+            self.tell(replica, Part::Stage, Inside::Lane(pillar, input));
+        }
+    }
+
+    /// Carries an effect out, now or once it may be.
+    pub(crate) fn admit(&mut self, replica: ReplicaId, held: Held) {
+        let host = self.replica(replica);
+        if let Some(held) = host.journal.admit(held) {
+            self.perform(replica, held);
+        }
+        self.plan_flush(replica);
+    }
+
+    fn plan_flush(&mut self, replica: ReplicaId) {
+        let host = &mut self.replicas[usize::from(replica.0)];
+        let upto = host.journal.len();
+        if host.journal.durable() == upto {
+            return;
+        }
+        let (low, high) = match self.options.durability {
+            Durability::Memory => return self.flushed(replica, upto),
+            Durability::Async => (1, 20),
+            Durability::Sync => (50, 2_000),
+        };
+        if !host.journal.flushing {
+            host.journal.flushing = true;
+            let life = host.life;
+            let after = Span::micros(self.prng.between(low, high));
+            self.queue.schedule(after, Event::Flushed { replica, life, upto });
+        }
+    }
+
+    /// The first `upto` records of the log are durable.
+    pub(crate) fn flushed(&mut self, replica: ReplicaId, upto: usize) {
+        let host = self.replica(replica);
+        host.journal.flushing = false;
+        for held in host.journal.flushed(upto) {
+            self.perform(replica, held);
+        }
+        self.plan_flush(replica);
+        self.watch_log(replica);
+    }
+
+    fn perform(&mut self, replica: ReplicaId, held: Held) {
+        match held {
+            Held::Lane(pillar, effect) => self.perform_lane(replica, pillar, effect),
+            Held::Coordinator(effect) => self.perform_coordinator(replica, effect),
+        }
+    }
+
+    fn perform_lane(&mut self, replica: ReplicaId, pillar: PillarId, effect: Effect) {
+        let part = Part::Lane(pillar);
+        match effect {
+            Effect::Send { to, message, .. } => self.send_peers(replica, pillar, to, &message),
+            Effect::Stage(message) => {
+                if let ToStage::Deliver { seq, batch } = &message
+                    && !self.adversary.is_faulty(replica)
+                {
+                    self.checker.delivers(replica, *seq, batch);
+                }
+                self.tell(replica, part, Inside::Stage(message));
+            }
+            Effect::Siblings(message) => {
+                self.tell_lanes(replica, part, || Input::Sibling(message.clone()));
+            }
+            Effect::Coordinator(message) => {
+                let input = group::Input::Lane(message);
+                self.tell(replica, part, Inside::Coordinator(input));
+            }
+            Effect::Persist(_) | Effect::Fact(_) => {}
+        }
+    }
+
+    fn perform_coordinator(&mut self, replica: ReplicaId, effect: group::Effect) {
+        match effect {
+            group::Effect::Send { to, message, .. } => {
+                let message = Message::Group(Arc::new(message));
+                self.send_peers(replica, PillarId(0), to, &message);
+            }
+            group::Effect::Lanes(message) => {
+                let part = Part::Coordinator;
+                self.tell_lanes(replica, part, || Input::Coordinator(message.clone()));
+            }
+            group::Effect::Stage(message) => {
+                self.tell(replica, Part::Coordinator, Inside::Stage(message));
+            }
+            group::Effect::Fact(fact) => {
+                if !self.adversary.is_faulty(replica) {
+                    let faulty = self.adversary.faulty();
+                    self.checker.learns(replica, &fact, &faulty);
+                }
+            }
+            group::Effect::State { to, message } => {
+                let message = Message::State(Arc::new(message));
+                self.send_peer(replica, PillarId(0), to, &message);
+            }
+            group::Effect::Save(checkpoint) => self.begin_checkpoint(replica, checkpoint),
+            group::Effect::Persist(_) => {}
+        }
+    }
+
+    fn send_peers(&mut self, from: ReplicaId, pillar: PillarId, to: Target, message: &Message) {
+        if !self.adversary.is_faulty(from) {
+            let host = &self.replicas[usize::from(from.0)];
+            host.journal.check_promise(message);
+            self.checker.says(from, message);
+        }
+        let others = (0..self.options.n).map(ReplicaId).filter(|peer| match to {
+            Target::All => *peer != from,
+            Target::One(one) => *peer == one && one != from,
+        });
+        for to in others {
+            self.send_peer(from, pillar, to, message);
+        }
+    }
+}

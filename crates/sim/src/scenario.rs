@@ -1,0 +1,114 @@
+//! What scenarios share: how many seeds, how to replay one, and what must hold at the end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use base::{PillarId, ReplicaId, Span};
+
+use crate::options::Options;
+use crate::world::{Counters, World};
+
+/// The variable that names the only seed to run.
+pub const SEED_VARIABLE: &str = "STYLITE_TEST_SEED";
+
+/// Virtual time within which everything is answered once nothing new breaks: the longest that
+/// backed-off timers take, and some more.
+pub const PATIENCE: Span = Span::secs(300);
+
+/// How many seeds: scaled down unless the full scale is asked for.
+#[must_use]
+pub fn seeds(ci: u64, full: u64) -> u64 {
+    match std::env::var("STYLITE_TEST_SCALE").as_deref() {
+        Ok("full") => full,
+        _ => ci,
+    }
+}
+
+/// Runs `scenario` with the seeds `0..count`, or with the one that the environment names, which
+/// may be any.
+///
+/// # Panics
+/// When a scenario does. Says which seed that was and how to run it again.
+pub fn each_seed(count: u64, scenario: impl Fn(u64)) {
+    let only = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok());
+    let seeds = only.map_or(0..count, |seed: u64| seed..seed + 1);
+    for seed in seeds {
+        let run = catch_unwind(AssertUnwindSafe(|| scenario(seed)));
+        if let Err(panic) = run {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let why = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it panics");
+            let thread = std::thread::current();
+            let test = thread.name().unwrap_or("this test");
+            panic!(
+                "seed {seed}: {why}\nagain: {SEED_VARIABLE}={seed} cargo test --profile testing \
+                 -p stylite-sim {test}"
+            );
+        }
+    }
+}
+
+/// A world of counters.
+#[must_use]
+pub fn world(options: Options) -> World {
+    World::new(options, || Box::new(Counters::default()))
+}
+
+/// Waits until `what` is so.
+///
+/// # Panics
+/// When that takes longer than `limit` of virtual time.
+pub fn reach(world: &mut World, limit: Span, what: &str, so: impl Fn(&World) -> bool) {
+    if world.run_for(limit, so) {
+        return;
+    }
+    let state = world.describe();
+    // Somebody looks at this one seed: what is it that goes on?
+    let looks = std::env::var(SEED_VARIABLE).is_ok();
+    let story = if looks { world.narrate(Span::secs(6)).join("\n") } else { String::new() };
+    panic!("within {limit:?} it does not come to pass that {what}:\n{state}{story}");
+}
+
+/// Waits until every client has its answers and all correct replicas are as far as each other.
+///
+/// # Panics
+/// When that takes longer than `limit`, each, or states or histories are not what they must be.
+pub fn finish(world: &mut World, limit: Span) {
+    reach(world, limit, "clients have their answers", World::clients_are_done);
+    reach(world, limit, "replicas are as far as each other", World::replicas_agree);
+    let digests = world.state_digests();
+    let equal = digests.windows(2).all(|pair| pair[0] == pair[1]);
+    assert!(equal, "states differ:\n{}", world.describe());
+    if let Err(why) = world.history().check(true) {
+        panic!("the history is not linearizable: {why}\n{}", world.describe());
+    }
+}
+
+/// The faults are over: mends the world, asks `ops` more of everybody, and finishes.
+///
+/// # Panics
+/// See [`finish`].
+pub fn settle(world: &mut World, ops: u64) {
+    world.freeze();
+    world.ask_more(ops);
+    finish(world, PATIENCE);
+    check_memory(world);
+}
+
+/// Correct replicas hold no more frames than a window of each session, and some that are spent.
+///
+/// # Panics
+/// When they do.
+pub fn check_memory(world: &World) {
+    for replica in world.correct() {
+        for pillar in (0..world.options().pillars).map(PillarId) {
+            let report = world.lane(replica, pillar).report();
+            assert!(report.pending_frames <= 2048, "{replica:?} {pillar:?} {report:?}");
+        }
+    }
+}
+
+/// The replica that leads the highest view which a correct replica is in.
+#[must_use]
+pub fn leader(world: &World) -> ReplicaId {
+    let views = world.correct().into_iter().map(|replica| world.view(replica));
+    views.max().unwrap_or_default().leader(world.options().n)
+}

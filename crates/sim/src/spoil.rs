@@ -1,0 +1,101 @@
+//! A service whose memory can be spoilt behind its back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use base::{AgreedTime, Digest, Malformed, Seq};
+use exec::service::{Completion, Context, Footprint, Offload, Service};
+
+/// The order to lose an object, and what came of it.
+#[derive(Debug, Default)]
+pub struct Spoil {
+    ordered: AtomicBool,
+    last: AtomicU64,
+}
+
+impl Spoil {
+    /// An object is to be lost as soon as there is one.
+    pub fn order(&self) {
+        self.ordered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the state after number `seq` is to show everything that is lost.
+    #[must_use]
+    pub fn is_done_by(&self, seq: Seq) -> bool {
+        !self.ordered.load(Ordering::Relaxed) && self.last.load(Ordering::Relaxed) <= seq.0
+    }
+}
+
+/// A service that loses one object as soon as it is told to.
+pub struct Spoilable {
+    inner: Box<dyn Service>,
+    spoil: Arc<Spoil>,
+}
+
+impl Spoilable {
+    /// `inner`, until `spoil` is ordered.
+    #[must_use]
+    pub fn new(inner: Box<dyn Service>, spoil: Arc<Spoil>) -> Spoilable {
+        Spoilable { inner, spoil }
+    }
+}
+
+impl Service for Spoilable {
+    fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
+        if self.spoil.ordered.load(Ordering::Relaxed) {
+            let held = |o: &u32| {
+                let mut bytes = Vec::new();
+                self.inner.get(*o, &mut bytes);
+                !bytes.is_empty()
+            };
+            // Nothing to lose yet: the next operation tries again.
+            if let Some(object) = (0..self.inner.objects()).find(held) {
+                self.spoil.ordered.store(false, Ordering::Relaxed);
+                self.spoil.last.store(ctx.seq.0, Ordering::Relaxed);
+                ctx.modify(object, |out| self.inner.get(object, out));
+                self.inner.put(object, &[]).expect("an empty object can be put");
+            }
+        }
+        self.inner.execute(op, ctx, reply)
+    }
+
+    fn get(&self, object: u32, out: &mut Vec<u8>) {
+        self.inner.get(object, out);
+    }
+
+    fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), Malformed> {
+        self.inner.put(object, bytes)
+    }
+
+    fn objects(&self) -> u32 {
+        self.inner.objects()
+    }
+
+    fn digest(&mut self, object: u32) -> Digest {
+        self.inner.digest(object)
+    }
+
+    fn digest_of(&self, object: u32, bytes: &[u8]) -> Result<Digest, Malformed> {
+        self.inner.digest_of(object, bytes)
+    }
+
+    fn footprint(&self, op: &[u8], out: &mut Footprint) {
+        self.inner.footprint(op, out);
+    }
+
+    fn deadline(&self) -> Option<AgreedTime> {
+        self.inner.deadline()
+    }
+
+    fn wake(&mut self, ctx: &mut Context<'_>) {
+        self.inner.wake(ctx);
+    }
+
+    fn poll(&mut self, ticket: u64, reply: &mut Vec<u8>) -> bool {
+        self.inner.poll(ticket, reply)
+    }
+
+    fn offload(&self) -> Option<Arc<dyn Offload>> {
+        self.inner.offload()
+    }
+}
