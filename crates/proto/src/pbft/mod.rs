@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `msg` | the messages and their bytes |
 //! | `log` | a slot for each number |
-//! | `pool` | frames on their way to being ordered |
+//! | `pool`, `arrival` | frames on their way to being ordered |
 //! | `agree` | PRE-PREPARE, PREPARE, COMMIT |
 //! | `lead` | batching, null batches, ticks |
 //! | `checkpoint` | signatures of checkpoints, stability, truncation |
@@ -22,6 +22,7 @@
 //! | `peers` | how far the others are, and how much help each got |
 
 mod agree;
+mod arrival;
 mod catchup;
 mod checkpoint;
 mod early;

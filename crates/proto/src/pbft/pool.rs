@@ -13,7 +13,11 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{BatchEntry, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, Time, VoteSet, limits};
+use base::{
+    BatchEntry, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, Span, Time, VoteSet, limits,
+};
+
+pub(super) use super::arrival::{Arrival, Vouched};
 
 use super::queue::Queue;
 
@@ -21,6 +25,8 @@ use super::queue::Queue;
 const VOUCHED_ONLY_MAX: usize = 16_384;
 /// Executed frames that are remembered, to tell a retransmission from a new frame.
 const RECENT_MAX: usize = 8_192;
+/// How long after a fetch frames may come that it has made obsolete.
+const AFTER_FETCH: Span = Span::secs(60);
 /// How far what is proposed may exceed a principal's quota, unless it is needed next.
 const PROPOSED_QUOTA_FACTOR: usize = 4;
 
@@ -109,32 +115,6 @@ pub(super) struct Pool {
     recent_order: VecDeque<Key>,
 }
 
-/// What an arriving frame is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Arrival {
-    /// It was not here before.
-    Fresh,
-    /// It waits for its order already.
-    Known,
-    /// It was executed not long ago: the client wants its reply again.
-    Executed,
-    /// The principal is at its quota.
-    OverQuota,
-}
-
-/// What a vouch came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Vouched {
-    /// It counts, and the frame is here.
-    Held,
-    /// It counts; the frame has not come yet.
-    Bodyless,
-    /// The frame was executed not long ago.
-    Late,
-    /// The peer vouches for too many frames that have not come.
-    TooMany,
-}
-
 impl Pool {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -152,7 +132,7 @@ impl Pool {
     /// A frame arrived on its principal's own link.
     pub(super) fn arrive(&mut self, now: Time, frame: &Arc<Frame>) -> Arrival {
         let key = (frame.id(), frame.digest());
-        self.forget_acknowledged(frame);
+        self.forget_acknowledged(now, frame);
         if self.forget_recent(&key) {
             return Arrival::Executed;
         }
@@ -174,16 +154,20 @@ impl Pool {
         Arrival::Fresh
     }
 
-    /// The client has the replies to what `frame` acknowledges: whatever of it came before a
-    /// checkpoint was fetched is in that, and must not use up the client's quota. What this
-    /// replica vouched for since stays, whatever the client says: it may yet be proposed.
-    fn forget_acknowledged(&mut self, frame: &Frame) {
-        let Some(fetched) = self.fetched.filter(|_| frame.ack() > 0) else { return };
+    /// The client has the replies to what `frame` acknowledges. After a checkpoint was fetched,
+    /// what waits here of that is in the checkpoint, and must not use up the client's quota, also
+    /// what is read late. At other times it stays, whatever the client says: this replica has
+    /// vouched for it, and it may yet be proposed.
+    fn forget_acknowledged(&mut self, now: Time, frame: &Frame) {
+        let recent = |at: &Time| now.since(*at) < AFTER_FETCH;
+        if frame.ack() == 0 || !self.fetched.as_ref().is_some_and(recent) {
+            return;
+        }
         // From 1: the opening of the session is in stream 0, and no request of that stream.
         let first = FrameId { id: 1, ..frame.id() };
         let last = FrameId { id: frame.ack(), ..first };
         let all = (first, Digest([0; 32]))..=(last, Digest([0xff; 32]));
-        let idle = |e: &Entry| !e.ordered && !e.queued && !e.is_wanted() && e.since <= fetched;
+        let idle = |e: &Entry| !e.ordered && !e.queued && !e.is_wanted();
         let acknowledged = self.entries.range(all).filter(|(_, entry)| idle(entry));
         let done: Vec<Key> = acknowledged.map(|(key, _)| *key).collect();
         done.iter().for_each(|key| drop(self.remove(key)));
