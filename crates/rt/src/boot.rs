@@ -18,9 +18,9 @@ use exec::{Service, Stage, StageBuilder, StageConfig};
 use proto::Record;
 use proto::group::link::FromCoordinator;
 use proto::group::record::GroupRecord;
+use proto::group::rules::Rules;
 use proto::group::{Beginning, Effect};
 use proto::pbft::LaneStart;
-use proto::pbft::msg::Checkpoint;
 use store::{CheckpointReader, Dir, Found, Identity, Item, Log, Opened, Voice};
 
 use crate::clock::wall_ns;
@@ -299,22 +299,22 @@ fn load(
     Ok(Loaded { stage, stable, damage, saved })
 }
 
-/// Whether a quorum of distinct replicas has signed the checkpoint.
+/// Whether the certificate holds: others are shown it, and believe it whole or not at all.
 fn is_certified(
     options: &ReplicaOptions,
     keys: &dyn Keyring,
     certificate: &StableCheckpoint,
 ) -> bool {
     let group = &options.group;
-    let StableCheckpoint { seq, digest, proof } = certificate;
-    let bytes = Checkpoint::signed_bytes(group.id(), group.epoch(), *seq, *digest);
-    let mut signers = std::collections::BTreeSet::new();
-    for (replica, signature) in proof.iter() {
-        if keys.verify(*replica, &bytes, signature) {
-            signers.insert(*replica);
-        }
-    }
-    signers.len() >= group.quorums().quorum()
+    let settings = group.settings();
+    let rules = Rules {
+        group: group.id(),
+        epoch: group.epoch(),
+        quorums: group.quorums(),
+        window: settings.window,
+        checkpoint_interval: settings.checkpoint_interval,
+    };
+    rules.certified(keys, certificate)
 }
 
 /// What the lanes must be told before anything else happens to them.

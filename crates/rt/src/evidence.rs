@@ -88,9 +88,12 @@ impl Evidence {
         if let Some(dir) = self.dir.clone() {
             let name = format!("replica-{accused}-{kind}.proof");
             let write = move || {
-                let path = dir.join(name);
-                let made = std::fs::create_dir_all(&dir);
-                if let Err(error) = made.and_then(|()| std::fs::write(&path, &bytes)) {
+                // Whole or not at all: what has its name is a proof, also after a kill.
+                let (path, draft) = (dir.join(&name), dir.join(format!("{name}.draft")));
+                let kept = std::fs::create_dir_all(&dir)
+                    .and_then(|()| std::fs::write(&draft, &bytes))
+                    .and_then(|()| std::fs::rename(&draft, &path));
+                if let Err(error) = kept {
                     tracing::warn!(path = %path.display(), %error, "cannot keep a proof");
                 }
             };

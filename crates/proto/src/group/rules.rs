@@ -93,6 +93,27 @@ impl Rules {
         out
     }
 
+    /// Whether a quorum has signed the checkpoint, and nothing else stands in its certificate:
+    /// what is passed on must hold everywhere. Verifies every signature, each time.
+    #[must_use]
+    pub fn certified(&self, keys: &dyn Keyring, stable: &StableCheckpoint) -> bool {
+        let StableCheckpoint { seq, digest, proof } = stable;
+        let bytes = Checkpoint::signed_bytes(self.group, self.epoch, *seq, *digest);
+        let genuine =
+            |(signer, signature): &(ReplicaId, Signature)| keys.verify(*signer, &bytes, signature);
+        self.has_shape(stable) && proof.iter().all(genuine)
+    }
+
+    /// Everything about a certificate but its signatures: members, a quorum of them, each once.
+    fn has_shape(&self, stable: &StableCheckpoint) -> bool {
+        let proof = &stable.proof;
+        stable.seq > Seq(0)
+            && stable.seq.0.is_multiple_of(self.checkpoint_interval)
+            && (self.quorums.quorum()..=usize::from(self.quorums.n())).contains(&proof.len())
+            && proof.windows(2).all(|pair| pair[0].0 < pair[1].0)
+            && proof.iter().all(|(signer, _)| self.is_member(*signer))
+    }
+
     pub(super) fn is_member(&self, replica: ReplicaId) -> bool {
         replica.0 < self.quorums.n()
     }
@@ -181,13 +202,8 @@ impl Judge<'_> {
         if stable.seq == Seq(0) {
             return *stable == StableCheckpoint::default();
         }
-        let quorums = self.rules.quorums;
         let proof = &stable.proof;
-        let shape = stable.seq.0.is_multiple_of(self.rules.checkpoint_interval)
-            && (quorums.quorum()..=usize::from(quorums.n())).contains(&proof.len())
-            && proof.windows(2).all(|pair| pair[0].0 < pair[1].0)
-            && proof.iter().all(|(signer, _)| self.rules.is_member(*signer));
-        if !shape {
+        if !self.rules.has_shape(stable) {
             return false;
         }
         let Rules { group, epoch, .. } = *self.rules;

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::vec;
 
+use base::crypto::PlainKeys;
 use base::{
     Digest, Epoch, GroupId, Incarnation, Keyring, ReplicaId, Seq, Signature, StableCheckpoint, View,
 };
@@ -275,4 +276,23 @@ fn signatures_of_one_kind_mean_nothing_as_another() {
         }
         assert!(one.windows(32).any(|w| w == rules.group.0), "the group is bound");
     }
+}
+
+#[test]
+fn a_certificate_holds_whole_or_not_at_all() {
+    let (rules, keys) = (rules(), PlainKeys { me: ReplicaId(0), n: 4 });
+    let good = certificate(&rules, K, &[0, 1, 2]);
+    assert!(rules.certified(&keys, &good));
+    let with = |change: &dyn Fn(&mut Vec<(ReplicaId, Signature)>)| {
+        let mut proof = good.proof.to_vec();
+        change(&mut proof);
+        rules.certified(&keys, &StableCheckpoint { proof: Arc::new(proof), ..good.clone() })
+    };
+    assert!(!with(&|proof| proof.truncate(2)), "too few");
+    assert!(!with(&|proof| proof.push((ReplicaId(3), Signature([0; 64])))), "one is forged");
+    assert!(!with(&|proof| proof.swap(0, 1)), "not ascending");
+    assert!(!with(&|proof| proof[1] = proof[0]), "one counts once");
+    assert!(!with(&|proof| proof[2].0 = ReplicaId(9)), "no member");
+    assert!(!rules.certified(&keys, &certificate(&rules, K + 1, &[0, 1, 2])), "no such checkpoint");
+    assert!(!rules.certified(&keys, &StableCheckpoint::default()), "needs none, and has none");
 }
