@@ -283,7 +283,8 @@ fn a_certificate_holds_whole_or_not_at_all() {
     let (rules, keys) = (rules(), PlainKeys { me: ReplicaId(0), n: 4 });
     let good = certificate(&rules, K, &[0, 1, 2]);
     assert!(rules.certified(&keys, &good));
-    let with = |change: &dyn Fn(&mut Vec<(ReplicaId, Signature)>)| {
+    type Signatures = Vec<(ReplicaId, Signature)>;
+    let with = |change: &dyn Fn(&mut Signatures)| {
         let mut proof = good.proof.to_vec();
         change(&mut proof);
         rules.certified(&keys, &StableCheckpoint { proof: Arc::new(proof), ..good.clone() })
