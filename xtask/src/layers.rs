@@ -21,14 +21,15 @@ struct Layer {
     uses: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 13] = [
+const LAYERS: [Layer; 14] = [
     Layer { name: "base", uses: &[] },
     Layer { name: "proto", uses: &["base"] },
     Layer { name: "exec", uses: &["base"] },
     Layer { name: "auth", uses: &["base"] },
     Layer { name: "genesis", uses: &["base", "auth"] },
     Layer { name: "store", uses: &["base"] },
-    Layer { name: "rt", uses: &["base", "proto", "exec", "auth", "genesis", "store"] },
+    Layer { name: "durable", uses: &["base", "proto", "exec", "store"] },
+    Layer { name: "rt", uses: &["base", "proto", "exec", "auth", "genesis", "store", "durable"] },
     Layer { name: "client", uses: &["base", "proto", "auth", "genesis"] },
     Layer { name: "svc", uses: &["base", "exec"] },
     Layer { name: "kit", uses: &["base", "exec", "rt", "client", "auth", "genesis"] },
@@ -36,7 +37,7 @@ const LAYERS: [Layer; 13] = [
         name: "node",
         uses: &["base", "proto", "exec", "auth", "genesis", "store", "rt", "client", "svc", "kit"],
     },
-    Layer { name: "sim", uses: &["base", "proto", "exec", "svc"] },
+    Layer { name: "sim", uses: &["base", "proto", "exec", "svc", "store", "durable"] },
     Layer { name: "xtask", uses: &[] },
 ];
 

@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base::Seq;
+use durable::{Party, Portion};
 use proto::Record;
 use store::{Dir, Log, StoreError};
 
@@ -34,17 +35,9 @@ const LAZY_FOR: Duration = Duration::from_millis(20);
 /// What gathers until the writer comes for it.
 #[derive(Debug, Default)]
 struct Gathered {
-    bytes: Vec<u8>,
-    /// Where each record ends, and the number that it is about.
-    ends: Vec<(usize, Option<Seq>)>,
+    portion: Portion,
     /// The last ticket of each party in here, where there is one.
     tickets: Vec<(usize, u64)>,
-    /// Somebody waits.
-    urgent: bool,
-    trim: Option<Seq>,
-    /// What each new segment begins with from now on.
-    carried: Option<Vec<Vec<u8>>>,
-    recovered: bool,
     closing: Option<Ending>,
 }
 
@@ -130,7 +123,7 @@ impl LogGauge {
     /// Asks the writer to drop what only concerns numbers up to `seq`.
     pub(crate) fn trim(&self, seq: Seq) {
         let mut gathered = lock(&self.0.gathered);
-        gathered.trim = gathered.trim.max(Some(seq));
+        gathered.portion.trim = gathered.portion.trim.max(Some(seq));
         drop(gathered);
         self.0.arrived.notify_one();
     }
@@ -198,18 +191,17 @@ impl LogParty {
             recovered: false,
         }
     }
+}
 
-    /// Takes a record; its ticket says when it is durable. It goes nowhere before
-    /// [`LogParty::submit`].
-    pub(crate) fn append(&mut self, record: &Record) -> u64 {
+impl Party for LogParty {
+    fn append(&mut self, record: &Record) -> u64 {
         record.encode(&mut self.bytes);
         self.ends.push((self.bytes.len(), record.seq()));
         self.ticket += 1;
         self.ticket
     }
 
-    /// Hands over what was appended. Somebody waits for the tickets up to `awaited`.
-    pub(crate) fn submit(&mut self, awaited: u64) {
+    fn submit(&mut self, awaited: u64) {
         if self.ends.is_empty() && !self.recovered {
             return;
         }
@@ -217,13 +209,14 @@ impl LogParty {
         self.awaited = awaited;
         self.desk.waiting.fetch_add(self.bytes.len(), Ordering::Relaxed);
         let mut gathered = lock(&self.desk.gathered);
-        let base = gathered.bytes.len();
-        gathered.bytes.extend_from_slice(&self.bytes);
-        gathered.ends.extend(self.ends.iter().map(|(end, seq)| (base + end, *seq)));
         gathered.tickets.push((self.party, self.ticket));
-        let first = gathered.ends.len() == self.ends.len();
-        gathered.urgent |= urgent;
-        gathered.recovered |= std::mem::take(&mut self.recovered);
+        let portion = &mut gathered.portion;
+        let base = portion.bytes.len();
+        portion.bytes.extend_from_slice(&self.bytes);
+        portion.ends.extend(self.ends.iter().map(|(end, seq)| (base + end, *seq)));
+        let first = portion.ends.len() == self.ends.len();
+        portion.urgent |= urgent;
+        portion.recovered |= std::mem::take(&mut self.recovered);
         drop(gathered);
         if urgent || first {
             self.desk.arrived.notify_one();
@@ -232,25 +225,21 @@ impl LogParty {
         self.ends.clear();
     }
 
-    /// From now on each new segment of the log begins with these records. Others may begin one
-    /// before this party hands anything over; that a record is carried over before it is
-    /// written itself does no harm.
-    pub(crate) fn carry(&mut self, records: Vec<Vec<u8>>) {
-        lock(&self.desk.gathered).carried = Some(records);
+    /// Others may begin a segment before this party hands anything over; that a record is
+    /// carried over before it is written itself does no harm.
+    fn carry(&mut self, records: Vec<Vec<u8>>) {
+        lock(&self.desk.gathered).portion.carried = Some(records);
     }
 
-    /// With the next hand-over, the life file says that this life has recovered.
-    pub(crate) fn recovered(&mut self) {
+    fn recovered(&mut self) {
         self.recovered = true;
     }
 
-    /// Up to which ticket this party's records are durable.
-    pub(crate) fn durable(&self) -> u64 {
+    fn durable(&self) -> u64 {
         self.desk.durable[self.party].load(Ordering::Acquire)
     }
 
-    /// Whether too much waits for the disk.
-    pub(crate) fn behind(&self) -> bool {
+    fn behind(&self) -> bool {
         self.desk.waiting.load(Ordering::Relaxed) > BEHIND_BYTES
     }
 }
@@ -291,10 +280,11 @@ impl Writer {
     fn take(&mut self) {
         let mut gathered = lock(&self.desk.gathered);
         loop {
-            if gathered.urgent || gathered.closing.is_some() || gathered.trim.is_some() {
+            let portion = &gathered.portion;
+            if portion.urgent || gathered.closing.is_some() || portion.trim.is_some() {
                 break;
             }
-            let idle = gathered.ends.is_empty();
+            let idle = portion.ends.is_empty();
             let arrived = &self.desk.arrived;
             if idle {
                 gathered = arrived.wait(gathered).unwrap_or_else(|e| e.into_inner());
@@ -308,35 +298,21 @@ impl Writer {
             }
         }
         let taken = &mut self.taken;
-        taken.bytes.clear();
-        taken.ends.clear();
+        taken.portion.clear();
         taken.tickets.clear();
-        (taken.urgent, taken.trim) = (false, None);
-        (taken.carried, taken.recovered) = (None, false);
         let closing = gathered.closing;
         std::mem::swap(&mut *gathered, taken);
         gathered.closing = closing;
     }
 
     fn write(&mut self) -> Result<(), StoreError> {
-        let taken = &self.taken;
-        if let Some(carried) = &taken.carried {
-            self.log.carry(carried.iter().map(Vec::as_slice))?;
-        }
-        let mut start = 0;
-        for (end, seq) in &taken.ends {
-            // The coordinator's records keep no segment alive: they are carried over.
-            self.log.append(&taken.bytes[start..*end], seq.unwrap_or(Seq(0)))?;
-            start = *end;
-        }
-        if !taken.ends.is_empty() {
-            // What nobody waits for is handed to the system, and durable with the next that is.
-            self.log.commit(self.sync && taken.urgent)?;
+        let Gathered { portion, tickets, .. } = &self.taken;
+        if portion.write(&mut self.log, self.sync)? {
             self.desk.commits.fetch_add(1, Ordering::Relaxed);
         }
-        self.desk.waiting.fetch_sub(taken.bytes.len(), Ordering::Relaxed);
+        self.desk.waiting.fetch_sub(portion.bytes.len(), Ordering::Relaxed);
         let mut rung = [false; 64];
-        for (party, ticket) in &taken.tickets {
+        for (party, ticket) in tickets {
             self.desk.durable[*party].store(*ticket, Ordering::Release);
             if let Some(rung) = rung.get_mut(*party) {
                 *rung = true;
@@ -348,12 +324,7 @@ impl Writer {
                 bell.ring();
             }
         }
-        if taken.recovered {
-            self.dir.recovered()?;
-        }
-        if let Some(seq) = taken.trim {
-            self.log.trim(seq)?;
-        }
+        portion.conclude(&mut self.log, &mut self.dir)?;
         self.desk.on_disk.store(self.log.bytes(), Ordering::Relaxed);
         self.desk.taken.store(self.log.appended(), Ordering::Relaxed);
         Ok(())
@@ -562,7 +533,7 @@ mod tests {
             let deliver = Effect::Stage(ToStage::Deliver { seq: Seq(seq), batch: batch.clone() });
             assert!(journal.admit(deliver).is_none());
         }
-        assert!(journal.held() <= crate::journal::HELD_SENDS_MAX + 100, "{}", journal.held());
+        assert!(journal.held() <= durable::HELD_SENDS_MAX + 100, "{}", journal.held());
         journal.submit();
         let mut delivered = 0;
         until(|| {

@@ -12,15 +12,16 @@ use std::time::{Duration, Instant};
 
 use auth::{LinkIdentity, Peer, ReplicaKeys};
 use base::{Incarnation, PillarId, ReplicaId};
+use durable::{Boot, FirstWords};
 use exec::StageConfig;
 use genesis::Group;
 use mio::{Poll, Waker};
-use proto::group::{Beginning, Coordinator, CoordinatorConfig, Effect};
+use proto::group::CoordinatorConfig;
 use proto::pbft::{Batching, Lane, LaneConfig};
 use store::{Dir, Durability};
 
 use crate::bans::Bans;
-use crate::boot::{Boot, FirstWords};
+use crate::boot;
 use crate::clock::Clock;
 use crate::coordinator_host::{CoordinatorHost, CoordinatorParts, Inflow};
 use crate::drill::{Drill, Saboteur, Scene};
@@ -235,7 +236,7 @@ fn build(
 ) -> Result<Built, StartError> {
     let keys = ReplicaKeys::new(&options.secret, options.id, options.group.directory())?;
     let config = stage_config(&options.group);
-    let mut boot = Boot::begin(&mut options, config, &keys)?;
+    let mut boot = boot::begin(&mut options, config, &keys)?;
     let clock = Clock::start();
     let shared = Arc::new(Shared::new(&options, boot.incarnation, layout.threads, clock));
     let life = (boot.incarnation, &keys, Arc::clone(&shared.bans));
@@ -249,7 +250,8 @@ fn build(
     let mut party = || parties.as_mut().and_then(Iterator::next);
     let mesh = Mesh::new(layout, &bells);
 
-    let (core, mut first) = coordinator(&options, &mut boot, &keys, clock);
+    let config = coordinator_config(&options.group, options.id, boot.incarnation);
+    let (core, mut first) = boot.coordinator(config, Box::new(keys.clone()), clock.now());
     let words = FirstWords::split(&mut first);
     let lanes = (0u16..).map(PillarId).zip(listeners).zip(mesh.lanes);
     for ((pillar, listener), mail) in lanes {
@@ -311,31 +313,6 @@ fn environment(
         keys: keys.clone(),
         bans,
     })
-}
-
-/// The coordinator, and what it wants done before anything else happens: what the lanes must
-/// know from the start is among it.
-fn coordinator(
-    options: &ReplicaOptions,
-    boot: &mut Boot,
-    keys: &ReplicaKeys,
-    clock: Clock,
-) -> (Coordinator, Vec<Effect>) {
-    let config = coordinator_config(&options.group, options.id, boot.incarnation);
-    let records = std::mem::take(&mut boot.group_records);
-    let (beginning, stable) = (boot.beginning.clone(), boot.stable.clone());
-    let forgetful = beginning == Beginning::Forgetful;
-    let mut core = Coordinator::new(config, Box::new(keys.clone()), beginning, stable, records);
-    // The log of one that may have forgotten was emptied: what is still known goes in again.
-    let known = if forgetful { core.records() } else { Vec::new() };
-    let mut first: Vec<Effect> = known.into_iter().map(Effect::Persist).collect();
-    let begun = core.step(clock.now(), proto::group::Input::Turn, &mut first);
-    debug_assert!(begun.is_ok(), "a turn is never refused");
-    if let Some(damage) = boot.damage.take() {
-        // It cannot help knowing; what follows from it is carried out with the rest.
-        let _ = core.step(clock.now(), proto::group::Input::Stage(damage), &mut first);
-    }
-    (core, first)
 }
 
 /// What misbehaves in a drill.

@@ -1,0 +1,280 @@
+//! How a life begins: what the replica's directory holds, whether it may vote, and the state that
+//! it begins with.
+//!
+//! The order matters. The directory is locked and read; the decision is made (`store`); it is
+//! made durable; only then is anything said to others. What is read back is verified: records by
+//! the log's checksums and by their own form, a checkpoint by its certificate and its digests.
+//! Objects of a checkpoint that do not verify are fetched from the others.
+//!
+//! Not here: the files (`store`), and what runs the life that begins (`rt`, `sim`).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base::{Digest, FromStage, Incarnation, Keyring, Now, Seq, StableCheckpoint, Stripe, View};
+use exec::{Service, Stage, StageBuilder, StageConfig};
+use proto::Record;
+use proto::group::link::{FromCoordinator, Plan};
+use proto::group::record::GroupRecord;
+use proto::group::rules::Rules;
+use proto::group::{Beginning, Coordinator, CoordinatorConfig, Effect, Input};
+use proto::pbft::LaneStart;
+use store::checkpoint::CheckpointHead;
+use store::{
+    Dir, Durability, Found, Identity, Item, Log, LogOptions, Opened, Refusal, Storage, StoreError,
+    Voice,
+};
+
+use crate::remains::Remains;
+
+/// What a start has to know.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// Whose directory it is.
+    pub identity: Identity,
+    /// How numbers are dealt out to pillars.
+    pub stripe: Stripe,
+    /// What the stage is made for.
+    pub stage: StageConfig,
+    /// What certificates are judged by.
+    pub rules: Rules,
+    /// What signatures are verified with.
+    pub keys: &'a dyn Keyring,
+    /// The mark of `init` says that this is the first start.
+    pub fresh: bool,
+    /// The operator asked for recovery.
+    pub recover: bool,
+    /// How promises will be kept.
+    pub durability: Durability,
+    /// How the log will be laid out.
+    pub layout: LogOptions,
+    /// The incarnation that the clock gives.
+    pub clock: Incarnation,
+}
+
+/// A directory from which no life can begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// It cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The replica must not start like this.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// What the log holds is nothing that this version wrote.
+    #[error("the log in {dir} cannot be read by this version: {what}")]
+    Records {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong.
+        what: base::Malformed,
+    },
+}
+
+/// Everything that a life begins with.
+pub struct Boot {
+    /// The life.
+    pub incarnation: Incarnation,
+    /// Whether it may vote.
+    pub beginning: Beginning,
+    /// The directory, where there is one.
+    pub dir: Option<Dir>,
+    /// Where promises are written, unless durability is `memory`.
+    pub log: Option<Log>,
+    /// The execution stage.
+    pub stage: Stage,
+    /// The checkpoint that the stage begins with.
+    pub stable: StableCheckpoint,
+    /// What the coordinator is to be told first: the stage is not what it should be.
+    pub damage: Option<FromStage>,
+    /// What this replica promised, per pillar.
+    pub records: Vec<Vec<Record>>,
+    /// What the coordinator must not forget.
+    pub group_records: Vec<GroupRecord>,
+    /// The last checkpoint on disk: its number and the bytes of its file.
+    pub saved: Option<(Seq, u64)>,
+}
+
+impl std::fmt::Debug for Boot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = f.debug_struct("Boot");
+        out.field("incarnation", &self.incarnation).field("beginning", &self.beginning);
+        out.field("stable", &self.stable.seq).finish_non_exhaustive()
+    }
+}
+
+/// What a checkpoint on disk came to.
+struct Loaded {
+    stage: Stage,
+    stable: StableCheckpoint,
+    damage: Option<FromStage>,
+    saved: Option<(Seq, u64)>,
+}
+
+impl Boot {
+    /// Reads the directory at `path`, decides, and makes the decision durable. Without a
+    /// checkpoint to load, `begin` makes the stage.
+    ///
+    /// # Errors
+    /// When the replica must not start like this, its directory cannot be used, or `begin` says
+    /// so.
+    pub fn from_dir<E: From<BootError>>(
+        terms: &Terms<'_>,
+        (path, storage): (&Path, Arc<dyn Storage>),
+        service: Box<dyn Service>,
+        begin: impl FnOnce(Box<dyn Service>) -> Result<Stage, E>,
+    ) -> Result<Boot, E> {
+        let opened = Dir::open(path, terms.identity, storage).map_err(BootError::from)?;
+        let Opened { mut dir, mut found } = opened;
+        let decided = store::beginning(&found, terms.fresh, terms.recover);
+        let mut beginning = decided.map_err(BootError::from)?;
+        let mut remains = Remains::new(terms.identity.group, terms.stripe);
+        for record in std::mem::take(&mut found.log.records) {
+            remains
+                .take(&record.bytes)
+                .map_err(|what| BootError::Records { dir: path.to_path_buf(), what })?;
+        }
+        let loaded = match certified(terms, &found) {
+            Some(head) => load(terms, &dir, head, service).map_err(BootError::from)?,
+            None => Loaded::nothing(begin(service)?),
+        };
+        if beginning.voice == Voice::Whole
+            && let Some(doubt) = remains.doubt(&loaded.stable)
+        {
+            (beginning.voice, beginning.why) = (Voice::Forgetful, doubt);
+        }
+        let (id, incarnation) = (terms.identity.replica, found.incarnation(terms.clock));
+        tracing::info!(%id, %incarnation, voice = ?beginning.voice, "{}", beginning.why);
+        let log = dir.begin(&beginning, incarnation, terms.durability, terms.layout);
+        let log = log.map_err(BootError::from)?;
+        let whole = beginning.voice == Voice::Whole;
+        if !whole {
+            remains.forget_votes();
+        }
+        Ok(Boot {
+            incarnation,
+            beginning: if whole { Beginning::Whole } else { Beginning::Forgetful },
+            dir: Some(dir),
+            log,
+            stage: loaded.stage,
+            stable: loaded.stable,
+            damage: loaded.damage,
+            records: remains.lanes,
+            group_records: remains.group_records,
+            saved: loaded.saved,
+        })
+    }
+
+    /// The coordinator, and what it wants done before anything else happens: what the lanes must
+    /// know from the start is among it.
+    pub fn coordinator(
+        &mut self,
+        config: CoordinatorConfig,
+        keys: Box<dyn Keyring>,
+        now: Now,
+    ) -> (Coordinator, Vec<Effect>) {
+        let records = std::mem::take(&mut self.group_records);
+        let (beginning, stable) = (self.beginning.clone(), self.stable.clone());
+        let forgetful = beginning == Beginning::Forgetful;
+        let mut core = Coordinator::new(config, keys, beginning, stable, records);
+        // The log of one that may have forgotten was emptied: what is still known goes in again.
+        let known = if forgetful { core.records() } else { Vec::new() };
+        let mut first: Vec<Effect> = known.into_iter().map(Effect::Persist).collect();
+        let begun = core.step(now, Input::Turn, &mut first);
+        debug_assert!(begun.is_ok(), "a turn is never refused");
+        if let Some(damage) = self.damage.take() {
+            // It cannot help knowing; what follows from it is carried out with the rest.
+            let _ = core.step(now, Input::Stage(damage), &mut first);
+        }
+        (core, first)
+    }
+}
+
+impl Loaded {
+    fn nothing(stage: Stage) -> Loaded {
+        Loaded { stage, stable: StableCheckpoint::default(), damage: None, saved: None }
+    }
+}
+
+/// The newest checkpoint whose certificate is right: others are shown it, and believe it whole
+/// or not at all.
+fn certified<'a>(terms: &Terms<'_>, found: &'a Found) -> Option<&'a CheckpointHead> {
+    found.checkpoints.iter().find(|head| {
+        let right = head.manifest.digest(terms.stage.group) == head.certificate.digest
+            && terms.rules.certified(terms.keys, &head.certificate);
+        if !right {
+            let path = head.path.display();
+            tracing::warn!(%path, "a checkpoint is not certified by this group");
+        }
+        right
+    })
+}
+
+/// The stage from a checkpoint.
+fn load(
+    terms: &Terms<'_>,
+    dir: &Dir,
+    head: &CheckpointHead,
+    service: Box<dyn Service>,
+) -> Result<Loaded, StoreError> {
+    let mut reader = dir.checkpoints().read(head)?;
+    let mut builder = StageBuilder::new(terms.stage, service, head.manifest);
+    while let Some(item) = reader.next_item()? {
+        if let Item::Object { part, number, bytes } = item {
+            // What is no object of the service is fetched like one that is damaged.
+            let _ = builder.put(part, number, &bytes);
+        }
+    }
+    let summary = reader.summary();
+    let stable = head.certificate.clone();
+    let saved = Some((stable.seq, head.file_bytes));
+    let (stage, damage) = match builder.finish(&stable) {
+        Ok(stage) => (stage, None),
+        Err(damaged) => {
+            let path = head.path.display();
+            tracing::warn!(
+                %path, corrupt = summary.corrupt, missing = summary.missing,
+                "the checkpoint on disk is damaged: what does not verify is fetched"
+            );
+            let (certified, ours) = (stable.clone(), Digest::default());
+            (damaged.stage, Some(FromStage::Diverged { certified, ours }))
+        }
+    };
+    Ok(Loaded { stage, stable, damage, saved })
+}
+
+/// What the lanes must be told before anything else happens to them.
+#[derive(Clone, Debug)]
+pub struct FirstWords {
+    start: (View, bool, Option<Arc<Plan>>),
+    /// In order.
+    pub voting: Vec<FromCoordinator>,
+}
+
+impl FirstWords {
+    /// Takes out of the coordinator's first effects what is for the lanes.
+    pub fn split(effects: &mut Vec<Effect>) -> FirstWords {
+        let mut words = FirstWords { start: (View(0), true, None), voting: Vec::new() };
+        effects.retain(|effect| {
+            let Effect::Lanes(message) = effect else { return true };
+            match message {
+                FromCoordinator::Install(plan) => {
+                    words.start = (plan.view, true, Some(Arc::clone(plan)));
+                }
+                FromCoordinator::Stop { view } => {
+                    words.start = (*view, false, words.start.2.take());
+                }
+                other => words.voting.push(other.clone()),
+            }
+            false
+        });
+        words
+    }
+
+    /// How a lane begins.
+    #[must_use]
+    pub fn lane_start(&self, stable: &StableCheckpoint, records: Vec<Record>) -> LaneStart {
+        let (view, active, plan) = self.start.clone();
+        LaneStart { stable: stable.clone(), view, active, plan, records }
+    }
+}
