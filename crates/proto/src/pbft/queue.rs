@@ -1,9 +1,14 @@
-//! What waits to be proposed, served in turn: one frame of each principal after the other, so
+//! What waits to be proposed, served in turn: a few frames of each principal after the other, so
 //! that one that floods does not keep the others waiting.
+//!
+//! A turn is more than one frame, for what is ordered together is answered together: the replies
+//! to a client then share a packet, and so do its next requests, at every replica.
 //!
 //! Frames that a quorum endorses as overdue go before all others.
 //!
-//! Invariant: a principal is in `turns` exactly once if it has something waiting, else not.
+//! Invariants:
+//! 1. a principal is in `turns` exactly once if it has something waiting, else not;
+//! 2. `had` is what the first of `turns` has had in its turn, which is not over.
 
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -11,12 +16,19 @@ use base::ClientId;
 
 use super::pool::Key;
 
+/// Most frames that a principal is served in one turn while others wait.
+const TURN_FRAMES: usize = 16;
+/// About how many bytes of frames it is served in one turn; a larger one goes alone.
+const TURN_BYTES: usize = 16 << 10;
+
 /// The queue of a leader: names of frames with their weights.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
     urgent: VecDeque<(Key, usize)>,
     waiting: BTreeMap<ClientId, VecDeque<(Key, usize)>>,
     turns: VecDeque<ClientId>,
+    /// Frames and bytes.
+    had: (usize, usize),
     len: usize,
     bytes: usize,
 }
@@ -58,12 +70,16 @@ impl Queue {
         let (key, weight) = match self.urgent.pop_front() {
             Some(first) => first,
             None => {
-                let client = self.turns.pop_front()?;
+                let client = *self.turns.front()?;
                 let of = self.waiting.get_mut(&client)?;
                 let first = of.pop_front()?;
+                self.had = (self.had.0 + 1, self.had.1 + first.1);
+                let over = self.had.0 >= TURN_FRAMES || self.had.1 >= TURN_BYTES;
                 if of.is_empty() {
                     self.waiting.remove(&client);
-                } else {
+                    self.end_turn();
+                } else if over {
+                    self.end_turn();
                     self.turns.push_back(client);
                 }
                 first
@@ -74,6 +90,11 @@ impl Queue {
         Some((key, weight))
     }
 
+    fn end_turn(&mut self) {
+        self.turns.pop_front();
+        self.had = (0, 0);
+    }
+
     /// Keeps what `stays`.
     pub(super) fn retain(&mut self, stays: impl Fn(&Key) -> bool) {
         self.urgent.retain(|(key, _)| stays(key));
@@ -81,8 +102,11 @@ impl Queue {
             of.retain(|(key, _)| stays(key));
             !of.is_empty()
         });
-        let waiting = &self.waiting;
+        let (waiting, first) = (&self.waiting, self.turns.front().copied());
         self.turns.retain(|client| waiting.contains_key(client));
+        if self.turns.front().copied() != first {
+            self.had = (0, 0);
+        }
         let all = || self.urgent.iter().chain(self.waiting.values().flatten());
         self.len = all().count();
         self.bytes = all().map(|(_, weight)| weight).sum();
@@ -94,6 +118,8 @@ impl Queue {
         assert_eq!(self.bytes, all().map(|(_, weight)| weight).sum::<usize>());
         assert_eq!(self.turns.len(), self.waiting.len());
         assert!(self.turns.iter().all(|client| self.waiting.contains_key(client)));
+        assert!(self.had.0 < TURN_FRAMES && self.had.1 < TURN_BYTES);
+        assert!(self.had == (0, 0) || !self.turns.is_empty());
     }
 }
 
@@ -108,6 +134,10 @@ mod tests {
         (FrameId { client, session: SessionId(1), stream: 0, id }, Digest([1; 32]))
     }
 
+    fn clients(queue: &mut Queue) -> Vec<u32> {
+        core::iter::from_fn(|| queue.pop()).map(|(key, _)| key.0.client.0).collect()
+    }
+
     #[test]
     fn one_that_floods_waits_its_turn() {
         let mut queue = Queue::default();
@@ -116,11 +146,34 @@ mod tests {
         queue.push(key(3, 1), 10, false);
         queue.push(key(4, 1), 10, true);
         queue.check();
-        let order: Vec<u32> =
-            core::iter::from_fn(|| queue.pop()).map(|(key, _)| key.0.client.0).collect();
-        assert_eq!(order[..6], [4, 1, 2, 3, 1, 1]);
+        let order = clients(&mut queue);
+        let (first, rest) = order.split_at(1 + TURN_FRAMES);
+        assert_eq!((first[0], &rest[..3]), (4, &[2, 3, 1][..]));
+        assert!(first[1..].iter().all(|client| *client == 1));
         assert_eq!((order.len(), queue.len(), queue.bytes()), (103, 0, 0));
         queue.check();
+    }
+
+    #[test]
+    fn large_frames_make_a_turn_short() {
+        let mut queue = Queue::default();
+        (1..=3).for_each(|id| queue.push(key(1, id), TURN_BYTES, false));
+        (1..=4).for_each(|id| queue.push(key(2, id), TURN_BYTES / 2, false));
+        assert_eq!(clients(&mut queue), [1, 2, 2, 1, 2, 2, 1]);
+    }
+
+    #[test]
+    fn a_turn_that_was_begun_is_not_another_ones() {
+        let mut queue = Queue::default();
+        (1..=40).for_each(|id| queue.push(key(1, id), 10, false));
+        (1..=40).for_each(|id| queue.push(key(2, id), 10, false));
+        assert_eq!(queue.pop(), Some((key(1, 1), 10)));
+        queue.retain(|key| key.0.client != ClientId(1));
+        queue.check();
+        queue.push(key(1, 41), 10, false);
+        let order = clients(&mut queue);
+        assert_eq!(order.iter().take_while(|client| **client == 2).count(), TURN_FRAMES);
+        assert_eq!(order.len(), 41);
     }
 
     #[test]
