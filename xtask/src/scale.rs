@@ -213,7 +213,7 @@ const TABLE: &[Scaled] = &[
         reason: "memory and time",
     },
     Scaled {
-        file: "crates/sim/tests/normal_case.rs",
+        file: "crates/sim/src/scenarios/normal_case.rs",
         test: "loss_duplication_and_reordering_cost_time_and_nothing_else",
         ci: "60",
         full: "2000",
@@ -221,7 +221,31 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/recovery.rs",
+        file: "crates/sim/src/scenarios/normal_case.rs",
+        test: "a_faulty_backup_and_a_faulty_client_stop_nobody",
+        ci: "24",
+        full: "600",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/normal_case.rs",
+        test: "an_outage_longer_than_clocks_may_differ_is_survived",
+        ci: "12",
+        full: "100",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/normal_case.rs",
+        test: "a_faulty_leader_gets_no_two_replicas_to_disagree",
+        ci: "16",
+        full: "400",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/recovery.rs",
         test: "everything_acknowledged_survives_the_loss_of_all_power",
         ci: "24",
         full: "2_000",
@@ -229,7 +253,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/recovery.rs",
+        file: "crates/sim/src/scenarios/recovery.rs",
         test: "replicas_restart_one_after_another_under_load",
         ci: "12",
         full: "600",
@@ -237,7 +261,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/recovery.rs",
+        file: "crates/sim/src/scenarios/recovery.rs",
         test: "a_restart_in_the_middle_of_a_view_change_breaks_no_promise",
         ci: "24",
         full: "2_000",
@@ -245,7 +269,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/recovery.rs",
+        file: "crates/sim/src/scenarios/recovery.rs",
         test: "amnesia_is_not_equivocation",
         ci: "24",
         full: "2_000",
@@ -253,7 +277,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/recovery.rs",
+        file: "crates/sim/src/scenarios/recovery.rs",
         test: "a_lost_disk_is_survived",
         ci: "16",
         full: "1_000",
@@ -261,7 +285,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/recovery.rs",
+        file: "crates/sim/src/scenarios/recovery.rs",
         test: "more_forgetful_replicas_than_faults_stop_the_group_with_a_clear_word",
         ci: "6",
         full: "60",
@@ -269,7 +293,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/recovery.rs",
+        file: "crates/sim/src/scenarios/recovery.rs",
         test: "forgetting_again_while_recovering_costs_only_time",
         ci: "12",
         full: "600",
@@ -277,15 +301,15 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/swarm.rs",
-        test: "swarms_of_faults_break_nothing",
+        file: "crates/sim/src/scenarios/swarm.rs",
+        test: "swarm",
         ci: "80",
         full: "30_000",
         unit: "seeds",
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/transfer.rs",
+        file: "crates/sim/src/scenarios/transfer.rs",
         test: "a_replica_that_was_left_behind_fetches_a_checkpoint",
         ci: "16",
         full: "1_000",
@@ -293,7 +317,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/transfer.rs",
+        file: "crates/sim/src/scenarios/transfer.rs",
         test: "lying_sources_cost_time_only",
         ci: "16",
         full: "1_000",
@@ -301,7 +325,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/transfer.rs",
+        file: "crates/sim/src/scenarios/transfer.rs",
         test: "sources_that_go_away_are_replaced",
         ci: "12",
         full: "600",
@@ -309,7 +333,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/transfer.rs",
+        file: "crates/sim/src/scenarios/transfer.rs",
         test: "a_target_that_crashes_begins_again",
         ci: "12",
         full: "600",
@@ -317,7 +341,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/transfer.rs",
+        file: "crates/sim/src/scenarios/transfer.rs",
         test: "a_view_that_changes_while_a_replica_fetches_is_activated",
         ci: "16",
         full: "1_000",
@@ -325,7 +349,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/transfer.rs",
+        file: "crates/sim/src/scenarios/transfer.rs",
         test: "several_laggards_fetch_at_once",
         ci: "8",
         full: "400",
@@ -333,7 +357,15 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/transfer.rs",
+        file: "crates/sim/src/scenarios/transfer.rs",
+        test: "a_group_that_cannot_do_without_its_laggards_brings_them_back",
+        ci: "32",
+        full: "2_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/transfer.rs",
         test: "a_replica_whose_state_is_spoilt_is_repaired",
         ci: "12",
         full: "600",
@@ -341,7 +373,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "the_group_goes_on_when_its_leader_ends",
         ci: "24",
         full: "600",
@@ -349,7 +381,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "leaders_that_fail_in_a_row_are_all_passed",
         ci: "12",
         full: "300",
@@ -357,7 +389,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "a_leader_that_plays_favourites_starves_nobody",
         ci: "24",
         full: "600",
@@ -365,7 +397,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "a_leader_that_equivocates_divides_nobody",
         ci: "16",
         full: "600",
@@ -373,7 +405,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "forged_view_changes_lose_nothing",
         ci: "40",
         full: "2_000",
@@ -381,7 +413,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "values_of_old_views_do_not_come_back",
         ci: "40",
         full: "4_000",
@@ -389,7 +421,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "no_pillar_votes_in_a_view_that_its_replica_has_left",
         ci: "30",
         full: "4_000",
@@ -397,7 +429,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "idle_pillars_fill_their_gaps_over_view_changes",
         ci: "12",
         full: "300",
@@ -405,7 +437,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "a_replica_alone_finds_back",
         ci: "20",
         full: "600",
@@ -413,7 +445,15 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
+        test: "partitions_of_every_kind_heal",
+        ci: "24",
+        full: "2_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "a_one_way_link_to_or_from_the_leader_is_lived_with",
         ci: "12",
         full: "400",
@@ -421,7 +461,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "wishes_and_old_view_changes_of_f_replicas_move_nobody",
         ci: "12",
         full: "400",
@@ -429,15 +469,15 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "view_changes_one_after_another_leave_nothing_behind",
-        ci: "60",
-        full: "1_000",
-        unit: "view changes",
+        ci: "1",
+        full: "2",
+        unit: "seeds",
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "a_pause_is_survived",
         ci: "16",
         full: "400",
@@ -445,7 +485,7 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
-        file: "crates/sim/tests/view_change.rs",
+        file: "crates/sim/src/scenarios/view_change.rs",
         test: "a_client_that_speaks_to_some_only_changes_no_view",
         ci: "12",
         full: "300",

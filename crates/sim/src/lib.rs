@@ -15,7 +15,9 @@
 //! | `faults` | what breaks, and plans of that |
 //! | `adversary`, `behaviour`, `forge` | replicas and clients that mean harm |
 //! | `check`, `history` | what must hold |
-//! | `scenario` | what scenarios share: seeds, and the end of a run |
+//! | `scenarios` | the scenarios, by name |
+//! | `runner` | many seeds on several threads |
+//! | `scenario` | what they share: seeds, and the end of a run |
 //!
 //! Not here: sockets, threads and keys (`rt` and `auth` have their own tests).
 
@@ -36,7 +38,9 @@ mod journal;
 mod network;
 pub mod options;
 pub mod prng;
+pub mod runner;
 pub mod scenario;
+pub mod scenarios;
 mod spoil;
 pub mod world;
 

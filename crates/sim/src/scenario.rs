@@ -1,10 +1,12 @@
 //! What scenarios share: how many seeds, how to replay one, and what must hold at the end.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::panic::catch_unwind;
 
 use base::{PillarId, ReplicaId, Span};
 
 use crate::options::Options;
+use crate::scenarios::Scenario;
 use crate::world::{Counters, World};
 
 /// The variable that names the only seed to run.
@@ -27,23 +29,30 @@ pub fn seeds(ci: u64, full: u64) -> u64 {
 /// may be any.
 ///
 /// # Panics
-/// When a scenario does. Says which seed that was and how to run it again.
-pub fn each_seed(count: u64, scenario: impl Fn(u64)) {
+/// When the scenario does. Says which seed that was and how to run it again.
+pub fn each_seed(scenario: &Scenario, count: u64) {
     let only = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok());
     let seeds = only.map_or(0..count, |seed: u64| seed..seed + 1);
     for seed in seeds {
-        let run = catch_unwind(AssertUnwindSafe(|| scenario(seed)));
+        let run = catch_unwind(|| (scenario.run)(seed));
         if let Err(panic) = run {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let why = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it panics");
-            let thread = std::thread::current();
-            let test = thread.name().unwrap_or("this test");
-            panic!(
-                "seed {seed}: {why}\nagain: {SEED_VARIABLE}={seed} cargo test --profile testing \
-                 -p stylite-sim {test}"
-            );
+            let (name, why, again) = (scenario.name, words(&*panic), replay(scenario.name, seed));
+            panic!("{name} with seed {seed}: {why}\nagain: {again}");
         }
     }
+}
+
+/// What a panic says.
+#[must_use]
+pub fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it panics")
+}
+
+/// The command that runs a scenario's seed again, and tells its story.
+#[must_use]
+pub fn replay(name: &str, seed: u64) -> String {
+    format!("cargo run --profile sim -p stylite-sim -- --scenario {name} --seed {seed}")
 }
 
 /// A world of counters.

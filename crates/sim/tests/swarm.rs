@@ -1,47 +1,8 @@
-//! Everything at once: each seed picks a few kinds of faults and lets them happen at random
-//! times. What must always hold is checked at every step; when the faults are over, everybody
-//! gets an answer and all correct replicas have one state.
+//! Everything at once.
 
-use base::Span;
-use sim::scenario::{each_seed, seeds, settle, world};
-use sim::{Durability, Net, Options, Swarm, World};
+use sim::scenarios::check;
 
-fn options(seed: u64) -> Options {
-    let (n, f) = [(4, 1), (7, 2), (4, 1), (5, 1)][seed as usize % 4];
-    Options {
-        seed,
-        n,
-        f,
-        pillars: [1, 2, 3][seed as usize % 3],
-        durability: [Durability::Memory, Durability::Async, Durability::Sync]
-            [seed as usize / 3 % 3],
-        net: if seed % 5 == 4 { Net::BAD } else { Net::CALM },
-        unbatched: seed % 7 < 3,
-        ops_per_client: 150,
-        pace_us: [500, 5_000, 20_000][seed as usize / 4 % 3],
-        ..Options::default()
-    }
-}
-
-/// Runs the faults of a seed, and stops them.
-fn storm(options: Options) -> World {
-    let swarm = Swarm::new(&options, Span::secs(4));
-    let mut world = world(options);
-    world.unleash(&swarm);
-    if options.seed % 4 == 1 {
-        world.harass(200);
-    }
-    world.run_for(Span::secs(4), |_| false);
-    world
-}
-
-/// Some logs are so short that replicas are left behind all the time, also such as the others
-/// cannot do without.
 #[test]
-fn swarms_of_faults_break_nothing() {
-    each_seed(seeds(80, 30_000), |seed| {
-        let window = [32, 64, 1024][seed as usize / 9 % 3];
-        let mut world = storm(Options { window, ..options(seed) });
-        settle(&mut world, 40);
-    });
+fn swarm() {
+    check("swarm");
 }

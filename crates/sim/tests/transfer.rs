@@ -1,191 +1,43 @@
 //! Replicas that are so far behind, or so wrong, that they fetch a checkpoint.
 
-use base::{ReplicaId, Span};
-use sim::scenario::{each_seed, finish, leader, seeds, settle, world};
-use sim::{Behaviour, Durability, Fault, Options, World};
+use sim::scenarios::check;
 
-/// A group with a short log, under a load that runs far ahead of whoever is not there.
-fn options(seed: u64) -> Options {
-    let (n, f) = [(4, 1), (7, 2)][seed as usize % 2];
-    Options {
-        seed,
-        n,
-        f,
-        pillars: [1, 2, 3][seed as usize % 3],
-        unbatched: true,
-        window: 32,
-        ops_per_client: 300,
-        pace_us: 500,
-        ..Options::default()
-    }
-}
-
-/// Takes `replica` away until the others' logs no longer reach back to it.
-fn leave_behind(world: &mut World, replica: ReplicaId) {
-    world.run_for(Span::millis(20), |_| false);
-    world.stop(replica);
-    let ahead = ReplicaId(0);
-    let far = world.executed(replica).0 + 3 * world.options().window;
-    let gone = world.run_for(Span::secs(60), |w| w.executed(ahead).0 > far);
-    assert!(gone, "{}", world.describe());
-    world.resume(replica);
-}
-
-/// Traps 9 and 11, X-05: a replica that was away for longer than logs reach back fetches a
-/// checkpoint, session table included, under load, and takes part again.
 #[test]
 fn a_replica_that_was_left_behind_fetches_a_checkpoint() {
-    each_seed(seeds(16, 1_000), |seed| {
-        let mut world = world(options(seed));
-        let behind = ReplicaId(1 + (seed % 3) as u16);
-        leave_behind(&mut world, behind);
-        settle(&mut world, 20);
-        assert!(world.checker().counts().fetched > 0, "{}", world.describe());
-        // It takes part: without it there would be no quorum now.
-        let (n, f) = (world.options().n, world.options().f);
-        let others = (1..n).map(ReplicaId).filter(|other| *other != behind);
-        for other in others.take(usize::from(f)).collect::<Vec<_>>() {
-            world.stop(other);
-        }
-        world.ask_more(20);
-        finish(&mut world, Span::secs(120));
-    });
+    check("a_replica_that_was_left_behind_fetches_a_checkpoint");
 }
 
-/// a source that lies about nodes, objects and sizes is found out piece by piece, and costs
-/// time only.
 #[test]
 fn lying_sources_cost_time_only() {
-    each_seed(seeds(16, 1_000), |seed| {
-        let mut world = world(options(seed));
-        let (n, f) = (world.options().n, world.options().f);
-        for liar in n - f..n {
-            world.misbehave(ReplicaId(liar), Behaviour::LyingSource);
-        }
-        leave_behind(&mut world, ReplicaId(1));
-        settle(&mut world, 20);
-        assert!(world.checker().counts().fetched > 0, "{}", world.describe());
-    });
+    check("lying_sources_cost_time_only");
 }
 
-/// sources end or stop answering in the middle; others are asked.
 #[test]
 fn sources_that_go_away_are_replaced() {
-    each_seed(seeds(12, 600), |seed| {
-        let mut world = world(Options { durability: Durability::Sync, ..options(seed) });
-        leave_behind(&mut world, ReplicaId(1));
-        world.run_for(Span::micros(seed * 7_919 % 100_000), |_| false);
-        let source = ReplicaId(2 + (seed % 2) as u16);
-        let fault = [Fault::Crash(source), Fault::Pause(source)][seed as usize / 2 % 2];
-        world.fault(fault);
-        world.run_for(Span::secs(2), |_| false);
-        settle(&mut world, 20);
-        assert!(world.checker().counts().fetched > 0, "{}", world.describe());
-    });
+    check("sources_that_go_away_are_replaced");
 }
 
-/// the target crashes while it fetches, and the checkpoint that it fetched is superseded.
 #[test]
 fn a_target_that_crashes_begins_again() {
-    each_seed(seeds(12, 600), |seed| {
-        let durability = [Durability::Sync, Durability::Memory][seed as usize / 2 % 2];
-        let mut world = world(Options { durability, ..options(seed) });
-        let target = ReplicaId(1 + (seed % 3) as u16);
-        leave_behind(&mut world, target);
-        for _ in 0..3 {
-            world.run_for(Span::micros(seed * 104_729 % 300_000), |_| false);
-            world.fault(Fault::Crash(target));
-            world.run_for(Span::millis(20), |_| false);
-            world.fault(Fault::Restart(target));
-        }
-        settle(&mut world, 20);
-    });
+    check("a_target_that_crashes_begins_again");
 }
 
-/// Trap 11, X-04: views change while a replica fetches. It activates the view afterwards: with
-/// others gone, the group cannot do without it.
 #[test]
 fn a_view_that_changes_while_a_replica_fetches_is_activated() {
-    each_seed(seeds(16, 1_000), |seed| {
-        let mut world = world(options(seed));
-        let behind = ReplicaId(3);
-        leave_behind(&mut world, behind);
-        world.run_for(Span::micros(seed * 7_919 % 200_000), |_| false);
-        let old = leader(&world);
-        world.stop(old);
-        world.run_for(Span::secs(3), |_| false);
-        world.resume(old);
-        settle(&mut world, 20);
-        let f = world.options().f;
-        for gone in (0..f).map(ReplicaId) {
-            world.stop(gone);
-        }
-        world.ask_more(20);
-        finish(&mut world, Span::secs(120));
-    });
+    check("a_view_that_changes_while_a_replica_fetches_is_activated");
 }
 
-/// as many replicas as the group tolerates are left behind at once.
 #[test]
 fn several_laggards_fetch_at_once() {
-    each_seed(seeds(8, 400), |seed| {
-        let mut world = world(Options { n: 7, f: 2, ..options(seed) });
-        world.stop(ReplicaId(5));
-        leave_behind(&mut world, ReplicaId(4));
-        world.resume(ReplicaId(5));
-        settle(&mut world, 20);
-        assert!(world.checker().counts().fetched > 0, "{}", world.describe());
-    });
+    check("several_laggards_fetch_at_once");
 }
 
-/// as many as the group tolerates forget while as many are left behind. The others are no
-/// quorum, so they execute nothing more; yet a checkpoint to fetch is one still to be executed.
 #[test]
 fn a_group_that_cannot_do_without_its_laggards_brings_them_back() {
-    each_seed(seeds(32, 2_000), |seed| {
-        let mut world = world(Options { ops_per_client: 2_000, ..options(seed) });
-        let (n, f) = (world.options().n, world.options().f);
-        for away in 2..=f {
-            world.stop(ReplicaId(away));
-        }
-        world.run_for(Span::millis(20), |_| false);
-        let behind = ReplicaId(1);
-        world.stop(behind);
-        let far = 3 * world.options().window;
-        let gone = world.run_for(Span::secs(60), |w| w.executed(ReplicaId(0)).0 > far);
-        assert!(gone, "{}", world.describe());
-        world.run_for(Span::micros(seed * 7_919 % 20_000), |_| false);
-        // What those who forget have said last, not everybody hears.
-        for forgets in (n - f..n).map(ReplicaId) {
-            world.fault(Fault::Cut(forgets, ReplicaId(f + 1)));
-        }
-        world.run_for(Span::micros(seed * 104_729 % 5_000), |_| false);
-        for forgets in (n - f..n).map(ReplicaId) {
-            world.fault(Fault::Crash(forgets));
-        }
-        for away in (1..=f).map(ReplicaId) {
-            world.resume(away);
-        }
-        world.run_for(Span::millis(100), |_| false);
-        settle(&mut world, 20);
-        assert!(world.checker().counts().fetched > 0, "{}", world.describe());
-    });
+    check("a_group_that_cannot_do_without_its_laggards_brings_them_back");
 }
 
-/// A replica's memory goes wrong: the next checkpoint shows it, the replica is named, and fetches
-/// the state that the others certify.
 #[test]
 fn a_replica_whose_state_is_spoilt_is_repaired() {
-    each_seed(seeds(12, 600), |seed| {
-        let mut world = world(options(seed));
-        world.run_for(Span::millis(30), |_| false);
-        world.fault(Fault::Spoil(ReplicaId((seed % 4) as u16)));
-        finish(&mut world, Span::secs(120));
-        settle(&mut world, 40);
-        assert!(world.checker().counts().fetched > 0, "{}", world.describe());
-        // Every replica is sound again, as the next checkpoints show.
-        world.ask_more(60);
-        finish(&mut world, Span::secs(120));
-        assert_eq!(world.state_digests().len(), usize::from(world.options().n));
-    });
+    check("a_replica_whose_state_is_spoilt_is_repaired");
 }

@@ -1,0 +1,155 @@
+//! `stylite-sim`: runs scenarios of the simulator, many seeds or one of them again.
+
+use std::num::NonZero;
+use std::process::ExitCode;
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use sim::runner::{self, Batch, Violation};
+use sim::scenario::replay;
+use sim::scenarios::{self, SEED_MAX, Scenario};
+
+/// Whole groups in one thread on virtual time: what breaks them?
+///
+/// A run is a scenario and a seed, and the same again whenever it is run again.
+#[derive(Parser, Debug)]
+#[command(name = "stylite-sim", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  stylite-sim list                              what there is
+  stylite-sim --seeds 1000                      a thousand seeds of the swarm
+  stylite-sim --scenario all --seeds 20         twenty seeds of every scenario
+  stylite-sim --scenario swarm --seed 4711      one run again
+
+Exit codes: 0 everything held, 1 something did not, 2 the command line is wrong.";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Lists the scenarios and what each of them claims.
+    List,
+}
+
+#[derive(Args, Debug)]
+struct Run {
+    /// The scenario, several of them, or `all`.
+    #[arg(long, value_name = "NAME", default_value = "swarm", value_delimiter = ',')]
+    scenario: Vec<String>,
+    /// Runs this seed.
+    #[arg(long, value_name = "S", conflicts_with_all = ["seeds", "from"], value_parser = seed)]
+    seed: Option<u64>,
+    /// Runs this many seeds.
+    #[arg(long, value_name = "N", value_parser = seed)]
+    seeds: Option<u64>,
+    /// The first of the seeds.
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = seed)]
+    from: u64,
+    /// Runs at a time [default: one per core].
+    #[arg(long, value_name = "J")]
+    jobs: Option<NonZero<usize>>,
+    /// Begins no more runs once this many have failed.
+    #[arg(long, value_name = "N", default_value = "5")]
+    failures: NonZero<usize>,
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    let seed = text.parse().map_err(|_| "not a number".to_owned())?;
+    if seed >= SEED_MAX { Err(format!("seeds are below {SEED_MAX}")) } else { Ok(seed) }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Command::List) = cli.command {
+        list();
+        return ExitCode::SUCCESS;
+    }
+    if cfg!(panic = "abort") {
+        eprintln!("error: this binary ends at the first panic; build it with `--profile sim`");
+        return ExitCode::from(2);
+    }
+    let scenarios = match pick(&cli.run.scenario) {
+        Ok(scenarios) => scenarios,
+        Err(why) => {
+            eprintln!("error: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    runner::collect_panics();
+    let held = match (cli.run.seed, cli.run.seeds) {
+        (Some(seed), _) => one(&scenarios, seed),
+        (None, seeds) => many(&scenarios, seeds.unwrap_or(100), &cli.run),
+    };
+    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn list() {
+    for scenario in scenarios::all() {
+        println!("{}\n    {}", scenario.name, scenario.claim);
+    }
+}
+
+fn pick(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
+    if names == ["all"] {
+        return Ok(scenarios::all().collect());
+    }
+    let find = |name: &String| {
+        let missing = || format!("no scenario is called `{name}`; `stylite-sim list` names them");
+        scenarios::find(name).ok_or_else(missing)
+    };
+    names.iter().map(find).collect()
+}
+
+/// Runs one seed; whether everything held.
+fn one(scenarios: &[&'static Scenario], seed: u64) -> bool {
+    let mut held = true;
+    for scenario in scenarios {
+        match runner::run(scenario, seed) {
+            Ok(()) => println!("{} with seed {seed}: everything held", scenario.name),
+            Err(violation) => {
+                tell(&violation);
+                held = false;
+            }
+        }
+    }
+    held
+}
+
+/// Runs many seeds; whether everything held.
+fn many(scenarios: &[&'static Scenario], seeds: u64, run: &Run) -> bool {
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    let jobs = run.jobs.map_or(cores, NonZero::get);
+    let runs = seeds * scenarios.len() as u64;
+    let style = "{elapsed_precise} {bar:40} {pos}/{len} runs, {per_sec}, {eta} left";
+    let style = ProgressStyle::with_template(style).expect("the template is right");
+    let bar = ProgressBar::new(runs).with_style(style);
+    let batch =
+        Batch { scenarios, from: run.from, seeds, jobs, violations_max: run.failures.get() };
+    let began = Instant::now();
+    let violations = batch.run(|| bar.inc(1));
+    let (took, done) = (began.elapsed().as_secs_f64(), bar.position());
+    bar.finish_and_clear();
+    for violation in &violations {
+        tell(violation);
+    }
+    let rate = done as f64 / took / jobs.min(cores) as f64;
+    println!(
+        "{done} runs, {} violations, {took:.1} s with {jobs} jobs: {rate:.1} runs per \
+         core-second",
+        violations.len()
+    );
+    violations.is_empty()
+}
+
+fn tell(violation: &Violation) {
+    let Violation { scenario, seed, why } = violation;
+    println!("{scenario} with seed {seed} FAILS: {why}");
+    println!("again: {}\n", replay(scenario, *seed));
+}
