@@ -85,12 +85,13 @@ impl Coordinator {
         rests && executed > have && executed >= self.certified.seq
     }
 
-    /// F9: what this replica says of a state that it holds readable.
+    /// F10: what this replica says of a state that it holds readable. By now its certificates may
+    /// all be above it; then it goes with the beginning's.
     pub(super) fn offer(&self, seq: Seq, digest: Digest) -> GroupMessage {
         let (group, epoch) = (self.cfg.group, self.cfg.epoch);
         let signature = self.keys.sign(&Checkpoint::signed_bytes(group, epoch, seq, digest));
-        let certified = self.certified.clone();
-        let stable = if certified.seq <= seq { certified } else { self.stable.clone() };
+        let known = [&self.certified, &self.stable].into_iter().find(|stable| stable.seq <= seq);
+        let stable = known.cloned().unwrap_or_default();
         GroupMessage::HaveState { seq, digest, signature, stable }
     }
 

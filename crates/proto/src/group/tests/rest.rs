@@ -87,6 +87,22 @@ fn a_state_at_rest_is_offered_only_where_nothing_moves_although_it_is_asked_for(
     assert_eq!(pins(&step(&mut one, 41_100, want(2, 5)).1), [], "it has just moved");
 }
 
+/// Found by the simulator's oracle of accountability: whoever still kept the state that it once
+/// rested in sent a later certificate with it, and was taken for a liar.
+#[test]
+fn a_state_that_was_passed_since_is_offered_without_a_certificate_above_it() {
+    let mut one = source();
+    feed(&mut one, 0, want(3, 5));
+    feed(&mut one, 1001, want(3, 5));
+    feed(&mut one, 1002, pinned());
+    let stable = certificate(&rules(), 22 * K, &[0, 1, 2]);
+    feed(&mut one, 1003, Input::Lane(ToCoordinator::Stable(stable)));
+    let said = offers(&step(&mut one, 1004, want(2, 5)).1);
+    let [(2, message)] = &said[..] else { panic!("it is kept still: {said:?}") };
+    let (taken, _) = step(&mut behind(), 1, peer(0, message.clone()));
+    assert_eq!(taken, Ok(()), "{message:?}");
+}
+
 fn behind() -> Coordinator {
     let mut one = coordinator(3);
     let lane = ToCoordinator::LeftBehind { missing: Seq(1), stable: Seq(10 * K) };
