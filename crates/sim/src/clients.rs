@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::{Digest, Frame, PillarId, ReplicaId, Span, Time};
+use base::{ClientId, Frame, PillarId, ReplicaId, Span, Time};
 use proto::client::{ClientCore, Effect, SendTo};
 
 use crate::counters::Question;
@@ -130,7 +130,7 @@ impl World {
     }
 
     fn send_frame(&mut self, index: usize, pillar: PillarId, to: SendTo, frame: &Arc<Frame>) {
-        self.checker.sends(frame.digest());
+        self.checker.sends(ClientId(index as u32), frame);
         for replica in (0..self.options.n).map(ReplicaId) {
             let wanted = to == SendTo::All || to == SendTo::One(replica);
             if wanted && !self.clients[index].shuns.contains(&replica) {
@@ -145,10 +145,5 @@ impl World {
             let frame = Arc::clone(frame);
             self.queue.schedule(after, Event::Request { to, pillar, frame });
         }
-    }
-
-    /// The digest of a frame, for the checker's book of what clients have sent.
-    pub(crate) fn note_attack(&mut self, digest: Digest) {
-        self.checker.sends(digest);
     }
 }

@@ -14,6 +14,7 @@ use base::{
 };
 use exec::service::Service;
 use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, Turn};
+use proto::group::rules::Rules;
 use proto::group::{Beginning, Coordinator, CoordinatorConfig};
 use proto::pbft::msg::Message;
 use proto::pbft::{Batching, Input, Lane, LaneConfig};
@@ -169,6 +170,11 @@ fn coordinator_config(
         checkpoint_interval: options.checkpoint_interval,
         view_timeout: options.view_timeout,
     }
+}
+
+/// What everybody judges signed messages by.
+pub(crate) fn rules(options: &Options) -> Rules {
+    coordinator_config(options, ReplicaId(0), Incarnation(1)).rules()
 }
 
 /// What a stage is told at its start.

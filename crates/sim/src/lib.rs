@@ -14,7 +14,7 @@
 //! | `network` | links between replicas: late, lossy, cut |
 //! | `faults` | what breaks, and plans of that |
 //! | `adversary`, `behaviour`, `forge` | replicas and clients that mean harm |
-//! | `check`, `history` | what must hold |
+//! | `oracles` | what must hold: one property a file |
 //! | `scenarios` | the scenarios, by name |
 //! | `runner` | many seeds on several threads |
 //! | `scenario` | what they share: seeds, and the end of a run |
@@ -25,7 +25,6 @@
 
 pub mod adversary;
 pub mod behaviour;
-pub mod check;
 mod clients;
 pub mod counters;
 mod disk;
@@ -37,6 +36,7 @@ mod host;
 mod journal;
 mod network;
 pub mod options;
+pub mod oracles;
 pub mod prng;
 pub mod runner;
 pub mod scenario;

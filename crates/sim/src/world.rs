@@ -13,16 +13,16 @@ use proto::pbft::{Input, Lane};
 
 use crate::adversary::Adversary;
 use crate::behaviour::Behaviour;
-use crate::check::Checker;
 use crate::clients::Client;
 pub use crate::counters::Counters;
 use crate::disk::Disk;
 use crate::events::{Event, Inside, Queue, Sender};
 use crate::faults::Swarm;
 use crate::history::History;
-use crate::host::{Condition, GROUP, Replica, Start};
+use crate::host::{Condition, GROUP, Replica, Start, rules};
 use crate::network::Network;
 use crate::options::Options;
+use crate::oracles::Oracles;
 use crate::prng::Prng;
 
 /// How often the faulty client strikes, in microseconds of virtual time.
@@ -39,7 +39,7 @@ pub struct World {
     pub(crate) adversary: Adversary,
     attacks_left: u32,
     pub(crate) lane_turns: u64,
-    pub(crate) checker: Checker,
+    pub(crate) checker: Oracles,
     pub(crate) history: History,
     /// Makes the service of a replica's next life.
     pub(crate) service: Box<dyn Fn() -> Box<dyn Service>>,
@@ -73,7 +73,7 @@ impl World {
             adversary: Adversary::new(&options),
             attacks_left: 0,
             lane_turns: 0,
-            checker: Checker::default(),
+            checker: Oracles::new(rules(&options)),
             history: History::default(),
             service: Box::new(service),
             frozen: false,
@@ -273,7 +273,7 @@ impl World {
 
     /// What was checked along the way.
     #[must_use]
-    pub fn checker(&self) -> &Checker {
+    pub fn checker(&self) -> &Oracles {
         &self.checker
     }
 
@@ -454,7 +454,7 @@ impl World {
         self.attacks_left = left;
         self.queue.schedule(Span::micros(ATTACK_EVERY_US), Event::Attack);
         for (to, frame) in self.adversary.attack() {
-            self.note_attack(frame.digest());
+            self.checker.sends(ClientId(self.options.clients), &frame);
             let pillar = PillarId(self.prng.below(u64::from(self.options.pillars)) as u16);
             for to in to {
                 self.send_request(to, pillar, &frame);

@@ -1,0 +1,183 @@
+//! What must hold in every run, looked at after every step that could break it: one property a
+//! file, each with what it sees, what it does not, and a test that it can fail.
+//!
+//! | file | property |
+//! |---|---|
+//! | `agreement` | no two replicas deliver different batches at one number, none delivers twice |
+//! | `validity` | what is delivered was sent by the client that it names |
+//! | `checkpoints` | equal states at equal numbers |
+//! | `contradiction` | nobody correct contradicts what it said, not even after a restart |
+//! | `accountability` | proofs hold for everybody, and name nobody who is correct |
+//!
+//! Elsewhere: durable before promise (`journal`), invariants inside the cores (their `check`),
+//! and no panic, which is whoever runs the scenario. An oracle is told what correct replicas do
+//! and say; what faulty ones do reaches it through them only.
+
+pub mod accountability;
+pub mod agreement;
+pub mod checkpoints;
+pub mod contradiction;
+#[cfg(test)]
+mod testing;
+pub mod validity;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use base::{Batch, ClientId, Digest, Frame, ReplicaId, Seq, View};
+use proto::group::GroupFact;
+use proto::group::rules::Rules;
+use proto::pbft::msg::Message;
+
+use accountability::Accountability;
+use agreement::Agreement;
+use checkpoints::Checkpoints;
+use contradiction::Contradiction;
+use validity::Validity;
+
+/// What an oracle says: nothing, or what is wrong.
+pub type Verdict = Result<(), String>;
+
+/// Every oracle of a run.
+#[derive(Debug)]
+pub struct Oracles {
+    agreement: Agreement,
+    validity: Validity,
+    checkpoints: Checkpoints,
+    contradiction: Contradiction,
+    accountability: Accountability,
+    counts: Counts,
+}
+
+/// What happened, for scenarios that want it to have happened.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Views installed, over all correct replicas.
+    pub installed: u64,
+    /// The highest view that a correct replica installed.
+    pub highest_view: View,
+    /// Checkpoints fetched.
+    pub fetched: u64,
+    /// Recoveries that ended.
+    pub recovered: u64,
+    /// Times that a replica found too many forgetful ones.
+    pub too_many_forgetful: u64,
+    /// Who was accused with a proof.
+    pub accused: BTreeSet<ReplicaId>,
+}
+
+/// # Panics
+/// Unless the oracle of that name is content.
+fn hold(oracle: &str, verdict: Verdict) {
+    if let Err(why) = verdict {
+        panic!("{oracle}: {why}");
+    }
+}
+
+impl Oracles {
+    /// Oracles of a group with these rules, in which nothing has happened yet.
+    #[must_use]
+    pub fn new(rules: Rules) -> Oracles {
+        Oracles {
+            agreement: Agreement::default(),
+            validity: Validity::default(),
+            checkpoints: Checkpoints::default(),
+            contradiction: Contradiction::new(rules.group),
+            accountability: Accountability::new(rules),
+            counts: Counts::default(),
+        }
+    }
+
+    /// `client` itself sends a frame.
+    ///
+    /// # Panics
+    /// When the frame is in another's name.
+    pub fn sends(&mut self, client: ClientId, frame: &Frame) {
+        hold("validity", self.validity.sends(client, frame));
+    }
+
+    /// `replica` delivers `batch` at `seq` to its execution.
+    ///
+    /// # Panics
+    /// When an oracle objects.
+    pub fn delivers(&mut self, replica: ReplicaId, seq: Seq, batch: &Arc<Batch>) {
+        hold("validity", self.validity.delivers(seq, batch));
+        hold("agreement", self.agreement.delivers(replica, seq, batch));
+    }
+
+    /// `replica`, whose memory is sound, took a checkpoint.
+    ///
+    /// # Panics
+    /// When another replica's differs.
+    pub fn checkpoints(&mut self, replica: ReplicaId, seq: Seq, digest: Digest) {
+        hold("checkpoints", self.checkpoints.takes(replica, seq, digest));
+    }
+
+    /// The digest of the checkpoint at `seq`, if a sound replica took it.
+    #[must_use]
+    pub fn checkpoint(&self, seq: Seq) -> Option<Digest> {
+        self.checkpoints.digest(seq)
+    }
+
+    /// `replica` fetched the checkpoint at `seq`.
+    pub fn fetched(&mut self, replica: ReplicaId, seq: Seq) {
+        self.counts.fetched += 1;
+        self.agreement.fetched(replica, seq);
+    }
+
+    /// `replica` begins a new life; whether it knows what it has promised.
+    pub fn reborn(&mut self, replica: ReplicaId, knows: bool) {
+        self.agreement.reborn(replica);
+        self.contradiction.reborn(replica, knows);
+    }
+
+    /// `replica`, which is correct, says `message` to others.
+    ///
+    /// # Panics
+    /// When it contradicts what it said before.
+    pub fn says(&mut self, replica: ReplicaId, message: &Message) {
+        hold("contradiction", self.contradiction.says(replica, message));
+    }
+
+    /// `replica`, which is correct, tells people something; `faulty` are those that are.
+    ///
+    /// # Panics
+    /// When it accuses a correct replica, or nobody else could check what it says.
+    pub fn learns(&mut self, replica: ReplicaId, fact: &GroupFact, faulty: &BTreeSet<ReplicaId>) {
+        match fact {
+            GroupFact::Installed(view) => {
+                self.counts.installed += 1;
+                self.counts.highest_view = self.counts.highest_view.max(*view);
+            }
+            GroupFact::Recovered(_) => self.counts.recovered += 1,
+            GroupFact::TooManyForgetful(_) => self.counts.too_many_forgetful += 1,
+            GroupFact::Proof { accused, proof } => {
+                let proves = self.accountability.proves(replica, *accused, proof, faulty);
+                hold("accountability", proves);
+                self.counts.accused.insert(*accused);
+            }
+            GroupFact::Suspicion { replica: whom, kind } => {
+                let suspects = self.accountability.suspects(replica, *whom, *kind, faulty);
+                hold("accountability", suspects);
+            }
+            _ => {}
+        }
+    }
+
+    /// The state of `replica` was spoilt: what it signs may prove that.
+    pub fn spoils(&mut self, replica: ReplicaId) {
+        self.accountability.spoils(replica);
+    }
+
+    /// Checkpoints that at least one replica took.
+    #[must_use]
+    pub fn checkpoint_count(&self) -> usize {
+        self.checkpoints.len()
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+}

@@ -1,0 +1,36 @@
+//! What the oracles' own tests are made of.
+
+use std::sync::Arc;
+
+use base::crypto::{ClientKeyring, PlainKeys};
+use base::{
+    AgreedTime, Batch, ClientId, Epoch, Frame, FrameBuilder, FrameId, Quorums, ReplicaId, SessionId,
+};
+use proto::group::rules::Rules;
+
+use crate::host::GROUP;
+
+/// The rules of a group of four.
+pub(crate) fn rules() -> Rules {
+    Rules {
+        group: GROUP,
+        epoch: Epoch(0),
+        quorums: Quorums::pbft(4, 1).expect("3f + 1"),
+        window: 32,
+        checkpoint_interval: 8,
+    }
+}
+
+/// Frame `id` of stream 1 of a client.
+pub(crate) fn frame(client: u32, id: u64, ops: &[&[u8]]) -> Arc<Frame> {
+    let mut builder = FrameBuilder::new();
+    ops.iter().for_each(|op| builder.push(op));
+    let id = FrameId { client: ClientId(client), session: SessionId(1), stream: 1, id };
+    let keys = PlainKeys { me: ReplicaId(0), n: 4 };
+    Arc::new(builder.request(GROUP, id, 0, |digest| keys.authenticate(digest)))
+}
+
+/// A batch of these frames.
+pub(crate) fn batch(frames: &[Arc<Frame>]) -> Arc<Batch> {
+    Arc::new(Batch::Frames { time: AgreedTime(100), frames: frames.to_vec() })
+}
