@@ -213,6 +213,14 @@ const TABLE: &[Scaled] = &[
         reason: "memory and time",
     },
     Scaled {
+        file: "crates/sim/src/scenarios/adversary.rs",
+        test: "twins",
+        ci: "60",
+        full: "20_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/sim/src/scenarios/normal_case.rs",
         test: "loss_duplication_and_reordering_cost_time_and_nothing_else",
         ci: "60",

@@ -131,10 +131,11 @@ impl World {
 
     fn send_frame(&mut self, index: usize, pillar: PillarId, to: SendTo, frame: &Arc<Frame>) {
         self.checker.sends(ClientId(index as u32), frame);
-        for replica in (0..self.options.n).map(ReplicaId) {
+        for address in self.addresses() {
+            let replica = self.identity(address);
             let wanted = to == SendTo::All || to == SendTo::One(replica);
             if wanted && !self.clients[index].shuns.contains(&replica) {
-                self.send_request(replica, pillar, frame);
+                self.send_request(address, pillar, frame);
             }
         }
     }

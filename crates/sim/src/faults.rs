@@ -9,7 +9,7 @@ use exec::service::Service;
 use proto::group::Beginning;
 use proto::pbft::Input;
 
-use crate::behaviour::Behaviour;
+use crate::adversary::Behaviour;
 use crate::disk::Disk;
 use crate::events::{Event, Part};
 use crate::host::{Condition, Replica, Start};
@@ -160,7 +160,8 @@ impl World {
     /// A replica begins a life.
     pub(crate) fn begin(&mut self, replica: ReplicaId, service: Box<dyn Service>, start: Start) {
         let now = self.clock();
-        let (host, effects) = Replica::new(&self.options, now, replica, service, start);
+        let me = self.identity(replica);
+        let (host, effects) = Replica::new(&self.options, now, me, service, start);
         match self.replicas.get_mut(usize::from(replica.0)) {
             Some(old) => *old = host,
             None => self.replicas.push(host),
@@ -178,19 +179,23 @@ impl World {
     }
 
     pub(crate) fn connect_all(&mut self, replica: ReplicaId) {
-        for peer in (0..self.options.n).map(ReplicaId).filter(|peer| *peer != replica) {
+        for peer in self.addresses().filter(|peer| *peer != replica) {
             self.connect(peer, replica);
         }
     }
 
     /// The links between two replicas are up again, if both are there.
     fn connect(&mut self, a: ReplicaId, b: ReplicaId) {
+        if self.identity(a) == self.identity(b) {
+            return;
+        }
         for (one, peer) in [(a, b), (b, a)] {
             let there = self.network.carries(one, peer) && self.network.carries(peer, one);
             let runs = |r: ReplicaId| self.condition(r) == Condition::Running;
             if !there || !runs(one) || !runs(peer) {
                 continue;
             }
+            let peer = self.identity(peer);
             for pillar in self.pillars() {
                 self.step_lane(one, pillar, Input::Connected { peer });
             }
@@ -203,7 +208,7 @@ impl World {
     pub fn freeze(&mut self) {
         self.frozen = true;
         self.fault(Fault::Weather(Net::CALM));
-        for replica in (0..self.options.n).map(ReplicaId) {
+        for replica in self.addresses() {
             for pillar in self.pillars() {
                 self.fault(Fault::Sluggish(replica, pillar, 0));
             }

@@ -237,6 +237,7 @@ impl World {
         message: Message,
     ) {
         let Sender { replica: from, incarnation } = sender;
+        let from = self.identity(from);
         self.adversary.overhears(to, &message);
         match message {
             Message::Group(message) => {
@@ -465,7 +466,7 @@ impl World {
             }
             group::Effect::State { to, message } => {
                 let message = Message::State(Arc::new(message));
-                self.send_peer(replica, PillarId(0), to, &message);
+                self.send_peers(replica, PillarId(0), Target::One(to), &message);
             }
             group::Effect::Save(checkpoint) => self.begin_checkpoint(replica, checkpoint),
             group::Effect::Persist(_) => {}
@@ -478,12 +479,12 @@ impl World {
             host.journal.check_promise(message);
             self.checker.says(from, message);
         }
-        let others = (0..self.options.n).map(ReplicaId).filter(|peer| match to {
-            Target::All => *peer != from,
-            Target::One(one) => *peer == one && one != from,
-        });
-        for to in others {
-            self.send_peer(from, pillar, to, message);
+        let me = self.identity(from);
+        for peer in self.addresses() {
+            let it = self.identity(peer);
+            if it != me && (to == Target::All || to == Target::One(it)) {
+                self.send_peer(from, pillar, peer, message);
+            }
         }
     }
 }

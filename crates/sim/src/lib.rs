@@ -13,7 +13,8 @@
 //! | `journal`, `disk` | what is durable, and what a restart finds |
 //! | `network` | links between replicas: late, lossy, cut |
 //! | `faults` | what breaks, and plans of that |
-//! | `adversary`, `behaviour`, `forge` | replicas and clients that mean harm |
+//! | `adversary` | replicas and clients that mean harm |
+//! | `twins` | two copies of one replica with one key |
 //! | `oracles` | what must hold: one property a file |
 //! | `scenarios` | the scenarios, by name |
 //! | `runner` | many seeds on several threads |
@@ -24,13 +25,11 @@
 #![forbid(unsafe_code)]
 
 pub mod adversary;
-pub mod behaviour;
 mod clients;
 pub mod counters;
 mod disk;
 mod events;
 pub mod faults;
-mod forge;
 pub mod history;
 mod host;
 mod journal;
@@ -42,9 +41,10 @@ pub mod runner;
 pub mod scenario;
 pub mod scenarios;
 mod spoil;
+pub mod twins;
 pub mod world;
 
-pub use behaviour::Behaviour;
+pub use adversary::Behaviour;
 pub use faults::{Fault, Swarm};
 pub use options::{Durability, Net, Options};
 pub use prng::{Prng, Ratio};

@@ -11,8 +11,7 @@ use proto::group::Beginning;
 use proto::pbft::msg::Message;
 use proto::pbft::{Input, Lane};
 
-use crate::adversary::Adversary;
-use crate::behaviour::Behaviour;
+use crate::adversary::{Adversary, Behaviour};
 use crate::clients::Client;
 pub use crate::counters::Counters;
 use crate::disk::Disk;
@@ -342,7 +341,7 @@ impl World {
             Sender { replica: from, incarnation: self.replicas[usize::from(from.0)].incarnation };
         // While a world is made, the others are about to begin.
         let life = self.replicas.get(usize::from(to.0)).map_or(0, |host| host.life);
-        for (later, message) in self.adversary.says(from, to, pillar, message) {
+        for (later, message) in self.says(from, to, pillar, message) {
             let message = match &message {
                 Message::Group(_) | Message::State(_) => {
                     let Some(message) = wired(&message, self.adversary.is_faulty(from)) else {
@@ -440,7 +439,8 @@ impl World {
                 let view = self.lane(replica, pillar).view();
                 for after in self.network.delays(&mut self.prng) {
                     let content = std::sync::Arc::clone(&content);
-                    let event = Event::Reply { to, from: replica, view, content };
+                    let from = self.identity(replica);
+                    let event = Event::Reply { to, from, view, content };
                     self.queue.schedule(after, event);
                 }
             }

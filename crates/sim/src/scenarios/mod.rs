@@ -6,6 +6,7 @@
 
 use crate::scenario::{each_seed, seeds};
 
+mod adversary;
 mod normal_case;
 mod recovery;
 mod swarm;
@@ -32,7 +33,7 @@ pub const SEED_MAX: u64 = 1 << 48;
 
 /// All families.
 const FAMILIES: &[&[Scenario]] =
-    &[normal_case::ALL, view_change::ALL, recovery::ALL, transfer::ALL, swarm::ALL];
+    &[normal_case::ALL, view_change::ALL, recovery::ALL, transfer::ALL, adversary::ALL, swarm::ALL];
 
 /// All scenarios.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {

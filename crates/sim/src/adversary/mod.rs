@@ -17,13 +17,28 @@ use base::{
 use proto::group::rules::Rules;
 use proto::pbft::msg::{Checkpoint, Message, Proposal, Vote};
 
-use crate::behaviour::{Behaviour, Memory};
 use crate::host::GROUP;
 use crate::options::Options;
 use crate::prng::{Prng, Ratio};
+use crate::world::World;
+
+mod behaviour;
+mod forge;
+
+pub use behaviour::Behaviour;
+use behaviour::Memory;
 
 /// Messages and frames that are remembered, to be used again.
 const HEARD_MAX: usize = 64;
+
+/// What adversaries did so far.
+#[derive(Clone, Debug, Default)]
+pub struct Deeds {
+    /// Rounds of Twins that were played.
+    pub twin_rounds: u64,
+    /// Messages of replicas that have a copy, and of the copies.
+    pub twin_messages: u64,
+}
 
 /// Who is faulty, and what it has picked up.
 #[derive(Debug)]
@@ -33,6 +48,9 @@ pub struct Adversary {
     pub client: Option<ClientId>,
     /// The faulty replicas say what correct ones would.
     pub quiet: bool,
+    /// Whose copies run at the addresses from n on.
+    pub(crate) twins: Vec<ReplicaId>,
+    pub(crate) counts: Deeds,
     rules: Rules,
     n: u16,
     prng: Prng,
@@ -53,6 +71,8 @@ impl Adversary {
             replicas: BTreeMap::new(),
             client: None,
             quiet: false,
+            twins: Vec::new(),
+            counts: Deeds::default(),
             rules: Rules {
                 group: GROUP,
                 epoch: base::Epoch(0),
@@ -115,6 +135,7 @@ impl Adversary {
         if starved && matches!(message, Message::PrePrepare { .. }) {
             return Vec::new();
         }
+        self.counts.twin_messages += u64::from(behaviour == Behaviour::Twin);
         if behaviour == Behaviour::Random {
             return self.twist(message.clone()).into_iter().map(|m| (Span(0), m)).collect();
         }
@@ -315,6 +336,26 @@ impl Adversary {
         }
         let time = [0, 1_700_000_000_000_000_000, u64::MAX][self.prng.below(3) as usize];
         Proposal::Frames { time: AgreedTime(time), entries: self.some_entries() }
+    }
+}
+
+impl World {
+    /// What leaves `from` for `to` instead of `message`, and how much later.
+    pub(crate) fn says(
+        &mut self,
+        from: ReplicaId,
+        to: ReplicaId,
+        pillar: PillarId,
+        message: &Message,
+    ) -> Vec<(Span, Message)> {
+        let (from, to) = (self.identity(from), self.identity(to));
+        self.adversary.says(from, to, pillar, message)
+    }
+
+    /// What adversaries did so far.
+    #[must_use]
+    pub fn deeds(&self) -> &Deeds {
+        &self.adversary.counts
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A behaviour changes what leaves the replica, message by message and receiver by receiver.
 //! Signed messages are signed again with the faulty replica's own key: it can say what it wants,
-//! in its own name only. Not here: the random twists of [`crate::adversary`].
+//! in its own name only. Not here: the random twists of [`super`].
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::prng::{Prng, Ratio};
 /// One way to be faulty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Behaviour {
-    /// Anything, at random: see [`crate::adversary`].
+    /// Anything, at random: see [`super`].
     Random,
     /// Says nothing at all.
     Silent,
@@ -41,6 +41,8 @@ pub enum Behaviour {
     WishStorm,
     /// Sends every VIEW-CHANGE and NEW-VIEW that it ever heard again and again.
     ReplayViewChanges,
+    /// Says what it believes, as a copy of it does: see [`crate::twins`].
+    Twin,
 }
 
 /// What a behaviour remembers.
@@ -90,7 +92,7 @@ impl Behaviour {
                 lie.map_or(Vec::new(), |lie| at_once(Message::State(Arc::new(lie))))
             }
             (Behaviour::ForgeViewChange, Message::Group(message)) => {
-                let forged = crate::forge::forge(rules, me, GroupMessage::clone(&message), prng);
+                let forged = super::forge::forge(rules, me, GroupMessage::clone(&message), prng);
                 forged.into_iter().map(|m| (Span(0), Message::Group(Arc::new(m)))).collect()
             }
             (Behaviour::WishStorm, message) => {

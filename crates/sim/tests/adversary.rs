@@ -1,0 +1,8 @@
+//! Adversaries with a plan.
+
+use sim::scenarios::check;
+
+#[test]
+fn twins() {
+    check("twins");
+}
