@@ -378,7 +378,9 @@ fn spawn(group: &Group, id: ReplicaId, log: &Path, options: &LocalOptions) -> Re
     command.arg("--id").arg(id.to_string()).arg("--exit-with-parent");
     command.args(["--durability", options.durability.word(), "--log", &options.log]);
     // These are for one replica alone, or were obeyed here: they are not handed down.
-    for variable in ["MISBEHAVE", "STATE_DIR", "RECOVER", "METRICS", "DRILL_STORAGE"] {
+    for variable in
+        ["MISBEHAVE", "STATE_DIR", "RECOVER", "METRICS", "DRILL_STORAGE", "DRILL_PAUSED"]
+    {
         command.env_remove(format!("STYLITE_{variable}"));
     }
     if !options.metrics {

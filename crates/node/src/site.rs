@@ -7,6 +7,7 @@
 //! | `/metrics` | numbers for Prometheus |
 //! | `/status` | the report, as JSON |
 //! | `POST /checkpoint` | a replica writes a checkpoint to disk; where, as JSON |
+//! | `POST /misbehave`, `POST /behave` | in a drill, whether a replica does as it was told |
 //!
 //! Not here: HTTP (`http`), and where the numbers come from.
 
@@ -47,6 +48,14 @@ impl ReplicaSite {
         }
     }
 
+    fn misbehave(&self, on: bool) -> Answer {
+        if self.replica.misbehave(on) {
+            Answer::text(200, if on { "misbehaves" } else { "behaves" })
+        } else {
+            Answer::text(409, "this replica was not told to misbehave")
+        }
+    }
+
     /// One at a time: each takes a thread until it is done.
     fn checkpoint(&self) -> Answer {
         if self.saving.swap(true, Ordering::AcqRel) {
@@ -70,6 +79,8 @@ impl Site for ReplicaSite {
             (Ask::Get, "/metrics") => Answer::metrics(of_replica(&self.replica.report()).text()),
             (Ask::Get, "/status") => Answer::json(200, &self.replica.report()),
             (Ask::Post, "/checkpoint") => self.checkpoint(),
+            (Ask::Post, "/misbehave") => self.misbehave(true),
+            (Ask::Post, "/behave") => self.misbehave(false),
             (_, "/livez" | "/readyz" | "/metrics" | "/status" | "/checkpoint") => {
                 Answer::wrong_method()
             }

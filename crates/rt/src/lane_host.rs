@@ -16,7 +16,7 @@ use proto::{Effect, Fact, Outbox, Target};
 
 use crate::coordinator_host::Delivery;
 use crate::counters::{LinkCounters, TrafficCounters};
-use crate::drill::Saboteur;
+use crate::drill::{Deaf, Saboteur};
 use crate::evidence::GARBAGE;
 use crate::journal::Journal;
 use crate::links::Links;
@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) misbehaviour: Vec<u64>,
     /// Per replica: packets, properly sealed, that mean nothing, and when the first one came.
     pub(crate) garbage: Vec<(u64, AgreedTime)>,
+    /// In a drill: what the lane does not get.
+    pub(crate) deaf: Option<Deaf>,
     complaints: Throttle,
 }
 
@@ -91,12 +93,20 @@ impl Core {
             counters: TrafficCounters::default(),
             misbehaviour: vec![0; usize::from(n)],
             garbage: vec![(0, AgreedTime(0)); usize::from(n)],
+            deaf: None,
             complaints: Throttle::default(),
         }
     }
 
     /// Steps the lane and counts what it refuses.
     pub(crate) fn input(&mut self, input: Input) -> Result<(), Reject> {
+        let input = match &self.deaf {
+            None => input,
+            Some(deaf) => match deaf.filter(self.lane.view(), input) {
+                Some(input) => input,
+                None => return Ok(()),
+            },
+        };
         self.touched = true;
         let from = match &input {
             Input::Peer { from, .. } => Some(*from),

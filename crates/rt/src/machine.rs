@@ -24,7 +24,7 @@ use crate::bans::Bans;
 use crate::boot;
 use crate::clock::Clock;
 use crate::coordinator_host::{CoordinatorHost, CoordinatorParts, Inflow};
-use crate::drill::{Drill, Saboteur, Scene};
+use crate::drill::{Deaf, Drill, Saboteur, Scene};
 use crate::event_loop::{BELL, EventLoop, LoopState, TOKENS_PER_LANE};
 use crate::evidence::Evidence;
 use crate::journal::Journal;
@@ -160,6 +160,13 @@ impl Replica {
         CheckpointSaver { desk, bell }
     }
 
+    /// Has a replica that was told to misbehave do so, or behave for a while: those behaviours
+    /// that show in messages. It begins by misbehaving. False when it was told no such thing.
+    pub fn misbehave(&self, on: bool) -> bool {
+        self.shared.drill.set(on);
+        self.shared.drilled
+    }
+
     /// What ended the replica against its will, if anything did: then none of its threads runs
     /// any more, and the process had better end, too.
     #[must_use]
@@ -266,11 +273,12 @@ fn build(
         let lane = Lane::restore(lane_config(&options, pillar), Box::new(keys.clone()), start);
         let mut core = Core::new(lane, Journal::new(party()), env.n);
         core.now = clock.now();
+        core.deaf = Deaf::new(options.drill, shared.drill.clone(), (env.me, env.n));
         for word in &words.voting {
             // Counted by `input`; the coordinator is this replica's own.
             let _ = core.input(proto::pbft::Input::Coordinator(word.clone()));
         }
-        let saboteur = saboteur(&options, pillar, &boot, &keys);
+        let saboteur = saboteur(&options, pillar, &shared, &keys);
         home.lanes.push(LaneHost::new(core, links, mail, saboteur));
     }
     let (orders, at_stage) = ring(4, mesh.order_bell);
@@ -319,21 +327,24 @@ fn environment(
 fn saboteur(
     options: &ReplicaOptions,
     pillar: PillarId,
-    boot: &Boot,
+    shared: &Shared,
     keys: &ReplicaKeys,
 ) -> Option<Box<Saboteur>> {
     let drill = options.drill?;
     tracing::warn!(id = %options.id, %pillar, %drill, "misbehaves to order");
     // Coordinators talk on the links of pillar 0 alone.
-    let elsewhere = drill == Drill::ForgedViewChange && pillar != PillarId(0);
-    let config = coordinator_config(&options.group, options.id, boot.incarnation);
+    let coordinates = matches!(drill, Drill::ForgedViewChange | Drill::ViewStorm);
+    let elsewhere = coordinates && pillar != PillarId(0);
+    let config = coordinator_config(&options.group, options.id, shared.incarnation);
     let scene = Scene {
         me: options.id,
-        incarnation: boot.incarnation,
+        pillar,
+        incarnation: shared.incarnation,
         rules: config.rules(),
         view_timeout: config.view_timeout,
     };
-    (!elsewhere).then(|| Box::new(Saboteur::new(drill, scene, Box::new(keys.clone()))))
+    let keys = Box::new(keys.clone());
+    (!elsewhere).then(|| Box::new(Saboteur::new(drill, shared.drill.clone(), scene, keys)))
 }
 
 /// Parties of the log, in the order of pillars, the coordinator last.

@@ -15,6 +15,7 @@ use crate::bans::{Bans, ClientRow};
 use crate::clock::Clock;
 use crate::coordinator_host::CoordinatorSnapshot;
 use crate::counters::{LinkCounters, TrafficCounters};
+use crate::drill::DrillSwitch;
 use crate::evidence::{EvidenceRow, SuspicionRow, add_garbage};
 use crate::failure::Failure;
 use crate::lane_host::LaneSnapshot;
@@ -221,6 +222,9 @@ pub(crate) struct Shared {
     pub(crate) saves: Arc<SaveDesk>,
     /// Which clients are shut out.
     pub(crate) bans: Arc<Bans>,
+    /// Whether this replica was told to misbehave, and whether it does.
+    pub(crate) drilled: bool,
+    pub(crate) drill: DrillSwitch,
     clock: Clock,
     /// Threads that have nothing left for anybody.
     pub(crate) drained: AtomicUsize,
@@ -256,6 +260,8 @@ impl Shared {
             log: OnceLock::new(),
             saves: Arc::default(),
             bans: Arc::default(),
+            drilled: options.drill.is_some(),
+            drill: DrillSwitch::default(),
             clock,
             drained: AtomicUsize::new(0),
         }

@@ -63,7 +63,28 @@ fn a_leader_that_says_different_things_to_different_backups_is_replaced() {
 
 #[test]
 fn a_slow_leader_answers_rightly() {
-    under(Drill::SlowLeader, 0, whatever);
+    under(Drill::SlowLeader(None), 0, whatever);
+    under(Drill::SlowLeader(Some(base::Span::millis(20))), 0, whatever);
+}
+
+#[test]
+fn a_leader_that_starves_one_replica_starves_nobody_else() {
+    under(Drill::StarveReplica(base::ReplicaId(2)), 0, whatever);
+}
+
+#[test]
+fn a_leader_that_hears_one_client_not_at_all_is_replaced() {
+    under(Drill::StarveClient(base::ClientId(0)), 0, another_view);
+}
+
+#[test]
+fn a_leader_that_starves_one_pillar_is_replaced() {
+    under(Drill::StarvePillar(base::PillarId(1)), 0, another_view);
+}
+
+#[test]
+fn a_storm_of_wishes_for_views_changes_none() {
+    under(Drill::ViewStorm, 3, |report| report.view == 0);
 }
 
 #[test]

@@ -124,7 +124,8 @@ pub struct InitArgs {
     checkpoint to disk.\n\n\
     Behaviours of --misbehave: silent, crash-after=N (operations), wrong-reply, corrupt-state, \
     equivocate, slow-leader, garbage, forget, lying-source, forged-view-change, \
-    wrong-checkpoint. docs/drills.md tells what each leads to.\n\n\
+    wrong-checkpoint, slow-leader=MS, starve-replica=I, starve-client=C, starve-pillar=P, \
+    view-storm. docs/drills.md tells what each leads to.\n\n\
     Examples:\n  stylite replica --config mygroup --id 0\n  \
     stylite replica --config mygroup --id 0 --recover\n  \
     stylite replica --config mygroup --id 2 --metrics 127.0.0.1:9102\n  \
@@ -152,6 +153,9 @@ pub struct ReplicaArgs {
     #[arg(long, value_name = "BEHAVIOUR", env = "STYLITE_MISBEHAVE",
         value_parser = clap::value_parser!(Drill))]
     pub misbehave: Option<Drill>,
+    /// Misbehave only from `POST /misbehave` to the metrics port on, until `POST /behave`.
+    #[arg(long, env = "STYLITE_DRILL_PAUSED", value_parser = BoolishValueParser::new())]
+    pub drill_paused: bool,
     /// What stands in for the disk in a drill. Only in a group of `stylite init --drills`.
     #[arg(long, value_name = "STORAGE", env = "STYLITE_DRILL_STORAGE")]
     pub drill_storage: Option<DrillStorage>,

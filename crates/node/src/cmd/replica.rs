@@ -113,6 +113,9 @@ fn start_replica(args: &ReplicaArgs, group: Group) -> Result<(Arc<Replica>, Opti
         mark::take(&marked, id).map_err(|error| std::io::Error::other(format!("{error:#}")))
     }));
     let replica = Arc::new(Replica::start(options)?);
+    if args.drill_paused {
+        replica.misbehave(false);
+    }
     let site = Arc::new(ReplicaSite::new(Arc::clone(&replica)));
     let server = metrics.map(|listener| Server::start(listener, site)).transpose()?;
     Ok((replica, server))

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use base::transfer::{StateAnswer, StateMessage};
 use base::{
-    Digest, Incarnation, Keyring, Reader, ReplicaId, Reply, Seq, Signature, Span, StableCheckpoint,
-    Time, View,
+    Digest, Incarnation, Keyring, PillarId, Reader, ReplicaId, Reply, Seq, Signature, Span,
+    StableCheckpoint, Time, View,
 };
 use proto::Target;
 use proto::group::link::SliceEntry;
@@ -17,7 +17,7 @@ use proto::group::msg::{GroupMessage, NewView, ViewChange};
 use proto::group::rules::Rules;
 use proto::pbft::msg::{Checkpoint, Message, Proposal};
 
-use super::Drill;
+use super::{Drill, DrillSwitch, storm};
 
 /// How often random bytes and forged messages are sent.
 const PESTER_EVERY: Span = Span::millis(200);
@@ -27,6 +27,7 @@ const GARBAGE_BYTES: usize = 512;
 /// A misbehaving lane's, or coordinator's, way out.
 pub(crate) struct Saboteur {
     drill: Drill,
+    switch: DrillSwitch,
     scene: Scene,
     keys: Box<dyn Keyring>,
     /// How long a proposal is held back.
@@ -40,6 +41,7 @@ pub(crate) struct Saboteur {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scene {
     pub(crate) me: ReplicaId,
+    pub(crate) pillar: PillarId,
     pub(crate) incarnation: Incarnation,
     pub(crate) rules: Rules,
     /// T of the view change.
@@ -47,13 +49,23 @@ pub(crate) struct Scene {
 }
 
 impl Saboteur {
-    /// What `drill` comes to for one lane.
-    pub(crate) fn new(drill: Drill, scene: Scene, keys: Box<dyn Keyring>) -> Saboteur {
+    /// What `drill` comes to for one lane, while the switch is on.
+    pub(crate) fn new(
+        drill: Drill,
+        switch: DrillSwitch,
+        scene: Scene,
+        keys: Box<dyn Keyring>,
+    ) -> Saboteur {
+        let delay = match drill {
+            Drill::SlowLeader(Some(span)) => span,
+            _ => Span(scene.view_timeout.0 / 10 * 8),
+        };
         Saboteur {
             drill,
+            switch,
             scene,
             keys,
-            delay: Span(scene.view_timeout.0 / 10 * 8),
+            delay,
             held: Vec::new(),
             pester_at: Time::ZERO,
             random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(scene.me.0),
@@ -67,14 +79,26 @@ impl Saboteur {
         to: Target,
         message: Message,
     ) -> Vec<(Target, Message)> {
+        if !self.switch.is_on() {
+            return vec![(to, message)];
+        }
         match (self.drill, message) {
             (Drill::Silent, _) => Vec::new(),
             (Drill::Equivocate, Message::PrePrepare { view, seq, proposal }) => {
                 self.equivocate(to, view, (seq, proposal))
             }
-            (Drill::SlowLeader, message @ Message::PrePrepare { .. }) => {
+            (Drill::SlowLeader(_), message @ Message::PrePrepare { .. }) => {
                 self.held.push((now.after(self.delay), to, message));
                 Vec::new()
+            }
+            (Drill::StarvePillar(pillar), Message::PrePrepare { .. })
+                if pillar == self.scene.pillar =>
+            {
+                Vec::new()
+            }
+            (Drill::StarveReplica(victim), message) => {
+                let to = self.each(to).filter(|replica| *replica != victim);
+                to.map(|replica| (Target::One(replica), message.clone())).collect()
             }
             (Drill::WrongCheckpoint, Message::Checkpoint(checkpoint)) => {
                 vec![(to, Message::Checkpoint(self.wrong_checkpoint(checkpoint)))]
@@ -89,6 +113,7 @@ impl Saboteur {
     /// What a client gets instead of `content`.
     pub(crate) fn reply(&self, content: &Arc<Vec<u8>>) -> Option<Arc<Vec<u8>>> {
         match self.drill {
+            _ if !self.switch.is_on() => Some(Arc::clone(content)),
             Drill::Silent => None,
             Drill::WrongReply => {
                 let mut wrong = content.to_vec();
@@ -110,7 +135,16 @@ impl Saboteur {
     pub(crate) fn due(&mut self, now: Time, view: View) -> Vec<(Target, Message)> {
         let due = self.held.extract_if(.., |(at, ..)| *at <= now);
         let mut all: Vec<_> = due.map(|(_, to, message)| (to, message)).collect();
-        if self.drill == Drill::ForgedViewChange && self.pester_at <= now {
+        if !self.pesters() || self.pester_at > now {
+            return all;
+        }
+        if self.drill == Drill::ViewStorm {
+            self.pester_at = now.after(storm::EVERY);
+            let (scene, luck) = (self.scene, self.random());
+            let storm = storm::burst(&scene, &*self.keys, view, luck).into_iter();
+            all.extend(storm.map(|message| (Target::All, Message::Group(Arc::new(message)))));
+        }
+        if self.drill == Drill::ForgedViewChange {
             self.pester_at = now.after(PESTER_EVERY);
             all.extend(
                 self.forge(view)
@@ -123,7 +157,7 @@ impl Saboteur {
 
     /// Random bytes for everybody, now and then.
     pub(crate) fn garbage(&mut self, now: Time) -> Option<Vec<u8>> {
-        if self.drill != Drill::Garbage || self.pester_at > now {
+        if self.drill != Drill::Garbage || !self.pesters() || self.pester_at > now {
             return None;
         }
         self.pester_at = now.after(PESTER_EVERY);
@@ -132,9 +166,25 @@ impl Saboteur {
 
     /// When [`Saboteur::due`] or [`Saboteur::garbage`] next has something.
     pub(crate) fn next_time(&self) -> Option<Time> {
-        let pesters = matches!(self.drill, Drill::Garbage | Drill::ForgedViewChange);
         let held = self.held.iter().map(|(at, ..)| *at);
-        held.chain(pesters.then_some(self.pester_at)).min()
+        held.chain(self.pesters().then_some(self.pester_at)).min()
+    }
+
+    /// Whether it sends, at the moment, what nobody asked for.
+    fn pesters(&self) -> bool {
+        let ever =
+            matches!(self.drill, Drill::Garbage | Drill::ForgedViewChange | Drill::ViewStorm);
+        ever && self.switch.is_on()
+    }
+
+    /// Who `to` is, one by one.
+    fn each(&self, to: Target) -> impl Iterator<Item = ReplicaId> + use<> {
+        let (n, me) = (self.scene.rules.quorums.n(), self.scene.me);
+        let meant = move |replica: &ReplicaId| match to {
+            Target::All => *replica != me,
+            Target::One(one) => *replica == one,
+        };
+        (0..n).map(ReplicaId).filter(meant)
     }
 
     /// Half of the backups get a batch of another time.
@@ -148,14 +198,7 @@ impl Saboteur {
         if let Proposal::Frames { time, .. } = &mut other {
             time.0 += 1;
         }
-        let all = (0..self.scene.rules.quorums.n())
-            .map(ReplicaId)
-            .filter(|replica| *replica != self.scene.me);
-        let to: Vec<ReplicaId> = match to {
-            Target::All => all.collect(),
-            Target::One(replica) => vec![replica],
-        };
-        to.into_iter()
+        self.each(to)
             .map(|replica| {
                 let proposal = if replica.0 % 2 == 0 { proposal.clone() } else { other.clone() };
                 (Target::One(replica), Message::PrePrepare { view, seq, proposal })
