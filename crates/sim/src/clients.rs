@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::{ClientId, Frame, PillarId, ReplicaId, Span, Time};
-use proto::client::{ClientCore, Effect, SendTo};
+use base::crypto::PlainKeys;
+use base::{AgreedTime, ClientId, Frame, Now, PillarId, Quorums, ReplicaId, Span, Stripe, Time};
+use proto::client::{ClientConfig, ClientCore, Effect, SendTo};
 
 use crate::counters::Question;
 use crate::events::Event;
-use crate::world::World;
+use crate::host::GROUP;
+use crate::options::Options;
+use crate::world::{EPOCH_NS, World};
 
 /// A client.
 pub(crate) struct Client {
@@ -28,7 +31,23 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(core: ClientCore<u64>) -> Client {
+    /// A client of a group with these options.
+    pub(crate) fn of(options: &Options, id: u32) -> Client {
+        let quorums = Quorums::pbft(options.n, options.f).expect("n >= 3f + 1");
+        let stripe = Stripe::new(options.pillars).expect("pillars in range");
+        let mut config = ClientConfig::new(GROUP, quorums, stripe, ClientId(id));
+        if options.unbatched {
+            config = config.unbatched();
+        }
+        config.retransmit = Span::millis(100);
+        // A scenario decides for itself how long an answer may take.
+        config.request_timeout = Span::secs(100_000);
+        let keys = Box::new(PlainKeys { me: ReplicaId(0), n: options.n });
+        let now = Now { mono: Time::ZERO, wall: AgreedTime(EPOCH_NS) };
+        Client::new(ClientCore::new(config, keys, now))
+    }
+
+    fn new(core: ClientCore<u64>) -> Client {
         Client {
             core,
             submitted: 0,
@@ -51,7 +70,9 @@ impl World {
             let now = self.clock();
             let client = &mut self.clients[index];
             client.core.turn(now);
-            client.core.check();
+            if client.completed.is_multiple_of(16) {
+                client.core.check();
+            }
             let effects: Vec<Effect<u64>> = client.core.drain().collect();
             if effects.is_empty() {
                 break;
@@ -142,7 +163,7 @@ impl World {
 
     /// Sends a frame to one replica.
     pub(crate) fn send_request(&mut self, to: ReplicaId, pillar: PillarId, frame: &Arc<Frame>) {
-        for after in self.network.delays(&mut self.prng) {
+        for after in self.network.delays(&mut self.prng, &mut self.coverage) {
             let frame = Arc::clone(frame);
             self.queue.schedule(after, Event::Request { to, pillar, frame });
         }

@@ -16,6 +16,7 @@ use proto::group::record::GroupRecord;
 use proto::group::{Effect, Input};
 use proto::pbft::{Lane, LaneStart};
 
+use crate::coverage::Sight;
 use crate::events::{Inside, Part};
 use crate::host::{keys, lane_config, stage_config};
 use crate::options::Options;
@@ -187,6 +188,7 @@ impl World {
         drop(left);
         host.journal.cut(file.checkpoint.seq);
         host.disk.checkpoint = Some(file);
+        self.saw(Sight::CheckpointOnDisk);
         self.tell(replica, Part::Disk, Inside::Coordinator(Input::Saved));
     }
 }

@@ -1,7 +1,7 @@
 //! What is going to happen, in the order of virtual time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use base::{Frame, Incarnation, PillarId, ReplicaId, Span, Time, ToStage, View};
@@ -75,12 +75,15 @@ impl Event {
 /// The events to come.
 #[derive(Default)]
 pub(crate) struct Queue {
-    order: BinaryHeap<Reverse<(Time, u64)>>,
-    events: BTreeMap<u64, Event>,
+    /// When, in which order among those at one time, and where in `events`.
+    order: BinaryHeap<Reverse<(Time, u64, u32)>>,
+    events: Vec<Option<Event>>,
+    /// Free places in `events`.
+    free: Vec<u32>,
     next: u64,
+    popped: u64,
     now: Time,
-    /// A digest of everything that happened: equal seeds give equal traces.
-    trace: u64,
+    trace: Trace,
 }
 
 impl Queue {
@@ -88,8 +91,14 @@ impl Queue {
         self.now
     }
 
+    /// A digest of everything that happened: equal seeds give equal traces.
     pub(crate) fn trace(&self) -> u64 {
-        self.trace
+        self.trace.digest
+    }
+
+    /// Events that happened so far.
+    pub(crate) fn popped(&self) -> u64 {
+        self.popped
     }
 
     /// Lets `event` happen `after` from now.
@@ -99,17 +108,93 @@ impl Queue {
 
     /// Lets `event` happen at `at`, behind everything that happens then already.
     pub(crate) fn schedule_at(&mut self, at: Time, event: Event) {
-        let id = self.next;
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.events[place as usize] = Some(event);
+                place
+            }
+            None => {
+                self.events.push(Some(event));
+                u32::try_from(self.events.len() - 1).expect("memory holds fewer events")
+            }
+        };
+        self.order.push(Reverse((at, self.next, place)));
         self.next += 1;
-        self.events.insert(id, event);
-        self.order.push(Reverse((at, id)));
     }
 
     /// The next event; moves the time.
     pub(crate) fn pop(&mut self) -> Option<Event> {
-        let Reverse((at, id)) = self.order.pop()?;
+        let Reverse((at, id, place)) = self.order.pop()?;
         self.now = self.now.max(at);
-        self.trace = self.trace.rotate_left(5) ^ at.0 ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Some(self.events.remove(&id).expect("queued events are kept"))
+        self.popped += 1;
+        let event = self.events[place as usize].take().expect("queued events are kept");
+        self.free.push(place);
+        self.trace.mix(at.0);
+        self.trace.mix(id);
+        self.trace.take(&event);
+        Some(event)
+    }
+}
+
+/// A running digest, not meant to resist anybody.
+#[derive(Default)]
+struct Trace {
+    digest: u64,
+    /// The encoded message, before it is mixed in.
+    bytes: Vec<u8>,
+}
+
+impl Trace {
+    fn mix(&mut self, word: u64) {
+        self.digest = (self.digest.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn mix_bytes(&mut self, bytes: &[u8]) {
+        let mut words = bytes.chunks_exact(8);
+        for word in words.by_ref() {
+            self.mix(u64::from_le_bytes(word.try_into().expect("chunks of eight")));
+        }
+        let rest = words.remainder().iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
+        self.mix(rest);
+        self.mix(bytes.len() as u64);
+    }
+
+    /// What happens to whom, with everything that is said. What the parts of a replica tell each
+    /// other follows from that, and its order is enough.
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::Peer { to, pillar, sender, message, .. } => {
+                let ids = [to.0, sender.replica.0, pillar.0];
+                ids.into_iter().for_each(|id| self.mix(u64::from(id)));
+                let mut bytes = std::mem::take(&mut self.bytes);
+                bytes.clear();
+                message.encode(&mut bytes);
+                self.mix_bytes(&bytes);
+                self.bytes = bytes;
+            }
+            Event::Request { to, pillar, frame } => {
+                self.mix(u64::from(to.0) << 16 | u64::from(pillar.0));
+                self.mix_bytes(&frame.digest().0);
+            }
+            Event::Reply { to, from, view, content } => {
+                self.mix((*to as u64) << 16 | u64::from(from.0));
+                self.mix(view.0);
+                self.mix_bytes(content);
+            }
+            Event::Inside { replica, message, .. } => {
+                let part = match message {
+                    Inside::Lane(pillar, _) => u64::from(pillar.0),
+                    Inside::Coordinator(_) => 1 << 16,
+                    Inside::Stage(_) => 2 << 16,
+                };
+                self.mix(part << 16 | u64::from(replica.0));
+            }
+            Event::Turn { replica, .. } => self.mix(u64::from(replica.0)),
+            Event::Flushed { replica, upto, .. } => {
+                self.mix((*upto as u64) << 16 | u64::from(replica.0));
+            }
+            Event::ClientTurn { client } => self.mix(*client as u64),
+            Event::Attack | Event::Fault(_) => {}
+        }
     }
 }

@@ -10,6 +10,7 @@ use proto::group::Beginning;
 use proto::pbft::Input;
 
 use crate::adversary::Behaviour;
+use crate::coverage::Sight;
 use crate::disk::Disk;
 use crate::events::{Event, Part};
 use crate::host::{Condition, Replica, Start};
@@ -53,6 +54,7 @@ impl World {
     /// # Panics
     /// When it contradicts what happened before.
     pub fn fault(&mut self, fault: Fault) {
+        self.watch_fault(&fault);
         match fault {
             Fault::Cut(from, to) => self.network.cut(from, to),
             Fault::Slow(from, to, us) => self.network.slow(from, to, us),
@@ -125,6 +127,7 @@ impl World {
         host.turns.clear();
         host.backlog.clear();
         let journal = std::mem::take(&mut host.journal);
+        let undurable = journal.durable() < journal.len();
         // Whatever was under way to the disk may have reached it.
         let upto = prng.between(journal.durable() as u64, journal.len() as u64);
         host.disk.close(journal.into_records(upto as usize));
@@ -133,6 +136,9 @@ impl World {
             Durability::Async => power,
             Durability::Sync => false,
         };
+        if undurable {
+            self.saw(Sight::Undurable);
+        }
     }
 
     fn restart(&mut self, replica: ReplicaId) {
@@ -142,6 +148,10 @@ impl World {
             return;
         }
         let doubtful = host.disk.doubtful;
+        if doubtful {
+            self.saw(Sight::Forgetful);
+        }
+        let host = self.replica(replica);
         let disk = match doubtful {
             true => Disk::default(),
             false => std::mem::take(&mut host.disk),
@@ -212,8 +222,11 @@ impl World {
             for pillar in self.pillars() {
                 self.fault(Fault::Sluggish(replica, pillar, 0));
             }
-            self.fault(Fault::Continue(replica));
-            self.fault(Fault::Restart(replica));
+            match self.condition(replica) {
+                Condition::Running => {}
+                Condition::Paused => self.fault(Fault::Continue(replica)),
+                Condition::Dead => self.fault(Fault::Restart(replica)),
+            }
         }
         self.fault(Fault::Heal);
     }

@@ -14,6 +14,7 @@ use base::{
 };
 use exec::service::Service;
 use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, Turn};
+use proto::group::link::FromCoordinator;
 use proto::group::rules::Rules;
 use proto::group::{Beginning, Coordinator, CoordinatorConfig};
 use proto::pbft::msg::Message;
@@ -29,6 +30,8 @@ use crate::world::World;
 
 /// The group of every world.
 pub(crate) const GROUP: GroupId = GroupId([7; 32]);
+/// Steps of lanes and stages from one look at a part's whole state to the next.
+const CHECK_EVERY: u64 = 61;
 /// Operations that a stage executes in one go.
 const OPS_PER_TURN: usize = 64;
 
@@ -294,7 +297,11 @@ impl World {
         if !is_turn {
             let _ = lane.step(now, Input::Turn, &mut out);
         }
-        lane.check();
+        // The whole state, whenever much has changed, and else now and then.
+        self.steps += 1;
+        if lane.view() != before || self.steps.is_multiple_of(CHECK_EVERY) {
+            lane.check();
+        }
         assert!(lane.view() >= before, "{replica:?} {pillar:?} goes back to an older view");
         let deadline = lane.deadline();
         for effect in out.drain() {
@@ -328,13 +335,17 @@ impl World {
 
     /// The stage takes a message and works until there is nothing left to do.
     fn step_stage(&mut self, replica: ReplicaId, message: Option<ToStage>) {
+        self.steps += 1;
+        let checks = self.steps.is_multiple_of(CHECK_EVERY);
         let host = self.replica(replica);
         let mut out = StageOutbox::new();
         if let Some(message) = message {
             let _ = host.stage.on(message, &mut out);
         }
         while host.stage.run(OPS_PER_TURN, &mut out) == Turn::More {}
-        host.stage.check();
+        if checks {
+            host.stage.check();
+        }
         let deadline = host.stage.deadline();
         if let Some(at) = deadline {
             self.plan(replica, Part::Stage, at);
@@ -427,10 +438,11 @@ impl World {
         match effect {
             Effect::Send { to, message, .. } => self.send_peers(replica, pillar, to, &message),
             Effect::Stage(message) => {
-                if let ToStage::Deliver { seq, batch } = &message
-                    && !self.adversary.is_faulty(replica)
-                {
-                    self.checker.delivers(replica, *seq, batch);
+                if let ToStage::Deliver { seq, batch } = &message {
+                    self.watch_delivery(batch);
+                    if !self.adversary.is_faulty(replica) {
+                        self.checker.delivers(replica, *seq, batch);
+                    }
                 }
                 self.tell(replica, part, Inside::Stage(message));
             }
@@ -441,7 +453,8 @@ impl World {
                 let input = group::Input::Lane(message);
                 self.tell(replica, part, Inside::Coordinator(input));
             }
-            Effect::Persist(_) | Effect::Fact(_) => {}
+            Effect::Fact(fact) => self.watch_lane(replica, pillar, &fact),
+            Effect::Persist(_) => {}
         }
     }
 
@@ -452,6 +465,9 @@ impl World {
                 self.send_peers(replica, PillarId(0), to, &message);
             }
             group::Effect::Lanes(message) => {
+                if let FromCoordinator::Install(plan) = &message {
+                    self.watch_plan(plan);
+                }
                 let part = Part::Coordinator;
                 self.tell_lanes(replica, part, || Input::Coordinator(message.clone()));
             }
@@ -459,6 +475,7 @@ impl World {
                 self.tell(replica, Part::Coordinator, Inside::Stage(message));
             }
             group::Effect::Fact(fact) => {
+                self.watch_fact(replica, &fact);
                 if !self.adversary.is_faulty(replica) {
                     let faulty = self.adversary.faulty();
                     self.checker.learns(replica, &fact, &faulty);

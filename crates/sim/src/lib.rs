@@ -27,6 +27,7 @@
 pub mod adversary;
 mod clients;
 pub mod counters;
+pub mod coverage;
 mod disk;
 mod events;
 pub mod faults;
@@ -36,12 +37,15 @@ mod journal;
 mod network;
 pub mod options;
 pub mod oracles;
+pub mod outcome;
 pub mod prng;
 pub mod runner;
 pub mod scenario;
 pub mod scenarios;
 mod spoil;
+mod story;
 pub mod twins;
+mod watch;
 pub mod world;
 
 pub use adversary::Behaviour;

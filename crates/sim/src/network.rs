@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::{ReplicaId, Span};
 
+use crate::coverage::{Coverage, Sight};
 use crate::options::Net;
 use crate::prng::Prng;
 
@@ -25,11 +26,17 @@ impl Network {
     }
 
     /// When the copies of a message arrive that is sent now.
-    pub(crate) fn delays(&self, prng: &mut Prng) -> Vec<Span> {
-        let copies = 1 + u32::from(prng.chance(self.net.duplicate));
+    pub(crate) fn delays(&self, prng: &mut Prng, coverage: &mut Coverage) -> Vec<Span> {
+        let twice = prng.chance(self.net.duplicate);
+        if twice {
+            coverage.saw(Sight::Duplicated);
+        }
+        let copies = 1 + u32::from(twice);
         let mut delays = Vec::new();
         for _ in 0..copies {
-            if !prng.chance(self.net.loss) {
+            if prng.chance(self.net.loss) {
+                coverage.saw(Sight::Lost);
+            } else {
                 let us = prng.between(self.net.delay_min_us, self.net.delay_max_us);
                 delays.push(Span::micros(us));
             }

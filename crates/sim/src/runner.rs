@@ -6,9 +6,11 @@
 use std::cell::RefCell;
 use std::panic::{self, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use crate::coverage::Coverage;
+use crate::outcome::{self, Outcome};
 use crate::scenario::words;
 use crate::scenarios::Scenario;
 
@@ -21,6 +23,8 @@ pub struct Violation {
     pub seed: u64,
     /// What the panic said, and where.
     pub why: String,
+    /// What the run left behind.
+    pub outcome: Box<Outcome>,
 }
 
 thread_local! {
@@ -36,17 +40,31 @@ pub fn collect_panics() {
     }));
 }
 
-/// Runs `scenario` with `seed`.
+/// Runs `scenario` with `seed`. Gives what it left behind.
 ///
 /// # Errors
 /// What did not hold.
-pub fn run(scenario: &Scenario, seed: u64) -> Result<(), Violation> {
+pub fn run(scenario: &Scenario, seed: u64) -> Result<Outcome, Violation> {
+    let _ = outcome::take();
     let result = catch_unwind(|| (scenario.run)(seed));
-    result.map_err(|panic| {
-        let place = PLACE.with(|slot| slot.borrow().clone());
-        let why = format!("{}\n(at {place})", words(&*panic));
-        Violation { scenario: scenario.name, seed, why }
-    })
+    let outcome = outcome::take();
+    let Err(panic) = result else { return Ok(outcome) };
+    let place = PLACE.with(|slot| slot.borrow().clone());
+    let why = format!("{}\n(at {place})", words(&*panic));
+    Err(Violation { scenario: scenario.name, seed, why, outcome: Box::new(outcome) })
+}
+
+/// What many runs came to.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Runs that ended, well or not.
+    pub runs: u64,
+    /// Events that happened in them.
+    pub events: u64,
+    /// What they met.
+    pub coverage: Coverage,
+    /// What did not hold, in the order of the runs.
+    pub violations: Vec<Violation>,
 }
 
 /// Many runs.
@@ -65,28 +83,28 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Runs them all; calls `done` after each run. Gives the violations in the order of the runs.
+    /// Runs them all; calls `done` after each run.
     ///
     /// # Panics
     /// When `done` does.
     #[must_use]
-    pub fn run(&self, done: impl Fn() + Sync) -> Vec<Violation> {
+    pub fn run(&self, done: impl Fn() + Sync) -> Summary {
         let kinds = self.scenarios.len() as u64;
         let next = AtomicU64::new(0);
-        let enough = AtomicBool::new(false);
-        let found: Mutex<Vec<(u64, Violation)>> = Mutex::new(Vec::new());
+        let all: Mutex<Summary> = Mutex::default();
         let work = || {
-            while !enough.load(Ordering::Relaxed) {
+            let mut enough = false;
+            while !enough {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index >= kinds * self.seeds {
                     break;
                 }
                 let scenario = self.scenarios[(index % kinds) as usize];
-                if let Err(violation) = run(scenario, self.from + index / kinds) {
-                    let mut found = found.lock().expect("nobody panics with the lock");
-                    found.push((index, violation));
-                    enough.fetch_or(found.len() >= self.violations_max, Ordering::Relaxed);
-                }
+                let result = run(scenario, self.from + index / kinds);
+                let mut all = all.lock().expect("nobody panics with the lock");
+                all.add(result);
+                enough = all.violations.len() >= self.violations_max;
+                drop(all);
                 done();
             }
         };
@@ -95,8 +113,21 @@ impl Batch<'_> {
                 scope.spawn(work);
             }
         });
-        let mut found = found.into_inner().expect("nobody panics with the lock");
-        found.sort_by_key(|(index, _)| *index);
-        found.into_iter().map(|(_, violation)| violation).collect()
+        let mut all = all.into_inner().expect("nobody panics with the lock");
+        all.violations.sort_by_key(|violation| violation.seed);
+        all
+    }
+}
+
+impl Summary {
+    fn add(&mut self, result: Result<Outcome, Violation>) {
+        let outcome = match &result {
+            Ok(outcome) => outcome,
+            Err(violation) => &violation.outcome,
+        };
+        self.runs += 1;
+        self.events += outcome.events;
+        self.coverage.add(&outcome.coverage);
+        self.violations.extend(result.err());
     }
 }

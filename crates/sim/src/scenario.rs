@@ -70,10 +70,7 @@ pub fn reach(world: &mut World, limit: Span, what: &str, so: impl Fn(&World) -> 
         return;
     }
     let state = world.describe();
-    // Somebody looks at this one seed: what is it that goes on?
-    let looks = std::env::var(SEED_VARIABLE).is_ok();
-    let story = if looks { world.narrate(Span::secs(6)).join("\n") } else { String::new() };
-    panic!("within {limit:?} it does not come to pass that {what}:\n{state}{story}");
+    panic!("within {limit:?} it does not come to pass that {what}:\n{state}");
 }
 
 /// Waits until every client has its answers and all correct replicas are as far as each other.
@@ -83,6 +80,7 @@ pub fn reach(world: &mut World, limit: Span, what: &str, so: impl Fn(&World) -> 
 pub fn finish(world: &mut World, limit: Span) {
     reach(world, limit, "clients have their answers", World::clients_are_done);
     reach(world, limit, "replicas are as far as each other", World::replicas_agree);
+    world.check();
     let digests = world.state_digests();
     let equal = digests.windows(2).all(|pair| pair[0] == pair[1]);
     assert!(equal, "states differ:\n{}", world.describe());

@@ -1,12 +1,10 @@
 //! A group and its clients on virtual time.
 
-use base::crypto::PlainKeys;
 use base::{
     AgreedTime, ClientId, FromStage, Incarnation, Now, PillarId, Quorums, Reader, ReplicaId, Seq,
-    Span, Stripe, Time, ToStage, View,
+    Span, Time, ToStage, View,
 };
 use exec::service::Service;
-use proto::client::{ClientConfig, ClientCore};
 use proto::group::Beginning;
 use proto::pbft::msg::Message;
 use proto::pbft::{Input, Lane};
@@ -14,6 +12,7 @@ use proto::pbft::{Input, Lane};
 use crate::adversary::{Adversary, Behaviour};
 use crate::clients::Client;
 pub use crate::counters::Counters;
+use crate::coverage::{Coverage, Sight};
 use crate::disk::Disk;
 use crate::events::{Event, Inside, Queue, Sender};
 use crate::faults::Swarm;
@@ -22,7 +21,9 @@ use crate::host::{Condition, GROUP, Replica, Start, rules};
 use crate::network::Network;
 use crate::options::Options;
 use crate::oracles::Oracles;
+use crate::outcome;
 use crate::prng::Prng;
+use crate::story::Story;
 
 /// How often the faulty client strikes, in microseconds of virtual time.
 const ATTACK_EVERY_US: u64 = 400;
@@ -39,21 +40,22 @@ pub struct World {
     attacks_left: u32,
     pub(crate) lane_turns: u64,
     pub(crate) checker: Oracles,
+    /// Steps of lanes and stages.
+    pub(crate) steps: u64,
     pub(crate) history: History,
     /// Makes the service of a replica's next life.
     pub(crate) service: Box<dyn Fn() -> Box<dyn Service>>,
     /// Planned faults happen no more.
     pub(crate) frozen: bool,
-    /// Messages between replicas, while somebody wants to know.
-    story: Option<Vec<String>>,
+    /// What happens, if somebody wants to read it.
+    pub(crate) story: Option<Story>,
+    pub(crate) coverage: Coverage,
     /// A replica begins: what its coordinator says now, its lanes hear before anything else.
     pub(crate) waking: bool,
 }
 
-/// Lines of a story at most.
-const STORY_MAX: usize = 20_000;
 /// The wall clock at virtual time zero.
-const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+pub(crate) const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 
 impl World {
     /// A world in which every replica runs a service that `service` makes.
@@ -68,15 +70,17 @@ impl World {
             prng: Prng::new(options.seed),
             network: Network::new(options.net),
             replicas: Vec::new(),
-            clients: (0..options.clients).map(|id| client(&options, id)).collect(),
+            clients: (0..options.clients).map(|id| Client::of(&options, id)).collect(),
             adversary: Adversary::new(&options),
             attacks_left: 0,
             lane_turns: 0,
             checker: Oracles::new(rules(&options)),
+            steps: 0,
             history: History::default(),
             service: Box::new(service),
             frozen: false,
-            story: None,
+            story: outcome::tells_stories().then(Story::default),
+            coverage: Coverage::default(),
             waking: false,
             options,
         };
@@ -150,14 +154,6 @@ impl World {
         }
     }
 
-    /// Writes down every message between replicas for `span` from now, a line each: to find out
-    /// what went wrong.
-    pub fn narrate(&mut self, span: Span) -> Vec<String> {
-        self.story = Some(Vec::new());
-        self.run_for(span, |_| false);
-        self.story.take().unwrap_or_default()
-    }
-
     /// Turns of correct replicas' lanes so far: that an idle group has few.
     #[must_use]
     pub fn lane_turns(&self) -> u64 {
@@ -203,6 +199,19 @@ impl World {
     /// Runs for `span` of virtual time from now, or until `done`; true when done.
     pub fn run_for(&mut self, span: Span, done: impl Fn(&World) -> bool) -> bool {
         self.run_until(Span(self.now().0 + span.0), done)
+    }
+
+    /// Looks at the whole state of every core of every replica and client.
+    ///
+    /// # Panics
+    /// When one of them contradicts itself.
+    pub fn check(&self) {
+        for replica in &self.replicas {
+            replica.lanes.iter().for_each(Lane::check);
+            replica.coordinator.check();
+            replica.stage.check();
+        }
+        self.clients.iter().for_each(|client| client.core.check());
     }
 
     /// Whether every client has all its replies.
@@ -341,7 +350,11 @@ impl World {
             Sender { replica: from, incarnation: self.replicas[usize::from(from.0)].incarnation };
         // While a world is made, the others are about to begin.
         let life = self.replicas.get(usize::from(to.0)).map_or(0, |host| host.life);
-        for (later, message) in self.says(from, to, pillar, message) {
+        let says = self.says(from, to, pillar, message);
+        if self.adversary.is_faulty(from) {
+            self.watch_lie((from, to), message, &says);
+        }
+        for (later, message) in says {
             let message = match &message {
                 Message::Group(_) | Message::State(_) => {
                     let Some(message) = wired(&message, self.adversary.is_faulty(from)) else {
@@ -351,14 +364,8 @@ impl World {
                 }
                 _ => message,
             };
-            if let Some(story) = &mut self.story
-                && story.len() < STORY_MAX
-            {
-                let at = self.queue.now();
-                story.push(format!("{at:?} {from:?} to {to:?} {pillar:?}: {message:?}"));
-            }
             let extra = self.network.extra(from, to).0 + later.0;
-            for delay in self.network.delays(&mut self.prng) {
+            for delay in self.network.delays(&mut self.prng, &mut self.coverage) {
                 let message = message.clone();
                 let event = Event::Peer { to, life, pillar, sender, message };
                 self.queue.schedule(Span(delay.0 + extra), event);
@@ -381,6 +388,7 @@ impl World {
                 let carried = self.network.carries(sender.replica, to);
                 if carried && self.lives(to, life) {
                     self.adversary.overhears(to, &message);
+                    self.watch_message(sender.replica, to, pillar, &message);
                     if let Some(message) = self.adversary.takes(to, pillar, message) {
                         self.on_peer(to, pillar, sender, message);
                     }
@@ -437,7 +445,7 @@ impl World {
                 let to = frame.client.0 as usize;
                 let content = self.adversary.replies(replica, &content);
                 let view = self.lane(replica, pillar).view();
-                for after in self.network.delays(&mut self.prng) {
+                for after in self.network.delays(&mut self.prng, &mut self.coverage) {
                     let content = std::sync::Arc::clone(&content);
                     let from = self.identity(replica);
                     let event = Event::Reply { to, from, view, content };
@@ -453,6 +461,7 @@ impl World {
         let Some(left) = self.attacks_left.checked_sub(1) else { return };
         self.attacks_left = left;
         self.queue.schedule(Span::micros(ATTACK_EVERY_US), Event::Attack);
+        self.saw(Sight::Attack);
         for (to, frame) in self.adversary.attack() {
             self.checker.sends(ClientId(self.options.clients), &frame);
             let pillar = PillarId(self.prng.below(u64::from(self.options.pillars)) as u16);
@@ -483,19 +492,4 @@ fn wired(message: &Message, faulty: bool) -> Option<Message> {
             None
         }
     }
-}
-
-fn client(options: &Options, id: u32) -> Client {
-    let quorums = Quorums::pbft(options.n, options.f).expect("n >= 3f + 1");
-    let stripe = Stripe::new(options.pillars).expect("pillars in range");
-    let mut config = ClientConfig::new(GROUP, quorums, stripe, ClientId(id));
-    if options.unbatched {
-        config = config.unbatched();
-    }
-    config.retransmit = Span::millis(100);
-    // A scenario decides for itself how long an answer may take.
-    config.request_timeout = Span::secs(100_000);
-    let keys = Box::new(PlainKeys { me: ReplicaId(0), n: options.n });
-    let now = Now { mono: Time::ZERO, wall: AgreedTime(EPOCH_NS) };
-    Client::new(ClientCore::new(config, keys, now))
 }

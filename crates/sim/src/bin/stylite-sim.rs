@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use sim::coverage::SIGHTS;
+use sim::outcome;
 use sim::runner::{self, Batch, Violation};
 use sim::scenario::replay;
 use sim::scenarios::{self, SEED_MAX, Scenario};
@@ -28,7 +30,7 @@ Examples:
   stylite-sim list                              what there is
   stylite-sim --seeds 1000                      a thousand seeds of the swarm
   stylite-sim --scenario all --seeds 20         twenty seeds of every scenario
-  stylite-sim --scenario swarm --seed 4711      one run again
+  stylite-sim --scenario swarm --seed 4711      one run again, and its story
 
 Exit codes: 0 everything held, 1 something did not, 2 the command line is wrong.";
 
@@ -58,6 +60,12 @@ struct Run {
     /// Begins no more runs once this many have failed.
     #[arg(long, value_name = "N", default_value = "5")]
     failures: NonZero<usize>,
+    /// Prints neither the story of a seed nor what many of them met.
+    #[arg(long)]
+    quiet: bool,
+    /// Fails when many seeds did not meet everything that there is to meet.
+    #[arg(long)]
+    covered: bool,
 }
 
 fn seed(text: &str) -> Result<u64, String> {
@@ -71,7 +79,7 @@ fn main() -> ExitCode {
         list();
         return ExitCode::SUCCESS;
     }
-    if cfg!(panic = "abort") {
+    if cfg!(panic = "abort") && cli.run.seed.is_none() {
         eprintln!("error: this binary ends at the first panic; build it with `--profile sim`");
         return ExitCode::from(2);
     }
@@ -82,9 +90,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    runner::collect_panics();
+    if cfg!(panic = "unwind") {
+        runner::collect_panics();
+    }
     let held = match (cli.run.seed, cli.run.seeds) {
-        (Some(seed), _) => one(&scenarios, seed),
+        (Some(seed), _) => one(&scenarios, seed, &cli.run),
         (None, seeds) => many(&scenarios, seeds.unwrap_or(100), &cli.run),
     };
     if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -107,16 +117,28 @@ fn pick(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
     names.iter().map(find).collect()
 }
 
-/// Runs one seed; whether everything held.
-fn one(scenarios: &[&'static Scenario], seed: u64) -> bool {
+/// Runs one seed and tells its story; whether everything held.
+fn one(scenarios: &[&'static Scenario], seed: u64, run: &Run) -> bool {
+    outcome::tell_stories(!run.quiet);
     let mut held = true;
     for scenario in scenarios {
-        match runner::run(scenario, seed) {
-            Ok(()) => println!("{} with seed {seed}: everything held", scenario.name),
-            Err(violation) => {
+        let (outcome, violation) = match runner::run(scenario, seed) {
+            Ok(outcome) => (outcome, None),
+            Err(violation) => (*violation.outcome.clone(), Some(violation)),
+        };
+        for line in &outcome.story {
+            println!("{line}");
+        }
+        println!(
+            "{} with seed {seed}: {} events, trace {:016x}",
+            scenario.name, outcome.events, outcome.trace
+        );
+        match violation {
+            Some(violation) => {
                 tell(&violation);
                 held = false;
             }
+            None => println!("everything held"),
         }
     }
     held
@@ -130,26 +152,50 @@ fn many(scenarios: &[&'static Scenario], seeds: u64, run: &Run) -> bool {
     let style = "{elapsed_precise} {bar:40} {pos}/{len} runs, {per_sec}, {eta} left";
     let style = ProgressStyle::with_template(style).expect("the template is right");
     let bar = ProgressBar::new(runs).with_style(style);
-    let batch =
-        Batch { scenarios, from: run.from, seeds, jobs, violations_max: run.failures.get() };
-    let began = Instant::now();
-    let violations = batch.run(|| bar.inc(1));
-    let (took, done) = (began.elapsed().as_secs_f64(), bar.position());
+    let violations_max = run.failures.get();
+    let batch = Batch { scenarios, from: run.from, seeds, jobs, violations_max };
+    let (began, used) = (Instant::now(), cpu_seconds());
+    let summary = batch.run(|| bar.inc(1));
+    let (took, used) = (began.elapsed().as_secs_f64(), cpu_seconds() - used);
+    // Where nobody counts, all of it.
+    let used = if used > 0.0 { used } else { took * jobs.min(cores) as f64 };
     bar.finish_and_clear();
-    for violation in &violations {
+    if !run.quiet {
+        for (sight, text) in SIGHTS {
+            println!("{:>12} {text}", summary.coverage.count(*sight));
+        }
+    }
+    for violation in &summary.violations {
         tell(violation);
     }
-    let rate = done as f64 / took / jobs.min(cores) as f64;
+    let (runs, violations) = (summary.runs, summary.violations.len());
     println!(
-        "{done} runs, {} violations, {took:.1} s with {jobs} jobs: {rate:.1} runs per \
-         core-second",
-        violations.len()
+        "{runs} runs, {violations} violations, {took:.1} s, {used:.1} s of cores: {:.1} runs and \
+         {:.0} events per core-second",
+        runs as f64 / used,
+        summary.events as f64 / used
     );
-    violations.is_empty()
+    let missing: Vec<&str> = summary.coverage.missing().collect();
+    if run.covered && !missing.is_empty() {
+        println!("never met: {}", missing.join("; "));
+        return false;
+    }
+    summary.violations.is_empty()
+}
+
+/// Seconds that this process has used on all cores; 0 where that is not known.
+fn cpu_seconds() -> f64 {
+    /// The kernel's unit, the same on all Linux machines.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name, which may contain anything, ends with the last parenthesis.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: Vec<f64> = fields.skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
+    ticks.iter().sum::<f64>() / TICKS_PER_SECOND
 }
 
 fn tell(violation: &Violation) {
-    let Violation { scenario, seed, why } = violation;
+    let Violation { scenario, seed, why, .. } = violation;
     println!("{scenario} with seed {seed} FAILS: {why}");
     println!("again: {}\n", replay(scenario, *seed));
 }

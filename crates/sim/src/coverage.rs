@@ -1,0 +1,108 @@
+//! What a run met: every kind of fault, and every rare turn that the protocol can take.
+//!
+//! A simulation proves nothing about what it never did. Counters say what it did; those that are
+//! zero over many seeds show where it is blind.
+
+macro_rules! sights {
+    ($($name:ident = $text:literal,)*) => {
+        /// Something that a run may meet.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        #[allow(missing_docs, reason = "their texts say what they are")]
+        pub enum Sight { $($name,)* }
+
+        /// All of them.
+        pub const SIGHTS: &[(Sight, &str)] = &[$((Sight::$name, $text),)*];
+    };
+}
+
+sights! {
+    Lost = "a message is lost",
+    Duplicated = "a message comes twice",
+    LinkCut = "a directed link carries nothing",
+    LinkSlow = "a directed link is slow",
+    Healed = "links are mended",
+    Weather = "the whole network changes its behaviour",
+    Crash = "a process ends",
+    Undurable = "a process ends with records that are not durable",
+    PowerFails = "a machine loses its power",
+    Restart = "a process starts again",
+    Forgetful = "a process starts and may have forgotten votes",
+    DiskLost = "a disk is lost",
+    Pause = "a process is paused",
+    Continue = "a paused process goes on",
+    Spoilt = "a service's memory is spoilt",
+    Sluggish = "one pillar hears its own replica late",
+    Lie = "a faulty replica says something else than it would",
+    LeavesView = "a replica leaves a view",
+    InstallsView = "a replica installs a view",
+    HighView = "a replica installs a view above 4",
+    ChosenDigest = "a NEW-VIEW chooses a batch",
+    ChosenNull = "a NEW-VIEW chooses a null batch",
+    PlanEmpty = "a NEW-VIEW has nothing to choose",
+    Recovered = "a forgetful replica votes again",
+    TooManyForgetful = "more than f replicas may have forgotten",
+    Fetching = "a replica begins to fetch a checkpoint",
+    Fetched = "a replica has fetched a checkpoint",
+    Proof = "a replica is proven faulty",
+    Suspicion = "a replica is suspected",
+    Stable = "a checkpoint becomes stable",
+    Diverged = "a replica finds its own state wrong",
+    LeftBehind = "a replica is left behind by the logs",
+    NullDelivered = "a null batch is delivered",
+    FramesDelivered = "a batch of frames is delivered",
+    FetchesBody = "a replica asks for a body",
+    GivesBody = "a replica gives a body",
+    FetchesProposal = "a replica asks for a proposal that a NEW-VIEW chose",
+    GivesProposal = "a replica gives such a proposal",
+    Decided = "a replica helps another with a decision",
+    ViewChange = "a VIEW-CHANGE arrives",
+    NewView = "a NEW-VIEW arrives",
+    Recover = "a RECOVER arrives",
+    RecoverAck = "an answer to a RECOVER arrives",
+    WantsCheckpoint = "a replica wants to fetch a checkpoint",
+    HasCheckpoint = "a replica offers a checkpoint",
+    HasState = "a replica at rest offers its state",
+    Evidence = "a proof is passed on",
+    Endorse = "a replica vouches for frames that the leader does not order",
+    Endorsed = "a replica hears what others have vouched for",
+    Seek = "a replica waits for a stable checkpoint",
+    StateAsked = "a part of a checkpoint is asked for",
+    StateTold = "a part of a checkpoint is told",
+    CheckpointOnDisk = "a checkpoint reaches the disk",
+    Attack = "a faulty client sends frames",
+}
+
+/// How often a run met what.
+#[derive(Clone, Debug)]
+pub struct Coverage([u64; SIGHTS.len()]);
+
+impl Default for Coverage {
+    fn default() -> Coverage {
+        Coverage([0; SIGHTS.len()])
+    }
+}
+
+impl Coverage {
+    /// Once more.
+    pub fn saw(&mut self, sight: Sight) {
+        self.0[sight as usize] += 1;
+    }
+
+    /// What another run met, too.
+    pub fn add(&mut self, other: &Coverage) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// How often.
+    #[must_use]
+    pub fn count(&self, sight: Sight) -> u64 {
+        self.0[sight as usize]
+    }
+
+    /// What was never met.
+    pub fn missing(&self) -> impl Iterator<Item = &'static str> + '_ {
+        SIGHTS.iter().filter(|(sight, _)| self.count(*sight) == 0).map(|(_, text)| *text)
+    }
+}

@@ -1,0 +1,166 @@
+//! Turns what happens into sights and lines of the story.
+
+use base::transfer::StateMessage;
+use base::{Batch, PillarId, ReplicaId, Span};
+use proto::group::GroupFact;
+use proto::group::link::{Choice, Plan};
+use proto::group::msg::GroupMessage;
+use proto::outbox::Fact;
+use proto::pbft::msg::Message;
+
+use crate::coverage::Sight;
+use crate::faults::Fault;
+use crate::world::World;
+
+/// Views above this one are high.
+const HIGH: u64 = 4;
+
+impl World {
+    /// A message arrives at `to`, which is up.
+    pub(crate) fn watch_message(
+        &mut self,
+        from: ReplicaId,
+        to: ReplicaId,
+        pillar: PillarId,
+        message: &Message,
+    ) {
+        self.note_message(|| format!("{from:?} to {to:?} {pillar:?}: {message:?}"));
+        let sight = match message {
+            Message::Fetch { .. } => Sight::FetchesBody,
+            Message::Body { .. } => Sight::GivesBody,
+            Message::Decided { .. } => Sight::Decided,
+            Message::FetchProposal { .. } => Sight::FetchesProposal,
+            Message::ProposalIs { .. } => Sight::GivesProposal,
+            Message::Endorse { .. } => Sight::Endorse,
+            Message::Endorsed { .. } => Sight::Endorsed,
+            Message::Group(message) => match &**message {
+                GroupMessage::ViewChange(_) => Sight::ViewChange,
+                GroupMessage::NewView(_) => Sight::NewView,
+                GroupMessage::Recover(_) => Sight::Recover,
+                GroupMessage::RecoverAck { .. } => Sight::RecoverAck,
+                GroupMessage::Seek(_) => Sight::Seek,
+                GroupMessage::WantCheckpoint { .. } => Sight::WantsCheckpoint,
+                GroupMessage::HaveCheckpoint(_) => Sight::HasCheckpoint,
+                GroupMessage::Evidence(_) => Sight::Evidence,
+                GroupMessage::HaveState { .. } => Sight::HasState,
+                GroupMessage::Wish { .. } => return,
+            },
+            Message::State(message) => match **message {
+                StateMessage::Ask { .. } => Sight::StateAsked,
+                StateMessage::Tell { .. } => Sight::StateTold,
+            },
+            Message::PrePrepare { .. }
+            | Message::Prepare(_)
+            | Message::Commit(_)
+            | Message::Vouch(_)
+            | Message::Checkpoint(_)
+            | Message::Status { .. } => return,
+        };
+        self.saw(sight);
+    }
+
+    /// What a faulty replica sends instead of `message`.
+    pub(crate) fn watch_lie(
+        &mut self,
+        (from, to): (ReplicaId, ReplicaId),
+        message: &Message,
+        says: &[(Span, Message)],
+    ) {
+        if let [(Span(0), only)] = says
+            && only == message
+        {
+            return;
+        }
+        self.saw(Sight::Lie);
+        self.note_message(|| format!("{from:?} lies to {to:?}: {says:?} instead of {message:?}"));
+    }
+
+    /// A coordinator tells people something.
+    pub(crate) fn watch_fact(&mut self, replica: ReplicaId, fact: &GroupFact) {
+        let sight = match fact {
+            GroupFact::Leaving(_) => Sight::LeavesView,
+            GroupFact::Installed(view) => {
+                if view.0 > HIGH {
+                    self.saw(Sight::HighView);
+                }
+                Sight::InstallsView
+            }
+            GroupFact::Recovered(_) => Sight::Recovered,
+            GroupFact::TooManyForgetful(_) => Sight::TooManyForgetful,
+            GroupFact::Fetching(_) => Sight::Fetching,
+            GroupFact::Fetched(_) => Sight::Fetched,
+            GroupFact::Proof { .. } => Sight::Proof,
+            GroupFact::Suspicion { .. } => Sight::Suspicion,
+        };
+        self.saw(sight);
+        self.note(|| match fact {
+            // The proof itself is long.
+            GroupFact::Proof { accused, .. } => format!("{replica:?} has a proof: {accused:?}"),
+            fact => format!("{replica:?} says {fact:?}"),
+        });
+    }
+
+    /// A lane tells people something.
+    pub(crate) fn watch_lane(&mut self, replica: ReplicaId, pillar: PillarId, fact: &Fact) {
+        let sight = match fact {
+            Fact::Stable { .. } => Sight::Stable,
+            Fact::Diverged { .. } => Sight::Diverged,
+            Fact::LeftBehind { .. } => Sight::LeftBehind,
+        };
+        self.saw(sight);
+        match fact {
+            Fact::Stable { seq, .. } => {
+                let (seq, window) = (*seq, self.options.window);
+                if let Some(story) = &mut self.story
+                    && seq.0 >= story.stable.0 + window
+                {
+                    story.stable = seq;
+                    self.note(|| format!("{replica:?} {pillar:?} has {seq:?} stable"));
+                }
+            }
+            fact => self.note(|| format!("{replica:?} {pillar:?} says {fact:?}")),
+        }
+    }
+
+    /// A coordinator begins a view in its lanes.
+    pub(crate) fn watch_plan(&mut self, plan: &Plan) {
+        if plan.choices.is_empty() {
+            self.saw(Sight::PlanEmpty);
+        }
+        for choice in &plan.choices {
+            self.saw(match choice {
+                Choice::Null => Sight::ChosenNull,
+                Choice::Digest(_) => Sight::ChosenDigest,
+            });
+        }
+    }
+
+    /// A lane delivers a batch.
+    pub(crate) fn watch_delivery(&mut self, batch: &Batch) {
+        self.saw(match batch {
+            Batch::Null => Sight::NullDelivered,
+            Batch::Frames { .. } => Sight::FramesDelivered,
+        });
+    }
+
+    /// A fault happens.
+    pub(crate) fn watch_fault(&mut self, fault: &Fault) {
+        self.note(|| format!("** {fault:?}"));
+        let sight = match fault {
+            Fault::Cut(..) => Sight::LinkCut,
+            Fault::Slow(..) => Sight::LinkSlow,
+            Fault::Heal => Sight::Healed,
+            Fault::Weather(_) => Sight::Weather,
+            Fault::Crash(_) => Sight::Crash,
+            Fault::PowerFails(_) => Sight::PowerFails,
+            Fault::Restart(_) => Sight::Restart,
+            Fault::LoseDisk(_) => Sight::DiskLost,
+            Fault::Pause(_) => Sight::Pause,
+            Fault::Continue(_) => Sight::Continue,
+            Fault::Spoil(_) => Sight::Spoilt,
+            Fault::Sluggish(_, _, 0) => return,
+            Fault::Sluggish(..) => Sight::Sluggish,
+        };
+        self.saw(sight);
+    }
+}

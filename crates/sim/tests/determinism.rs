@@ -1,0 +1,56 @@
+//! The same seed gives the same trace, to the last byte of the last message.
+
+use std::process::Command;
+
+use sim::scenarios::{all, find};
+use sim::{outcome, runner};
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for scenario in all() {
+        let trace = |seed| {
+            let outcome = runner::run(scenario, seed).expect("it holds");
+            assert!(outcome.events > 0, "{} makes no world", scenario.name);
+            outcome.trace
+        };
+        let first = trace(3);
+        assert_eq!(first, trace(3), "{}", scenario.name);
+    }
+}
+
+#[test]
+fn seeds_differ() {
+    let swarm = find("swarm").expect("it is there");
+    let traces: Vec<u64> =
+        (0..5).map(|seed| runner::run(swarm, seed).expect("it holds").trace).collect();
+    let distinct: std::collections::BTreeSet<_> = traces.iter().collect();
+    assert_eq!(distinct.len(), traces.len());
+}
+
+/// Another process has other addresses, and other random states of whatever the standard library
+/// randomises.
+#[test]
+fn another_process_sees_the_same() {
+    let swarm = find("swarm").expect("it is there");
+    for seed in [5, 6, 11] {
+        let outcome = runner::run(swarm, seed).expect("it holds");
+        let output = Command::new(env!("CARGO_BIN_EXE_stylite-sim"))
+            .args(["--seed", &seed.to_string(), "--quiet"])
+            .output()
+            .expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let expected = format!("{} events, trace {:016x}", outcome.events, outcome.trace);
+        assert!(output.status.success() && text.contains(&expected), "{expected}: {text}");
+    }
+}
+
+/// A story is for people; it changes nothing.
+#[test]
+fn a_story_changes_nothing() {
+    let swarm = find("swarm").expect("it is there");
+    let silent = runner::run(swarm, 7).expect("it holds");
+    outcome::tell_stories(true);
+    let told = runner::run(swarm, 7).expect("it holds");
+    assert!(silent.story.is_empty() && !told.story.is_empty());
+    assert_eq!(silent.trace, told.trace);
+}
