@@ -21,7 +21,7 @@ struct Layer {
     uses: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 14] = [
+const LAYERS: [Layer; 15] = [
     Layer { name: "base", uses: &[] },
     Layer { name: "proto", uses: &["base"] },
     Layer { name: "exec", uses: &["base"] },
@@ -38,6 +38,10 @@ const LAYERS: [Layer; 14] = [
         uses: &["base", "proto", "exec", "auth", "genesis", "store", "rt", "client", "svc", "kit"],
     },
     Layer { name: "sim", uses: &["base", "proto", "exec", "svc", "store", "durable"] },
+    Layer {
+        name: "fuzz",
+        uses: &["base", "proto", "exec", "auth", "genesis", "store", "rt", "kit", "svc", "node"],
+    },
     Layer { name: "xtask", uses: &[] },
 ];
 
@@ -45,7 +49,7 @@ const LAYERS: [Layer; 14] = [
 const PURE: [(&str, &[&str]); 3] = [("base", &["blake3"]), ("proto", &[]), ("exec", &[])];
 
 /// Crates that exist to prove things and are never shipped, nor depended upon.
-const PROOF: [&str; 2] = ["sim", "xtask"];
+const PROOF: [&str; 3] = ["sim", "fuzz", "xtask"];
 
 /// What a pure crate's shipped code must not name, and why.
 const IMPURE: [(&str, &str); 9] = [

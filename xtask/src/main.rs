@@ -5,6 +5,7 @@
 
 mod layers;
 mod prereq;
+mod proof;
 mod report;
 mod run;
 mod scale;
@@ -33,6 +34,8 @@ Commands:
   soak            The same tests with full parameters, as released; results in target/soak
   tidy            Sizes, banned words, headings, links, glossary, dependencies
   layers          Directions between crates, and the purity of base, proto and exec
+  fuzz            Feed decoders and ports with what nobody should send; --help says more
+  miri            Run the pure crates' tests under Miri, where it is installed
   docs            Write the generated documents anew
   fix             Format, and apply what clippy can mend (changes files)
   help            This text
@@ -45,6 +48,7 @@ Examples:
   cargo xtask test
   cargo xtask test --fast quorum
   cargo xtask soak redis
+  cargo xtask fuzz message resp --seconds 60
   cargo xtask verify
 
 Exit codes: 0 all is well, 1 something is to mend, 2 wrong usage.
@@ -58,11 +62,16 @@ enum Task {
     Test(Options),
     Tidy,
     Layers,
+    Fuzz(Vec<String>),
+    Miri,
     Docs,
     Fix,
 }
 
 fn parse(arguments: &[String]) -> Result<Task, String> {
+    if let Some(("fuzz", rest)) = arguments.split_first().map(|(first, rest)| (&**first, rest)) {
+        return Ok(Task::Fuzz(rest.to_vec()));
+    }
     if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
         return Ok(Task::Help);
     }
@@ -85,6 +94,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         "verify" => Task::Verify,
         "tidy" => Task::Tidy,
         "layers" => Task::Layers,
+        "miri" => Task::Miri,
         "docs" => Task::Docs,
         "fix" => Task::Fix,
         other => return Err(format!("unknown command {other}")),
@@ -105,6 +115,8 @@ fn carry_out(task: &Task) -> Result<bool> {
         }
         Task::Verify => return verify::verify(&root),
         Task::Test(options) => return test::run(&root, options, Steps::default()),
+        Task::Fuzz(arguments) => return proof::fuzz(&root, arguments),
+        Task::Miri => proof::miri(&root)?,
         Task::Tidy => tidy::run(&root)?,
         Task::Layers => layers::run(&root)?,
         Task::Docs => verify::docs(&root)?,
@@ -151,6 +163,8 @@ mod tests {
         assert_eq!(parsed("test --fast quorum"), options(true, false, &["quorum"]));
         assert_eq!(parsed("soak"), options(false, true, &[]));
         assert_eq!(parsed("verify"), Ok(Task::Verify));
+        let fuzz = ["resp", "--seconds", "5", "--help"].map(str::to_owned);
+        assert_eq!(parsed("fuzz resp --seconds 5 --help"), Ok(Task::Fuzz(fuzz.into())));
         assert!(parsed("tets").is_err());
         assert!(parsed("test --fats").is_err());
         assert!(parsed("verify --fast").is_err());

@@ -29,6 +29,14 @@ struct Scaled {
 /// Rows in the order of the files.
 const TABLE: &[Scaled] = &[
     Scaled {
+        file: "crates/fuzz/tests/targets.rs",
+        test: "stands",
+        ci: "1",
+        full: "100",
+        unit: "times the short runs of each target",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/node/tests/chaos_bounds.rs",
         test: "memory_and_disk_stay_bounded_through_faults",
         ci: "6",

@@ -1,0 +1,49 @@
+//! `cargo xtask fuzz`, `loom` and `miri`: proofs beside the tests.
+//!
+//! What a machine lacks is said, with the reason, and is no failure: none of these is the only
+//! gate of anything.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::run;
+
+/// Runs fuzz targets: `arguments` are those of the program, and `--help` says what they are.
+///
+/// # Errors
+/// When cargo cannot run. True when all targets stood it.
+pub fn fuzz(root: &Path, arguments: &[String]) -> Result<bool> {
+    let mut command = Command::new(run::cargo());
+    command.args(["run", "--quiet", "--profile", "testing", "-p", "stylite-fuzz", "--"]);
+    // The tests' profile, but a panic must not end the program: it is what is looked for.
+    command.env("CARGO_PROFILE_TESTING_PANIC", "unwind");
+    Ok(command.args(arguments).current_dir(root).status()?.success())
+}
+
+/// The packages that Miri interprets: the pure crates, whose tests are nothing but computation.
+const INTERPRETED: [&str; 3] = ["stylite-base", "stylite-proto", "stylite-exec"];
+
+/// Runs the pure crates' tests under Miri, where it is installed.
+///
+/// # Errors
+/// When a test fails under it.
+pub fn miri(root: &Path) -> Result<()> {
+    println!("miri: the workspace has no `unsafe` (tidy checks that); this looks below it");
+    let there = run::succeeds(Command::new(run::cargo()).args(["miri", "--version"]));
+    if !there {
+        println!(
+            "miri: skipped: the component is not installed; it comes with a nightly toolchain:\n  \
+             rustup toolchain install nightly --component miri"
+        );
+        return Ok(());
+    }
+    let mut command = Command::new(run::cargo());
+    command.args(["miri", "test", "--lib"]).current_dir(root);
+    for package in INTERPRETED {
+        command.args(["-p", package]);
+    }
+    ensure!(command.status()?.success(), "miri found something");
+    Ok(())
+}
