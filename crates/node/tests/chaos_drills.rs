@@ -127,19 +127,29 @@ impl Scene {
             }
         }
         // A state transfer, to a correct replica: one that has lost its disk.
-        if self.culprits.iter().any(|(_, drill)| drill.name == "lying-source") {
-            let victim = self.lab.n() - 1;
-            // Twice: the first recovery makes the history longer than the logs, so that the
-            // second one needs the state.
-            for _ in 0..2 {
-                self.load.event("a disk is lost");
-                self.lab.kill(victim);
-                self.lab.wipe(victim);
-                self.lab.start_with(victim, &["--recover"]);
-                self.lab.until_one_state(&self.correct(), &self.gateways[0]);
+        if let Some((liar, drill)) = self.culprits.iter().find(|(_, d)| d.name == "lying-source") {
+            let (liar, drill) = (*liar, *drill);
+            // Once more than needed: the first recovery makes the history longer than the logs,
+            // so that the next one needs the state. This small state may come from others before
+            // anything is asked of the liar.
+            for round in 0..10 {
+                self.lose_a_disk();
+                if round > 0 && self.is_known(liar, &drill).is_ok() {
+                    break;
+                }
             }
         }
         self.load.flows(200);
+    }
+
+    /// A correct replica loses its disk, and recovers.
+    fn lose_a_disk(&mut self) {
+        let victim = self.lab.n() - 1;
+        self.load.event("a disk is lost");
+        self.lab.kill(victim);
+        self.lab.wipe(victim);
+        self.lab.start_with(victim, &["--recover"]);
+        self.lab.until_one_state(&self.correct(), &self.gateways[0]);
     }
 
     fn correct(&self) -> Vec<u16> {
@@ -153,27 +163,25 @@ impl Scene {
         rows.map(|row| accused(&row[list])).collect()
     }
 
-    /// Waits until what a drill leads to is there to be seen.
-    fn until_known(&self, id: u16, drill: &Drill) {
+    /// Whether what a drill leads to is there to be seen; what is there, if it is not.
+    fn is_known(&self, id: u16, drill: &Drill) -> Result<(), String> {
         let of = |kinds: &[&str], accused: &[(u16, String)]| {
             accused.iter().any(|(who, kind)| *who == id && kinds.contains(&kind.as_str()))
         };
-        until(&format!("{} of replica {id} is known", drill.name), || {
-            let (_, status) = self.lab.status();
-            let known = match drill.outcome {
-                Outcome::Proof(kinds) => {
-                    self.accusations(&status, "evidence").iter().all(|one| of(kinds, one))
-                }
-                Outcome::Suspicion(kinds) => {
-                    self.accusations(&status, "suspicions").iter().any(|one| of(kinds, one))
-                }
-                Outcome::WrongReplies => wrong_replies(&self.gateways[0], id) > 0,
-                Outcome::Nothing => true,
-            };
-            let all = || self.accusations(&status, "evidence");
-            let more = || self.accusations(&status, "suspicions");
-            if known { Ok(()) } else { Err(format!("{:?} {:?}", all(), more())) }
-        });
+        let (_, status) = self.lab.status();
+        let proofs = self.accusations(&status, "evidence");
+        let suspicions = self.accusations(&status, "suspicions");
+        let known = match drill.outcome {
+            Outcome::Proof(kinds) => proofs.iter().all(|one| of(kinds, one)),
+            Outcome::Suspicion(kinds) => suspicions.iter().any(|one| of(kinds, one)),
+            Outcome::WrongReplies => wrong_replies(&self.gateways[0], id) > 0,
+            Outcome::Nothing => true,
+        };
+        if known { Ok(()) } else { Err(format!("{proofs:?} {suspicions:?}")) }
+    }
+
+    fn until_known(&self, id: u16, drill: &Drill) {
+        until(&format!("{} of replica {id} is known", drill.name), || self.is_known(id, drill));
     }
 
     fn end(self, name: &str) {
@@ -255,7 +263,9 @@ fn two_misbehave_at_once() {
         .flat_map(|a| (a + 1..DRILLS.len()).map(move |b| (DRILLS[a], DRILLS[b])))
         .collect();
     assert_eq!(all.len(), 55);
-    for (a, b) in all.iter().skip(3).step_by(all.len() / pairs).take(pairs) {
+    // A few of them stand far apart in the list.
+    let skipped = if full() { 0 } else { 3 };
+    for (a, b) in all.iter().skip(skipped).step_by(all.len() / pairs).take(pairs) {
         let mut scene = Scene::start(7, &[*a, *b]);
         scene.provoke();
         scene.end(&format!("{}-and-{}", a.name, b.name));
