@@ -10,7 +10,9 @@ use proto::client::{ClientConfig, ClientCore, Effect, SendTo};
 use crate::counters::Question;
 use crate::events::Event;
 use crate::host::GROUP;
+use crate::observe::mark;
 use crate::options::Options;
+use crate::oracles::answers::Answer;
 use crate::world::{EPOCH_NS, World};
 
 /// A client.
@@ -143,6 +145,13 @@ impl World {
         client.completed += 1;
         client.answered = now;
         let question = Question::new(index, token);
+        self.checker.accepts(&Answer {
+            client: ClientId(index as u32),
+            op: mark(&question.operation(token)),
+            result: mark(result),
+            began,
+            ended: now,
+        });
         let value = u64::from_le_bytes(result.try_into().expect("counts have eight bytes"));
         match question.expected {
             Some(expected) => assert_eq!(value, expected, "client {index} operation {token}"),

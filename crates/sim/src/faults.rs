@@ -176,6 +176,7 @@ impl World {
             Some(old) => *old = host,
             None => self.replicas.push(host),
         }
+        self.observe_beginning(replica);
         // What the coordinator says now, lanes hear before anything else.
         self.waking = true;
         for effect in effects {

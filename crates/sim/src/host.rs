@@ -24,6 +24,7 @@ use proto::{Effect, Outbox, Target, group};
 use crate::disk::{Disk, First};
 use crate::events::{Event, Inside, Life, Part, Sender};
 use crate::journal::{Held, Journal};
+use crate::observe::{Notes, Observed};
 use crate::options::{Durability, Options};
 use crate::spoil::{Spoil, Spoilable};
 use crate::world::World;
@@ -64,6 +65,8 @@ pub(crate) struct Replica {
     pub(crate) backlog: VecDeque<Event>,
     /// The service loses an object as soon as this is set.
     pub(crate) spoil: Arc<Spoil>,
+    /// What the service sees.
+    pub(crate) notes: Arc<Notes>,
     /// The state is wrong, until another one is fetched.
     pub(crate) spoiled: bool,
     /// The highest view of the coordinator.
@@ -89,6 +92,8 @@ impl Replica {
     ) -> (Replica, Vec<group::Effect>) {
         let spoil = Arc::new(Spoil::default());
         let service = Box::new(Spoilable::new(service, Arc::clone(&spoil)));
+        let notes = Arc::new(Notes::default());
+        let service = Box::new(Observed::new(service, Arc::clone(&notes)));
         let Start { beginning, incarnation, life, disk } = start;
         let mut coordinator = Coordinator::new(
             coordinator_config(options, me, incarnation),
@@ -115,6 +120,7 @@ impl Replica {
             sluggish: BTreeMap::new(),
             backlog: VecDeque::new(),
             spoil,
+            notes,
             spoiled: false,
         };
         (replica, effects)
@@ -350,6 +356,7 @@ impl World {
         if let Some(at) = deadline {
             self.plan(replica, Part::Stage, at);
         }
+        self.observe_stage(replica, &out.messages);
         for (target, message) in out.messages {
             self.carry_from_stage(replica, target, message);
         }

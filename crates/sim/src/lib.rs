@@ -15,6 +15,7 @@
 //! | `faults` | what breaks, and plans of that |
 //! | `adversary` | replicas and clients that mean harm |
 //! | `twins` | two copies of one replica with one key |
+//! | `observe` | what services see |
 //! | `oracles` | what must hold: one property a file |
 //! | `scenarios` | the scenarios, by name |
 //! | `runner` | many seeds on several threads |
@@ -35,6 +36,7 @@ pub mod history;
 mod host;
 mod journal;
 mod network;
+pub mod observe;
 pub mod options;
 pub mod oracles;
 pub mod outcome;

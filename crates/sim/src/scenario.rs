@@ -84,6 +84,7 @@ pub fn finish(world: &mut World, limit: Span) {
     let digests = world.state_digests();
     let equal = digests.windows(2).all(|pair| pair[0] == pair[1]);
     assert!(equal, "states differ:\n{}", world.describe());
+    world.check_the_end();
     if let Err(why) = world.history().check(true) {
         panic!("the history is not linearizable: {why}\n{}", world.describe());
     }

@@ -74,7 +74,7 @@ impl World {
             adversary: Adversary::new(&options),
             attacks_left: 0,
             lane_turns: 0,
-            checker: Oracles::new(rules(&options)),
+            checker: Oracles::new(rules(&options), options.clients, service()),
             steps: 0,
             history: History::default(),
             service: Box::new(service),

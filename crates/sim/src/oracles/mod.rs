@@ -6,6 +6,10 @@
 //! | `agreement` | no two replicas deliver different batches at one number, none delivers twice |
 //! | `validity` | what is delivered was sent by the client that it names |
 //! | `checkpoints` | equal states at equal numbers |
+//! | `executions` | what services see: exactly once, in order, what was delivered and all of it |
+//! | `reference` | results and states are those of one server without replicas |
+//! | `replies` | clients are told what was executed, every time the same |
+//! | `answers` | what clients accept is linearizable, and stays |
 //! | `contradiction` | nobody correct contradicts what it said, not even after a restart |
 //! | `accountability` | proofs hold for everybody, and name nobody who is correct |
 //!
@@ -15,8 +19,13 @@
 
 pub mod accountability;
 pub mod agreement;
+pub mod answers;
 pub mod checkpoints;
 pub mod contradiction;
+pub mod executions;
+pub mod reference;
+pub mod replies;
+mod sight;
 #[cfg(test)]
 mod testing;
 pub mod validity;
@@ -24,15 +33,22 @@ pub mod validity;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base::{Batch, ClientId, Digest, Frame, ReplicaId, Seq, View};
+use base::{Batch, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, View};
+use exec::service::Service;
+use exec::stage::Stage;
 use proto::group::GroupFact;
 use proto::group::rules::Rules;
 use proto::pbft::msg::Message;
 
 use accountability::Accountability;
 use agreement::Agreement;
+use answers::{Answer, Answers};
 use checkpoints::Checkpoints;
 use contradiction::Contradiction;
+use executions::{Executions, Turn};
+use reference::Reference;
+use replies::Replies;
+use sight::is_checkpoint;
 use validity::Validity;
 
 /// What an oracle says: nothing, or what is wrong.
@@ -43,9 +59,14 @@ pub type Verdict = Result<(), String>;
 pub struct Oracles {
     agreement: Agreement,
     validity: Validity,
+    executions: Executions,
+    reference: Reference,
+    replies: Replies,
+    answers: Answers,
     checkpoints: Checkpoints,
     contradiction: Contradiction,
     accountability: Accountability,
+    interval: u64,
     counts: Counts,
 }
 
@@ -75,15 +96,21 @@ fn hold(oracle: &str, verdict: Verdict) {
 }
 
 impl Oracles {
-    /// Oracles of a group with these rules, in which nothing has happened yet.
+    /// Oracles of a group with these rules, in which nothing has happened yet. Clients below
+    /// `clients` are correct; `service` is one as the replicas run it.
     #[must_use]
-    pub fn new(rules: Rules) -> Oracles {
+    pub fn new(rules: Rules, clients: u32, service: Box<dyn Service>) -> Oracles {
         Oracles {
             agreement: Agreement::default(),
             validity: Validity::default(),
-            checkpoints: Checkpoints::default(),
+            executions: Executions::new(clients),
+            reference: Reference::new(service, rules.checkpoint_interval),
+            replies: Replies::new(clients),
+            answers: Answers::default(),
+            checkpoints: Checkpoints::new(clients),
             contradiction: Contradiction::new(rules.group),
             accountability: Accountability::new(rules),
+            interval: rules.checkpoint_interval,
             counts: Counts::default(),
         }
     }
@@ -94,6 +121,7 @@ impl Oracles {
     /// When the frame is in another's name.
     pub fn sends(&mut self, client: ClientId, frame: &Frame) {
         hold("validity", self.validity.sends(client, frame));
+        self.replies.sends(frame);
     }
 
     /// `replica` delivers `batch` at `seq` to its execution.
@@ -103,6 +131,76 @@ impl Oracles {
     pub fn delivers(&mut self, replica: ReplicaId, seq: Seq, batch: &Arc<Batch>) {
         hold("validity", self.validity.delivers(seq, batch));
         hold("agreement", self.agreement.delivers(replica, seq, batch));
+    }
+
+    /// The state of `replica` is that of a checkpoint now.
+    pub fn jumps(&mut self, replica: ReplicaId, to: Seq) {
+        self.executions.jumps(replica, to);
+    }
+
+    /// A replica has executed.
+    ///
+    /// # Panics
+    /// When an oracle objects.
+    pub fn executes(&mut self, turn: &Turn<'_>) {
+        let Oracles { executions, agreement, reference, .. } = self;
+        let batch = |seq| agreement.batch(seq).map(|batch| &**batch);
+        let fresh = |seq, batch: &Batch, done: &mut _| reference.follows(seq, batch, done);
+        hold("executions", executions.executes(turn, batch, fresh));
+    }
+
+    /// `replica`, which is sound or not, answers `frame`.
+    ///
+    /// # Panics
+    /// When an oracle objects.
+    pub fn replies(&mut self, who: (ReplicaId, bool), frame: FrameId, content: &[u8]) {
+        hold("replies", self.replies.says(&self.executions, who, frame, content));
+    }
+
+    /// A correct client accepts an answer.
+    ///
+    /// # Panics
+    /// When an oracle objects.
+    pub fn accepts(&mut self, answer: &Answer) {
+        hold("answers", self.answers.accepts(&self.executions, answer));
+    }
+
+    /// The stage of `replica`, which is sound, has worked.
+    ///
+    /// # Panics
+    /// When its state is not the right one.
+    pub fn states(&mut self, replica: ReplicaId, stage: &Stage) {
+        let report = stage.report();
+        hold("reference", self.reference.root(report.checkpoint, report.state_root));
+        if is_checkpoint(report.executed, self.interval) {
+            let sessions = self.checkpoints.sessions(replica, report.executed, stage.sessions());
+            hold("checkpoints", sessions);
+        }
+    }
+
+    /// All is over for `replica`, with this stage if its state must be right.
+    ///
+    /// # Panics
+    /// When an oracle objects.
+    pub fn ends(&mut self, replica: ReplicaId, stage: Option<&Stage>) {
+        let Some(stage) = stage else { return };
+        let executed = stage.report().executed;
+        hold("answers", self.answers.kept(executed));
+        hold("reference", self.reference.state(executed, stage.service()));
+        let sessions = self.checkpoints.sessions(replica, executed, stage.sessions());
+        hold("checkpoints", sessions);
+    }
+
+    /// The history of executions.
+    #[must_use]
+    pub fn executions(&self) -> &Executions {
+        &self.executions
+    }
+
+    /// How often each kind of reply was given by correct replicas.
+    #[must_use]
+    pub fn reply_counts(&self) -> replies::Counts {
+        self.replies.counts()
     }
 
     /// `replica`, whose memory is sound, took a checkpoint.

@@ -34,3 +34,10 @@ pub(crate) fn frame(client: u32, id: u64, ops: &[&[u8]]) -> Arc<Frame> {
 pub(crate) fn batch(frames: &[Arc<Frame>]) -> Arc<Batch> {
     Arc::new(Batch::Frames { time: AgreedTime(100), frames: frames.to_vec() })
 }
+
+/// The opening of a client's session.
+pub(crate) fn open(client: u32) -> Arc<Frame> {
+    let keys = PlainKeys { me: ReplicaId(0), n: 4 };
+    let authenticate = |digest| keys.authenticate(digest);
+    Arc::new(FrameBuilder::open(GROUP, ClientId(client), SessionId(1), authenticate))
+}

@@ -1,0 +1,128 @@
+//! What a service sees: a wrapper that writes down every execution, for the oracles.
+//!
+//! It stands between the stage and the service, so it sees what is executed, not what replies
+//! say. Not here: what must hold of it (`oracles::executions`).
+
+use std::hash::Hasher as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base::{AgreedTime, Digest, FrameId, Malformed, Seq};
+use exec::WAKE_INDEX;
+use exec::service::{Completion, Context, Footprint, Offload, Service};
+
+/// One execution of an operation, or one wake of the service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Execution {
+    /// The batch.
+    pub seq: Seq,
+    /// The position in it, from 1; 0 is a wake.
+    pub index: u32,
+    /// The agreed time.
+    pub time: AgreedTime,
+    /// The frame that the operation came in; nobody's for a wake.
+    pub frame: FrameId,
+    /// The [`mark`] of the operation; 0 for a wake.
+    pub op: u64,
+    /// The [`mark`] of the result; 0 for a wake.
+    pub result: u64,
+}
+
+/// A short mark of some bytes: equal bytes have equal marks, others hardly ever.
+#[must_use]
+pub fn mark(bytes: &[u8]) -> u64 {
+    // Its keys are fixed: the same in every run.
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+/// Where a wrapper writes.
+#[derive(Debug, Default)]
+pub(crate) struct Notes(Mutex<Vec<Execution>>);
+
+impl Notes {
+    /// Everything since the last time.
+    pub(crate) fn take(&self) -> Vec<Execution> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, execution: Execution) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(execution);
+    }
+}
+
+/// A service that is looked at.
+pub(crate) struct Observed {
+    inner: Box<dyn Service>,
+    notes: Arc<Notes>,
+    /// The operation whose result comes later.
+    pending: Option<Execution>,
+}
+
+impl Observed {
+    pub(crate) fn new(inner: Box<dyn Service>, notes: Arc<Notes>) -> Observed {
+        Observed { inner, notes, pending: None }
+    }
+}
+
+impl Service for Observed {
+    fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
+        let (seq, index, time, frame) = (ctx.seq, ctx.index, ctx.time, ctx.frame);
+        let start = reply.len();
+        let completion = self.inner.execute(op, ctx, reply);
+        let result = mark(&reply[start..]);
+        let execution = Execution { seq, index, time, frame, op: mark(op), result };
+        match completion {
+            Completion::Done => self.notes.note(execution),
+            Completion::Later(_) => self.pending = Some(execution),
+        }
+        completion
+    }
+
+    fn poll(&mut self, ticket: u64, reply: &mut Vec<u8>) -> bool {
+        let start = reply.len();
+        let done = self.inner.poll(ticket, reply);
+        if done && let Some(execution) = self.pending.take() {
+            self.notes.note(Execution { result: mark(&reply[start..]), ..execution });
+        }
+        done
+    }
+
+    fn wake(&mut self, ctx: &mut Context<'_>) {
+        let (seq, time, frame) = (ctx.seq, ctx.time, ctx.frame);
+        self.inner.wake(ctx);
+        self.notes.note(Execution { seq, index: WAKE_INDEX, time, frame, op: 0, result: 0 });
+    }
+
+    fn get(&self, object: u32, out: &mut Vec<u8>) {
+        self.inner.get(object, out);
+    }
+
+    fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), Malformed> {
+        self.inner.put(object, bytes)
+    }
+
+    fn objects(&self) -> u32 {
+        self.inner.objects()
+    }
+
+    fn digest(&mut self, object: u32) -> Digest {
+        self.inner.digest(object)
+    }
+
+    fn digest_of(&self, object: u32, bytes: &[u8]) -> Result<Digest, Malformed> {
+        self.inner.digest_of(object, bytes)
+    }
+
+    fn footprint(&self, op: &[u8], out: &mut Footprint) {
+        self.inner.footprint(op, out);
+    }
+
+    fn deadline(&self) -> Option<AgreedTime> {
+        self.inner.deadline()
+    }
+
+    fn offload(&self) -> Option<Arc<dyn Offload>> {
+        self.inner.offload()
+    }
+}

@@ -1,0 +1,134 @@
+//! Linearizability of everything that clients share (catalogue O6), and what was answered stays.
+//!
+//! The order of executions is the witness: an answer must be that of the operation's execution,
+//! and whatever ended before something else began must stand before it. With the results right
+//! (`reference`) that is linearizability of the whole history, over all objects at once, as it
+//! goes along: no search is needed. `history` judges the counters by their values alone.
+//!
+//! Looks at what correct clients accept, by their own clocks. At the end, whoever is correct must
+//! have executed everything that was answered. Does not see unanswered requests (`liveness`).
+
+use base::{ClientId, Seq, Time};
+
+use super::Verdict;
+use super::executions::{Executions, Place};
+
+/// What clients have accepted.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Ends of answered operations, in order of time, each with the last place up to it.
+    ends: Vec<(Time, Place)>,
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// Who asked.
+    pub client: ClientId,
+    /// The mark of the operation.
+    pub op: u64,
+    /// The mark of the result.
+    pub result: u64,
+    /// When it was asked.
+    pub began: Time,
+    /// When it was accepted.
+    pub ended: Time,
+}
+
+impl Answers {
+    /// A correct client accepts an answer.
+    ///
+    /// # Errors
+    /// When nothing was executed that gives it, or it stands in the wrong place.
+    pub fn accepts(&mut self, history: &Executions, answer: &Answer) -> Verdict {
+        let Some(place) = history.operation(answer.client, answer.op) else {
+            return Err(format!("{answer:?} was never executed"));
+        };
+        let execution = history.execution(place);
+        if execution.is_none_or(|one| one.result != answer.result) {
+            return Err(format!("{answer:?} is not what {execution:?} gave"));
+        }
+        // What ended before this began must stand before it.
+        let before = self.ends.partition_point(|(ended, _)| *ended < answer.began);
+        if let Some((ended, last)) = before.checked_sub(1).map(|at| self.ends[at])
+            && last > place
+        {
+            return Err(format!("{answer:?} is at {place:?}; by {ended:?} {last:?} had ended"));
+        }
+        let last = self.ends.last().map_or(place, |(_, last)| *last.max(&place));
+        self.ends.push((answer.ended, last));
+        Ok(())
+    }
+
+    /// The last number of which anything was answered.
+    #[must_use]
+    pub fn last(&self) -> Seq {
+        self.ends.last().map_or(Seq(0), |(_, (seq, _))| *seq)
+    }
+
+    /// A correct replica, when all is over, has executed up to `executed`.
+    ///
+    /// # Errors
+    /// When something was answered that it has not.
+    pub fn kept(&self, executed: Seq) -> Verdict {
+        match executed < self.last() {
+            true => {
+                Err(format!("{:?} was answered, and {executed:?} is all there is", self.last()))
+            }
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{Execution, mark};
+    use crate::oracles::executions::Turn;
+    use crate::oracles::testing::{batch, frame, open};
+    use base::{AgreedTime, ReplicaId};
+
+    /// Operations "a" and "b" of client 0, in this order.
+    fn history() -> Executions {
+        let mine = frame(0, 1, &[b"a", b"b"]);
+        let batches = [batch(&[open(0)]), batch(std::slice::from_ref(&mine))];
+        let (seq, time, frame) = (Seq(2), AgreedTime(101), mine.id());
+        let saw = [(1, b"a"), (2, b"b")].map(|(index, op)| {
+            let (op, result) = (mark(op), u64::from(index));
+            Execution { seq, index, time, frame, op, result }
+        });
+        let turn = Turn { replica: ReplicaId(0), sound: true, upto: seq, time, saw: &saw };
+        let mut history = Executions::new(1);
+        let at = |seq: Seq| batches.get(seq.0 as usize - 1).map(|batch| &**batch);
+        assert_eq!(history.executes(&turn, at, |_, _, _| Ok(())), Ok(()));
+        history
+    }
+
+    fn answer(op: &[u8], result: u64, (began, ended): (u64, u64)) -> Answer {
+        let (op, began, ended) = (mark(op), Time(began), Time(ended));
+        Answer { client: ClientId(0), op, result, began, ended }
+    }
+
+    #[test]
+    fn answers_are_those_of_an_execution_and_keep_real_time() {
+        let history = history();
+        let accepts = |all: &[Answer]| {
+            let mut answers = Answers::default();
+            all.iter().try_for_each(|one| answers.accepts(&history, one))
+        };
+        assert_eq!(accepts(&[answer(b"a", 1, (1, 5)), answer(b"b", 2, (6, 9))]), Ok(()));
+        assert_eq!(accepts(&[answer(b"b", 2, (1, 5)), answer(b"a", 1, (5, 9))]), Ok(()));
+        let late = [answer(b"b", 2, (1, 5)), answer(b"a", 1, (6, 9))];
+        assert!(accepts(&late).is_err(), "a began after b had ended, and stands before it");
+        assert!(accepts(&[answer(b"a", 2, (1, 5))]).is_err(), "another result");
+        assert!(accepts(&[answer(b"c", 1, (1, 5))]).is_err(), "never executed");
+    }
+
+    #[test]
+    fn what_was_answered_must_be_there_at_the_end() {
+        let mut answers = Answers::default();
+        assert_eq!(answers.accepts(&history(), &answer(b"a", 1, (1, 5))), Ok(()));
+        assert_eq!(answers.kept(Seq(2)), Ok(()));
+        assert!(answers.kept(Seq(1)).is_err());
+    }
+}

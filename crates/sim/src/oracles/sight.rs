@@ -1,0 +1,62 @@
+//! How the oracles come to see what happens: the world's calls to them.
+
+use base::{FromStage, ReplicaId, Seq};
+use exec::stage::Target;
+
+use super::executions::Turn;
+use crate::world::World;
+
+impl World {
+    /// The stage of `replica` has worked, and says `messages`: before anybody hears of them.
+    pub(crate) fn observe_stage(&mut self, replica: ReplicaId, messages: &[(Target, FromStage)]) {
+        let saw = self.replica(replica).notes.take();
+        if self.adversary.is_faulty(replica) {
+            return;
+        }
+        let sound = self.is_sound(replica);
+        for (_, message) in messages {
+            if let FromStage::Fetched { progress, .. } = message {
+                self.checker.jumps(replica, progress.executed);
+            }
+        }
+        let stage = &self.replicas[usize::from(replica.0)].stage;
+        let progress = stage.progress();
+        let (upto, time) = (progress.executed, progress.time);
+        self.checker.executes(&Turn { replica, sound, upto, time, saw: &saw });
+        for (_, message) in messages {
+            if let FromStage::Reply { frame, content } = message {
+                self.checker.replies((replica, sound), *frame, content);
+            }
+        }
+        if sound && !messages.is_empty() {
+            self.checker.states(replica, stage);
+        }
+    }
+
+    /// A life of `replica` begins with the state that its stage has.
+    pub(crate) fn observe_beginning(&mut self, replica: ReplicaId) {
+        let executed = self.executed(replica);
+        self.checker.jumps(replica, executed);
+    }
+
+    /// What only holds when all is over: everybody correct has all that was answered, and its
+    /// whole state is the right one.
+    ///
+    /// # Panics
+    /// When an oracle objects.
+    pub fn check_the_end(&mut self) {
+        for replica in self.correct() {
+            let sound = self.is_sound(replica);
+            let stage = &mut self.replicas[usize::from(replica.0)].stage;
+            if sound {
+                stage.check_state();
+            }
+            self.checker.ends(replica, sound.then_some(&*stage));
+        }
+    }
+}
+
+/// Whether a number is one at which states are compared.
+pub(super) fn is_checkpoint(seq: Seq, interval: u64) -> bool {
+    seq > Seq(0) && seq.0.is_multiple_of(interval)
+}
