@@ -23,6 +23,7 @@ pub mod frame;
 pub mod id;
 pub mod limits;
 pub mod links;
+pub mod mutants;
 pub mod packet;
 pub mod quorum;
 pub mod reply;

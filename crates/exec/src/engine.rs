@@ -197,6 +197,15 @@ impl Engine {
         }
     }
 
+    /// A deliberate bug: the null batch is taken for a request without content.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn execute_null(&mut self, seq: Seq, time: AgreedTime) {
+        let nobody = FrameId { client: ClientId(0), session: SessionId(0), stream: 0, id: 0 };
+        let (tree, emitted) = (&mut self.tree, &mut self.emitted);
+        let mut ctx = Context::new(seq, 1, time, nobody, tree, emitted);
+        let _ = self.service.execute(&[], &mut ctx, &mut Vec::new());
+    }
+
     pub(crate) fn deadline(&self) -> Option<AgreedTime> {
         self.service.deadline()
     }

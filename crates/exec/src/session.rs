@@ -275,12 +275,16 @@ impl Sessions {
             return (seq, ReplyStatus::StaleSession(highest));
         }
         self.announce(frame.client);
+        // What this process has counted is no part of the state.
+        let differs = base::mutant!(EvictionDiffers) && self.counts.executed % 2 == 1;
         let client = self
             .bucket_mut(frame.client)
             .entry(frame.client)
             .or_insert(Client { highest: frame.session, sessions: BTreeMap::new() });
         let full = client.sessions.len() >= SESSIONS_PER_CLIENT_MAX;
-        if full {
+        if full && differs {
+            client.sessions.pop_last();
+        } else if full {
             client.evict();
         }
         client.highest = frame.session;
@@ -389,7 +393,7 @@ impl Session {
 
     fn touch(&mut self, seq: Seq) {
         self.used = seq;
-        self.digest = None;
+        self.digest = self.digest.filter(|_| base::mutant!(SessionDigestStale));
     }
 
     fn request(&mut self, seq: Seq, frame: &Frame) -> Decision {
@@ -414,6 +418,15 @@ impl Session {
                 }
                 Decision::Execute
             }
+            Verdict::Done(_) if base::mutant!(DuplicatesExecute) => {
+                self.bytes -= stream.forget_reply(frame.id().id);
+                Decision::Execute
+            }
+            Verdict::Conflict if base::mutant!(ConflictsExecute) => {
+                self.bytes -= stream.forget_reply(frame.id().id);
+                Decision::Execute
+            }
+            Verdict::Gone if base::mutant!(AcknowledgedExecute) => Decision::Execute,
             Verdict::Done(reply) => Decision::Duplicate(reply),
             // Pending cannot be while one frame ends before the next is decided.
             Verdict::Gone | Verdict::Pending => refuse(ReplyStatus::ReplyGone),

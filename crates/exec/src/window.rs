@@ -102,11 +102,12 @@ impl Stream {
             return Verdict::Gone;
         }
         if let Some(entry) = self.entry(id) {
-            return if entry.frame == frame { entry.verdict() } else { Verdict::Conflict };
+            let conflicts = entry.frame != frame && !base::mutant!(ConflictGetsTheReply);
+            return if conflicts { Verdict::Conflict } else { entry.verdict() };
         }
-        if id - self.acked > STREAM_WINDOW {
+        if id - self.acked > STREAM_WINDOW && !base::mutant!(StreamWindowUnchecked) {
             Verdict::Beyond
-        } else if self.ordered && id != self.expected() {
+        } else if self.ordered && id != self.expected() && !base::mutant!(StreamOutOfOrder) {
             Verdict::Expects(self.expected())
         } else {
             Verdict::New

@@ -140,7 +140,8 @@ impl Outbox {
 
     /// Sends `message` once all records so far are durable.
     pub fn promise(&mut self, to: Target, message: Message) {
-        self.effects.push(Effect::Send { to, when: When::Durable, message });
+        let when = if base::mutant!(VotesBeforeDurable) { When::Now } else { When::Durable };
+        self.effects.push(Effect::Send { to, when, message });
     }
 
     /// Makes `record` durable.

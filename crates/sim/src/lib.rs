@@ -35,6 +35,8 @@ pub mod faults;
 pub mod history;
 mod host;
 mod journal;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 mod network;
 pub mod observe;
 pub mod options;

@@ -82,7 +82,7 @@ impl Stage {
             return;
         }
         self.unstable.pop_front();
-        if ours != stable.digest {
+        if ours != stable.digest && !base::mutant!(DivergenceUnnoticed) {
             self.diverge(stable, ours, out);
         }
     }

@@ -31,7 +31,7 @@ impl Stage {
             Batch::Null => AgreedTime(0),
             Batch::Frames { time, .. } => *time,
         };
-        let time = self.time.advance(proposed);
+        let time = if base::mutant!(TimeGoesBack) { proposed } else { self.time.advance(proposed) };
         Some(Cursor { seq, time, batch, frame: 0, first: 1, running: None, started: false })
     }
 
@@ -45,7 +45,13 @@ impl Stage {
         // Charged once, not at every resumption, so that the smallest budget makes progress.
         let starts = !core::mem::replace(&mut cursor.started, true);
         *budget -= usize::from(starts);
-        let Batch::Frames { frames, .. } = &*batch else { return Advance::Finished };
+        let Batch::Frames { frames, .. } = &*batch else {
+            #[cfg(feature = "mutants")]
+            if base::mutant!(NullExecutes) {
+                self.state.engine.execute_null(cursor.seq, cursor.time);
+            }
+            return Advance::Finished;
+        };
         if starts {
             self.state.engine.wake(cursor.seq, cursor.time);
         }

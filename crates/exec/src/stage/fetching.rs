@@ -101,7 +101,8 @@ impl Stage {
 
     fn fetched(&mut self, manifest: Manifest, checkpoint: StableCheckpoint, out: &mut StageOutbox) {
         assert_eq!(manifest.seq, self.merge.taken(), "deliveries wait for this checkpoint");
-        (self.executed, self.time) = (manifest.seq, manifest.time);
+        self.executed = manifest.seq;
+        self.time = if base::mutant!(TimeNotFetched) { self.time } else { manifest.time };
         self.note_checkpoint(&manifest, checkpoint.digest);
         self.report.stable = self.report.stable.max(checkpoint.seq);
         let progress = self.progress();

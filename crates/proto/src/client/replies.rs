@@ -27,7 +27,8 @@ impl<T> ClientCore<T> {
             return self.suspect(from);
         }
         let line = &mut self.lines[at];
-        let matching = self.config.acceptance.matching();
+        let short = usize::from(base::mutant!(ReplyQuorumShort));
+        let matching = self.config.acceptance.matching() - short;
         let refusal = matches!(head.status, ReplyStatus::OutOfOrder(_));
         let voted = match line.flight(head.frame.id) {
             // Says once more what was acted upon already.

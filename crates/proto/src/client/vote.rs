@@ -52,6 +52,7 @@ impl Ballot {
         };
         let vote = Vote { replica: from, seq: head.seq, executed: is_final(head.status), choice };
         match self.votes.iter_mut().find(|vote| vote.replica == from) {
+            Some(_) if base::mutant!(RepliesNotReplicasCount) => self.votes.push(vote),
             Some(old) => *old = vote,
             None => self.votes.push(vote),
         }

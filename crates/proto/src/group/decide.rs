@@ -22,7 +22,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Digest, Quorums, Seq, View};
+use base::{Digest, Quorums, Seq, StableCheckpoint, View};
 
 use super::link::{Choice, Plan, SliceEntry};
 use super::msg::ViewChange;
@@ -41,8 +41,13 @@ pub enum Decision {
 /// replicas.
 #[must_use]
 pub fn decide(quorums: Quorums, view: View, changes: &[Arc<ViewChange>]) -> Decision {
-    let highest = changes.iter().map(|change| &change.stable).max_by_key(|stable| stable.seq);
-    let Some(start) = highest.filter(|_| changes.len() >= quorums.quorum()) else {
+    let place = |stable: &&StableCheckpoint| match base::mutant!(StartsAtLowest) {
+        true => !stable.seq.0,
+        false => stable.seq.0,
+    };
+    let highest = changes.iter().map(|change| &change.stable).max_by_key(place);
+    let quorum = quorums.quorum() - usize::from(base::mutant!(ViewChangeQuorumShort));
+    let Some(start) = highest.filter(|_| changes.len() >= quorum) else {
         return Decision::Undecided(Seq(0));
     };
     let start = start.clone();
@@ -79,6 +84,9 @@ fn choose(quorums: Quorums, said: &[Option<&SliceEntry>]) -> Option<Choice> {
     // The highest view first.
     candidates.sort_unstable_by(|a, b| b.cmp(a));
     candidates.dedup();
+    if let (true, Some(first)) = (base::mutant!(FirstPreparedWins), prepared().flatten().next()) {
+        return Some(Choice::Digest(first.1));
+    }
     for (view, digest) in candidates {
         let compatible = prepared()
             .filter(|p| p.is_none_or(|(v, d)| v < view || (v, d) == (view, digest)))
@@ -88,10 +96,15 @@ fn choose(quorums: Quorums, said: &[Option<&SliceEntry>]) -> Option<Choice> {
             .flatten()
             .filter(|entry| entry.pre_prepared.iter().any(|(v, d)| *v >= view && *d == digest))
             .count();
-        if compatible >= quorums.quorum() && answer_for >= quorums.weak() {
+        let a1 = base::mutant!(A1Missing)
+            || compatible >= quorums.quorum() - usize::from(base::mutant!(A1QuorumShort));
+        let a2 = base::mutant!(A2Missing)
+            || answer_for >= quorums.weak() - usize::from(base::mutant!(A2QuorumShort));
+        if a1 && a2 {
             return Some(Choice::Digest(digest));
         }
     }
     let free = prepared().filter(Option::is_none).count();
-    (free >= quorums.quorum()).then_some(Choice::Null)
+    let quorum = quorums.quorum() - usize::from(base::mutant!(NullQuorumShort));
+    (free >= quorum).then_some(Choice::Null)
 }

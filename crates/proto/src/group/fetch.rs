@@ -244,7 +244,7 @@ impl Coordinator {
     pub(super) fn fetch_best(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.fetch_certified(now, out);
         // F10.
-        let weak = self.cfg.quorums.weak();
+        let weak = self.cfg.quorums.weak() - usize::from(base::mutant!(OneStateIsBelieved));
         let best =
             self.fetcher.offers.best(weak, self.fetch_floor().next().max(self.certified.seq));
         let Some(best) = best else { return };

@@ -252,6 +252,7 @@ impl Coordinator {
 
     fn replay(&mut self, record: GroupRecord) {
         match record {
+            GroupRecord::Left { .. } if base::mutant!(RestartForgetsLeaving) => {}
             GroupRecord::Left { view } => self.change.replay_left(view),
             GroupRecord::Installed(nv) => {
                 if let Some(start) = self.change.replay_installed(&self.rules, nv) {
@@ -278,7 +279,7 @@ impl Coordinator {
         if self.judge().certified(&stable) {
             self.certified_seen(&stable);
         }
-        if beginning == Beginning::Forgetful {
+        if beginning == Beginning::Forgetful && !base::mutant!(ForgetfulVotes) {
             let recover = self.sign_recover();
             self.recovery = Some(Recovery::new(recover, self.cfg.quorums.n()));
             self.begin.push(Effect::Lanes(FromCoordinator::Voting { above: None }));
@@ -475,7 +476,7 @@ impl Coordinator {
         if self.evidence.has(accused, proof.kind()) {
             return Err(Reject::Stale("proven already"));
         }
-        if !proof.holds(&mut self.judge()) {
+        if !proof.holds(&mut self.judge()) && !base::mutant!(EvidenceUnverified) {
             return Err(Reject::Misbehaviour("a proof that proves nothing"));
         }
         self.keep_proof(accused, proof.clone(), out);
@@ -486,7 +487,7 @@ impl Coordinator {
     fn accuse(&mut self, proof: Proof, out: &mut Vec<Effect>) {
         let accused = proof.accused(self.cfg.quorums.n());
         let new = !self.evidence.has(accused, proof.kind());
-        if new && proof.holds(&mut self.judge()) {
+        if new && proof.holds(&mut self.judge()) && !base::mutant!(EvidenceDropped) {
             self.keep_proof(accused, Arc::new(proof), out);
         }
     }
@@ -520,5 +521,6 @@ fn send(out: &mut Vec<Effect>, to: Target, message: GroupMessage) {
 
 /// Sends `message` once all records so far are durable.
 fn promise(out: &mut Vec<Effect>, to: Target, message: GroupMessage) {
-    out.push(Effect::Send { to, when: When::Durable, message });
+    let when = if base::mutant!(LeavesBeforeDurable) { When::Now } else { When::Durable };
+    out.push(Effect::Send { to, when, message });
 }

@@ -68,8 +68,10 @@ impl Table {
     /// The RECOVER that makes a VIEW-CHANGE void: of a newer life than the one that signed it,
     /// which may vote in views below the one that it is for.
     pub(super) fn voided_by(&self, change: &ViewChange) -> Option<Recover> {
-        self.get(change.replica)
-            .filter(|known| known.incarnation > change.incarnation && change.view > known.view)
+        self.get(change.replica).filter(|known| {
+            let older = known.incarnation > change.incarnation && change.view > known.view;
+            older && !base::mutant!(OldLivesCount)
+        })
     }
 
     pub(super) fn voids(&self, change: &ViewChange) -> bool {
@@ -145,7 +147,10 @@ impl Recovery {
     /// replica is in no older view than it was. Else it could vote in a view that the other had
     /// left on the word of an older life.
     fn counts(&self, replica: usize, installed: View) -> bool {
-        self.acks[replica].is_some_and(|ack| !ack.recovering && ack.installed <= installed)
+        self.acks[replica].is_some_and(|ack| {
+            let remembers = !ack.recovering || base::mutant!(ForgetfulAcknowledge);
+            remembers && (ack.installed <= installed || base::mutant!(AcksOfLaterViews))
+        })
     }
 }
 
@@ -207,7 +212,9 @@ impl Coordinator {
         self.recovers.replay(recover);
         let voids = |change: &ViewChange| self.recovers.voids(change);
         self.change.void(replica, voids);
-        out.push(Effect::Persist(GroupRecord::Recover(recover)));
+        if !base::mutant!(RecoverUnrecorded) {
+            out.push(Effect::Persist(GroupRecord::Recover(recover)));
+        }
         Ok(())
     }
 
@@ -298,12 +305,13 @@ impl Coordinator {
         let unbound = |r: &&mut Recovery| r.until.is_none() && r.recover.view == installed;
         let Some(recovery) = self.recovery.as_mut().filter(unbound) else { return };
         let counted = (0..recovery.acks.len()).filter(|i| recovery.counts(*i, installed)).count();
-        if counted < self.cfg.quorums.quorum() {
+        if counted < self.cfg.quorums.quorum() - usize::from(base::mutant!(RecoveryQuorumShort)) {
             return;
         }
         // Every certificate of the acknowledgements is among what was seen.
         let best = self.certified.clone();
-        let until = self.rules.checkpoint_at_least(best.seq.0 + 2 * self.cfg.window);
+        let reach = if base::mutant!(EstimateShort) { 0 } else { 2 * self.cfg.window };
+        let until = self.rules.checkpoint_at_least(best.seq.0 + reach);
         recovery.until = Some(until);
         recovery.next = now;
         out.push(Effect::Lanes(FromCoordinator::Voting { above: Some(until) }));

@@ -107,9 +107,11 @@ impl Rules {
     /// Everything about a certificate but its signatures: members, a quorum of them, each once.
     fn has_shape(&self, stable: &StableCheckpoint) -> bool {
         let proof = &stable.proof;
+        let few = usize::from(self.quorums.f()).max(1);
+        let quorum = if base::mutant!(CertificateOfFew) { few } else { self.quorums.quorum() };
         stable.seq > Seq(0)
             && stable.seq.0.is_multiple_of(self.checkpoint_interval)
-            && (self.quorums.quorum()..=usize::from(self.quorums.n())).contains(&proof.len())
+            && (quorum..=usize::from(self.quorums.n())).contains(&proof.len())
             && proof.windows(2).all(|pair| pair[0].0 < pair[1].0)
             && proof.iter().all(|(signer, _)| self.is_member(*signer))
     }
@@ -210,10 +212,9 @@ impl Judge<'_> {
         let bytes = Checkpoint::signed_bytes(group, epoch, stable.seq, stable.digest);
         let key = (stable.seq, stable.digest);
         let known = self.genuine.checkpoints.get(&key).cloned().unwrap_or_default();
-        let all = proof
-            .iter()
-            .filter(|pair| !known.contains(pair))
-            .all(|(signer, signature)| self.verify(*signer, &bytes, signature));
+        let all = proof.iter().filter(|pair| !known.contains(pair)).all(|(signer, signature)| {
+            self.verify(*signer, &bytes, signature) || base::mutant!(CertificateUnverified)
+        });
         if all {
             self.genuine.remember(stable);
         }
@@ -251,23 +252,30 @@ impl Judge<'_> {
         let named = |change: &Arc<ViewChange>| (self.rules.change_digest(change), change.signature);
         let digests: Vec<(Digest, Signature)> = nv.changes.iter().map(named).collect();
         let bytes = self.rules.new_view_signed(nv.view, &digests);
-        if !self.verify(nv.view.leader(quorums.n()), &bytes, &nv.signature) {
+        let by_leader = self.verify(nv.view.leader(quorums.n()), &bytes, &nv.signature);
+        if !by_leader && !base::mutant!(NewViewUnsigned) {
             return Err(Fault::Forged("signature of a new-view"));
         }
         if nv.view == View(0) {
             return Err(Fault::Bad("new-view for the first view"));
         }
-        if nv.changes.len() < quorums.quorum() {
+        let short = usize::from(base::mutant!(ViewChangeQuorumShort));
+        if nv.changes.len() < quorums.quorum() - short {
             return Err(Fault::Bad("new-view without a quorum"));
         }
-        if nv.changes.windows(2).any(|pair| pair[0].replica >= pair[1].replica) {
+        let distinct = nv.changes.windows(2).all(|pair| pair[0].replica < pair[1].replica);
+        if !distinct && !base::mutant!(SendersInNewViewRepeat) {
             return Err(Fault::Bad("senders in a new-view"));
         }
-        if nv.changes.iter().any(|change| change.view != nv.view) {
+        let same = nv.changes.iter().all(|change| change.view == nv.view);
+        if !same && !base::mutant!(NewViewMixesViews) {
             return Err(Fault::Bad("view-change for another view in a new-view"));
         }
         for change in &nv.changes {
-            self.change(change).map_err(|_| Fault::Bad("view-change in a new-view"))?;
+            let judged = self.change(change);
+            if !base::mutant!(ChangesInNewViewUnverified) {
+                judged.map_err(|_| Fault::Bad("view-change in a new-view"))?;
+            }
         }
         match decide(quorums, nv.view, &nv.changes) {
             Decision::Decided(plan) => Ok(plan),

@@ -53,13 +53,15 @@ impl Wishes {
     /// Joins a weak quorum: the own wish rises to the highest view that f + 1 wish for at
     /// least. Whether it rose.
     pub(super) fn join(&mut self) -> bool {
-        let view = self.nth_highest(self.quorums.weak());
+        let weak = self.quorums.weak() - usize::from(base::mutant!(OneWishIsJoined));
+        let view = self.nth_highest(weak);
         self.raise(view)
     }
 
     /// The highest view that a quorum wishes for at least.
     pub(super) fn agreed(&self) -> View {
-        self.nth_highest(self.quorums.quorum())
+        let weak = base::mutant!(WeakQuorumLeaves).then(|| self.quorums.weak());
+        self.nth_highest(weak.unwrap_or(self.quorums.quorum()))
     }
 
     fn nth_highest(&self, count: usize) -> View {

@@ -37,14 +37,16 @@ impl Lane {
         if self.cfg.stripe.pillar_of(seq) != self.cfg.pillar {
             return Err(Reject::Misbehaviour("number of another pillar"));
         }
-        if view != self.view {
+        if view != self.view && !(base::mutant!(OldViewsVotesCount) && view < self.view) {
             return Err(Reject::Stale("another view"));
         }
-        if seq <= self.low() || seq > self.high() {
+        let high =
+            if base::mutant!(WindowUnchecked) { self.high().0 + 4096 } else { self.high().0 };
+        if seq <= self.low() || seq.0 > high {
             self.catchup.peers.mentions(from, seq, self.cfg.quorums.weak());
             return Err(Reject::Stale("outside the watermarks"));
         }
-        if seq <= self.views.start() {
+        if seq <= self.views.start() && !base::mutant!(BelowTheViewsStart) {
             return Err(Reject::Stale("below the beginning of the view"));
         }
         Ok(())
@@ -59,10 +61,10 @@ impl Lane {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         self.in_scope(from, view, seq)?;
-        if from != self.leader() {
+        if from != self.leader() && !base::mutant!(AnybodyProposes) {
             return Err(Reject::Misbehaviour("pre-prepare from a replica that does not lead"));
         }
-        if seq <= self.views.top() {
+        if seq <= self.views.top() && !base::mutant!(PlanDoesNotBind) {
             return self.on_proposal_is(now, seq, proposal, out);
         }
         let is_next = seq == self.next_undelivered();
@@ -101,7 +103,7 @@ impl Lane {
         let late = Span(now.wall.0.saturating_sub(time.0));
         let bound = self.cfg.clock_skew_max;
         let patience = Span(bound.0.saturating_add(self.silence_before(seq).0));
-        if early <= bound && late <= patience {
+        if (early <= bound && late <= patience) || base::mutant!(ClockUnchecked) {
             return Ok(());
         }
         let digest = proposal.digest(self.cfg.group, seq);
@@ -212,7 +214,7 @@ impl Lane {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         self.in_scope(from, vote.view, vote.seq)?;
-        if from == self.leader() {
+        if from == self.leader() && !base::mutant!(LeaderPrepares) {
             return Err(Reject::Misbehaviour("prepare from the leader"));
         }
         let slot = self.log.slot(vote.seq).ok_or(Reject::Stale("cut off"))?;
@@ -253,7 +255,8 @@ impl Lane {
         let digests = slot.prepares.digests().filter(|digest| *digest != mine);
         let mut others: Vec<Digest> = digests.collect();
         others.sort_unstable();
-        if others.chunk_by(|a, b| a == b).any(|same| same.len() >= weak) {
+        let told_two = others.chunk_by(|a, b| a == b).any(|same| same.len() >= weak);
+        if told_two && !base::mutant!(EquivocationUnnoticed) {
             self.aggrieved(now.mono, Grievance::Equivocates, out);
         }
     }
@@ -309,7 +312,8 @@ impl Lane {
 
     /// The accepted proposal and 2f matching PREPAREs of backups: P(n, d, v), and COMMIT.
     fn try_prepare(&mut self, seq: Seq, out: &mut Outbox) {
-        let needed = self.cfg.quorums.quorum() - 1;
+        let short = usize::from(base::mutant!(PrepareQuorumShort));
+        let needed = (self.cfg.quorums.quorum() - 1).saturating_sub(short);
         let (me, view) = (self.cfg.me, self.view);
         let may_vote = self.may_vote(seq);
         let Some(slot) = self.log.get_mut(seq) else { return };
@@ -320,14 +324,16 @@ impl Lane {
         slot.phase = Phase::Prepared;
         let vote = Vote { view, seq, digest: slot.digest };
         slot.commits.add(me, vote.digest);
-        out.persist(Record::Prepared { view, seq, digest: vote.digest });
+        if !base::mutant!(PreparedUnrecorded) {
+            out.persist(Record::Prepared { view, seq, digest: vote.digest });
+        }
         out.promise(Target::All, Message::Commit(vote));
     }
 
     /// 2f + 1 matching COMMITs, or decided elsewhere: delivered. A quorum of them is enough even
     /// where this replica has not prepared: a weak quorum of correct ones has.
     fn try_commit(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
-        let quorum = self.cfg.quorums.quorum();
+        let quorum = self.cfg.quorums.quorum() - usize::from(base::mutant!(CommitQuorumShort));
         // Above it only what an earlier life has left in the log: the stage takes no more.
         let reach = Seq(self.progress.executed.0 + self.cfg.window);
         let Some(slot) = self.log.get_mut(seq) else { return };

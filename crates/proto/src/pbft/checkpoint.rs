@@ -206,7 +206,7 @@ impl Lane {
 
     /// Looks for a quorum of genuine signatures over one digest.
     fn try_stable(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
-        let quorum = self.cfg.quorums.quorum();
+        let quorum = self.cfg.quorums.quorum() - usize::from(base::mutant!(CheckpointQuorumShort));
         let Some(votes) = self.checkpoints.votes.get_mut(&seq) else { return };
         let Some(digest) = votes
             .iter()
@@ -218,7 +218,8 @@ impl Lane {
         };
         let bytes = Checkpoint::signed_bytes(self.cfg.group, self.cfg.epoch, seq, digest);
         for said in votes.iter_mut().filter(|said| said.digest == digest && !said.genuine) {
-            said.genuine = self.keys.verify(said.from, &bytes, &said.signature);
+            said.genuine = self.keys.verify(said.from, &bytes, &said.signature)
+                || base::mutant!(CheckpointSignatureUnverified);
             if !said.genuine {
                 said.digest = Digest::ZERO;
                 self.misbehaviour += 1;
@@ -248,13 +249,14 @@ impl Lane {
         match self.checkpoints.own.get(&certified.seq).copied() {
             Some(mine) => self.compare(now, certified, mine, out),
             None if certified.seq <= self.checkpoints.vouched => self.settle(now, certified, out),
+            None if base::mutant!(MarkMovesUnexecuted) => self.settle(now, certified, out),
             None => self.get_ahead(certified, out),
         }
     }
 
     /// This replica has executed up to a certified checkpoint.
     fn compare(&mut self, now: Now, certified: &StableCheckpoint, mine: Digest, out: &mut Outbox) {
-        if mine == certified.digest {
+        if mine == certified.digest || base::mutant!(DivergenceUnnoticed) {
             self.settle(now, certified, out);
         } else {
             out.fact(Fact::Diverged { seq: certified.seq, mine, theirs: certified.digest });

@@ -126,10 +126,10 @@ impl Lane {
         }
         let starved = endorsements.forwarded.values().any(|at| now.since(*at) >= timeout);
         let slow = endorsements.slow;
-        if starved {
+        if starved && !base::mutant!(StarvationUnnoticed) {
             self.aggrieved(now, Grievance::Starved, out);
         }
-        if slow >= SLOW_PROOFS && doubts {
+        if slow >= SLOW_PROOFS && doubts && !base::mutant!(SlownessUnnoticed) {
             self.aggrieved(now, Grievance::Slow, out);
             self.grievances.endorsements.slow = 0;
             self.grievances.monitor.reassured();
@@ -197,7 +197,8 @@ impl Lane {
     /// before.
     fn try_forward(&mut self, now: Time, entry: &BatchEntry, out: &mut Outbox) {
         let key = pool::key_of(entry);
-        let quorum = self.cfg.quorums.quorum();
+        let quorum =
+            if base::mutant!(OneEndorsementIsEnough) { 1 } else { self.cfg.quorums.quorum() };
         let endorsements = &self.grievances.endorsements;
         let known = endorsements.forwarded.contains_key(&key);
         if known || endorsements.forwarded.len() >= FORWARDED_MAX || !self.pool.is_overdue(&key) {
@@ -250,7 +251,10 @@ impl Lane {
         self.catchup.peers.served(from, now.mono, ENDORSED_COST_BYTES);
         let distinct = voters(proof);
         let members = proof.iter().all(|(who, _)| who.0 < self.cfg.quorums.n());
-        if !members || distinct.len() != proof.len() || proof.len() < self.cfg.quorums.quorum() {
+        if !members
+            || distinct.len() != proof.len()
+            || (proof.len() < self.cfg.quorums.quorum() && !base::mutant!(OneEndorsementIsEnough))
+        {
             return Err(Reject::Misbehaviour("endorsed by less than a quorum"));
         }
         let bytes = endorse_bytes(self.cfg.group, self.cfg.epoch, view, &entry);

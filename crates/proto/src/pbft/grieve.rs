@@ -198,12 +198,13 @@ impl Lane {
     }
 
     fn look_for_stall(&mut self, now: Time, lags: bool, out: &mut Outbox) {
-        if lags || !self.leader_owes() {
+        if lags || !self.leader_owes() || base::mutant!(StallUnnoticed) {
             self.grievances.owed_since = None;
             return;
         }
         let since = *self.grievances.owed_since.get_or_insert(now);
-        if now.since(since.max(self.catchup.last_progress())) >= self.cfg.view_timeout {
+        let reset = if base::mutant!(TimerNotReset) { since } else { self.catchup.last_progress() };
+        if now.since(since.max(reset)) >= self.cfg.view_timeout {
             self.aggrieved(now, Grievance::Stalled, out);
         }
     }

@@ -42,6 +42,14 @@ pub(super) enum Counted {
 impl Votes {
     pub(super) fn add(&mut self, from: ReplicaId, digest: Digest) -> Counted {
         match self.votes.iter().find(|(sender, _)| *sender == from) {
+            Some((_, said)) if base::mutant!(MessagesCount) && *said == digest => {
+                self.votes.push((from, digest));
+                Counted::Fresh
+            }
+            Some((_, said)) if base::mutant!(SecondVoteReplaces) && *said != digest => {
+                self.votes.retain(|(sender, _)| *sender != from);
+                self.add(from, digest)
+            }
             None => {
                 self.votes.push((from, digest));
                 Counted::Fresh
@@ -53,7 +61,10 @@ impl Votes {
 
     /// Distinct senders that voted for `digest`.
     pub(super) fn count(&self, digest: Digest) -> usize {
-        self.votes.iter().filter(|(_, said)| *said == digest).count()
+        self.votes
+            .iter()
+            .filter(|(_, said)| base::mutant!(AnyDigestCounts) || *said == digest)
+            .count()
     }
 
     /// Who voted for `digest`.
@@ -225,8 +236,10 @@ impl Slot {
             return;
         }
         let past = self.past.get_or_insert_default();
-        past.pre_prepare(view, self.digest);
-        if self.phase >= Phase::Prepared {
+        if !base::mutant!(QForgotten) {
+            past.pre_prepare(view, self.digest);
+        }
+        if self.phase >= Phase::Prepared && !base::mutant!(PForgotten) {
             past.prepare(view, self.digest);
         }
     }

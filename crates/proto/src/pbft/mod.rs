@@ -265,6 +265,7 @@ impl Lane {
                 self.lead.fill_to(seq);
                 Ok(())
             }
+            Input::Sibling(Sibling::Stable(_)) if base::mutant!(MarksPerPillar) => Ok(()),
             Input::Sibling(Sibling::Stable(stable)) => {
                 self.on_stable(now, &stable, out);
                 Ok(())

@@ -61,12 +61,13 @@ impl Past {
         match self.pre_prepared.binary_search_by_key(&digest, |(_, d)| *d) {
             Ok(at) => {
                 let known = &mut self.pre_prepared[at].0;
-                *known = (*known).max(view);
+                *known = if base::mutant!(QKeepsFirstView) { *known } else { (*known).max(view) };
             }
             Err(at) => self.pre_prepared.insert(at, (view, digest)),
         }
         if self.pre_prepared.len() > PRE_PREPARED_MAX {
-            let lowest = self.pre_prepared.iter().map(|(v, _)| *v).min();
+            let views = self.pre_prepared.iter().map(|(v, _)| *v);
+            let lowest = if base::mutant!(QDropsTheLatest) { views.max() } else { views.min() };
             let at = self.pre_prepared.iter().position(|(v, _)| Some(*v) == lowest);
             self.pre_prepared.remove(at.expect("the lowest is one of them"));
             self.forget_unnamed();
@@ -75,7 +76,7 @@ impl Past {
 
     /// Records P(digest, view).
     pub(super) fn prepare(&mut self, view: View, digest: Digest) {
-        if self.prepared.is_none_or(|(known, _)| known <= view) {
+        if self.prepared.is_none_or(|(known, _)| known <= view && !base::mutant!(PKeepsTheFirst)) {
             self.prepared = Some((view, digest));
             self.forget_unnamed();
         }

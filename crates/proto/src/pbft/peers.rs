@@ -54,6 +54,7 @@ impl Peers {
         }
         let mut all: Vec<Seq> = self.peers.iter().map(|peer| peer.mentioned).collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
+        let weak = if base::mutant!(OneMentionIsBelieved) { 1 } else { weak };
         self.believed = all.get(weak - 1).copied().unwrap_or_default().max(self.believed);
     }
 

@@ -41,7 +41,9 @@ impl Lane {
             record.seq().is_some_and(|seq| seq > low && cfg.stripe.pillar_of(seq) == cfg.pillar)
         };
         records.into_iter().filter(mine).for_each(|record| lane.recall(record));
-        lane.recall_votes();
+        if !base::mutant!(RestartForgetsVotes) {
+            lane.recall_votes();
+        }
         if let Some(plan) = plan.filter(|plan| plan.view == lane.view) {
             lane.lead.begin_view(cfg.stripe.next_of(cfg.pillar, plan.top().max(low)));
             lane.views.take(plan);

@@ -88,7 +88,8 @@ impl Lane {
 
     /// Whether this replica may vote for `seq` in its view.
     pub(super) fn may_vote(&self, seq: Seq) -> bool {
-        self.is_active() && seq > self.views.start && self.views.above.is_some_and(|a| seq > a)
+        let active = self.is_active() || base::mutant!(VotesAfterLeaving);
+        active && seq > self.views.start && self.views.above.is_some_and(|a| seq > a)
     }
 
     /// Keeps what is said in a view that is not installed here yet.
@@ -150,7 +151,7 @@ impl Lane {
         for (seq, slot) in self.log.iter_mut() {
             void.extend(slot.begin_view(old).map(|proposal| (seq, proposal)));
         }
-        for (seq, proposal) in void {
+        for (seq, proposal) in void.into_iter().filter(|_| !base::mutant!(DisplacedForgotten)) {
             self.unwant_all(now, seq, Some(&proposal));
         }
         // A frame may be in another batch, too, that is decided.
@@ -268,7 +269,7 @@ impl Lane {
         let Some(chosen) = slot.and_then(|slot| slot.chosen) else {
             return Err(Reject::Stale("proposal that is not looked for"));
         };
-        if proposal.digest(self.cfg.group, seq) != chosen {
+        if proposal.digest(self.cfg.group, seq) != chosen && !base::mutant!(ProposalUnverified) {
             // Perhaps it was in an earlier view.
             return Err(Reject::Stale("another proposal than is looked for"));
         }
