@@ -229,6 +229,22 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
+        file: "crates/sim/src/scenarios/adversary.rs",
+        test: "mutations",
+        ci: "30",
+        full: "5_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/adversary.rs",
+        test: "byzzfuzz",
+        ci: "100",
+        full: "100_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/sim/src/scenarios/normal_case.rs",
         test: "loss_duplication_and_reordering_cost_time_and_nothing_else",
         ci: "60",

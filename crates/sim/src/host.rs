@@ -247,7 +247,6 @@ impl World {
     ) {
         let Sender { replica: from, incarnation } = sender;
         let from = self.identity(from);
-        self.adversary.overhears(to, &message);
         match message {
             Message::Group(message) => {
                 let message = Arc::unwrap_or_clone(message);

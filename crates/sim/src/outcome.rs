@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::adversary::Deeds;
 use crate::coverage::Coverage;
 
 /// What the worlds of one run leave behind.
@@ -16,6 +17,8 @@ pub struct Outcome {
     pub events: u64,
     /// What was met.
     pub coverage: Coverage,
+    /// What adversaries did.
+    pub deeds: Deeds,
     /// What happened, for people, if somebody wants to read it.
     pub story: Vec<String>,
 }
@@ -49,6 +52,7 @@ pub(crate) fn hand_in(world: Outcome) {
         all.trace = all.trace.rotate_left(9) ^ world.trace;
         all.events += world.events;
         all.coverage.add(&world.coverage);
+        all.deeds.add(&world.deeds);
         all.story.extend(world.story);
     });
 }

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use crate::adversary::Deeds;
 use crate::coverage::Coverage;
 use crate::outcome::{self, Outcome};
 use crate::scenario::words;
@@ -63,6 +64,8 @@ pub struct Summary {
     pub events: u64,
     /// What they met.
     pub coverage: Coverage,
+    /// What adversaries did.
+    pub deeds: Deeds,
     /// What did not hold, in the order of the runs.
     pub violations: Vec<Violation>,
 }
@@ -128,6 +131,7 @@ impl Summary {
         self.runs += 1;
         self.events += outcome.events;
         self.coverage.add(&outcome.coverage);
+        self.deeds.add(&outcome.deeds);
         self.violations.extend(result.err());
     }
 }

@@ -83,6 +83,7 @@ impl Drop for World {
         crate::outcome::hand_in(Outcome {
             trace: self.queue.trace(),
             events: self.queue.popped(),
+            deeds: self.deeds(),
             coverage: self.coverage.clone(),
             story,
         });

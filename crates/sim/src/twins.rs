@@ -127,7 +127,7 @@ impl World {
     }
 
     /// Every replica that runs wants another leader: as if all timers had ended.
-    fn lose_patience(&mut self) {
+    pub(crate) fn lose_patience(&mut self) {
         for address in self.addresses() {
             if self.condition(address) == Condition::Running {
                 let view = self.view(address);

@@ -64,9 +64,9 @@ impl World {
         &mut self,
         (from, to): (ReplicaId, ReplicaId),
         message: &Message,
-        says: &[(Span, Message)],
+        says: &[(Span, PillarId, Message)],
     ) {
-        if let [(Span(0), only)] = says
+        if let [(Span(0), _, only)] = says
             && only == message
         {
             return;

@@ -354,7 +354,7 @@ impl World {
         if self.adversary.is_faulty(from) {
             self.watch_lie((from, to), message, &says);
         }
-        for (later, message) in says {
+        for (later, pillar, message) in says {
             let message = match &message {
                 Message::Group(_) | Message::State(_) => {
                     let Some(message) = wired(&message, self.adversary.is_faulty(from)) else {
@@ -387,7 +387,7 @@ impl World {
             Event::Peer { to, life, pillar, sender, message } => {
                 let carried = self.network.carries(sender.replica, to);
                 if carried && self.lives(to, life) {
-                    self.adversary.overhears(to, &message);
+                    self.adversary.overhears(to, pillar, &message);
                     self.watch_message(sender.replica, to, pillar, &message);
                     if let Some(message) = self.adversary.takes(to, pillar, message) {
                         self.on_peer(to, pillar, sender, message);
@@ -443,8 +443,8 @@ impl World {
                     return;
                 }
                 let to = frame.client.0 as usize;
-                let content = self.adversary.replies(replica, &content);
                 let view = self.lane(replica, pillar).view();
+                let (view, content) = self.adversary.replies(replica, (view, &content));
                 for after in self.network.delays(&mut self.prng, &mut self.coverage) {
                     let content = std::sync::Arc::clone(&content);
                     let from = self.identity(replica);

@@ -6,3 +6,13 @@ use sim::scenarios::check;
 fn twins() {
     check("twins");
 }
+
+#[test]
+fn mutations() {
+    check("mutations");
+}
+
+#[test]
+fn byzzfuzz() {
+    check("byzzfuzz");
+}

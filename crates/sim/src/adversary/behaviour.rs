@@ -43,6 +43,13 @@ pub enum Behaviour {
     ReplayViewChanges,
     /// Says what it believes, as a copy of it does: see [`crate::twins`].
     Twin,
+    /// Changes one field of every so many messages: see [`super::mutate`].
+    Mutate {
+        /// Of so many messages one is changed.
+        one_in: u32,
+    },
+    /// Changes one field of what it says at chosen moments: see [`super::fuzz`].
+    Fuzzed,
 }
 
 /// What a behaviour remembers.
@@ -112,6 +119,11 @@ impl Behaviour {
             }
             (_, message) => at_once(message),
         }
+    }
+
+    /// Whether it changes fields of real messages.
+    pub(super) fn mutates(self) -> bool {
+        matches!(self, Behaviour::Mutate { .. } | Behaviour::Fuzzed)
     }
 
     /// Whether a lane of the faulty replica is told of this client's frames.

@@ -23,22 +23,28 @@ use crate::prng::{Prng, Ratio};
 use crate::world::World;
 
 mod behaviour;
+mod deeds;
+mod fields;
 mod forge;
+mod frames;
+mod fuzz;
+mod kind;
+mod mutate;
+mod sample;
+mod sign;
+mod touch;
 
 pub use behaviour::Behaviour;
 use behaviour::Memory;
+pub use deeds::Deeds;
+pub use fuzz::Fuzz;
+pub use kind::Kind;
+use mutate::Mutator;
+pub use mutate::{Table, all_fields};
+use sign::Signer;
 
 /// Messages and frames that are remembered, to be used again.
 const HEARD_MAX: usize = 64;
-
-/// What adversaries did so far.
-#[derive(Clone, Debug, Default)]
-pub struct Deeds {
-    /// Rounds of Twins that were played.
-    pub twin_rounds: u64,
-    /// Messages of replicas that have a copy, and of the copies.
-    pub twin_messages: u64,
-}
 
 /// Who is faulty, and what it has picked up.
 #[derive(Debug)]
@@ -53,8 +59,12 @@ pub struct Adversary {
     pub(crate) counts: Deeds,
     rules: Rules,
     n: u16,
+    pillars: u16,
     prng: Prng,
     memory: Memory,
+    mutator: Mutator,
+    /// Faults at chosen moments.
+    fuzz: Option<Fuzz>,
     heard: Vec<Message>,
     entries: Vec<BatchEntry>,
     frames: Vec<Arc<Frame>>,
@@ -81,8 +91,11 @@ impl Adversary {
                 checkpoint_interval: options.checkpoint_interval,
             },
             n: options.n,
+            pillars: options.pillars,
             prng: Prng::new(options.seed ^ 0xbad),
             memory: Memory::default(),
+            mutator: Mutator::default(),
+            fuzz: None,
             heard: Vec::new(),
             entries: Vec::new(),
             frames: Vec::new(),
@@ -111,9 +124,9 @@ impl Adversary {
     }
 
     /// `replica` hears `message`: what is faulty in it may use that later.
-    pub fn overhears(&mut self, replica: ReplicaId, message: &Message) {
+    pub fn overhears(&mut self, replica: ReplicaId, pillar: PillarId, message: &Message) {
         if self.is_faulty(replica) {
-            self.hears(message);
+            self.hears(pillar, message);
         }
     }
 
@@ -124,23 +137,78 @@ impl Adversary {
         to: ReplicaId,
         pillar: PillarId,
         message: &Message,
-    ) -> Vec<(Span, Message)> {
-        if self.is_faulty(from) {
-            self.hears(message);
+    ) -> Vec<(Span, PillarId, Message)> {
+        let at_once = |message| vec![(Span(0), pillar, message)];
+        if !self.is_faulty(from) {
+            return at_once(message.clone());
         }
-        let Some(behaviour) = self.behaviour(from) else {
-            return vec![(Span(0), message.clone())];
-        };
-        let starved = behaviour == Behaviour::StarvePillar(pillar);
-        if starved && matches!(message, Message::PrePrepare { .. }) {
-            return Vec::new();
-        }
+        self.hears(pillar, message);
+        let Some(behaviour) = self.behaviour(from) else { return at_once(message.clone()) };
         self.counts.twin_messages += u64::from(behaviour == Behaviour::Twin);
-        if behaviour == Behaviour::Random {
-            return self.twist(message.clone()).into_iter().map(|m| (Span(0), m)).collect();
+        match behaviour {
+            Behaviour::Mutate { one_in } => return self.mutates(from, pillar, message, one_in),
+            Behaviour::Fuzzed => {
+                let lies = self.fuzz.as_ref().is_some_and(|fuzz| fuzz.lies(to, message));
+                return match lies {
+                    true => self.changed(from, pillar, message).into_iter().collect(),
+                    false => at_once(message.clone()),
+                };
+            }
+            Behaviour::StarvePillar(one)
+                if one == pillar && matches!(message, Message::PrePrepare { .. }) =>
+            {
+                return Vec::new();
+            }
+            _ => {}
         }
-        let mind = (&self.memory, &mut self.prng);
-        behaviour.says(&self.rules, (from, to), message.clone(), mind)
+        let says = match behaviour {
+            Behaviour::Random => {
+                self.twist(message.clone()).into_iter().map(|m| (Span(0), m)).collect()
+            }
+            _ => {
+                let mind = (&self.memory, &mut self.prng);
+                behaviour.says(&self.rules, (from, to), message.clone(), mind)
+            }
+        };
+        says.into_iter().map(|(after, message)| (after, pillar, message)).collect()
+    }
+
+    /// A message with one thing changed, if it can still be read.
+    fn changed(
+        &mut self,
+        me: ReplicaId,
+        pillar: PillarId,
+        message: &Message,
+    ) -> Option<(Span, PillarId, Message)> {
+        let signer = Signer::new(&self.rules, me);
+        let message = (pillar, message.clone());
+        let (pillar, message) = self.mutator.change(&signer, message, &mut self.prng)?;
+        (pillar.0 < self.pillars).then_some((Span(0), pillar, message))
+    }
+
+    /// What a mutating replica says: now and then something else instead, or as well.
+    fn mutates(
+        &mut self,
+        me: ReplicaId,
+        pillar: PillarId,
+        message: &Message,
+        one_in: u32,
+    ) -> Vec<(Span, PillarId, Message)> {
+        let mut says = Vec::new();
+        let changes = self.prng.chance(Ratio(1, one_in));
+        if !changes || self.prng.chance(Ratio(1, 3)) {
+            says.push((Span(0), pillar, message.clone()));
+        }
+        if changes {
+            says.extend(self.changed(me, pillar, message));
+        }
+        if self.prng.chance(Ratio(1, 16)) {
+            let signer = Signer::new(&self.rules, me);
+            let made = self.mutator.invent(&signer, &mut self.prng);
+            let made = made.filter(|(pillar, _)| pillar.0 < self.pillars);
+            says.extend(made.map(|(pillar, message)| (Span(0), pillar, message)));
+        }
+        says
     }
 
     /// What is left of a message before the cores of `to` see it.
@@ -158,7 +226,10 @@ impl Adversary {
     }
 
     /// The faulty replica hears or wants to say `message`.
-    fn hears(&mut self, message: &Message) {
+    fn hears(&mut self, pillar: PillarId, message: &Message) {
+        if self.replicas.values().any(|behaviour| behaviour.mutates()) {
+            return self.mutator.hears(pillar, message, &mut self.prng);
+        }
         self.memory.hears(message, &mut self.prng);
         let entries = match message {
             Message::Vouch(entries) | Message::Fetch { entries, .. } => &entries[..],
@@ -217,17 +288,27 @@ impl Adversary {
         Message::decode(GROUP, &mut Reader::new(&bytes)).ok()
     }
 
-    /// The reply that leaves `from`: with a flaw, now and then.
-    pub fn replies(&mut self, from: ReplicaId, content: &Arc<Vec<u8>>) -> Arc<Vec<u8>> {
-        if self.behaviour(from) != Some(Behaviour::Random) {
-            return Arc::clone(content);
+    /// The reply that leaves `from`, and the view that it names: with a flaw, now and then.
+    pub fn replies(
+        &mut self,
+        from: ReplicaId,
+        (view, content): (View, &Arc<Vec<u8>>),
+    ) -> (View, Arc<Vec<u8>>) {
+        let as_it_is = (view, Arc::clone(content));
+        let Some(behaviour) = self.behaviour(from) else { return as_it_is };
+        match behaviour {
+            Behaviour::Mutate { one_in } if self.prng.chance(Ratio(1, one_in)) => {
+                let changed = self.mutator.change_reply((view, content), &mut self.prng);
+                changed.unwrap_or(as_it_is)
+            }
+            Behaviour::Random if self.prng.chance(Ratio(1, 2)) => {
+                let mut bytes = content.to_vec();
+                let at = self.prng.below(bytes.len() as u64) as usize;
+                bytes[at] ^= 1 << self.prng.below(8);
+                (view, Arc::new(bytes))
+            }
+            _ => as_it_is,
         }
-        let mut bytes = content.to_vec();
-        if self.prng.chance(Ratio(1, 2)) {
-            let at = self.prng.below(bytes.len() as u64) as usize;
-            bytes[at] ^= 1 << self.prng.below(8);
-        }
-        Arc::new(bytes)
     }
 
     /// Frames of the faulty client, and to whom each goes.
@@ -347,15 +428,19 @@ impl World {
         to: ReplicaId,
         pillar: PillarId,
         message: &Message,
-    ) -> Vec<(Span, Message)> {
+    ) -> Vec<(Span, PillarId, Message)> {
         let (from, to) = (self.identity(from), self.identity(to));
+        let fuzz = self.adversary.fuzz.as_ref().filter(|_| !self.frozen);
+        if fuzz.is_some_and(|fuzz| fuzz.drops(from, to, message)) {
+            return Vec::new();
+        }
         self.adversary.says(from, to, pillar, message)
     }
 
-    /// What adversaries did so far.
-    #[must_use]
-    pub fn deeds(&self) -> &Deeds {
-        &self.adversary.counts
+    /// Lets the faults of `fuzz` happen at their moments, until the world freezes.
+    pub fn fuzz(&mut self, fuzz: Fuzz) {
+        self.misbehave(fuzz.faulty, Behaviour::Fuzzed);
+        self.adversary.fuzz = Some(fuzz);
     }
 }
 

@@ -165,6 +165,10 @@ fn many(scenarios: &[&'static Scenario], seeds: u64, run: &Run) -> bool {
             println!("{:>12} {text}", summary.coverage.count(*sight));
         }
     }
+    let deeds = summary.deeds.describe();
+    if !deeds.is_empty() {
+        println!("{deeds}");
+    }
     for violation in &summary.violations {
         tell(violation);
     }
