@@ -4,6 +4,7 @@
 //! fresh checkout. Knows the workspace from outside: no crate of ours is a dependency.
 
 mod layers;
+mod mutants;
 mod prereq;
 mod proof;
 mod report;
@@ -35,6 +36,7 @@ Commands:
   tidy            Sizes, banned words, headings, links, glossary, dependencies
   layers          Directions between crates, and the purity of base, proto and exec
   fuzz            Feed decoders and ports with what nobody should send; --help says more
+  mutants         Look whether the simulator finds deliberate bugs; --help says more
   miri            Run the pure crates' tests under Miri, where it is installed
   docs            Write the generated documents anew
   fix             Format, and apply what clippy can mend (changes files)
@@ -49,6 +51,7 @@ Examples:
   cargo xtask test --fast quorum
   cargo xtask soak redis
   cargo xtask fuzz message resp --seconds 60
+  cargo xtask mutants quick
   cargo xtask verify
 
 Exit codes: 0 all is well, 1 something is to mend, 2 wrong usage.
@@ -63,6 +66,8 @@ enum Task {
     Tidy,
     Layers,
     Fuzz(Vec<String>),
+    /// `None`: how it is used.
+    Mutants(Option<mutants::Options>),
     Miri,
     Docs,
     Fix,
@@ -71,6 +76,9 @@ enum Task {
 fn parse(arguments: &[String]) -> Result<Task, String> {
     if let Some(("fuzz", rest)) = arguments.split_first().map(|(first, rest)| (&**first, rest)) {
         return Ok(Task::Fuzz(rest.to_vec()));
+    }
+    if let Some(("mutants", rest)) = arguments.split_first().map(|(first, rest)| (&**first, rest)) {
+        return mutants::parse(rest).map(Task::Mutants);
     }
     if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
         return Ok(Task::Help);
@@ -116,6 +124,8 @@ fn carry_out(task: &Task) -> Result<bool> {
         Task::Verify => return verify::verify(&root),
         Task::Test(options) => return test::run(&root, options, Steps::default()),
         Task::Fuzz(arguments) => return proof::fuzz(&root, arguments),
+        Task::Mutants(Some(options)) => return mutants::run(&root, options),
+        Task::Mutants(None) => std::io::stdout().write_all(mutants::HELP.as_bytes())?,
         Task::Miri => proof::miri(&root)?,
         Task::Tidy => tidy::run(&root)?,
         Task::Layers => layers::run(&root)?,

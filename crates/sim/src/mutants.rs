@@ -9,14 +9,25 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::runner::{self, Violation};
+use crate::runner;
 use crate::scenarios::{self, Scenario};
+
+/// What did not hold.
+#[derive(Clone, Debug)]
+pub struct Find {
+    /// In this scenario.
+    pub scenario: &'static str,
+    /// With this seed.
+    pub seed: u64,
+    /// What the panic said, and where.
+    pub why: String,
+}
 
 /// How a hunt ended.
 #[derive(Clone, Debug)]
 pub struct Hunt {
     /// What was found, if anything was.
-    pub found: Option<Violation>,
+    pub found: Option<Find>,
     /// Runs, the last one included.
     pub runs: u64,
     /// Seconds of one processor.
@@ -39,7 +50,8 @@ pub fn hunt(budget: Duration, only: &[&'static Scenario]) -> Hunt {
             let scenario = all[(index % all.len() as u64) as usize];
             let seed = index / all.len() as u64;
             let _ = tell.send((scenario, seed, None));
-            let found = runner::run(scenario, seed).err();
+            let violation = runner::run(scenario, seed).err();
+            let found = violation.map(|v| Find { scenario: v.scenario, seed, why: v.why });
             let seconds = processor_seconds() - began;
             let over = found.is_some() || seconds >= budget.as_secs_f64();
             if over {
@@ -67,11 +79,12 @@ fn wait(budget: Duration, told: &mpsc::Receiver<News>) -> Hunt {
                 runs += 1;
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                let found = last.map(|(scenario, seed)| Violation {
-                    scenario: scenario.name,
-                    seed,
-                    why: "it hangs".into(),
-                });
+                let why = "it hangs".to_owned();
+                let find = |(scenario, seed)| {
+                    let scenario: &Scenario = scenario;
+                    Find { scenario: scenario.name, seed, why }
+                };
+                let found = last.map(find);
                 return Hunt { found, runs, seconds: began.elapsed().as_secs_f64() };
             }
         }
