@@ -335,8 +335,8 @@ const TABLE: &[Scaled] = &[
     Scaled {
         file: "crates/sim/src/scenarios/swarm.rs",
         test: "swarm",
-        ci: "80",
-        full: "30_000",
+        ci: "200",
+        full: "50_000",
         unit: "seeds",
         reason: "time",
     },

@@ -49,6 +49,11 @@ impl Client {
         Client::new(ClientCore::new(config, keys, now))
     }
 
+    /// When the operation was asked that waits longest.
+    pub(crate) fn oldest(&self) -> Option<Time> {
+        self.asked.values().min().copied()
+    }
+
     fn new(core: ClientCore<u64>) -> Client {
         Client {
             core,
@@ -172,9 +177,7 @@ impl World {
 
     /// Sends a frame to one replica.
     pub(crate) fn send_request(&mut self, to: ReplicaId, pillar: PillarId, frame: &Arc<Frame>) {
-        for after in self.network.delays(&mut self.prng, &mut self.coverage) {
-            let frame = Arc::clone(frame);
-            self.queue.schedule(after, Event::Request { to, pillar, frame });
-        }
+        let event = Event::Request { to, pillar, frame: Arc::clone(frame) };
+        self.send((None, Some(to)), Span(0), event);
     }
 }

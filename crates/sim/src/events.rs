@@ -58,6 +58,29 @@ pub(crate) enum Part {
 }
 
 impl Event {
+    /// A copy of a message between machines; of nothing else.
+    pub(crate) fn again(&self) -> Option<Event> {
+        match self {
+            Event::Peer { to, life, pillar, sender, message } => Some(Event::Peer {
+                to: *to,
+                life: *life,
+                pillar: *pillar,
+                sender: *sender,
+                message: message.clone(),
+            }),
+            Event::Request { to, pillar, frame } => {
+                Some(Event::Request { to: *to, pillar: *pillar, frame: Arc::clone(frame) })
+            }
+            Event::Reply { to, from, view, content } => Some(Event::Reply {
+                to: *to,
+                from: *from,
+                view: *view,
+                content: Arc::clone(content),
+            }),
+            _ => None,
+        }
+    }
+
     /// The replica to which it happens, if it is one that may be paused.
     pub(crate) fn replica(&self) -> Option<ReplicaId> {
         match self {

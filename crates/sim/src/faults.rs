@@ -1,22 +1,19 @@
-//! Faults of machines and networks, and plans of them: swarms of a few kinds at random times.
+//! Faults of machines and networks: what they do to a world.
 //!
-//! A plan harms no more than a group must survive: as many replicas may forget or be faulty as
-//! the group tolerates, all may crash with their disks. After [`World::freeze`] nothing new
-//! happens, and what was broken is mended.
+//! Not here: which of them happen when (`plan`), and their end (`phase`).
 
 use base::{Incarnation, PillarId, ReplicaId, Span};
 use exec::service::Service;
 use proto::group::Beginning;
 use proto::pbft::Input;
 
-use crate::adversary::Behaviour;
 use crate::coverage::Sight;
 use crate::disk::Disk;
 use crate::events::{Event, Part};
 use crate::host::{Condition, Replica, Start};
 use crate::journal::Held;
-use crate::options::{Durability, Net, Options};
-use crate::prng::Prng;
+use crate::options::{Durability, Net};
+use crate::prng::{Prng, Ratio};
 use crate::world::World;
 
 /// Something that breaks, or is mended.
@@ -26,6 +23,14 @@ pub enum Fault {
     Cut(ReplicaId, ReplicaId),
     /// The directed link is slower by this many microseconds.
     Slow(ReplicaId, ReplicaId, u64),
+    /// The directed link is whole again, and as fast as others.
+    Restore(ReplicaId, ReplicaId),
+    /// The links that this partition keeps apart carry nothing.
+    Part(Shape, u64),
+    /// They are whole again.
+    Mend(Shape, u64),
+    /// The links of a replica hold everything back for this many microseconds.
+    Clog(ReplicaId, u64),
     /// All links are whole.
     Heal,
     /// All links behave like this.
@@ -44,8 +49,57 @@ pub enum Fault {
     Continue(ReplicaId),
     /// The service's memory is spoilt.
     Spoil(ReplicaId),
+    /// A wall clock jumps by this many microseconds.
+    ClockJumps(ReplicaId, i64),
+    /// A wall clock is too fast by this many parts per million from now on.
+    ClockDrifts(ReplicaId, i64),
     /// One pillar hears everything inside its replica this many microseconds later.
     Sluggish(ReplicaId, PillarId, u64),
+}
+
+/// Who does not hear whom in a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// Two sides.
+    Halves,
+    /// One alone.
+    Alone,
+    /// One hears nobody.
+    Deaf,
+    /// Nobody hears one.
+    Mute,
+    /// Everybody hears one other.
+    Ring,
+    /// All hear one, which hears all, and nobody hears anybody else.
+    Star,
+    /// Each direction of each link for itself.
+    Any,
+}
+
+impl Shape {
+    /// The directed links that carry nothing; `side` says which, of all that have this shape.
+    fn links(self, n: u16, side: u64) -> Vec<(ReplicaId, ReplicaId)> {
+        let one = (side % u64::from(n)) as u16;
+        let mut prng = Prng::new(side);
+        let mut links = Vec::new();
+        for from in 0..n {
+            for to in (0..n).filter(|to| *to != from) {
+                let cut = match self {
+                    Shape::Halves => (side >> from ^ side >> to) & 1 == 1,
+                    Shape::Alone => from == one || to == one,
+                    Shape::Deaf => to == one,
+                    Shape::Mute => from == one,
+                    Shape::Ring => (from + 1) % n != to,
+                    Shape::Star => from != one && to != one,
+                    Shape::Any => prng.chance(Ratio(1, 3)),
+                };
+                if cut {
+                    links.push((ReplicaId(from), ReplicaId(to)));
+                }
+            }
+        }
+        links
+    }
 }
 
 impl World {
@@ -56,14 +110,14 @@ impl World {
     pub fn fault(&mut self, fault: Fault) {
         self.watch_fault(&fault);
         match fault {
-            Fault::Cut(from, to) => self.network.cut(from, to),
-            Fault::Slow(from, to, us) => self.network.slow(from, to, us),
-            Fault::Heal => {
-                for (a, b) in self.network.heal() {
-                    self.connect(a, b);
-                }
-            }
-            Fault::Weather(net) => self.network.net = net,
+            fault @ (Fault::Cut(..)
+            | Fault::Slow(..)
+            | Fault::Restore(..)
+            | Fault::Part(..)
+            | Fault::Mend(..)
+            | Fault::Clog(..)
+            | Fault::Weather(_)
+            | Fault::Heal) => self.fault_of_links(fault),
             Fault::Crash(replica) => self.crash(replica, false),
             Fault::PowerFails(replica) => self.crash(replica, true),
             Fault::Restart(replica) => self.restart(replica),
@@ -94,9 +148,50 @@ impl World {
                 host.spoiled = true;
                 self.checker.spoils(replica);
             }
+            Fault::ClockJumps(replica, us) => {
+                self.clocks[usize::from(replica.0)].ahead_ns += us * 1_000;
+            }
+            Fault::ClockDrifts(replica, ppm) => {
+                self.clocks[usize::from(replica.0)].fast_ppm = ppm;
+            }
             Fault::Sluggish(replica, pillar, us) => {
                 self.replica(replica).sluggish.insert(Part::Lane(pillar), us);
             }
+        }
+    }
+
+    fn fault_of_links(&mut self, fault: Fault) {
+        match fault {
+            Fault::Cut(from, to) => self.network.cut(from, to),
+            Fault::Slow(from, to, us) => self.network.slow(from, to, us),
+            Fault::Restore(from, to) => {
+                if self.network.mend(from, to) {
+                    self.connect(from, to);
+                }
+            }
+            Fault::Part(shape, side) => {
+                for (from, to) in shape.links(self.options.n, side) {
+                    self.network.cut(from, to);
+                }
+            }
+            Fault::Mend(shape, side) => {
+                for (from, to) in shape.links(self.options.n, side) {
+                    if self.network.mend(from, to) {
+                        self.connect(from, to);
+                    }
+                }
+            }
+            Fault::Clog(replica, us) => {
+                let until = self.now().after(Span::micros(us));
+                self.network.clog(replica, until);
+            }
+            Fault::Heal => {
+                for (a, b) in self.network.heal() {
+                    self.connect(a, b);
+                }
+            }
+            Fault::Weather(net) => self.network.net = net,
+            _ => unreachable!("a fault of something else: {fault:?}"),
         }
     }
 
@@ -152,10 +247,12 @@ impl World {
             self.saw(Sight::Forgetful);
         }
         let host = self.replica(replica);
-        let disk = match doubtful {
-            true => Disk::default(),
-            false => std::mem::take(&mut host.disk),
-        };
+        let mut disk = std::mem::take(&mut host.disk);
+        if doubtful {
+            disk = Disk::default();
+            // Until it has recovered.
+            disk.doubtful = true;
+        }
         let start = Start {
             beginning: if doubtful { Beginning::Forgetful } else { Beginning::Whole },
             incarnation: Incarnation(host.incarnation.0 + 1),
@@ -169,7 +266,7 @@ impl World {
 
     /// A replica begins a life.
     pub(crate) fn begin(&mut self, replica: ReplicaId, service: Box<dyn Service>, start: Start) {
-        let now = self.clock();
+        let now = self.clock_of(replica);
         let me = self.identity(replica);
         let (host, effects) = Replica::new(&self.options, now, me, service, start);
         match self.replicas.get_mut(usize::from(replica.0)) {
@@ -196,7 +293,7 @@ impl World {
     }
 
     /// The links between two replicas are up again, if both are there.
-    fn connect(&mut self, a: ReplicaId, b: ReplicaId) {
+    pub(crate) fn connect(&mut self, a: ReplicaId, b: ReplicaId) {
         if self.identity(a) == self.identity(b) {
             return;
         }
@@ -212,186 +309,5 @@ impl World {
             }
             self.step_coordinator(one, proto::group::Input::Connected { peer });
         }
-    }
-
-    /// Nothing breaks any more and what was broken is mended, except that the faulty replicas
-    /// stay what they are.
-    pub fn freeze(&mut self) {
-        self.frozen = true;
-        self.fault(Fault::Weather(Net::CALM));
-        for replica in self.addresses() {
-            for pillar in self.pillars() {
-                self.fault(Fault::Sluggish(replica, pillar, 0));
-            }
-            match self.condition(replica) {
-                Condition::Running => {}
-                Condition::Paused => self.fault(Fault::Continue(replica)),
-                Condition::Dead => self.fault(Fault::Restart(replica)),
-            }
-        }
-        self.fault(Fault::Heal);
-    }
-}
-
-/// What a plan may do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    CutBoth,
-    CutOne,
-    Split,
-    Weather,
-    Crash,
-    Forget,
-    Pause,
-    Slow,
-    Sluggish,
-    Spoil,
-    Behave,
-}
-
-const KINDS: [Kind; 11] = [
-    Kind::CutBoth,
-    Kind::CutOne,
-    Kind::Split,
-    Kind::Weather,
-    Kind::Crash,
-    Kind::Forget,
-    Kind::Pause,
-    Kind::Slow,
-    Kind::Sluggish,
-    Kind::Spoil,
-    Kind::Behave,
-];
-
-/// What the swarm of a seed does.
-#[derive(Clone, Debug)]
-pub struct Swarm {
-    /// Faults and when they happen.
-    pub faults: Vec<(Span, Fault)>,
-    /// Replicas that are faulty from the beginning.
-    pub faulty: Vec<(ReplicaId, Behaviour)>,
-    /// When all of that is over.
-    pub length: Span,
-}
-
-impl Swarm {
-    /// A plan for a group.
-    #[must_use]
-    pub fn new(options: &Options, length: Span) -> Swarm {
-        let mut prng = Prng::new(options.seed ^ 0x5a17);
-        let mut swarm = Swarm { faults: Vec::new(), faulty: Vec::new(), length };
-        // A few kinds per run: all at once hide each other.
-        let kinds: Vec<Kind> = KINDS.into_iter().filter(|_| prng.below(3) == 0).collect();
-        // These may forget, or be faulty, but no others.
-        let first = prng.below(u64::from(options.n));
-        let victims: Vec<ReplicaId> = (0..u64::from(options.f))
-            .map(|i| ReplicaId(((first + i) % u64::from(options.n)) as u16))
-            .collect();
-        if kinds.contains(&Kind::Behave) {
-            let count = prng.between(1, u64::from(options.f)) as usize;
-            for victim in victims.iter().take(count) {
-                swarm.faulty.push((*victim, behaviour(options, &mut prng)));
-            }
-        }
-        let weak = &victims[swarm.faulty.len().min(victims.len())..];
-        for kind in kinds {
-            for _ in 0..prng.between(1, 4) {
-                swarm.add(options, kind, weak, &mut prng);
-            }
-        }
-        swarm
-    }
-
-    fn add(&mut self, options: &Options, kind: Kind, weak: &[ReplicaId], prng: &mut Prng) {
-        let n = u64::from(options.n);
-        let begin = Span(prng.below(self.length.0));
-        let end = Span(begin.0 + prng.below(self.length.0 / 2));
-        let any = |prng: &mut Prng| ReplicaId(prng.below(n) as u16);
-        let one = any(prng);
-        let other = ReplicaId((one.0 + 1 + prng.below(n.max(2) - 1) as u16) % options.n);
-        let weakling = weak.get(prng.below(weak.len() as u64) as usize).copied();
-        let mut push = |at, fault| self.faults.push((at, fault));
-        match kind {
-            Kind::CutBoth => {
-                push(begin, Fault::Cut(one, other));
-                push(begin, Fault::Cut(other, one));
-                push(end, Fault::Heal);
-            }
-            Kind::CutOne => {
-                push(begin, Fault::Cut(one, other));
-                push(end, Fault::Heal);
-            }
-            Kind::Split => {
-                for (a, b) in split(options.n, prng.next_u64()) {
-                    push(begin, Fault::Cut(a, b));
-                    push(begin, Fault::Cut(b, a));
-                }
-                push(end, Fault::Heal);
-            }
-            Kind::Weather => {
-                push(begin, Fault::Weather(Net::BAD));
-                push(end, Fault::Weather(Net::CALM));
-            }
-            Kind::Crash => {
-                // Whoever forgets is one of the weak.
-                let victim = match options.durability {
-                    Durability::Sync => Some(one),
-                    Durability::Async | Durability::Memory => weakling,
-                };
-                if let Some(victim) = victim {
-                    push(begin, Fault::PowerFails(victim));
-                    push(end, Fault::Restart(victim));
-                }
-            }
-            Kind::Forget => {
-                if let Some(victim) = weakling {
-                    push(begin, Fault::Crash(victim));
-                    push(begin, Fault::LoseDisk(victim));
-                    push(end, Fault::Restart(victim));
-                }
-            }
-            Kind::Pause => {
-                push(begin, Fault::Pause(one));
-                push(end, Fault::Continue(one));
-            }
-            Kind::Slow => {
-                push(begin, Fault::Slow(one, other, prng.between(1_000, 400_000)));
-                push(end, Fault::Heal);
-            }
-            Kind::Sluggish => {
-                let pillar = PillarId(prng.below(u64::from(options.pillars)) as u16);
-                push(begin, Fault::Sluggish(one, pillar, prng.between(100, 50_000)));
-            }
-            Kind::Spoil => {
-                if let Some(victim) = weakling {
-                    push(begin, Fault::Spoil(victim));
-                }
-            }
-            Kind::Behave => {}
-        }
-    }
-}
-
-/// Pairs of replicas on two sides of a partition: bit i of `side` says on which i is.
-fn split(n: u16, side: u64) -> Vec<(ReplicaId, ReplicaId)> {
-    let on = |which: u64| (0..n).filter(move |r| side >> r & 1 == which).map(ReplicaId);
-    on(1).flat_map(|a| on(0).map(move |b| (a, b))).collect()
-}
-
-fn behaviour(options: &Options, prng: &mut Prng) -> Behaviour {
-    let n = u64::from(options.n);
-    match prng.below(12) {
-        0 => Behaviour::Silent,
-        1 => Behaviour::SilentLeader,
-        2 => Behaviour::SlowLeader(prng.between(1_000, 2_000_000)),
-        3 => Behaviour::StarveClient(base::ClientId(0)),
-        4 => Behaviour::StarveReplica(ReplicaId(prng.below(n) as u16)),
-        5 => Behaviour::StarvePillar(PillarId(prng.below(u64::from(options.pillars)) as u16)),
-        6 => Behaviour::Equivocate,
-        7 => Behaviour::LyingSource,
-        8 => Behaviour::ForgeViewChange,
-        9 => Behaviour::WishStorm,
-        10 => Behaviour::ReplayViewChanges,
-        _ => Behaviour::Random,
     }
 }

@@ -16,7 +16,7 @@ use exec::service::Service;
 use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, Turn};
 use proto::group::link::FromCoordinator;
 use proto::group::rules::Rules;
-use proto::group::{Beginning, Coordinator, CoordinatorConfig};
+use proto::group::{Beginning, Coordinator, CoordinatorConfig, GroupFact};
 use proto::pbft::msg::Message;
 use proto::pbft::{Batching, Input, Lane, LaneConfig};
 use proto::{Effect, Outbox, Target, group};
@@ -292,7 +292,7 @@ impl World {
     }
 
     pub(crate) fn step_lane(&mut self, replica: ReplicaId, pillar: PillarId, input: Input) {
-        let now = self.clock();
+        let now = self.clock_of(replica);
         let is_turn = matches!(input, Input::Turn);
         self.lane_turns += u64::from(!self.adversary.is_faulty(replica));
         let lane = &mut self.replicas[usize::from(replica.0)].lanes[usize::from(pillar.0)];
@@ -317,7 +317,7 @@ impl World {
     }
 
     pub(crate) fn step_coordinator(&mut self, replica: ReplicaId, input: group::Input) {
-        let now = self.clock();
+        let now = self.clock_of(replica);
         let is_turn = matches!(input, group::Input::Turn);
         let host = self.replica(replica);
         let mut out = Vec::new();
@@ -482,6 +482,9 @@ impl World {
             }
             group::Effect::Fact(fact) => {
                 self.watch_fact(replica, &fact);
+                if let GroupFact::Recovered(_) = fact {
+                    self.replica(replica).disk.doubtful = false;
+                }
                 if !self.adversary.is_faulty(replica) {
                     let faulty = self.adversary.faulty();
                     self.checker.learns(replica, &fact, &faulty);

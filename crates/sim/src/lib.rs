@@ -12,7 +12,9 @@
 //! | `host` | the parts of a replica and the links between them |
 //! | `journal`, `disk` | what is durable, and what a restart finds |
 //! | `network` | links between replicas: late, lossy, cut |
-//! | `faults` | what breaks, and plans of that |
+//! | `faults`, `plan` | what breaks, and when |
+//! | `phase` | the end of the faults, for all or for a core |
+//! | `coverage`, `outcome`, `story`, `watch` | what a run met, for people and counters |
 //! | `adversary` | replicas and clients that mean harm |
 //! | `twins` | two copies of one replica with one key |
 //! | `observe` | what services see |
@@ -42,6 +44,8 @@ pub mod observe;
 pub mod options;
 pub mod oracles;
 pub mod outcome;
+mod phase;
+pub mod plan;
 pub mod prng;
 pub mod runner;
 pub mod scenario;
@@ -53,7 +57,8 @@ mod watch;
 pub mod world;
 
 pub use adversary::Behaviour;
-pub use faults::{Fault, Swarm};
+pub use faults::Fault;
 pub use options::{Durability, Net, Options};
+pub use plan::Plan;
 pub use prng::{Prng, Ratio};
 pub use world::World;

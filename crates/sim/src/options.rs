@@ -15,15 +15,27 @@ pub struct Net {
     pub loss: Ratio,
     /// How often a message arrives twice.
     pub duplicate: Ratio,
+    /// How often, with a message, another one comes again that was sent at any time before.
+    pub replay: Ratio,
 }
 
 impl Net {
     /// A calm network: a little delay, nothing lost.
-    pub const CALM: Net =
-        Net { delay_min_us: 20, delay_max_us: 60, loss: Ratio(0, 1), duplicate: Ratio(0, 1) };
+    pub const CALM: Net = Net {
+        delay_min_us: 20,
+        delay_max_us: 60,
+        loss: Ratio(0, 1),
+        duplicate: Ratio(0, 1),
+        replay: Ratio(0, 1),
+    };
     /// A bad network: messages overtake each other, every tenth is lost, every tenth comes twice.
-    pub const BAD: Net =
-        Net { delay_min_us: 20, delay_max_us: 5_000, loss: Ratio(1, 10), duplicate: Ratio(1, 10) };
+    pub const BAD: Net = Net {
+        delay_min_us: 20,
+        delay_max_us: 5_000,
+        loss: Ratio(1, 10),
+        duplicate: Ratio(1, 10),
+        replay: Ratio(0, 1),
+    };
 }
 
 /// When records count as durable, and what a restart finds of them (design §3.9).

@@ -9,7 +9,8 @@ use proto::outbox::Fact;
 use proto::pbft::msg::Message;
 
 use crate::coverage::Sight;
-use crate::faults::Fault;
+use crate::faults::{Fault, Shape};
+use crate::host::Condition;
 use crate::world::World;
 
 /// Views above this one are high.
@@ -145,11 +146,29 @@ impl World {
 
     /// A fault happens.
     pub(crate) fn watch_fault(&mut self, fault: &Fault) {
+        let idle = match fault {
+            Fault::Restart(replica) => self.condition(*replica) != Condition::Dead,
+            Fault::Crash(replica) | Fault::PowerFails(replica) => {
+                self.condition(*replica) == Condition::Dead
+            }
+            Fault::Sluggish(_, _, us) => *us == 0,
+            _ => false,
+        };
+        if idle {
+            return;
+        }
         self.note(|| format!("** {fault:?}"));
         let sight = match fault {
             Fault::Cut(..) => Sight::LinkCut,
             Fault::Slow(..) => Sight::LinkSlow,
-            Fault::Heal => Sight::Healed,
+            Fault::Part(Shape::Halves, _) => Sight::Halves,
+            Fault::Part(Shape::Alone, _) => Sight::Alone,
+            Fault::Part(Shape::Deaf | Shape::Mute, _) => Sight::OneWay,
+            Fault::Part(Shape::Ring | Shape::Star | Shape::Any, _) => Sight::NonTransitive,
+            Fault::Clog(..) => Sight::Clogged,
+            Fault::ClockJumps(..) => Sight::ClockJumps,
+            Fault::ClockDrifts(..) => Sight::ClockDrifts,
+            Fault::Heal | Fault::Mend(..) | Fault::Restore(..) => Sight::Healed,
             Fault::Weather(_) => Sight::Weather,
             Fault::Crash(_) => Sight::Crash,
             Fault::PowerFails(_) => Sight::PowerFails,
@@ -158,7 +177,6 @@ impl World {
             Fault::Pause(_) => Sight::Pause,
             Fault::Continue(_) => Sight::Continue,
             Fault::Spoil(_) => Sight::Spoilt,
-            Fault::Sluggish(_, _, 0) => return,
             Fault::Sluggish(..) => Sight::Sluggish,
         };
         self.saw(sight);

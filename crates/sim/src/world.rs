@@ -15,13 +15,13 @@ pub use crate::counters::Counters;
 use crate::coverage::{Coverage, Sight};
 use crate::disk::Disk;
 use crate::events::{Event, Inside, Queue, Sender};
-use crate::faults::Swarm;
 use crate::history::History;
 use crate::host::{Condition, GROUP, Replica, Start, rules};
 use crate::network::Network;
 use crate::options::Options;
 use crate::oracles::Oracles;
 use crate::outcome;
+use crate::phase::Clock;
 use crate::prng::Prng;
 use crate::story::Story;
 
@@ -45,6 +45,8 @@ pub struct World {
     pub(crate) history: History,
     /// Makes the service of a replica's next life.
     pub(crate) service: Box<dyn Fn() -> Box<dyn Service>>,
+    /// Wall clocks of the replicas.
+    pub(crate) clocks: Vec<Clock>,
     /// Planned faults happen no more.
     pub(crate) frozen: bool,
     /// What happens, if somebody wants to read it.
@@ -78,6 +80,7 @@ impl World {
             steps: 0,
             history: History::default(),
             service: Box::new(service),
+            clocks: vec![Clock::default(); usize::from(options.n)],
             frozen: false,
             story: outcome::tells_stories().then(Story::default),
             coverage: Coverage::default(),
@@ -144,29 +147,22 @@ impl World {
         self.ask_more(0);
     }
 
-    /// Lets everything happen that `swarm` plans.
-    pub fn unleash(&mut self, swarm: &Swarm) {
-        for (replica, behaviour) in &swarm.faulty {
-            self.misbehave(*replica, *behaviour);
-        }
-        for (at, fault) in &swarm.faults {
-            self.fault_after(*at, *fault);
-        }
-    }
-
     /// Turns of correct replicas' lanes so far: that an idle group has few.
     #[must_use]
     pub fn lane_turns(&self) -> u64 {
         self.lane_turns
     }
 
-    /// The replicas of which something is asked: up and not faulty.
+    /// The replicas of which something is asked: up and not faulty, and of the core if there is
+    /// one.
     #[must_use]
     pub fn correct(&self) -> Vec<ReplicaId> {
         let all = (0..self.options.n).map(ReplicaId);
         all.filter(|r| {
             let runs = self.condition(*r) == Condition::Running;
-            runs && !self.network.is_off(*r) && !self.adversary.is_faulty(*r)
+            let core = &self.network.core;
+            let asked = core.is_empty() || core.contains(r);
+            runs && asked && !self.network.is_off(*r) && !self.adversary.is_faulty(*r)
         })
         .collect()
     }
@@ -199,19 +195,6 @@ impl World {
     /// Runs for `span` of virtual time from now, or until `done`; true when done.
     pub fn run_for(&mut self, span: Span, done: impl Fn(&World) -> bool) -> bool {
         self.run_until(Span(self.now().0 + span.0), done)
-    }
-
-    /// Looks at the whole state of every core of every replica and client.
-    ///
-    /// # Panics
-    /// When one of them contradicts itself.
-    pub fn check(&self) {
-        for replica in &self.replicas {
-            replica.lanes.iter().for_each(Lane::check);
-            replica.coordinator.check();
-            replica.stage.check();
-        }
-        self.clients.iter().for_each(|client| client.core.check());
     }
 
     /// Whether every client has all its replies.
@@ -334,8 +317,16 @@ impl World {
         !self.adversary.is_faulty(replica) && !self.replicas[usize::from(replica.0)].spoiled
     }
 
+    /// True time, which clients go by.
     pub(crate) fn clock(&self) -> Now {
         Now { mono: self.now(), wall: AgreedTime(EPOCH_NS + self.now().0) }
+    }
+
+    /// What the clocks of a replica show.
+    pub(crate) fn clock_of(&self, replica: ReplicaId) -> Now {
+        let now = self.clock();
+        let clock = self.clocks.get(usize::from(replica.0)).copied().unwrap_or_default();
+        Now { wall: AgreedTime(clock.shows(now.wall.0, now.mono.0)), ..now }
     }
 
     /// Sends to another replica, over the wire's encoding.
@@ -364,12 +355,8 @@ impl World {
                 }
                 _ => message,
             };
-            let extra = self.network.extra(from, to).0 + later.0;
-            for delay in self.network.delays(&mut self.prng, &mut self.coverage) {
-                let message = message.clone();
-                let event = Event::Peer { to, life, pillar, sender, message };
-                self.queue.schedule(Span(delay.0 + extra), event);
-            }
+            let event = Event::Peer { to, life, pillar, sender, message };
+            self.send((Some(from), Some(to)), later, event);
         }
     }
 
@@ -445,12 +432,9 @@ impl World {
                 let to = frame.client.0 as usize;
                 let view = self.lane(replica, pillar).view();
                 let (view, content) = self.adversary.replies(replica, (view, &content));
-                for after in self.network.delays(&mut self.prng, &mut self.coverage) {
-                    let content = std::sync::Arc::clone(&content);
-                    let from = self.identity(replica);
-                    let event = Event::Reply { to, from, view, content };
-                    self.queue.schedule(after, event);
-                }
+                let from = self.identity(replica);
+                let event = Event::Reply { to, from, view, content };
+                self.send((Some(replica), None), Span(0), event);
             }
             Inside::Stage(ToStage::Resend { .. }) if self.network.is_off(replica) => {}
             message => self.hear(replica, message),

@@ -1,0 +1,310 @@
+//! Plans: the shape of a group, and which faults happen to it when, all from one seed.
+//!
+//! A plan takes a few kinds of faults, for all at once hide each other, and harms no more than a
+//! group must survive: as many replicas may forget or be faulty as the group tolerates; all may
+//! crash with their disks. Each incident can be left out, so that a failing plan can be made
+//! smaller.
+
+use base::{ClientId, PillarId, ReplicaId, Span};
+
+use crate::adversary::Behaviour;
+use crate::faults::{Fault, Shape};
+use crate::options::{Durability, Net, Options};
+use crate::prng::{Prng, Ratio};
+use crate::scenario::{PATIENCE, finish, settle, world};
+use crate::world::World;
+
+/// Operations that every client asks for once the faults are over.
+const OPS_AFTERWARDS: u64 = 40;
+
+/// Something that happens, and its end.
+#[derive(Clone, Debug)]
+pub struct Incident {
+    /// Faults and when they happen.
+    pub faults: Vec<(Span, Fault)>,
+}
+
+/// What happens in one run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The shape of the group.
+    pub options: Options,
+    /// Replicas that are faulty from the beginning.
+    pub faulty: Vec<(ReplicaId, Behaviour)>,
+    /// What breaks.
+    pub incidents: Vec<Incident>,
+    /// How often a faulty client sends.
+    pub attacks: u32,
+    /// When all of that is over.
+    pub length: Span,
+    /// Whether only a core is mended first.
+    pub core: bool,
+    /// Whether everything is mended in the end.
+    pub all: bool,
+}
+
+/// What a plan may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Part,
+    CutOne,
+    Swizzle,
+    Weather,
+    Crash,
+    Outage,
+    Forget,
+    Pause,
+    Slow,
+    Sluggish,
+    Spoil,
+    Clock,
+    Behave,
+    Attack,
+}
+
+const KINDS: [Kind; 14] = [
+    Kind::Part,
+    Kind::CutOne,
+    Kind::Swizzle,
+    Kind::Weather,
+    Kind::Crash,
+    Kind::Outage,
+    Kind::Forget,
+    Kind::Pause,
+    Kind::Slow,
+    Kind::Sluggish,
+    Kind::Spoil,
+    Kind::Clock,
+    Kind::Behave,
+    Kind::Attack,
+];
+
+const SHAPES: [Shape; 7] =
+    [Shape::Halves, Shape::Alone, Shape::Deaf, Shape::Mute, Shape::Ring, Shape::Star, Shape::Any];
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Plan {
+        let mut prng = Prng::new(seed ^ 0x5a17);
+        let options = options(seed, &mut prng);
+        let mut plan = Plan {
+            options,
+            faulty: Vec::new(),
+            incidents: Vec::new(),
+            attacks: 0,
+            length: Span::millis(prng.between(500, 4_000)),
+            core: prng.chance(Ratio(2, 3)),
+            all: true,
+        };
+        plan.all = !plan.core || prng.chance(Ratio(1, 2));
+        let kinds: Vec<Kind> = KINDS.into_iter().filter(|_| prng.below(3) == 0).collect();
+        // These may forget, or be faulty, but no others.
+        let first = prng.below(u64::from(options.n));
+        let victims: Vec<ReplicaId> = (0..u64::from(options.f))
+            .map(|i| ReplicaId(((first + i) % u64::from(options.n)) as u16))
+            .collect();
+        if kinds.contains(&Kind::Behave) {
+            let count = prng.between(1, u64::from(options.f)) as usize;
+            for victim in victims.iter().take(count) {
+                plan.faulty.push((*victim, behaviour(&options, &mut prng)));
+            }
+        }
+        if kinds.contains(&Kind::Attack) {
+            plan.attacks = prng.between(50, 400) as u32;
+        }
+        let weak = &victims[plan.faulty.len().min(victims.len())..];
+        for kind in kinds {
+            for _ in 0..prng.between(1, 4) {
+                let faults = incident(&plan, kind, weak, &mut prng);
+                if !faults.is_empty() {
+                    plan.incidents.push(Incident { faults });
+                }
+            }
+        }
+        plan
+    }
+
+    /// Lets it happen to a world of counters.
+    ///
+    /// # Panics
+    /// When something does not hold.
+    pub fn run(&self) {
+        let mut world = world(self.options);
+        world.unleash(self);
+        world.run_for(self.length, |_| false);
+        if self.core && world.freeze_but_a_core() {
+            world.ask_more(OPS_AFTERWARDS);
+            finish(&mut world, PATIENCE);
+        }
+        if self.all {
+            settle(&mut world, OPS_AFTERWARDS);
+        }
+    }
+}
+
+impl World {
+    /// Lets everything happen that `plan` has.
+    pub fn unleash(&mut self, plan: &Plan) {
+        for (replica, behaviour) in &plan.faulty {
+            self.misbehave(*replica, *behaviour);
+        }
+        for incident in &plan.incidents {
+            for (at, fault) in &incident.faults {
+                self.fault_after(*at, *fault);
+            }
+        }
+        if plan.attacks > 0 {
+            self.harass(plan.attacks);
+        }
+    }
+}
+
+/// A group of some shape, under a load that lasts.
+fn options(seed: u64, prng: &mut Prng) -> Options {
+    let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
+    Options {
+        seed,
+        n,
+        f,
+        pillars: pick(prng, &[1, 2, 4, 3]),
+        clients: prng.between(1, 3) as u32,
+        outstanding: pick(prng, &[1, 4, 16]),
+        ops_per_client: 150,
+        // Some logs are so short that replicas are left behind all the time, also such as the
+        // others cannot do without.
+        window: pick(prng, &[32, 64, 1024]),
+        durability: pick(prng, &[Durability::Memory, Durability::Async, Durability::Sync]),
+        net: if prng.chance(Ratio(1, 2)) { Net::CALM } else { net(prng) },
+        unbatched: prng.chance(Ratio(3, 7)),
+        inside_delay_max_us: pick(prng, &[20, 20, 500]),
+        view_timeout: Span::millis(pick(prng, &[200, 200, 50, 800])),
+        pace_us: pick(prng, &[500, 5_000, 20_000]),
+        ..Options::default()
+    }
+}
+
+fn pick<T: Copy>(prng: &mut Prng, of: &[T]) -> T {
+    of[prng.below(of.len() as u64) as usize]
+}
+
+/// A network that is bad in some ways.
+fn net(prng: &mut Prng) -> Net {
+    let mut some = |most: u64| match prng.below(2) {
+        0 => Ratio(0, 1),
+        _ => Ratio(prng.below(most) as u32, 100),
+    };
+    let (loss, duplicate, replay) = (some(31), some(31), some(21));
+    let delay_max_us = pick(prng, &[60, 1_000, 5_000, 40_000]);
+    Net { delay_min_us: 20, delay_max_us, loss, duplicate, replay }
+}
+
+/// One incident of a kind; nothing where the group would not have to survive it.
+fn incident(plan: &Plan, kind: Kind, weak: &[ReplicaId], prng: &mut Prng) -> Vec<(Span, Fault)> {
+    let options = &plan.options;
+    let n = u64::from(options.n);
+    let begin = Span(prng.below(plan.length.0));
+    let end = Span(begin.0 + prng.below(plan.length.0));
+    let one = ReplicaId(prng.below(n) as u16);
+    let other = ReplicaId((one.0 + 1 + prng.below(n.max(2) - 1) as u16) % options.n);
+    let weakling = weak.get(prng.below(weak.len() as u64) as usize).copied();
+    match kind {
+        Kind::Part => {
+            let (shape, side) = (pick(prng, &SHAPES), prng.next_u64());
+            vec![(begin, Fault::Part(shape, side)), (end, Fault::Mend(shape, side))]
+        }
+        Kind::CutOne => vec![(begin, Fault::Cut(one, other)), (end, Fault::Restore(one, other))],
+        Kind::Swizzle => swizzle(options, begin, prng),
+        Kind::Weather => {
+            vec![(begin, Fault::Weather(net(prng))), (end, Fault::Weather(options.net))]
+        }
+        Kind::Crash => {
+            // Whoever forgets is one of the weak.
+            let victim = match options.durability {
+                Durability::Sync => Some(one),
+                Durability::Async | Durability::Memory => weakling,
+            };
+            let down = |victim| [(begin, Fault::PowerFails(victim)), (end, Fault::Restart(victim))];
+            victim.map(down).into_iter().flatten().collect()
+        }
+        Kind::Outage => outage(options, begin, prng),
+        Kind::Forget => {
+            let lose = |victim| {
+                let (crash, lose) = (Fault::Crash(victim), Fault::LoseDisk(victim));
+                [(begin, crash), (begin, lose), (end, Fault::Restart(victim))]
+            };
+            weakling.map(lose).into_iter().flatten().collect()
+        }
+        Kind::Pause => vec![(begin, Fault::Pause(one)), (end, Fault::Continue(one))],
+        Kind::Slow => {
+            let slow = Fault::Slow(one, other, prng.between(1_000, 400_000));
+            vec![(begin, slow), (end, Fault::Restore(one, other))]
+        }
+        Kind::Sluggish => {
+            let pillar = PillarId(prng.below(u64::from(options.pillars)) as u16);
+            vec![(begin, Fault::Sluggish(one, pillar, prng.between(100, 50_000)))]
+        }
+        Kind::Spoil => weakling.map(|one| (begin, Fault::Spoil(one))).into_iter().collect(),
+        Kind::Clock => vec![(begin, clock(one, prng))],
+        Kind::Behave | Kind::Attack => Vec::new(),
+    }
+}
+
+/// Some replicas' links are clogged one after another, and come free in another order.
+fn swizzle(options: &Options, begin: Span, prng: &mut Prng) -> Vec<(Span, Fault)> {
+    let chosen = (0..options.n).filter(|_| prng.chance(Ratio(1, 2))).collect::<Vec<_>>();
+    let mut at = begin;
+    let mut clog = |one| {
+        at = Span(at.0 + Span::micros(prng.below(50_000)).0);
+        (at, Fault::Clog(ReplicaId(one), prng.between(1_000, 1_000_000)))
+    };
+    chosen.into_iter().map(&mut clog).collect()
+}
+
+/// All processes end at once, where that loses no vote.
+fn outage(options: &Options, begin: Span, prng: &mut Prng) -> Vec<(Span, Fault)> {
+    let all = (0..options.n).map(ReplicaId);
+    let end = |replica| match options.durability {
+        Durability::Memory => None,
+        Durability::Async => Some(Fault::Crash(replica)),
+        Durability::Sync => Some(Fault::PowerFails(replica)),
+    };
+    let mut faults = Vec::new();
+    for replica in all {
+        if let Some(fault) = end(replica) {
+            let down = Span::micros(prng.between(1, 500_000));
+            faults.push((begin, fault));
+            faults.push((Span(begin.0 + down.0), Fault::Restart(replica)));
+        }
+    }
+    faults
+}
+
+fn clock(one: ReplicaId, prng: &mut Prng) -> Fault {
+    /// A year.
+    const LONG_US: i64 = 365 * 24 * 3_600 * 1_000_000;
+    let sign = pick(prng, &[-1, 1]);
+    match prng.below(3) {
+        0 => Fault::ClockDrifts(one, sign * prng.below(300_000) as i64),
+        1 => Fault::ClockJumps(one, sign * prng.below(10_000_000) as i64),
+        _ => Fault::ClockJumps(one, sign * LONG_US),
+    }
+}
+
+fn behaviour(options: &Options, prng: &mut Prng) -> Behaviour {
+    let n = u64::from(options.n);
+    match prng.below(12) {
+        0 => Behaviour::Silent,
+        1 => Behaviour::SilentLeader,
+        2 => Behaviour::SlowLeader(prng.between(1_000, 2_000_000)),
+        3 => Behaviour::StarveClient(ClientId(0)),
+        4 => Behaviour::StarveReplica(ReplicaId(prng.below(n) as u16)),
+        5 => Behaviour::StarvePillar(PillarId(prng.below(u64::from(options.pillars)) as u16)),
+        6 => Behaviour::Equivocate,
+        7 => Behaviour::LyingSource,
+        8 => Behaviour::ForgeViewChange,
+        9 => Behaviour::WishStorm,
+        10 => Behaviour::ReplayViewChanges,
+        _ => Behaviour::Random,
+    }
+}
