@@ -37,6 +37,7 @@ Commands:
   layers          Directions between crates, and the purity of base, proto and exec
   fuzz            Feed decoders and ports with what nobody should send; --help says more
   mutants         Look whether the simulator finds deliberate bugs; --help says more
+  loom            Explore the lock-free code in every order that the memory model allows
   miri            Run the pure crates' tests under Miri, where it is installed
   docs            Write the generated documents anew
   fix             Format, and apply what clippy can mend (changes files)
@@ -68,6 +69,7 @@ enum Task {
     Fuzz(Vec<String>),
     /// `None`: how it is used.
     Mutants(Option<mutants::Options>),
+    Loom,
     Miri,
     Docs,
     Fix,
@@ -102,6 +104,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         "verify" => Task::Verify,
         "tidy" => Task::Tidy,
         "layers" => Task::Layers,
+        "loom" => Task::Loom,
         "miri" => Task::Miri,
         "docs" => Task::Docs,
         "fix" => Task::Fix,
@@ -126,6 +129,7 @@ fn carry_out(task: &Task) -> Result<bool> {
         Task::Fuzz(arguments) => return proof::fuzz(&root, arguments),
         Task::Mutants(Some(options)) => return mutants::run(&root, options),
         Task::Mutants(None) => std::io::stdout().write_all(mutants::HELP.as_bytes())?,
+        Task::Loom => proof::loom(&root)?,
         Task::Miri => proof::miri(&root)?,
         Task::Tidy => tidy::run(&root)?,
         Task::Layers => layers::run(&root)?,

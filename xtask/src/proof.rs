@@ -22,6 +22,19 @@ pub fn fuzz(root: &Path, arguments: &[String]) -> Result<bool> {
     Ok(command.args(arguments).current_dir(root).status()?.success())
 }
 
+/// Explores the lock-free code of `rt` under every order that the memory model allows.
+///
+/// # Errors
+/// When a model fails, or cargo cannot run.
+pub fn loom(root: &Path) -> Result<()> {
+    let mut command = Command::new(run::cargo());
+    command.args(["test", "--profile", "testing", "-p", "stylite-rt", "--lib", "models::"]);
+    // The flag changes what is compiled: a directory of its own keeps the usual one warm.
+    command.env("RUSTFLAGS", "--cfg loom");
+    command.env("CARGO_TARGET_DIR", run::target_directory(root)?.join("loom"));
+    run::run(command.current_dir(root))
+}
+
 /// The packages that Miri interprets: the pure crates, whose tests are nothing but computation.
 const INTERPRETED: [&str; 3] = ["stylite-base", "stylite-proto", "stylite-exec"];
 

@@ -12,12 +12,11 @@
 //! that ever offended. Depends on `base` and `throttle` alone.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 use base::{ClientId, Span, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::throttle::Throttle;
 
 /// So many offences are forgiven; the next one is not.

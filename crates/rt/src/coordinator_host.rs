@@ -7,7 +7,6 @@
 //! Not here: what the coordinator does (`proto::group`), when a checkpoint is written (`saver`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::transfer::StateMessage;
 use base::{Now, ReplicaId, Time, ToStage};
@@ -24,6 +23,7 @@ use crate::lane_host::{LaneHost, Sender};
 use crate::mesh::CoordinatorMail;
 use crate::ring::RingReceiver;
 use crate::saver::Saver;
+use crate::sync::{AtomicUsize, Ordering};
 
 /// Bytes of other stages' messages that may wait for this one; more are dropped, and asked for
 /// again.

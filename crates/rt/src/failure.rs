@@ -3,22 +3,31 @@
 //! A replica that fails stops all of its threads: one without its log, or without one of its
 //! threads, is better gone. Depends on the bells alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::ring::Bell;
+use mio::Waker;
+
+use crate::ring::{Bell, Wake};
+use crate::sync::{AtomicBool, Ordering};
 
 /// Set at most once.
-#[derive(Debug, Default)]
-pub(crate) struct Failure {
+#[derive(Debug)]
+pub(crate) struct Failure<W = Waker> {
     text: OnceLock<String>,
     failed: AtomicBool,
-    bells: OnceLock<Vec<Arc<Bell>>>,
+    bells: OnceLock<Vec<Arc<Bell<W>>>>,
 }
 
-impl Failure {
+impl<W> Default for Failure<W> {
+    fn default() -> Failure<W> {
+        let failed = AtomicBool::new(false);
+        Failure { text: OnceLock::new(), failed, bells: OnceLock::new() }
+    }
+}
+
+impl<W: Wake> Failure<W> {
     /// These threads are to hear of it.
-    pub(crate) fn tell(&self, bells: &[Arc<Bell>]) {
+    pub(crate) fn tell(&self, bells: &[Arc<Bell<W>>]) {
         // Said once, when the threads are made.
         let _ = self.bells.set(bells.to_vec());
     }

@@ -54,6 +54,8 @@ mod links;
 mod log_writer;
 mod machine;
 mod mesh;
+#[cfg(all(test, loom))]
+mod models;
 mod options;
 mod peers;
 mod pin;
@@ -61,6 +63,7 @@ pub mod report;
 mod ring;
 mod saver;
 mod stage_host;
+mod sync;
 mod throttle;
 
 pub use bans::ClientRow;

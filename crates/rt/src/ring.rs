@@ -15,32 +15,51 @@
 //! either the consumer finds the item and does not block, or the producer finds it asleep and
 //! wakes it. The eventfd behind [`mio::Waker`] keeps a wake-up that comes before the block.
 //!
+//! The argument is checked by `models`, over every order that the memory model allows.
+//!
 //! Not here: what the messages mean. Depends on `rtrb` and `mio` alone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use mio::Waker;
 use rtrb::{Consumer, Producer, RingBuffer};
 
-/// Wakes one thread out of its poll, when it sleeps and only then.
-#[derive(Debug)]
-pub(crate) struct Bell {
-    sleeping: AtomicBool,
-    waker: Waker,
+use crate::sync::{AtomicBool, Ordering, fence};
+
+/// Ends a poll, the one under way or the next: an eventfd, or a model's stand-in for one.
+pub(crate) trait Wake {
+    /// Ends it.
+    fn wake(&self);
 }
 
-impl Bell {
+impl Wake for Waker {
+    fn wake(&self) {
+        // The write to an eventfd of this process fails only when the descriptor is gone, and
+        // then so is the thread.
+        let _ = Waker::wake(self);
+    }
+}
+
+/// Wakes one thread out of its poll, when it sleeps and only then.
+#[derive(Debug)]
+pub(crate) struct Bell<W = Waker> {
+    sleeping: AtomicBool,
+    waker: W,
+}
+
+impl<W: Wake> Bell<W> {
     /// A bell for the thread that polls `waker`'s registry.
-    pub(crate) fn new(waker: Waker) -> Bell {
+    pub(crate) fn new(waker: W) -> Bell<W> {
         Bell { sleeping: AtomicBool::new(false), waker }
     }
 
     /// The consumer is about to sleep. It must look at all its rings after this, and sleep only
     /// when they are empty.
     pub(crate) fn doze(&self) {
-        self.sleeping.store(true, Ordering::Relaxed);
+        // An exchange, so that it comes after whatever exchange of a producer has found the last
+        // `true`, by the word's own order. A store does, too, but not for `loom`.
+        self.sleeping.swap(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
@@ -60,9 +79,7 @@ impl Bell {
 
     /// Wakes the consumer whether it sleeps or not.
     pub(crate) fn force(&self) {
-        // The write to an eventfd of this process fails only when the descriptor is gone, and
-        // then so is the thread.
-        let _ = self.waker.wake();
+        self.waker.wake();
     }
 }
 
