@@ -334,6 +334,14 @@ const TABLE: &[Scaled] = &[
     },
     Scaled {
         file: "crates/sim/src/scenarios/swarm.rs",
+        test: "the_store_keeps_its_transactions",
+        ci: "12",
+        full: "3_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/swarm.rs",
         test: "swarm",
         ci: "200",
         full: "50_000",

@@ -7,12 +7,12 @@ use base::crypto::PlainKeys;
 use base::{AgreedTime, ClientId, Frame, Now, PillarId, Quorums, ReplicaId, Span, Stripe, Time};
 use proto::client::{ClientConfig, ClientCore, Effect, SendTo};
 
-use crate::counters::Question;
 use crate::events::Event;
 use crate::host::GROUP;
 use crate::observe::mark;
 use crate::options::Options;
 use crate::oracles::answers::Answer;
+use crate::work::Memory;
 use crate::world::{EPOCH_NS, World};
 
 /// A client.
@@ -22,8 +22,10 @@ pub(crate) struct Client {
     pub(crate) completed: u64,
     /// The earliest turn already in the queue.
     pub(crate) turn: Option<Time>,
-    /// When each outstanding operation was asked.
-    asked: BTreeMap<u64, Time>,
+    /// When each outstanding operation was asked, and the mark of its bytes.
+    asked: BTreeMap<u64, (Time, u64)>,
+    /// What it knows from earlier answers.
+    memory: Memory,
     /// When the client asks again, if it takes its time.
     next_ask: Time,
     /// When it got its last answer.
@@ -51,7 +53,7 @@ impl Client {
 
     /// When the operation was asked that waits longest.
     pub(crate) fn oldest(&self) -> Option<Time> {
-        self.asked.values().min().copied()
+        self.asked.values().map(|(asked, _)| *asked).min()
     }
 
     fn new(core: ClientCore<u64>) -> Client {
@@ -61,6 +63,7 @@ impl Client {
             completed: 0,
             turn: None,
             asked: BTreeMap::new(),
+            memory: Memory::default(),
             next_ask: Time::ZERO,
             answered: Time::ZERO,
             shuns: BTreeSet::new(),
@@ -134,10 +137,10 @@ impl World {
                 client.next_ask = now.mono.after(Span::micros(options.pace_us));
             }
             let token = client.submitted;
-            let question = Question::new(index, token);
-            let op = question.operation(token);
+            let question = self.work.question(index, token, &client.memory);
+            let op = question.op;
             client.core.submit(now, question.stream, &op, token).expect("within bounds");
-            client.asked.insert(token, now.mono);
+            client.asked.insert(token, (now.mono, mark(&op)));
             client.submitted += 1;
         }
     }
@@ -146,21 +149,18 @@ impl World {
     fn answered(&mut self, index: usize, token: u64, result: &[u8]) {
         let now = self.queue.now();
         let client = &mut self.clients[index];
-        let began = client.asked.remove(&token).expect("an operation is answered once");
+        let (began, op) = client.asked.remove(&token).expect("an operation is answered once");
         client.completed += 1;
         client.answered = now;
-        let question = Question::new(index, token);
-        self.checker.accepts(&Answer {
-            client: ClientId(index as u32),
-            op: mark(&question.operation(token)),
-            result: mark(result),
-            began,
-            ended: now,
-        });
-        let value = u64::from_le_bytes(result.try_into().expect("counts have eight bytes"));
-        match question.expected {
-            Some(expected) => assert_eq!(value, expected, "client {index} operation {token}"),
-            None => self.history.record(question.counter, question.ask, value, began, now),
+        let judged = self.work.judge(index, token, result, &mut client.memory);
+        let (client, result) = (ClientId(index as u32), mark(result));
+        self.checker.accepts(&Answer { client, op, result, began, ended: now });
+        match judged {
+            Err(why) => panic!("client {index} operation {token}: {why}"),
+            Ok(Some((counter, ask, value))) => {
+                self.history.record(counter, ask, value, began, now);
+            }
+            Ok(None) => {}
         }
     }
 

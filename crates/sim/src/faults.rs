@@ -3,7 +3,6 @@
 //! Not here: which of them happen when (`plan`), and their end (`phase`).
 
 use base::{Incarnation, PillarId, ReplicaId, Span};
-use exec::service::Service;
 use proto::group::Beginning;
 use proto::pbft::Input;
 
@@ -237,7 +236,6 @@ impl World {
     }
 
     fn restart(&mut self, replica: ReplicaId) {
-        let service = (self.service)();
         let host = self.replica(replica);
         if host.condition != Condition::Dead {
             return;
@@ -259,16 +257,16 @@ impl World {
             life: host.life + 1,
             disk,
         };
-        self.begin(replica, service, start);
+        self.begin(replica, start);
         self.checker.reborn(replica, !doubtful);
         self.connect_all(replica);
     }
 
     /// A replica begins a life.
-    pub(crate) fn begin(&mut self, replica: ReplicaId, service: Box<dyn Service>, start: Start) {
+    pub(crate) fn begin(&mut self, replica: ReplicaId, start: Start) {
         let now = self.clock_of(replica);
         let me = self.identity(replica);
-        let (host, effects) = Replica::new(&self.options, now, me, service, start);
+        let (host, effects) = Replica::new(&self.options, now, me, start);
         match self.replicas.get_mut(usize::from(replica.0)) {
             Some(old) => *old = host,
             None => self.replicas.push(host),

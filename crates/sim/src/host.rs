@@ -12,7 +12,6 @@ use base::{
     Epoch, FromStage, GroupId, Incarnation, Now, PillarId, Quorums, ReplicaId, Span, Stripe, Time,
     ToStage, View,
 };
-use exec::service::Service;
 use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, Turn};
 use proto::group::link::FromCoordinator;
 use proto::group::rules::Rules;
@@ -87,11 +86,10 @@ impl Replica {
         options: &Options,
         now: Now,
         me: ReplicaId,
-        service: Box<dyn Service>,
         start: Start,
     ) -> (Replica, Vec<group::Effect>) {
         let spoil = Arc::new(Spoil::default());
-        let service = Box::new(Spoilable::new(service, Arc::clone(&spoil)));
+        let service = Box::new(Spoilable::new(options.work(), Arc::clone(&spoil)));
         let notes = Arc::new(Notes::default());
         let service = Box::new(Observed::new(service, Arc::clone(&notes)));
         let Start { beginning, incarnation, life, disk } = start;

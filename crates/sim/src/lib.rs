@@ -9,6 +9,7 @@
 //! | module | topic |
 //! |---|---|
 //! | `world` | a group, its clients, and what happens to them |
+//! | `work` | services, and what clients ask of them |
 //! | `host` | the parts of a replica and the links between them |
 //! | `journal`, `disk` | what is durable, and what a restart finds |
 //! | `network` | links between replicas: late, lossy, cut |
@@ -29,7 +30,6 @@
 
 pub mod adversary;
 mod clients;
-pub mod counters;
 pub mod coverage;
 mod disk;
 mod events;
@@ -54,6 +54,7 @@ mod spoil;
 mod story;
 pub mod twins;
 mod watch;
+pub mod work;
 pub mod world;
 
 pub use adversary::Behaviour;
@@ -61,4 +62,5 @@ pub use faults::Fault;
 pub use options::{Durability, Net, Options};
 pub use plan::Plan;
 pub use prng::{Prng, Ratio};
+pub use work::Work;
 pub use world::World;

@@ -3,6 +3,7 @@
 use base::Span;
 
 use crate::prng::Ratio;
+use crate::work::Work;
 
 /// What the network does to messages.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +83,16 @@ pub struct Options {
     pub inside_delay_max_us: u64,
     /// Time between two operations of a client in microseconds; 0 is as fast as it can.
     pub pace_us: u64,
+    /// What the group does; chosen by the seed where it is not said.
+    pub work: Option<Work>,
+}
+
+impl Options {
+    /// What the group does.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.work.unwrap_or(Work::of(self.seed))
+    }
 }
 
 impl Default for Options {
@@ -102,6 +113,7 @@ impl Default for Options {
             view_timeout: Span::millis(200),
             inside_delay_max_us: 20,
             pace_us: 0,
+            work: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::faults::{Fault, Shape};
 use crate::options::{Durability, Net, Options};
 use crate::prng::{Prng, Ratio};
 use crate::scenario::{PATIENCE, finish, settle, world};
+use crate::work::Work;
 use crate::world::World;
 
 /// Operations that every client asks for once the faults are over.
@@ -180,6 +181,8 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
         inside_delay_max_us: pick(prng, &[20, 20, 500]),
         view_timeout: Span::millis(pick(prng, &[200, 200, 50, 800])),
         pace_us: pick(prng, &[500, 5_000, 20_000]),
+        // The store is dear; there is a scenario of its own for it.
+        work: prng.chance(Ratio(1, 128)).then_some(Work::Redis),
         ..Options::default()
     }
 }

@@ -7,7 +7,7 @@ use base::{PillarId, ReplicaId, Span};
 
 use crate::options::Options;
 use crate::scenarios::Scenario;
-use crate::world::{Counters, World};
+use crate::world::World;
 
 /// The variable that names the only seed to run.
 pub const SEED_VARIABLE: &str = "STYLITE_TEST_SEED";
@@ -55,10 +55,10 @@ pub fn replay(name: &str, seed: u64) -> String {
     format!("cargo run --profile sim -p stylite-sim -- --scenario {name} --seed {seed}")
 }
 
-/// A world of counters.
+/// A world in which the group does the work of its options.
 #[must_use]
 pub fn world(options: Options) -> World {
-    World::new(options, || Box::new(Counters::default()))
+    World::new(options)
 }
 
 /// Waits until `what` is so.

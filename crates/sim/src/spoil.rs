@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use base::{AgreedTime, Digest, Malformed, Seq};
 use exec::service::{Completion, Context, Footprint, Offload, Service};
 
+use crate::work::Work;
+
 /// The order to lose an object, and what came of it.
 #[derive(Debug, Default)]
 pub struct Spoil {
@@ -29,31 +31,39 @@ impl Spoil {
 /// A service that loses one object as soon as it is told to.
 pub struct Spoilable {
     inner: Box<dyn Service>,
+    work: Work,
     spoil: Arc<Spoil>,
 }
 
 impl Spoilable {
-    /// `inner`, until `spoil` is ordered.
+    /// The service of `work`, until `spoil` is ordered.
     #[must_use]
-    pub fn new(inner: Box<dyn Service>, spoil: Arc<Spoil>) -> Spoilable {
-        Spoilable { inner, spoil }
+    pub fn new(work: Work, spoil: Arc<Spoil>) -> Spoilable {
+        Spoilable { inner: work.service(), work, spoil }
+    }
+
+    /// The first object in which something was written, and what it was before.
+    fn written(&self) -> Option<(u32, Vec<u8>)> {
+        let fresh = self.work.service();
+        let bytes = |service: &dyn Service, object: u32| {
+            let mut bytes = Vec::new();
+            service.get(object, &mut bytes);
+            bytes
+        };
+        let mut all = (0..fresh.objects()).map(|object| (object, bytes(&*fresh, object)));
+        all.find(|(object, before)| bytes(&*self.inner, *object) != *before)
     }
 }
 
 impl Service for Spoilable {
     fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
         if self.spoil.ordered.load(Ordering::Relaxed) {
-            let held = |o: &u32| {
-                let mut bytes = Vec::new();
-                self.inner.get(*o, &mut bytes);
-                !bytes.is_empty()
-            };
             // Nothing to lose yet: the next operation tries again.
-            if let Some(object) = (0..self.inner.objects()).find(held) {
+            if let Some((object, before)) = self.written() {
                 self.spoil.ordered.store(false, Ordering::Relaxed);
                 self.spoil.last.store(ctx.seq.0, Ordering::Relaxed);
                 ctx.modify(object, |out| self.inner.get(object, out));
-                self.inner.put(object, &[]).expect("an empty object can be put");
+                self.inner.put(object, &before).expect("a service reads what it wrote");
             }
         }
         self.inner.execute(op, ctx, reply)

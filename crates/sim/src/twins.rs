@@ -90,10 +90,9 @@ impl World {
         self.adversary.twins.push(replica);
         self.misbehave(replica, Behaviour::Twin);
         self.misbehave(address, Behaviour::Twin);
-        let service = (self.service)();
         let start =
             Start { beginning: Beginning::Whole, incarnation, life: 0, disk: Disk::default() };
-        self.begin(address, service, start);
+        self.begin(address, start);
         address
     }
 

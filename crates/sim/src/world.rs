@@ -4,14 +4,12 @@ use base::{
     AgreedTime, ClientId, FromStage, Incarnation, Now, PillarId, Quorums, Reader, ReplicaId, Seq,
     Span, Time, ToStage, View,
 };
-use exec::service::Service;
 use proto::group::Beginning;
 use proto::pbft::msg::Message;
 use proto::pbft::{Input, Lane};
 
 use crate::adversary::{Adversary, Behaviour};
 use crate::clients::Client;
-pub use crate::counters::Counters;
 use crate::coverage::{Coverage, Sight};
 use crate::disk::Disk;
 use crate::events::{Event, Inside, Queue, Sender};
@@ -24,6 +22,7 @@ use crate::outcome;
 use crate::phase::Clock;
 use crate::prng::Prng;
 use crate::story::Story;
+use crate::work::Work;
 
 /// How often the faulty client strikes, in microseconds of virtual time.
 const ATTACK_EVERY_US: u64 = 400;
@@ -43,8 +42,8 @@ pub struct World {
     /// Steps of lanes and stages.
     pub(crate) steps: u64,
     pub(crate) history: History,
-    /// Makes the service of a replica's next life.
-    pub(crate) service: Box<dyn Fn() -> Box<dyn Service>>,
+    /// What the group does.
+    pub(crate) work: Work,
     /// Wall clocks of the replicas.
     pub(crate) clocks: Vec<Clock>,
     /// Planned faults happen no more.
@@ -60,12 +59,12 @@ pub struct World {
 pub(crate) const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 
 impl World {
-    /// A world in which every replica runs a service that `service` makes.
+    /// A world with a group that does the work of its options.
     ///
     /// # Panics
     /// When the options contradict each other.
     #[must_use]
-    pub fn new(options: Options, service: impl Fn() -> Box<dyn Service> + 'static) -> World {
+    pub fn new(options: Options) -> World {
         let quorums = Quorums::pbft(options.n, options.f).expect("n >= 3f + 1");
         let mut world = World {
             queue: Queue::default(),
@@ -76,10 +75,10 @@ impl World {
             adversary: Adversary::new(&options),
             attacks_left: 0,
             lane_turns: 0,
-            checker: Oracles::new(rules(&options), options.clients, service()),
+            checker: Oracles::new(rules(&options), options.clients, options.work()),
             steps: 0,
             history: History::default(),
-            service: Box::new(service),
+            work: options.work(),
             clocks: vec![Clock::default(); usize::from(options.n)],
             frozen: false,
             story: outcome::tells_stories().then(Story::default),
@@ -91,14 +90,13 @@ impl World {
             world.queue.schedule(Span(0), Event::ClientTurn { client });
         }
         for replica in quorums.replicas() {
-            let service = (world.service)();
             let start = Start {
                 beginning: Beginning::Whole,
                 incarnation: Incarnation(1),
                 life: 0,
                 disk: Disk::default(),
             };
-            world.begin(replica, service, start);
+            world.begin(replica, start);
         }
         world
     }

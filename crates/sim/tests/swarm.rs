@@ -6,3 +6,8 @@ use sim::scenarios::check;
 fn swarm() {
     check("swarm");
 }
+
+#[test]
+fn the_store_keeps_its_transactions() {
+    check("the_store_keeps_its_transactions");
+}

@@ -13,9 +13,10 @@
 //! | `contradiction` | nobody correct contradicts what it said, not even after a restart |
 //! | `accountability` | proofs hold for everybody, and name nobody who is correct |
 //!
-//! Elsewhere: durable before promise (`journal`), invariants inside the cores (their `check`),
-//! and no panic, which is whoever runs the scenario. An oracle is told what correct replicas do
-//! and say; what faulty ones do reaches it through them only.
+//! Elsewhere: what a service never changes in its state (`crate::work`), durable before promise
+//! (`journal`), invariants inside the cores (their `check`), and no panic, which is whoever runs
+//! the scenario. An oracle is told what correct replicas do and say; what faulty ones do reaches
+//! it through them only.
 
 pub mod accountability;
 pub mod agreement;
@@ -34,7 +35,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::{Batch, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, View};
-use exec::service::Service;
 use exec::stage::Stage;
 use proto::group::GroupFact;
 use proto::group::rules::Rules;
@@ -50,6 +50,8 @@ use reference::Reference;
 use replies::Replies;
 use sight::is_checkpoint;
 use validity::Validity;
+
+use crate::work::Work;
 
 /// What an oracle says: nothing, or what is wrong.
 pub type Verdict = Result<(), String>;
@@ -67,6 +69,7 @@ pub struct Oracles {
     contradiction: Contradiction,
     accountability: Accountability,
     interval: u64,
+    work: Work,
     counts: Counts,
 }
 
@@ -97,20 +100,21 @@ fn hold(oracle: &str, verdict: Verdict) {
 
 impl Oracles {
     /// Oracles of a group with these rules, in which nothing has happened yet. Clients below
-    /// `clients` are correct; `service` is one as the replicas run it.
+    /// `clients` are correct, and all replicas do `work`.
     #[must_use]
-    pub fn new(rules: Rules, clients: u32, service: Box<dyn Service>) -> Oracles {
+    pub fn new(rules: Rules, clients: u32, work: Work) -> Oracles {
         Oracles {
             agreement: Agreement::default(),
             validity: Validity::default(),
             executions: Executions::new(clients),
-            reference: Reference::new(service, rules.checkpoint_interval),
+            reference: Reference::new(work.service(), rules.checkpoint_interval),
             replies: Replies::new(clients),
             answers: Answers::default(),
             checkpoints: Checkpoints::new(clients),
             contradiction: Contradiction::new(rules.group),
             accountability: Accountability::new(rules),
             interval: rules.checkpoint_interval,
+            work,
             counts: Counts::default(),
         }
     }
@@ -176,6 +180,7 @@ impl Oracles {
         if !report.halted && is_checkpoint(report.executed, self.interval) {
             let sessions = self.checkpoints.sessions(replica, report.executed, stage.sessions());
             hold("checkpoints", sessions);
+            hold("service", self.work.invariant(stage.service()));
         }
     }
 
@@ -187,6 +192,7 @@ impl Oracles {
         let Some(stage) = stage else { return };
         let executed = stage.report().executed;
         hold("answers", self.answers.kept(executed));
+        hold("service", self.work.invariant(stage.service()));
         hold("reference", self.reference.state(executed, stage.service()));
         let sessions = self.checkpoints.sessions(replica, executed, stage.sessions());
         hold("checkpoints", sessions);

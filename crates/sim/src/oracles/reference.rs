@@ -150,8 +150,8 @@ impl Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::Counters;
     use crate::oracles::testing::{batch, frame};
+    use crate::work::counters::Counters;
     use base::{AgreedTime, ReplicaId, Writer};
 
     fn add(token: u64) -> Vec<u8> {

@@ -1,16 +1,15 @@
-//! The service that simulated groups run.
+//! Counters: every answer depends on everything before it.
 
 use std::collections::BTreeMap;
 
 use base::Reader;
 use exec::service::Service;
 
+use super::{Judged, STREAMS};
 use crate::history::Ask;
 
 /// Streams of each client that only it counts in.
 const OWN_STREAMS: u64 = 6;
-/// Streams of each client.
-pub(crate) const STREAMS: u64 = 8;
 /// Counters that all clients share.
 const SHARED: u64 = 2;
 
@@ -66,7 +65,6 @@ impl Service for Counters {
 
 /// What a client asks with its `token`-th operation.
 pub(crate) struct Question {
-    pub(crate) stream: u32,
     pub(crate) counter: u32,
     pub(crate) ask: Ask,
     /// The answer, where nobody else has a say in it.
@@ -82,7 +80,6 @@ impl Question {
             false => round % SHARED,
         };
         Question {
-            stream: u32::try_from(stream).expect("few streams"),
             counter: u32::try_from(number).expect("few clients"),
             ask: if stream + 1 == STREAMS { Ask::Read } else { Ask::Add },
             expected: own.then_some(round),
@@ -95,5 +92,17 @@ impl Question {
         let add = u8::from(self.ask == Ask::Add);
         base::Writer::new(&mut op).u32(self.counter).u8(add).u64(token);
         op
+    }
+
+    /// # Errors
+    /// When it is not the right count.
+    pub(crate) fn judge(&self, result: &[u8]) -> Judged {
+        let count = result.try_into().map_err(|_| format!("no count: {result:?}"))?;
+        let value = u64::from_le_bytes(count);
+        match self.expected {
+            Some(expected) if expected != value => Err(format!("{value}, and not {expected}")),
+            Some(_) => Ok(None),
+            None => Ok(Some((self.counter, self.ask, value))),
+        }
     }
 }
