@@ -3,6 +3,7 @@
 //! Uses the standard library, `anyhow` and `serde_json` only, so that it builds in seconds on a
 //! fresh checkout. Knows the workspace from outside: no crate of ours is a dependency.
 
+mod attack;
 mod layers;
 mod mutants;
 mod prereq;
@@ -33,6 +34,7 @@ Commands:
   verify          Formatting, tidy, layers, clippy, docs, then all tests: what .ci/run runs
   test            Install what the tests need, then run all tests with scaled-down parameters
   soak            The same tests with full parameters, as released; results in target/soak
+  attack          Attack a group of real processes, and print what honest clients still get
   tidy            Sizes, banned words, headings, links, glossary, dependencies
   layers          Directions between crates, and the purity of base, proto and exec
   fuzz            Feed decoders and ports with what nobody should send; --help says more
@@ -47,10 +49,15 @@ Options of test and soak:
   --fast          Leave out tests that start processes, doc tests and prerequisites
   NAME...         Only tests whose names contain one of these
 
+Options of attack:
+  --seconds N     How long each attack is measured; 14 unless told, 8 minutes in all
+  NAME...         Only attacks whose names contain one of these; the document stays as it is
+
 Examples:
   cargo xtask test
   cargo xtask test --fast quorum
   cargo xtask soak redis
+  cargo xtask attack gray leader-crash
   cargo xtask fuzz message resp --seconds 60
   cargo xtask mutants quick
   cargo xtask verify
@@ -64,6 +71,7 @@ enum Task {
     Help,
     Verify,
     Test(Options),
+    Attack(attack::Options),
     Tidy,
     Layers,
     Fuzz(Vec<String>),
@@ -99,6 +107,9 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         }
         return Ok(Task::Test(options));
     }
+    if command == "attack" {
+        return attack::parse(rest).map(Task::Attack);
+    }
     let task = match command.as_str() {
         "help" => Task::Help,
         "verify" => Task::Verify,
@@ -131,6 +142,7 @@ fn carry_out(task: &Task) -> Result<bool> {
         Task::Mutants(None) => std::io::stdout().write_all(mutants::HELP.as_bytes())?,
         Task::Loom => proof::loom(&root)?,
         Task::Miri => proof::miri(&root)?,
+        Task::Attack(options) => return attack::run(&root, options),
         Task::Tidy => tidy::run(&root)?,
         Task::Layers => layers::run(&root)?,
         Task::Docs => verify::docs(&root)?,

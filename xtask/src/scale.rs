@@ -37,6 +37,14 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
+        file: "crates/node/tests/support/attack/arena.rs",
+        test: "seconds",
+        ci: "2",
+        full: "14",
+        unit: "s of phases per attack",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/node/tests/chaos_bounds.rs",
         test: "memory_and_disk_stay_bounded_through_faults",
         ci: "6",

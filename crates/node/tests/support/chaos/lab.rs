@@ -212,6 +212,15 @@ impl Lab {
         });
     }
 
+    /// Has a replica that was told to misbehave do so, or behave for now.
+    pub fn misbehave(&self, id: u16, on: bool) {
+        let path = if on { "POST /misbehave" } else { "POST /behave" };
+        until("the replica takes orders", || {
+            let answer = super::request(self.metrics + id, path);
+            if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(answer) }
+        });
+    }
+
     pub fn process(&mut self, id: u16) -> &mut Process {
         self.replicas[usize::from(id)].as_mut().expect("it was started")
     }
