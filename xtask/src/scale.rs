@@ -8,6 +8,8 @@ use crate::report::Report;
 use crate::source::words;
 use crate::tree::RustFile;
 
+mod sim;
+
 /// The variable that tests read.
 pub const VARIABLE: &str = "STYLITE_TEST_SCALE";
 
@@ -228,319 +230,12 @@ const TABLE: &[Scaled] = &[
         unit: "values of 1 KiB",
         reason: "memory and time",
     },
-    Scaled {
-        file: "crates/sim/src/scenarios/adversary.rs",
-        test: "twins",
-        ci: "60",
-        full: "20_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/adversary.rs",
-        test: "mutations",
-        ci: "30",
-        full: "5_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/adversary.rs",
-        test: "byzzfuzz",
-        ci: "100",
-        full: "100_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/normal_case.rs",
-        test: "loss_duplication_and_reordering_cost_time_and_nothing_else",
-        ci: "60",
-        full: "2000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/normal_case.rs",
-        test: "a_faulty_backup_and_a_faulty_client_stop_nobody",
-        ci: "24",
-        full: "600",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/normal_case.rs",
-        test: "an_outage_longer_than_clocks_may_differ_is_survived",
-        ci: "12",
-        full: "100",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/normal_case.rs",
-        test: "a_faulty_leader_gets_no_two_replicas_to_disagree",
-        ci: "16",
-        full: "400",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/recovery.rs",
-        test: "everything_acknowledged_survives_the_loss_of_all_power",
-        ci: "24",
-        full: "2_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/recovery.rs",
-        test: "replicas_restart_one_after_another_under_load",
-        ci: "12",
-        full: "600",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/recovery.rs",
-        test: "a_restart_in_the_middle_of_a_view_change_breaks_no_promise",
-        ci: "24",
-        full: "2_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/recovery.rs",
-        test: "amnesia_is_not_equivocation",
-        ci: "24",
-        full: "2_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/recovery.rs",
-        test: "a_lost_disk_is_survived",
-        ci: "16",
-        full: "1_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/recovery.rs",
-        test: "more_forgetful_replicas_than_faults_stop_the_group_with_a_clear_word",
-        ci: "6",
-        full: "60",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/recovery.rs",
-        test: "forgetting_again_while_recovering_costs_only_time",
-        ci: "12",
-        full: "600",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/swarm.rs",
-        test: "the_store_keeps_its_transactions",
-        ci: "12",
-        full: "3_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/swarm.rs",
-        test: "swarm",
-        ci: "200",
-        full: "50_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/transfer.rs",
-        test: "a_replica_that_was_left_behind_fetches_a_checkpoint",
-        ci: "16",
-        full: "1_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/transfer.rs",
-        test: "lying_sources_cost_time_only",
-        ci: "16",
-        full: "1_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/transfer.rs",
-        test: "sources_that_go_away_are_replaced",
-        ci: "12",
-        full: "600",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/transfer.rs",
-        test: "a_target_that_crashes_begins_again",
-        ci: "12",
-        full: "600",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/transfer.rs",
-        test: "a_view_that_changes_while_a_replica_fetches_is_activated",
-        ci: "16",
-        full: "1_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/transfer.rs",
-        test: "several_laggards_fetch_at_once",
-        ci: "8",
-        full: "400",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/transfer.rs",
-        test: "a_group_that_cannot_do_without_its_laggards_brings_them_back",
-        ci: "32",
-        full: "2_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/transfer.rs",
-        test: "a_replica_whose_state_is_spoilt_is_repaired",
-        ci: "12",
-        full: "600",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "the_group_goes_on_when_its_leader_ends",
-        ci: "24",
-        full: "600",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "leaders_that_fail_in_a_row_are_all_passed",
-        ci: "12",
-        full: "300",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "a_leader_that_plays_favourites_starves_nobody",
-        ci: "24",
-        full: "600",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "a_leader_that_equivocates_divides_nobody",
-        ci: "16",
-        full: "600",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "forged_view_changes_lose_nothing",
-        ci: "40",
-        full: "2_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "values_of_old_views_do_not_come_back",
-        ci: "40",
-        full: "4_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "no_pillar_votes_in_a_view_that_its_replica_has_left",
-        ci: "30",
-        full: "4_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "idle_pillars_fill_their_gaps_over_view_changes",
-        ci: "12",
-        full: "300",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "a_replica_alone_finds_back",
-        ci: "20",
-        full: "600",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "partitions_of_every_kind_heal",
-        ci: "24",
-        full: "2_000",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "a_one_way_link_to_or_from_the_leader_is_lived_with",
-        ci: "12",
-        full: "400",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "wishes_and_old_view_changes_of_f_replicas_move_nobody",
-        ci: "12",
-        full: "400",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "view_changes_one_after_another_leave_nothing_behind",
-        ci: "1",
-        full: "2",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "a_pause_is_survived",
-        ci: "16",
-        full: "400",
-        unit: "seeds",
-        reason: "time",
-    },
-    Scaled {
-        file: "crates/sim/src/scenarios/view_change.rs",
-        test: "a_client_that_speaks_to_some_only_changes_no_view",
-        ci: "12",
-        full: "300",
-        unit: "seeds",
-        reason: "time",
-    },
 ];
+
+/// All rows.
+fn rows() -> impl Iterator<Item = &'static Scaled> {
+    TABLE.iter().chain(sim::TABLE)
+}
 
 /// Prints the table for a run at `scale`.
 pub fn print(scale: &str) {
@@ -549,21 +244,18 @@ pub fn print(scale: &str) {
         println!("nothing is scaled down");
         return;
     }
-    for row in TABLE {
+    for row in rows() {
         let Scaled { test, ci, full, unit, reason, .. } = row;
         println!("scaled: {test}: {ci} {unit} instead of {full} ({reason})");
-    }
-    if TABLE.is_empty() {
-        println!("nothing is scaled down");
     }
 }
 
 /// Every row names a test that exists, and every test that reads the scale has a row.
 pub fn check(files: &[RustFile], report: &mut Report) {
-    check_rows(TABLE, files, report);
+    check_rows(&rows().collect::<Vec<_>>(), files, report);
 }
 
-fn check_rows(table: &[Scaled], files: &[RustFile], report: &mut Report) {
+fn check_rows(table: &[&Scaled], files: &[RustFile], report: &mut Report) {
     for row in table {
         let code = files.iter().find(|file| file.path == row.file).map(|file| &file.source.code);
         for part in [row.test, row.ci, row.full] {
@@ -592,7 +284,7 @@ mod tests {
 
     #[test]
     fn table_and_tests_agree() {
-        let row = || Scaled {
+        let row = Scaled {
             file: "crates/a/tests/a.rs",
             test: "long_test",
             ci: "1",
@@ -600,17 +292,17 @@ mod tests {
             unit: "rounds",
             reason: "time",
         };
-        let findings = |path: &str, text: &str, table: &[Scaled]| {
+        let findings = |path: &str, text: &str, table: &[&Scaled]| {
             let files = [File { path: path.into(), text: text.into() }];
             let mut report = Report::default();
             check_rows(table, &rust_files(&files), &mut report);
             report.findings.len()
         };
         let reads = "fn long_test() { scale(1, 2_000, var(\"STYLITE_TEST_SCALE\")) }";
-        assert_eq!(findings("crates/a/tests/a.rs", reads, &[row()]), 0);
+        assert_eq!(findings("crates/a/tests/a.rs", reads, &[&row]), 0);
         assert_eq!(findings("crates/a/tests/a.rs", reads, &[]), 1, "not listed");
         let changed = reads.replace("2_000", "3_000");
-        assert_eq!(findings("crates/a/tests/a.rs", &changed, &[row()]), 1, "another value");
-        assert_eq!(findings("crates/b/tests/a.rs", reads, &[row()]), 4, "gone, and not listed");
+        assert_eq!(findings("crates/a/tests/a.rs", &changed, &[&row]), 1, "another value");
+        assert_eq!(findings("crates/b/tests/a.rs", reads, &[&row]), 4, "gone, and not listed");
     }
 }

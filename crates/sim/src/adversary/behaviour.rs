@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use base::transfer::{StateAnswer, StateMessage};
-use base::{AgreedTime, ClientId, Digest, PillarId, ReplicaId, Span, View};
+use base::{AgreedTime, ClientId, Digest, PillarId, ReplicaId, Seq, Span, StableCheckpoint, View};
 use proto::group::msg::GroupMessage;
 use proto::group::rules::Rules;
 use proto::pbft::msg::{Message, Proposal, Vote};
 
+use super::sign::Signer;
+use super::strategies::Strategist;
 use crate::prng::{Prng, Ratio};
 
 /// One way to be faulty.
@@ -41,6 +43,24 @@ pub enum Behaviour {
     WishStorm,
     /// Sends every VIEW-CHANGE and NEW-VIEW that it ever heard again and again.
     ReplayViewChanges,
+    /// Proposes null batches instead of clients' frames.
+    NullLeader,
+    /// Signs CHECKPOINTs of a state that it has not.
+    WrongCheckpoints,
+    /// Shows the oldest certificate that it knows for the newest.
+    StaleCertificates,
+    /// Answers with objects that have no end.
+    EndlessSource,
+    /// Answers with objects of another checkpoint.
+    OtherCheckpoint,
+    /// Tells clients what is not so, and always the same as its accomplices.
+    WrongReplies,
+    /// Signs VIEW-CHANGEs for ever higher views, as long as they can be, and asks for NEW-VIEWs.
+    ViewChangeStorm,
+    /// Signs one VIEW-CHANGE for some and another one for the others.
+    TwoViewChanges,
+    /// Begins its view with one NEW-VIEW for some and another one for the others.
+    TwoNewViews,
     /// Says what it believes, as a copy of it does: see [`crate::twins`].
     Twin,
     /// Changes one field of every so many messages: see [`super::mutate`].
@@ -56,7 +76,11 @@ pub enum Behaviour {
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     /// Signed messages about views.
-    views: Vec<GroupMessage>,
+    pub(super) views: Vec<GroupMessage>,
+    /// The oldest certificate.
+    pub(super) oldest: Option<StableCheckpoint>,
+    /// Answers about checkpoints, with their number.
+    pub(super) answers: Vec<(Seq, StateAnswer)>,
 }
 
 /// Messages about views that are remembered.
@@ -72,6 +96,30 @@ impl Memory {
                 self.views.swap_remove(prng.below(VIEWS_MAX as u64) as usize);
             }
             self.views.push(GroupMessage::clone(message));
+        }
+        if self.oldest.is_none()
+            && let Message::Group(message) = message
+            && let GroupMessage::RecoverAck { stable, .. }
+            | GroupMessage::HaveCheckpoint(stable)
+            | GroupMessage::HaveState { stable, .. } = &**message
+            && stable.seq > Seq(0)
+        {
+            self.oldest = Some(stable.clone());
+        }
+        if self.oldest.is_none()
+            && let Message::Group(message) = message
+            && let GroupMessage::ViewChange(change) = &**message
+            && change.stable.seq > Seq(0)
+        {
+            self.oldest = Some(change.stable.clone());
+        }
+        if let Message::State(message) = message
+            && let StateMessage::Tell { checkpoint, answer } = &**message
+        {
+            if self.answers.len() == VIEWS_MAX {
+                self.answers.swap_remove(prng.below(VIEWS_MAX as u64) as usize);
+            }
+            self.answers.push((*checkpoint, answer.clone()));
         }
     }
 }
@@ -116,6 +164,21 @@ impl Behaviour {
                     says.push((Span(0), Message::Group(Arc::new(old.clone()))));
                 }
                 says
+            }
+            (
+                Behaviour::NullLeader
+                | Behaviour::WrongCheckpoints
+                | Behaviour::StaleCertificates
+                | Behaviour::EndlessSource
+                | Behaviour::OtherCheckpoint
+                | Behaviour::ViewChangeStorm
+                | Behaviour::TwoViewChanges
+                | Behaviour::TwoNewViews,
+                message,
+            ) => {
+                let strategist = Strategist { signer: Signer::new(rules, me), rules, to };
+                let says = strategist.says(self, message, (memory, prng));
+                says.into_iter().map(|message| (Span(0), message)).collect()
             }
             (_, message) => at_once(message),
         }

@@ -71,7 +71,7 @@ impl Touch<'_> {
             }
             Message::Endorse { view, entries } => {
                 self.view("view", view);
-                self.list("endorsements", entries);
+                self.list("signed entries", entries);
             }
             Message::Endorsed { view, entry, proof } => {
                 self.view("view", view);
@@ -407,11 +407,11 @@ impl Listed for (BatchEntry, Signature) {
 
     fn touch(&mut self, touch: &mut Touch<'_>) {
         touch.entry(&mut self.0);
-        touch.signature("endorsement signature", &mut self.1);
+        touch.signature("entry signature", &mut self.1);
     }
 }
 
-/// A signature of a certificate or of a frame's endorsement.
+/// A signature of a certificate or of an ENDORSED.
 impl Listed for (ReplicaId, Signature) {
     const MOST: usize = limits::REPLICAS_MAX;
 

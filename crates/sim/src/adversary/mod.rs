@@ -9,20 +9,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::crypto::{ClientKeyring, PlainKeys};
-use base::{
-    AgreedTime, Authenticator, BatchEntry, ClientId, Digest, Frame, FrameBuilder, FrameId,
-    PillarId, Quorums, Reader, ReplicaId, Seq, SessionId, Signature, Span, View,
-};
+use base::{BatchEntry, ClientId, Frame, PillarId, Quorums, ReplicaId, Span, View};
 use proto::group::rules::Rules;
-use proto::pbft::msg::{Checkpoint, Message, Proposal, Vote};
+use proto::pbft::msg::Message;
 
+use crate::disk::Disk;
+use crate::faults::Fault;
 use crate::host::GROUP;
 use crate::options::Options;
 use crate::prng::{Prng, Ratio};
 use crate::world::World;
 
 mod behaviour;
+mod clients;
 mod deeds;
 mod fields;
 mod forge;
@@ -30,12 +29,16 @@ mod frames;
 mod fuzz;
 mod kind;
 mod mutate;
+mod random;
 mod sample;
 mod sign;
+mod strategies;
 mod touch;
 
 pub use behaviour::Behaviour;
 use behaviour::Memory;
+pub use clients::Hostile;
+use clients::Intruder;
 pub use deeds::Deeds;
 pub use fuzz::Fuzz;
 pub use kind::Kind;
@@ -68,6 +71,7 @@ pub struct Adversary {
     heard: Vec<Message>,
     entries: Vec<BatchEntry>,
     frames: Vec<Arc<Frame>>,
+    intruder: Intruder,
 }
 
 impl Adversary {
@@ -99,6 +103,7 @@ impl Adversary {
             heard: Vec::new(),
             entries: Vec::new(),
             frames: Vec::new(),
+            intruder: Intruder::default(),
         }
     }
 
@@ -247,47 +252,6 @@ impl Adversary {
         keep(&mut self.prng, &mut self.heard, message.clone());
     }
 
-    /// What the faulty replica sends instead of `message`.
-    fn twist(&mut self, message: Message) -> Vec<Message> {
-        match self.prng.below(8) {
-            0 => Vec::new(),
-            1 => self.invent().into_iter().collect(),
-            2 => self.invent().into_iter().chain([message]).collect(),
-            3 => self.replay().into_iter().chain([message]).collect(),
-            _ => vec![message],
-        }
-    }
-
-    fn replay(&mut self) -> Option<Message> {
-        let at = self.prng.below(self.heard.len() as u64);
-        self.heard.get(at as usize).cloned()
-    }
-
-    /// A message that nothing justifies, if it can be put on the wire.
-    pub fn invent(&mut self) -> Option<Message> {
-        let (view, seq, digest) = (self.view(), self.seq(), self.digest());
-        let vote = Vote { view, seq, digest };
-        let message = match self.prng.below(9) {
-            0 => Message::PrePrepare { view, seq, proposal: self.proposal() },
-            1 => Message::Prepare(vote),
-            2 => Message::Commit(vote),
-            3 => Message::Vouch(self.some_entries()),
-            4 => Message::Fetch { seq, entries: self.some_entries() },
-            5 => {
-                let vouched = self.prng.chance(Ratio(1, 2));
-                let at = self.prng.below(self.frames.len() as u64) as usize;
-                let frame = self.frames.get(at).cloned().unwrap_or_else(|| self.frame().0);
-                Message::Body { vouched, frame }
-            }
-            6 => Message::Checkpoint(Checkpoint { seq, digest, signature: Signature([3; 64]) }),
-            7 => Message::Status { view, stable: self.seq(), delivered: self.seq() },
-            _ => Message::Decided { seq, proposal: self.proposal() },
-        };
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes);
-        Message::decode(GROUP, &mut Reader::new(&bytes)).ok()
-    }
-
     /// The reply that leaves `from`, and the view that it names: with a flaw, now and then.
     pub fn replies(
         &mut self,
@@ -301,6 +265,9 @@ impl Adversary {
                 let changed = self.mutator.change_reply((view, content), &mut self.prng);
                 changed.unwrap_or(as_it_is)
             }
+            Behaviour::WrongReplies => {
+                strategies::wrong_reply(content).map_or(as_it_is, |wrong| (view, wrong))
+            }
             Behaviour::Random if self.prng.chance(Ratio(1, 2)) => {
                 let mut bytes = content.to_vec();
                 let at = self.prng.below(bytes.len() as u64) as usize;
@@ -309,114 +276,6 @@ impl Adversary {
             }
             _ => as_it_is,
         }
-    }
-
-    /// Frames of the faulty client, and to whom each goes.
-    pub fn attack(&mut self) -> Vec<(Vec<ReplicaId>, Arc<Frame>)> {
-        let (one, other) = self.frame();
-        let mut sends: Vec<(Vec<ReplicaId>, Arc<Frame>)> = vec![(vec![], one), (vec![], other)];
-        let split = self.prng.chance(Ratio(1, 3));
-        for replica in (0..self.n).map(ReplicaId) {
-            let which = usize::from(split && self.prng.chance(Ratio(1, 2)));
-            if self.prng.chance(Ratio(4, 5)) {
-                sends[which].0.push(replica);
-            }
-        }
-        sends
-    }
-
-    /// Two frames with one identity and different contents.
-    fn frame(&mut self) -> (Arc<Frame>, Arc<Frame>) {
-        let client = self.client.unwrap_or(ClientId(0));
-        let session = SessionId(1 + self.prng.below(3));
-        let group = GROUP;
-        let (a, b) = (self.authenticator(), self.authenticator());
-        if self.prng.chance(Ratio(1, 10)) {
-            let open = FrameBuilder::open(group, client, session, a);
-            return (Arc::new(open), Arc::new(FrameBuilder::close(group, client, session, b)));
-        }
-        let stream = [0, 1, base::frame::UNORDERED, u32::MAX][self.prng.below(4) as usize];
-        let id = [1, 2, 3, 4, 64, 65, u64::MAX - 1][self.prng.below(7) as usize];
-        let id = FrameId { client, session, stream, id };
-        let ack = self.prng.below(id.id.min(5));
-        // Too short for the service: it has no effect on others' counts.
-        let build = |op: &[u8]| {
-            let mut builder = FrameBuilder::new();
-            builder.push(op);
-            builder
-        };
-        let one = build(b"x").request(group, id, ack, a);
-        (Arc::new(one), Arc::new(build(b"y").request(group, id, ack, b)))
-    }
-
-    /// An authenticator that is good for some replicas.
-    fn authenticator(&mut self) -> impl FnOnce(Digest) -> Authenticator + use<> {
-        let (n, spoil) = (self.n, self.prng.next_u64());
-        move |digest| {
-            let whole = PlainKeys { me: ReplicaId(0), n }.authenticate(digest);
-            let Authenticator::Vector(mut macs) = whole else { return whole };
-            for (i, mac) in macs.iter_mut().enumerate() {
-                mac.0[1] ^= (spoil >> i & 1) as u8;
-            }
-            Authenticator::Vector(macs)
-        }
-    }
-
-    fn view(&mut self) -> View {
-        let near = self.heard.iter().rev().find_map(|message| match message {
-            Message::Prepare(vote) | Message::Commit(vote) => Some(vote.view.0),
-            _ => None,
-        });
-        let near = near.unwrap_or(0);
-        View([near, near, near, 0, near.saturating_add(1), u64::MAX][self.prng.below(6) as usize])
-    }
-
-    fn seq(&mut self) -> Seq {
-        let near = self.heard.iter().rev().find_map(|message| match message {
-            Message::Prepare(vote) | Message::Commit(vote) => Some(vote.seq.0),
-            _ => None,
-        });
-        let near = near.unwrap_or(1);
-        Seq(match self.prng.below(8) {
-            0 => [0, 1, u64::MAX >> 1, u64::MAX][self.prng.below(4) as usize],
-            1 => self.prng.below(100),
-            2 => near + self.prng.below(2000),
-            3 => near / 8 * 8 + 8 * self.prng.below(4),
-            _ => near.saturating_sub(4) + self.prng.below(12),
-        })
-    }
-
-    fn digest(&mut self) -> Digest {
-        let at = self.prng.below(self.heard.len() as u64);
-        match self.heard.get(at as usize) {
-            Some(Message::Prepare(vote) | Message::Commit(vote)) => vote.digest,
-            Some(Message::Checkpoint(checkpoint)) => checkpoint.digest,
-            _ => Digest([self.prng.below(2) as u8; 32]),
-        }
-    }
-
-    fn some_entries(&mut self) -> Vec<BatchEntry> {
-        let count = self.prng.below(6);
-        let mut entries = Vec::new();
-        for _ in 0..count {
-            let at = self.prng.below(self.entries.len() as u64) as usize;
-            let Some(mut entry) = self.entries.get(at).copied() else { break };
-            match self.prng.below(4) {
-                0 => entry.digest.0[0] ^= 1,
-                1 => entry.id.id = self.prng.next_u64(),
-                _ => {}
-            }
-            entries.push(entry);
-        }
-        entries
-    }
-
-    fn proposal(&mut self) -> Proposal {
-        if self.prng.chance(Ratio(1, 3)) {
-            return Proposal::Null;
-        }
-        let time = [0, 1_700_000_000_000_000_000, u64::MAX][self.prng.below(3) as usize];
-        Proposal::Frames { time: AgreedTime(time), entries: self.some_entries() }
     }
 }
 
@@ -435,6 +294,22 @@ impl World {
             return Vec::new();
         }
         self.adversary.says(from, to, pillar, message)
+    }
+
+    /// A faulty replica loses everything that it knew, and begins again as if that were its
+    /// first time: in the same life, as far as others can see, or in the next one.
+    ///
+    /// # Panics
+    /// When it is not faulty: a correct one confesses.
+    pub fn forget(&mut self, replica: ReplicaId, same_life: bool) {
+        assert!(self.adversary.is_faulty(replica), "{replica:?} is correct");
+        self.fault(Fault::Crash(replica));
+        let host = self.replica(replica);
+        host.disk = Disk::default();
+        if same_life {
+            host.incarnation.0 -= 1;
+        }
+        self.fault(Fault::Restart(replica));
     }
 
     /// Lets the faults of `fuzz` happen at their moments, until the world freezes.

@@ -9,6 +9,7 @@ use crate::scenario::{each_seed, seeds};
 mod adversary;
 mod normal_case;
 mod recovery;
+mod strategies;
 mod swarm;
 mod transfer;
 mod view_change;
@@ -32,8 +33,15 @@ pub struct Scenario {
 pub const SEED_MAX: u64 = 1 << 48;
 
 /// All families.
-const FAMILIES: &[&[Scenario]] =
-    &[normal_case::ALL, view_change::ALL, recovery::ALL, transfer::ALL, adversary::ALL, swarm::ALL];
+const FAMILIES: &[&[Scenario]] = &[
+    normal_case::ALL,
+    view_change::ALL,
+    recovery::ALL,
+    transfer::ALL,
+    adversary::ALL,
+    strategies::ALL,
+    swarm::ALL,
+];
 
 /// All scenarios.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
