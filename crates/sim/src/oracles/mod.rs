@@ -111,7 +111,7 @@ impl Oracles {
             replies: Replies::new(clients),
             answers: Answers::default(),
             checkpoints: Checkpoints::new(clients),
-            contradiction: Contradiction::new(rules.group),
+            contradiction: Contradiction::new(rules),
             accountability: Accountability::new(rules),
             interval: rules.checkpoint_interval,
             work,
