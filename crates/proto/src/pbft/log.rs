@@ -336,6 +336,11 @@ impl Log {
         self.slots.get_mut(place)
     }
 
+    /// How many numbers the log has room for at the moment.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The lowest number still in the log.
     pub(super) fn first(&self) -> Seq {
         self.first

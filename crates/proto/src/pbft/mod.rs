@@ -319,6 +319,12 @@ impl Lane {
         }
     }
 
+    /// About how many things the lane holds: what [`Lane::check`] costs.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pool.len() + self.log.len()
+    }
+
     /// Checks every invariant, in time proportional to what the lane holds: for tests and
     /// simulation.
     ///

@@ -558,19 +558,26 @@ impl Pool {
     }
 
     pub(super) fn check(&self) {
-        for (client, (frames, bytes)) in &self.quota {
-            let of =
-                || self.entries.iter().filter(|(k, e)| k.0.client == *client && e.frame.is_some());
-            assert_eq!(of().count(), *frames);
-            let weight: usize =
-                of().filter_map(|(_, e)| e.frame.as_ref()).map(|f| f.weight()).sum();
-            assert_eq!(weight, *bytes);
+        // One pass: a pool may hold tens of thousands.
+        let (mut held, mut made, mut wants) = (BTreeMap::new(), BTreeMap::new(), 0);
+        for (key, entry) in &self.entries {
+            if let Some(frame) = &entry.frame {
+                let (frames, bytes): &mut (usize, usize) = held.entry(key.0.client).or_default();
+                (*frames, *bytes) = (*frames + 1, *bytes + frame.weight());
+            }
+            if let Some(peer) = entry.made_by {
+                *made.entry(peer).or_default() += 1;
+            }
+            wants += entry.wanted.len();
         }
-        for (peer, made) in &self.vouched_only {
-            assert_eq!(self.entries.values().filter(|e| e.made_by == Some(*peer)).count(), *made);
+        for (client, quota) in &self.quota {
+            assert_eq!(*quota, held.get(client).copied().unwrap_or_default());
+        }
+        for (peer, count) in &self.vouched_only {
+            assert_eq!(*count, made.get(peer).copied().unwrap_or_default());
         }
         self.eligible.check();
-        assert_eq!(self.wants, self.entries.values().map(|e| e.wanted.len()).sum::<usize>());
+        assert_eq!(self.wants, wants);
         assert!(self.recent.len() <= RECENT_MAX && self.recent_order.len() <= RECENT_MAX);
     }
 }
