@@ -21,6 +21,7 @@
 //! | `observe` | what services see |
 //! | `oracles` | what must hold: one property a file |
 //! | `scenarios` | the scenarios, by name |
+//! | `minimize` | makes a failing plan smaller |
 //! | `runner` | many seeds on several threads |
 //! | `scenario` | what they share: seeds, and the end of a run |
 //!
@@ -37,6 +38,7 @@ pub mod faults;
 pub mod history;
 mod host;
 mod journal;
+pub mod minimize;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 mod network;

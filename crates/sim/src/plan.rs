@@ -5,6 +5,8 @@
 //! crash with their disks. Each incident can be left out, so that a failing plan can be made
 //! smaller.
 
+use std::fmt;
+
 use base::{ClientId, PillarId, ReplicaId, Span};
 
 use crate::adversary::Behaviour;
@@ -141,6 +143,24 @@ impl Plan {
         if self.all {
             settle(&mut world, OPS_AFTERWARDS);
         }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}", self.options)?;
+        for (replica, behaviour) in &self.faulty {
+            writeln!(f, "{replica:?} is faulty: {behaviour:?}")?;
+        }
+        for (place, incident) in self.incidents.iter().enumerate() {
+            writeln!(f, "incident {place}")?;
+            for (at, fault) in &incident.faults {
+                writeln!(f, "{:>12.6} {fault:?}", at.0 as f64 / 1e9)?;
+            }
+        }
+        let Plan { attacks, length, core, all, .. } = self;
+        let seconds = length.0 as f64 / 1e9;
+        write!(f, "{attacks} attacks of a client, {seconds} s; core: {core}, then all: {all}")
     }
 }
 

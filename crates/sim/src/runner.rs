@@ -4,7 +4,7 @@
 //! whatever else runs. Not here: what is printed (`main`).
 
 use std::cell::RefCell;
-use std::panic::{self, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -12,6 +12,7 @@ use std::thread;
 use crate::adversary::Deeds;
 use crate::coverage::Coverage;
 use crate::outcome::{self, Outcome};
+use crate::plan::Plan;
 use crate::scenario::words;
 use crate::scenarios::Scenario;
 
@@ -46,13 +47,37 @@ pub fn collect_panics() {
 /// # Errors
 /// What did not hold.
 pub fn run(scenario: &Scenario, seed: u64) -> Result<Outcome, Violation> {
+    attempt(scenario.name, seed, || (scenario.run)(seed))
+}
+
+/// Runs a plan, by itself or as it was edited.
+///
+/// # Errors
+/// What did not hold.
+pub fn run_plan(plan: &Plan) -> Result<Outcome, Violation> {
+    attempt("swarm", plan.options.seed, || plan.run())
+}
+
+fn attempt(scenario: &'static str, seed: u64, run: impl FnOnce()) -> Result<Outcome, Violation> {
     let _ = outcome::take();
-    let result = catch_unwind(|| (scenario.run)(seed));
+    let result = catch_unwind(AssertUnwindSafe(run));
     let outcome = outcome::take();
     let Err(panic) = result else { return Ok(outcome) };
     let place = PLACE.with(|slot| slot.borrow().clone());
     let why = format!("{}\n(at {place})", words(&*panic));
-    Err(Violation { scenario: scenario.name, seed, why, outcome: Box::new(outcome) })
+    Err(Violation { scenario, seed, why, outcome: Box::new(outcome) })
+}
+
+impl Violation {
+    /// What kind of violation it is: the same for runs that fail in the same way.
+    #[must_use]
+    pub fn kind(&self) -> (&str, &str) {
+        let first = self.why.split([':', ',']).next().unwrap_or_default();
+        // Virtual times and numbers differ.
+        let words = first.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default();
+        let place = self.why.rsplit("\n(at ").next().unwrap_or_default();
+        (words, place)
+    }
 }
 
 /// What many runs came to.

@@ -8,7 +8,9 @@ use std::time::Instant;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use sim::coverage::SIGHTS;
-use sim::outcome;
+use sim::minimize::{Edit, minimize};
+use sim::outcome::{self, Outcome};
+use sim::plan::Plan;
 use sim::runner::{self, Batch, Violation};
 use sim::scenario::replay;
 use sim::scenarios::{self, SEED_MAX, Scenario};
@@ -31,6 +33,8 @@ Examples:
   stylite-sim --seeds 1000                      a thousand seeds of the swarm
   stylite-sim --scenario all --seeds 20         twenty seeds of every scenario
   stylite-sim --scenario swarm --seed 4711      one run again, and its story
+  stylite-sim --seed 4711 --minimize            what can be left out of its plan?
+  stylite-sim --seed 4711 --edit drop0,clients1 the run without that, and its story
 
 Exit codes: 0 everything held, 1 something did not, 2 the command line is wrong.";
 
@@ -60,6 +64,17 @@ struct Run {
     /// Begins no more runs once this many have failed.
     #[arg(long, value_name = "N", default_value = "5")]
     failures: NonZero<usize>,
+    /// Looks for what can be left out of the plan of a swarm's seed so that it fails all the
+    /// same, and prints the plan that is left.
+    #[arg(long, requires = "seed")]
+    minimize: bool,
+    /// Runs the plan of a swarm's seed with these edits, as `--minimize` finds them.
+    #[arg(long, value_name = "EDIT", requires = "seed", value_delimiter = ',')]
+    edit: Vec<Edit>,
+    /// With this deliberate bug.
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
     /// Prints neither the story of a seed nor what many of them met.
     #[arg(long)]
     quiet: bool,
@@ -93,7 +108,21 @@ fn main() -> ExitCode {
     if cfg!(panic = "unwind") {
         runner::collect_panics();
     }
+    #[cfg(feature = "mutants")]
+    if let Some(name) = &cli.run.mutant {
+        let Some(about) = base::mutants::ALL.iter().find(|about| about.name == name) else {
+            eprintln!("error: no mutant is called `{name}`; `stylite-mutants list` names them");
+            return ExitCode::from(2);
+        };
+        base::mutants::choose(Some(about.mutant));
+    }
+    let plans = cli.run.minimize || !cli.run.edit.is_empty();
+    if plans && cli.run.scenario != ["swarm"] {
+        eprintln!("error: only the swarm has a plan that can be edited");
+        return ExitCode::from(2);
+    }
     let held = match (cli.run.seed, cli.run.seeds) {
+        (Some(seed), _) if plans => planned(seed, &cli.run),
         (Some(seed), _) => one(&scenarios, seed, &cli.run),
         (None, seeds) => many(&scenarios, seeds.unwrap_or(100), &cli.run),
     };
@@ -122,26 +151,54 @@ fn one(scenarios: &[&'static Scenario], seed: u64, run: &Run) -> bool {
     outcome::tell_stories(!run.quiet);
     let mut held = true;
     for scenario in scenarios {
-        let (outcome, violation) = match runner::run(scenario, seed) {
-            Ok(outcome) => (outcome, None),
-            Err(violation) => (*violation.outcome.clone(), Some(violation)),
-        };
-        for line in &outcome.story {
-            println!("{line}");
-        }
-        println!(
-            "{} with seed {seed}: {} events, trace {:016x}",
-            scenario.name, outcome.events, outcome.trace
-        );
-        match violation {
-            Some(violation) => {
-                tell(&violation);
-                held = false;
-            }
-            None => println!("everything held"),
-        }
+        held &= told(scenario.name, seed, runner::run(scenario, seed));
     }
     held
+}
+
+/// Prints what came of a run; whether everything held.
+fn told(name: &str, seed: u64, result: Result<Outcome, Violation>) -> bool {
+    let (outcome, violation) = match result {
+        Ok(outcome) => (outcome, None),
+        Err(violation) => (*violation.outcome.clone(), Some(violation)),
+    };
+    for line in &outcome.story {
+        println!("{line}");
+    }
+    let Outcome { events, trace, .. } = outcome;
+    println!("{name} with seed {seed}: {events} events, trace {trace:016x}");
+    match &violation {
+        Some(violation) => tell(violation),
+        None => println!("everything held"),
+    }
+    violation.is_none()
+}
+
+/// Runs the edited plan of a seed, or looks for edits first; whether everything held.
+fn planned(seed: u64, run: &Run) -> bool {
+    /// A search ends after so many runs.
+    const RUNS_MAX: usize = 2_000;
+    let plan = Plan::new(seed).edited(&run.edit);
+    if !run.minimize {
+        outcome::tell_stories(!run.quiet);
+        return told("swarm", seed, runner::run_plan(&plan));
+    }
+    let Err(violation) = runner::run_plan(&plan) else {
+        println!("seed {seed}: everything held, there is nothing to look for");
+        return true;
+    };
+    let bar = ProgressBar::new_spinner().with_message("runs");
+    let fails = |plan: &Plan| {
+        bar.inc(1);
+        runner::run_plan(plan).is_err_and(|other| other.kind() == violation.kind())
+    };
+    let edits = minimize(&Plan::new(seed), RUNS_MAX, fails);
+    bar.finish_and_clear();
+    println!("{}", Plan::new(seed).edited(&edits));
+    let words: Vec<String> = edits.iter().map(ToString::to_string).collect();
+    tell(&violation);
+    println!("with less: {} --edit {}", replay("swarm", seed), words.join(","));
+    false
 }
 
 /// Runs many seeds; whether everything held.
