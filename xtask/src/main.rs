@@ -39,6 +39,7 @@ Commands:
   layers          Directions between crates, and the purity of base, proto and exec
   fuzz            Feed decoders and ports with what nobody should send; --help says more
   mutants         Look whether the simulator finds deliberate bugs; --help says more
+  cargo-fuzz      The same guided by coverage, where nightly and cargo-fuzz are installed
   loom            Explore the lock-free code in every order that the memory model allows
   miri            Run the pure crates' tests under Miri, where it is installed
   docs            Write the generated documents anew
@@ -75,6 +76,7 @@ enum Task {
     Tidy,
     Layers,
     Fuzz(Vec<String>),
+    CargoFuzz(Vec<String>),
     /// `None`: how it is used.
     Mutants(Option<mutants::Options>),
     Loom,
@@ -84,8 +86,10 @@ enum Task {
 }
 
 fn parse(arguments: &[String]) -> Result<Task, String> {
-    if let Some(("fuzz", rest)) = arguments.split_first().map(|(first, rest)| (&**first, rest)) {
-        return Ok(Task::Fuzz(rest.to_vec()));
+    match arguments.split_first().map(|(first, rest)| (&**first, rest)) {
+        Some(("fuzz", rest)) => return Ok(Task::Fuzz(rest.to_vec())),
+        Some(("cargo-fuzz", rest)) => return Ok(Task::CargoFuzz(rest.to_vec())),
+        _ => {}
     }
     if let Some(("mutants", rest)) = arguments.split_first().map(|(first, rest)| (&**first, rest)) {
         return mutants::parse(rest).map(Task::Mutants);
@@ -138,6 +142,7 @@ fn carry_out(task: &Task) -> Result<bool> {
         Task::Verify => return verify::verify(&root),
         Task::Test(options) => return test::run(&root, options, Steps::default()),
         Task::Fuzz(arguments) => return proof::fuzz(&root, arguments),
+        Task::CargoFuzz(arguments) => proof::cargo_fuzz(&root, arguments)?,
         Task::Mutants(Some(options)) => return mutants::run(&root, options),
         Task::Mutants(None) => std::io::stdout().write_all(mutants::HELP.as_bytes())?,
         Task::Loom => proof::loom(&root)?,

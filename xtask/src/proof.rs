@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`, `loom` and `miri`: proofs beside the tests.
+//! `cargo xtask fuzz`, `cargo-fuzz`, `loom` and `miri`: proofs beside the tests.
 //!
 //! What a machine lacks is said, with the reason, and is no failure: none of these is the only
 //! gate of anything.
@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::run;
 
@@ -20,6 +20,27 @@ pub fn fuzz(root: &Path, arguments: &[String]) -> Result<bool> {
     // The tests' profile, but a panic must not end the program: it is what is looked for.
     command.env("CARGO_PROFILE_TESTING_PANIC", "unwind");
     Ok(command.args(arguments).current_dir(root).status()?.success())
+}
+
+/// The same targets under `cargo fuzz`, guided by coverage, where it is installed with a nightly
+/// toolchain: `arguments` are a target and what goes to libFuzzer.
+///
+/// # Errors
+/// When a target fails, or no target is named.
+pub fn cargo_fuzz(root: &Path, arguments: &[String]) -> Result<()> {
+    let [target, rest @ ..] = arguments else { bail!("name a target: cargo xtask fuzz --list") };
+    let mut nightly = Command::new("cargo");
+    let there = run::succeeds(nightly.args(["+nightly", "fuzz", "--version"]));
+    if !there {
+        println!(
+            "cargo-fuzz: skipped: it or its toolchain is not installed; cargo xtask fuzz needs \
+             neither:\n  rustup toolchain install nightly && cargo install cargo-fuzz"
+        );
+        return Ok(());
+    }
+    let mut command = Command::new("cargo");
+    command.args(["+nightly", "fuzz", "run", "any", "--"]).args(rest);
+    run::run(command.env("STYLITE_FUZZ_TARGET", target).current_dir(root))
 }
 
 /// Explores the lock-free code of `rt` under every order that the memory model allows.

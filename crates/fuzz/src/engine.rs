@@ -9,12 +9,14 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::corpus;
 use crate::mutate::{Material, mutated};
+use crate::panics;
 use crate::prng::Prng;
 use crate::target::{Outcome, Run, Target};
 
@@ -30,7 +32,7 @@ const TIME_PER_BYTE: Duration = Duration::from_micros(20);
 /// What was wrong with a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Wrong {
-    /// It panicked, with this message.
+    /// It panicked, on whatever thread, with this message.
     Panic(String),
     /// It took so many bytes of memory at once, and may take so many.
     Memory {
@@ -95,6 +97,7 @@ impl Fuzzer {
     /// # Errors
     /// When the committed corpus cannot be read.
     pub fn new(target: Target, seed: u64, timed: bool) -> Result<Fuzzer> {
+        panics::watch();
         let mut corpus = corpus::of(target.name)?;
         corpus.extend((target.seeds)());
         let run = (target.open)();
@@ -157,15 +160,19 @@ impl Fuzzer {
     fn attempt(&mut self, input: &[u8]) -> Result<Outcome, Wrong> {
         crate::MEMORY.reset_peak_usage();
         let (before, start) = (crate::MEMORY.current_usage(), Instant::now());
+        let panics = panics::count();
+        RUNNING.store(true, Ordering::Relaxed);
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(input)));
+        RUNNING.store(false, Ordering::Relaxed);
         let took = start.elapsed();
         let memory = crate::MEMORY.peak_usage().saturating_sub(before);
         let outcome = match outcome {
-            Ok(outcome) => outcome,
-            Err(payload) => {
+            Ok(outcome) if panics::count() == panics => outcome,
+            _ => {
                 // What panicked may be in any state.
+                let what = panics::last();
                 self.run = (self.target.open)();
-                return Err(Wrong::Panic(message(&*payload)));
+                return Err(Wrong::Panic(what));
             }
         };
         self.tally.memory = self.tally.memory.max(memory);
@@ -217,7 +224,14 @@ impl Fuzzer {
     }
 }
 
-fn message(payload: &(dyn Any + Send)) -> String {
+/// Whether an input is being run: then panics are told with it, and not printed.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn is_running() -> bool {
+    RUNNING.load(Ordering::Relaxed)
+}
+
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     let text = text.unwrap_or_else(|| "without a message".to_owned());
@@ -265,7 +279,6 @@ mod tests {
 
     #[test]
     fn a_length_that_is_believed_is_found_and_shrunk() {
-        std::panic::set_hook(Box::new(|_| {}));
         let failure = found(target(|| careless(false)), 2_000).expect("is found");
         assert!(matches!(&failure.wrong, Wrong::Panic(m) if m.contains("out of range")));
         assert_eq!(failure.input.len(), 8, "magic and length are enough: {:?}", failure.input);

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `registry` | all targets |
 //! | `decoders` | functions from bytes to nothing wrong |
+//! | `sessions` | rows of messages against live state machines, and against open ports |
 //! | `engine` | running inputs, watching memory and time, making failing inputs small |
 //! | `mutate`, `prng` | new inputs from old ones |
 //! | `corpus` | the committed inputs, as text |
@@ -24,9 +25,11 @@ pub mod corpus;
 pub mod decoders;
 pub mod engine;
 pub mod mutate;
+mod panics;
 pub mod prng;
 pub mod registry;
 pub mod samples;
+pub mod sessions;
 pub mod target;
 
 pub use engine::{Failure, Fuzzer, Tally, Wrong};

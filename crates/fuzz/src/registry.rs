@@ -3,6 +3,7 @@
 use base::limits::{CLIENT_PACKET_BYTES_MAX, FRAME_BYTES_MAX, REPLICA_PACKET_BYTES_MAX};
 
 use crate::decoders::{auth, base as wire, exec, proto, store, text};
+use crate::sessions::{client, ports, replica};
 use crate::target::{Budget, Target};
 
 /// What a decoder may take: a value is at most some ten times as large in memory as on the
@@ -221,6 +222,53 @@ pub static ALL: &[Target] = &[
         open: text::group_toml,
         short_runs: 2_000,
         ..DECODER
+    },
+    Target {
+        name: "replica-session",
+        about: "proto, exec: what other replicas tell a whole replica in memory",
+        seeds: replica::session_seeds,
+        bytes_max: 16 << 10,
+        budget: Budget { fixed: 4 << 20, per_byte: 512, most: 2 * REPLICA_PACKET_BYTES_MAX },
+        open: replica::session,
+        short_runs: 2_000,
+        ..DECODER
+    },
+    Target {
+        name: "client-session",
+        about: "proto: what replicas tell a client in memory",
+        seeds: client::session_seeds,
+        budget: Budget { fixed: 1 << 20, per_byte: 64, most: 2 * CLIENT_PACKET_BYTES_MAX },
+        open: client::session,
+        ..DECODER
+    },
+    Target {
+        name: "replica-port",
+        about: "rt: a replica's port, for strangers, replicas and clients",
+        seeds: ports::replica_seeds,
+        budget: Budget { fixed: 32 << 20, per_byte: 64, most: 2 * REPLICA_PACKET_BYTES_MAX },
+        open: ports::replica,
+        short_runs: 100,
+        ..DECODER
+    },
+    Target {
+        name: "gateway-port",
+        about: "node: the gateway's port",
+        seeds: ports::gateway_seeds,
+        words: &[b"\r\n", b"*1\r\n$4\r\nQUIT\r\n", b"$-1\r\n", b"*1000000000\r\n", b"MULTI"],
+        budget: Budget { fixed: 32 << 20, per_byte: 64, most: 2 * FRAME_BYTES_MAX },
+        open: ports::gateway,
+        short_runs: 300,
+        ..DECODER
+    },
+    Target {
+        name: "http-port",
+        about: "node: the metrics port",
+        seeds: ports::http_seeds,
+        words: &[b"\r\n", b"Content-Length: ", b"Expect: 100-continue\r\n", b"HTTP/1.1", b"POST"],
+        bytes_max: 32 << 10,
+        budget: Budget { fixed: 8 << 20, per_byte: 64, most: 32 << 20 },
+        open: ports::http,
+        short_runs: 300,
     },
 ];
 

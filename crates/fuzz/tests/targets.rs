@@ -81,4 +81,9 @@ targets! {
     operations_of_kv: "kv-op",
     requests_of_redis: "resp",
     group_files: "group-toml",
+    sessions_with_a_replica: "replica-session",
+    sessions_with_a_client: "client-session",
+    the_port_of_a_replica: "replica-port",
+    the_port_of_a_gateway: "gateway-port",
+    the_port_of_the_metrics: "http-port",
 }

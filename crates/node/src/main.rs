@@ -11,7 +11,6 @@ mod cli;
 mod cmd;
 mod exit;
 mod health;
-mod http;
 mod local;
 mod logging;
 mod mark;

@@ -21,8 +21,8 @@ use rt::{Replica, ReplicaReport};
 use serde_json::json;
 
 use crate::health::unready;
-use crate::http::{Answer, Ask, Site};
 use crate::metrics::{of_gateway, of_replica};
+use node::http::{Answer, Ask, Site};
 
 /// How long a checkpoint may take to become stable and to be written.
 const SAVE_PATIENCE: Duration = Duration::from_secs(300);

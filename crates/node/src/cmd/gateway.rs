@@ -14,10 +14,10 @@ use tokio::task::JoinHandle;
 use super::{client_id, connect, load, print, runtime};
 use crate::cli::RedisArgs;
 use crate::exit::Exit;
-use crate::http::Server;
 use crate::signals::Signals;
 use crate::site::GatewaySite;
 use crate::start;
+use node::http::Server;
 
 /// The service that the gateway speaks for.
 pub const SERVICE: &str = "kv";

@@ -15,11 +15,11 @@ use store::{Real, Storage, Volatile};
 use super::{load, print, runtime};
 use crate::cli::{DrillStorage, ReplicaArgs};
 use crate::exit::Exit;
-use crate::http::Server;
 use crate::signals::Signals;
 use crate::site::ReplicaSite;
 use crate::values::count;
 use crate::{mark, start};
+use node::http::Server;
 
 /// How often it is checked that the replica's threads still run.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
