@@ -108,7 +108,7 @@ mod table {
         OneEndorsementIsEnough: "L16", "one ENDORSE makes a frame the leader's debt";
         BodyUnauthenticated: "L6", "a fetched frame is trusted without a look at its authenticator";
         MessagesCount: "trap 13", "votes are counted by message, not by sender";
-        SecondVoteReplaces: "trap 13", "a sender's second vote replaces its first";
+        SecondProposalReplaces: "trap 13", "a leader's second proposal replaces its first";
         AnyDigestCounts: "trap 13", "votes are counted whatever digest they are for";
         LeaderPrepares: "L7", "a PREPARE of the leader counts";
         OldViewsVotesCount: "trap 14", "votes of views that were left count";

@@ -245,6 +245,9 @@ impl World {
     ) {
         let Sender { replica: from, incarnation } = sender;
         let from = self.identity(from);
+        if !self.adversary.is_faulty(to) {
+            self.checker.hears(to, from, &message);
+        }
         match message {
             Message::Group(message) => {
                 let message = Arc::unwrap_or_clone(message);
@@ -471,6 +474,7 @@ impl World {
             group::Effect::Lanes(message) => {
                 if let FromCoordinator::Install(plan) = &message {
                     self.watch_plan(plan);
+                    self.checker.installs(replica, plan);
                 }
                 let part = Part::Coordinator;
                 self.tell_lanes(replica, part, || Input::Coordinator(message.clone()));

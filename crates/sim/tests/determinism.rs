@@ -5,12 +5,21 @@ use std::process::Command;
 use sim::scenarios::{all, find};
 use sim::{outcome, runner};
 
+/// Scenarios of single cores: there is no world to have a trace.
+const WORLDLESS: [&str; 4] = [
+    "choices_of_new_views_lose_nothing",
+    "no_forged_view_begins",
+    "no_single_word_is_taken",
+    "who_forgot_waits_for_a_quorum_that_did_not",
+];
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for scenario in all() {
         let trace = |seed| {
             let outcome = runner::run(scenario, seed).expect("it holds");
-            assert!(outcome.events > 0, "{} makes no world", scenario.name);
+            let world = outcome.events > 0;
+            assert!(world != WORLDLESS.contains(&scenario.name), "{}: a world?", scenario.name);
             outcome.trace
         };
         let first = trace(3);

@@ -69,6 +69,11 @@ impl Lane {
         }
         let is_next = seq == self.next_undelivered();
         let slot = self.log.slot(seq).ok_or(Reject::Stale("cut off"))?;
+        let another = slot.proposal.as_ref().is_some_and(|known| *known != proposal);
+        if base::mutant!(SecondProposalReplaces) && another && !slot.decided {
+            (slot.phase, slot.prepares, slot.commits) = Default::default();
+            slot.displace();
+        }
         if let Some(known) = &slot.proposal {
             return match (*known == proposal, slot.phase) {
                 (true, Phase::Empty) => {

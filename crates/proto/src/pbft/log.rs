@@ -46,10 +46,6 @@ impl Votes {
                 self.votes.push((from, digest));
                 Counted::Fresh
             }
-            Some((_, said)) if base::mutant!(SecondVoteReplaces) && *said != digest => {
-                self.votes.retain(|(sender, _)| *sender != from);
-                self.add(from, digest)
-            }
             None => {
                 self.votes.push((from, digest));
                 Counted::Fresh

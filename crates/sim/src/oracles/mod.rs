@@ -11,6 +11,7 @@
 //! | `replies` | clients are told what was executed, every time the same |
 //! | `answers` | what clients accept is linearizable, and stays |
 //! | `contradiction` | nobody correct contradicts what it said, not even after a restart |
+//! | `justification` | votes and deliveries have their reasons, from enough distinct replicas |
 //! | `accountability` | proofs hold for everybody, and name nobody who is correct |
 //!
 //! Elsewhere: what a service never changes in its state (`crate::work`), durable before promise
@@ -24,6 +25,7 @@ pub mod answers;
 pub mod checkpoints;
 pub mod contradiction;
 pub mod executions;
+pub mod justification;
 pub mod reference;
 pub mod replies;
 mod sight;
@@ -46,6 +48,8 @@ use answers::{Answer, Answers};
 use checkpoints::Checkpoints;
 use contradiction::Contradiction;
 use executions::{Executions, Turn};
+use justification::Justification;
+use proto::group::link::Plan;
 use reference::Reference;
 use replies::Replies;
 use sight::is_checkpoint;
@@ -67,6 +71,7 @@ pub struct Oracles {
     answers: Answers,
     checkpoints: Checkpoints,
     contradiction: Contradiction,
+    justification: Justification,
     accountability: Accountability,
     interval: u64,
     work: Work,
@@ -112,6 +117,7 @@ impl Oracles {
             answers: Answers::default(),
             checkpoints: Checkpoints::new(clients),
             contradiction: Contradiction::new(rules),
+            justification: Justification::new(rules),
             accountability: Accountability::new(rules),
             interval: rules.checkpoint_interval,
             work,
@@ -134,6 +140,7 @@ impl Oracles {
     /// When an oracle objects.
     pub fn delivers(&mut self, replica: ReplicaId, seq: Seq, batch: &Arc<Batch>) {
         hold("validity", self.validity.delivers(seq, batch));
+        hold("justification", self.justification.delivers(replica, seq, batch));
         hold("agreement", self.agreement.delivers(replica, seq, batch));
     }
 
@@ -234,6 +241,7 @@ impl Oracles {
     pub fn reborn(&mut self, replica: ReplicaId, knows: bool) {
         self.agreement.reborn(replica);
         self.contradiction.reborn(replica, knows);
+        self.justification.reborn(replica, knows);
     }
 
     /// `replica`, which is correct, says `message` to others.
@@ -242,6 +250,17 @@ impl Oracles {
     /// When it contradicts what it said before.
     pub fn says(&mut self, replica: ReplicaId, message: &Message) {
         hold("contradiction", self.contradiction.says(replica, message));
+        hold("justification", self.justification.says(replica, message));
+    }
+
+    /// `to`, which is correct, hears `message` from `from`.
+    pub fn hears(&mut self, to: ReplicaId, from: ReplicaId, message: &Message) {
+        self.justification.hears(to, from, message);
+    }
+
+    /// `replica`, which is correct, begins the view of this plan.
+    pub fn installs(&mut self, replica: ReplicaId, plan: &Arc<Plan>) {
+        self.justification.installs(replica, plan);
     }
 
     /// `replica`, which is correct, tells people something; `faulty` are those that are.

@@ -7,6 +7,8 @@
 use crate::scenario::{each_seed, seeds};
 
 mod adversary;
+mod decisions;
+mod forgeries;
 mod normal_case;
 mod recovery;
 mod strategies;
@@ -34,6 +36,8 @@ pub const SEED_MAX: u64 = 1 << 48;
 
 /// All families.
 const FAMILIES: &[&[Scenario]] = &[
+    decisions::ALL,
+    forgeries::ALL,
     normal_case::ALL,
     view_change::ALL,
     recovery::ALL,
