@@ -13,9 +13,11 @@
 //! | `explore` | trying everything, and the shortest way to what is wrong |
 //! | `views` | what VIEW-CHANGEs decide: P and Q over three views, with a lying replica |
 //! | `barrier` | the lanes and the coordinator of a replica that leaves a view |
+//! | `window` | a client's window and the client table, over a network that repeats and reorders |
 
 #![forbid(unsafe_code)]
 
 pub mod barrier;
 pub mod explore;
 pub mod views;
+pub mod window;
