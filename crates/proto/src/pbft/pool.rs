@@ -143,7 +143,9 @@ impl Pool {
                 (entry.own, entry.pending_since) = (true, now);
             }
             entry.since = now;
-            entry.came_since |= entry.ordered;
+            // This replica vouches once more, and the leader counts on it if the frame is refused,
+            // also where the proposal that orders it has not come here yet.
+            entry.came_since = true;
             return Arrival::Known;
         }
         if !self.charge(frame) {
@@ -230,7 +232,8 @@ impl Pool {
     pub(super) fn vouch(&mut self, now: Time, peer: ReplicaId, key: Key, weak: usize) -> Vouched {
         if let Some(entry) = self.entries.get_mut(&key) {
             let fresh = entry.vouches.insert(peer);
-            if entry.ordered {
+            // A first vouch that is late is no second one: its sender may drop what is refused.
+            if entry.ordered && !fresh {
                 entry.vouches_since.insert(peer);
             }
             if entry.frame.is_some() {

@@ -107,3 +107,40 @@ fn a_refused_frame_is_ordered_again_in_the_next_view() {
     vouch(&mut rig, &f, &[1, 2]);
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
+
+/// A client sends its frame again and again, and a frame is in the pool of a backup, vouched for
+/// twice, when the proposal comes that orders and refuses it. If the backup then dropped it and
+/// the leader ordered it again on the second vouches, nobody but the leader would have the body,
+/// one vouch would be too little for anybody, and a client would have changed the view.
+#[test]
+fn what_came_again_before_it_was_ordered_stays_when_it_is_refused() {
+    let f = frame(2, b"op");
+    let mut rig = Rig::new(0, 1);
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    rig.feed(Input::Request(f.clone())).expect("it comes again");
+    vouch(&mut rig, &f, &[1, 2]);
+    let vote = vote(1, &proposal(&[&f]));
+    for from in [1, 2] {
+        rig.peer(from, Message::Prepare(vote)).expect("a vote");
+    }
+    for from in [1, 2] {
+        rig.peer(from, Message::Commit(vote)).expect("a vote");
+    }
+    refuse(&mut rig, &f);
+    execute(&mut rig);
+    assert_eq!(rig.lane.report().pending_frames, 1);
+}
+
+/// Who vouches for the first time after the frame was ordered has not vouched twice, and drops it.
+#[test]
+fn a_late_first_vouch_does_not_order_a_refused_frame_again() {
+    let f = frame(2, b"op");
+    let mut rig = ordered(&f);
+    rig.feed(Input::Request(f.clone())).expect("it comes again");
+    vouch(&mut rig, &f, &[3, 1]);
+    refuse(&mut rig, &f);
+    execute(&mut rig);
+    assert!(proposals(&rig.sent()).is_empty(), "two have vouched again: the leader and one more");
+    vouch(&mut rig, &f, &[2]);
+    assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
+}
