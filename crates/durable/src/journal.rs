@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 
 use base::ToStage;
+use proto::group::record::GroupRecord;
 use proto::{Effect, Record, When, group};
 
 /// One core's access to the log that all cores of a replica share. What it appends goes nowhere
@@ -113,6 +114,13 @@ impl Journalled for group::Effect {
     fn may_be_lost(&self) -> bool {
         matches!(self, group::Effect::Send { .. })
     }
+}
+
+/// Whether this effect of the coordinator changes what each new segment of the log has to begin
+/// with. A stable checkpoint is said by the next one, too: not worth a copy of everything.
+#[must_use]
+pub fn is_carried(effect: &group::Effect) -> bool {
+    matches!(effect, group::Effect::Persist(record) if !matches!(record, GroupRecord::Stable(_)))
 }
 
 /// Decides when the effects of one core may be carried out.

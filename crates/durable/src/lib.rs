@@ -11,6 +11,7 @@
 //! | `portion` | the records of one group commit, and what is done before and after them |
 //! | `remains` | the records of earlier lives, and whether they are all that matter |
 //! | `boot` | how a life begins |
+//! | `saving` | when a checkpoint goes to disk, and how far the log is cut then |
 //!
 //! Not here: the files (`store`), who writes and when (`rt::log_writer`, `sim`).
 
@@ -20,8 +21,10 @@ mod boot;
 mod journal;
 mod portion;
 mod remains;
+mod saving;
 
 pub use boot::{Boot, BootError, FirstWords, Terms};
-pub use journal::{HELD_SENDS_MAX, Journal, Journalled, Party, Sorted};
+pub use journal::{HELD_SENDS_MAX, Journal, Journalled, Party, Sorted, is_carried};
 pub use portion::Portion;
 pub use remains::Remains;
+pub use saving::Saving;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use base::transfer::StateMessage;
 use base::{Now, ReplicaId, Time, ToStage};
 use proto::group::msg::GroupMessage;
-use proto::group::record::GroupRecord;
 use proto::group::{Coordinator, CoordinatorReport, Effect, GroupFact, Input};
 use proto::pbft::Reject;
 use proto::pbft::msg::Message;
@@ -246,9 +245,7 @@ impl CoordinatorHost {
     fn carry_out(&mut self, lane: &mut LaneHost) {
         let mut out = std::mem::take(&mut self.out);
         for effect in out.drain(..) {
-            // A stable checkpoint is said by the next one, too: not worth a copy of everything.
-            self.carry |= matches!(&effect,
-                Effect::Persist(record) if !matches!(record, GroupRecord::Stable(_)));
+            self.carry |= durable::is_carried(&effect);
             if let Some(effect) = self.journal.admit(effect) {
                 self.perform(effect, lane);
             }

@@ -9,13 +9,8 @@
 //!  Input::Saved, trims the log ◀────────────── outcome, bell ─────────  durable
 //! ```
 //!
-//! The log is cut back to the checkpoint *before* the one that was just written: should that one
-//! turn out to be unreadable, the one before and the log still hold every promise.
-//!
-//! A checkpoint that cannot be written is no reason to stop: the log still has everything. It is
-//! tried again when the log has grown as much once more.
-//!
-//! Not here: the format (`store`), and which checkpoint it is (`proto::group`).
+//! Not here: the format (`store`), which checkpoint it is (`proto::group`), and how much the log
+//! has to grow and how far it is cut (`durable::Saving`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -26,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use base::transfer::{Manifest, Part, SnapshotReader};
 use base::{Seq, StableCheckpoint};
+use durable::Saving;
 use exec::Stage;
 use store::checkpoint::CheckpointHead;
 use store::{Checkpoints, StoreError};
@@ -97,16 +93,6 @@ pub(crate) struct SaveSnapshot {
     pub(crate) seq: u64,
 }
 
-/// What the saver is doing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Doing {
-    Nothing,
-    /// The coordinator was asked.
-    Asked,
-    /// The checkpoint is being written.
-    Writing,
-}
-
 /// Decides when checkpoints go to disk. Lives with the coordinator.
 pub(crate) struct Saver {
     desk: Arc<SaveDesk>,
@@ -114,14 +100,7 @@ pub(crate) struct Saver {
     log: Option<LogGauge>,
     orders: RingSender<SaveOrder>,
     bell: Arc<Bell>,
-    doing: Doing,
-    growth: u64,
-    /// What the log had taken when the last checkpoint was begun.
-    mark: u64,
-    /// The last checkpoint on disk: its number and bytes.
-    last: Option<(Seq, u64)>,
-    /// The state came from elsewhere: the log alone does not lead to it.
-    wanted: bool,
+    saving: Saving,
 }
 
 impl Saver {
@@ -135,41 +114,36 @@ impl Saver {
     ) -> Saver {
         desk.able.store(checkpoints.is_some(), Ordering::Release);
         desk.note(checkpoints.as_ref(), last.map(|(seq, _)| seq));
-        let doing = Doing::Nothing;
-        Saver { desk, checkpoints, log, orders, bell, doing, growth, mark: 0, last, wanted: false }
+        let saving = Saving::new(last, growth);
+        Saver { desk, checkpoints, log, orders, bell, saving }
     }
 
     /// Whether the coordinator is to be asked for a checkpoint, and whether that is urgent.
     pub(crate) fn wants(&mut self) -> Option<bool> {
         self.checkpoints.as_ref()?;
         let urgent = self.desk.requested.load(Ordering::Acquire);
-        if urgent
-            && self.doing != Doing::Writing
-            && self.desk.requested.swap(false, Ordering::AcqRel)
+        if urgent && !self.saving.is_writing() && self.desk.requested.swap(false, Ordering::AcqRel)
         {
-            self.doing = Doing::Asked;
+            self.saving.asked();
             return Some(true);
         }
-        let size = self.last.map_or(0, |(_, bytes)| bytes);
-        let grown = self.log.as_ref().map_or(0, |log| log.taken().saturating_sub(self.mark));
-        if self.doing == Doing::Nothing && (self.wanted || grown >= self.growth.max(size)) {
-            self.doing = Doing::Asked;
-            // Until it is on disk a restart means another transfer: an idle group is driven.
-            return Some(self.wanted);
-        }
-        None
+        self.saving.wants(self.taken())
+    }
+
+    /// What the log has taken, where there is one.
+    fn taken(&self) -> Option<u64> {
+        self.log.as_ref().map(LogGauge::taken)
     }
 
     /// The state came from elsewhere: with a log, it is to go to disk soon.
     pub(crate) fn state_replaced(&mut self) {
-        self.wanted = self.log.is_some();
+        self.saving.state_replaced();
     }
 
     /// The stage holds this checkpoint readable: has it written.
     pub(crate) fn save(&mut self, stable: StableCheckpoint) {
         let Some(checkpoints) = self.checkpoints.clone() else { return };
-        self.mark = self.log.as_ref().map_or(0, LogGauge::taken);
-        (self.doing, self.wanted) = (Doing::Writing, false);
+        self.saving.begins(self.taken());
         let (pieces, from_stage) = sync_channel(PIECES);
         self.orders.push(SaveOrder { seq: stable.seq, pieces });
         self.orders.flush();
@@ -197,7 +171,7 @@ impl Saver {
 
     /// Whether somebody asks for one.
     pub(crate) fn requested(&self) -> bool {
-        self.doing != Doing::Writing && self.desk.requested.load(Ordering::Acquire)
+        !self.saving.is_writing() && self.desk.requested.load(Ordering::Acquire)
     }
 
     /// Takes note of what came of the last one, and cuts the log back. True when there was one.
@@ -206,15 +180,15 @@ impl Saver {
             return false;
         }
         let Some(outcome) = lock(&self.desk.outcome).take() else { return false };
-        self.doing = Doing::Nothing;
+        let written = outcome.as_ref().ok().map(|head| (head.manifest.seq, head.file_bytes));
+        let cut = self.saving.settled(written);
+        if let (Some(log), Some(cut)) = (&self.log, cut) {
+            log.trim(cut);
+        }
         match &outcome {
             Ok(head) => {
                 let (seq, bytes) = (head.manifest.seq, head.file_bytes);
                 tracing::info!(%seq, bytes, "checkpoint on disk");
-                let previous = self.last.replace((seq, bytes));
-                if let (Some(log), Some((previous, _))) = (&self.log, previous) {
-                    log.trim(previous);
-                }
             }
             Err(error) => tracing::warn!(%error, "no checkpoint on disk"),
         }

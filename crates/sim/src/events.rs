@@ -24,8 +24,6 @@ pub(crate) enum Event {
     Inside { replica: ReplicaId, life: Life, message: Inside },
     /// A part of a replica wants its turn.
     Turn { replica: ReplicaId, life: Life, part: Part },
-    /// The first `upto` records of a replica's log are durable.
-    Flushed { replica: ReplicaId, life: Life, upto: usize },
     /// A client's timer.
     ClientTurn { client: usize },
     /// The faulty client strikes.
@@ -54,7 +52,10 @@ pub(crate) enum Part {
     Lane(PillarId),
     Coordinator,
     Stage,
+    /// Checkpoints on disk.
     Disk,
+    /// The vote log.
+    Log,
 }
 
 impl Event {
@@ -85,9 +86,7 @@ impl Event {
     pub(crate) fn replica(&self) -> Option<ReplicaId> {
         match self {
             Event::Peer { to, .. } | Event::Request { to, .. } => Some(*to),
-            Event::Inside { replica, .. }
-            | Event::Turn { replica, .. }
-            | Event::Flushed { replica, .. } => Some(*replica),
+            Event::Inside { replica, .. } | Event::Turn { replica, .. } => Some(*replica),
             Event::Reply { .. } | Event::ClientTurn { .. } | Event::Attack | Event::Fault(_) => {
                 None
             }
@@ -213,9 +212,6 @@ impl Trace {
                 self.mix(part << 16 | u64::from(replica.0));
             }
             Event::Turn { replica, .. } => self.mix(u64::from(replica.0)),
-            Event::Flushed { replica, upto, .. } => {
-                self.mix((*upto as u64) << 16 | u64::from(replica.0));
-            }
             Event::ClientTurn { client } => self.mix(*client as u64),
             Event::Attack | Event::Fault(_) => {}
         }

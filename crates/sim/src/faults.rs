@@ -2,17 +2,14 @@
 //!
 //! Not here: which of them happen when (`plan`), and their end (`phase`).
 
-use base::{Incarnation, PillarId, ReplicaId, Span};
-use proto::group::Beginning;
+use base::{PillarId, ReplicaId, Span};
 use proto::pbft::Input;
 
-use crate::coverage::Sight;
-use crate::disk::Disk;
 use crate::events::{Event, Part};
-use crate::host::{Condition, Replica, Start};
-use crate::journal::Held;
-use crate::options::{Durability, Net};
+use crate::host::Condition;
+use crate::options::Net;
 use crate::prng::{Prng, Ratio};
+use crate::storage::DiskFault;
 use crate::world::World;
 
 /// Something that breaks, or is mended.
@@ -54,6 +51,8 @@ pub enum Fault {
     ClockDrifts(ReplicaId, i64),
     /// One pillar hears everything inside its replica this many microseconds later.
     Sluggish(ReplicaId, PillarId, u64),
+    /// The disk does, or is about to do, something wrong.
+    Disk(ReplicaId, DiskFault),
 }
 
 /// Who does not hear whom in a partition.
@@ -123,8 +122,7 @@ impl World {
             Fault::LoseDisk(replica) => {
                 let host = self.replica(replica);
                 assert_eq!(host.condition, Condition::Dead, "the disk of a process that runs");
-                host.disk = Disk::default();
-                host.disk.doubtful = true;
+                host.disk.lose();
             }
             Fault::Pause(replica) => {
                 let host = self.replica(replica);
@@ -156,6 +154,7 @@ impl World {
             Fault::Sluggish(replica, pillar, us) => {
                 self.replica(replica).sluggish.insert(Part::Lane(pillar), us);
             }
+            Fault::Disk(replica, fault) => self.replica(replica).disk.storage.suffer(fault),
         }
     }
 
@@ -206,81 +205,6 @@ impl World {
                 self.fault(Fault::Cut(a, b));
                 self.fault(Fault::Cut(b, a));
             }
-        }
-    }
-
-    fn crash(&mut self, replica: ReplicaId, power: bool) {
-        let durability = self.options.durability;
-        let prng = &mut self.prng;
-        let host = &mut self.replicas[usize::from(replica.0)];
-        if host.condition == Condition::Dead {
-            return;
-        }
-        host.condition = Condition::Dead;
-        host.life += 1;
-        host.turns.clear();
-        host.backlog.clear();
-        let journal = std::mem::take(&mut host.journal);
-        let undurable = journal.durable() < journal.len();
-        // Whatever was under way to the disk may have reached it.
-        let upto = prng.between(journal.durable() as u64, journal.len() as u64);
-        host.disk.close(journal.into_records(upto as usize));
-        host.disk.doubtful |= match durability {
-            Durability::Memory => true,
-            Durability::Async => power,
-            Durability::Sync => false,
-        };
-        if undurable {
-            self.saw(Sight::Undurable);
-        }
-    }
-
-    fn restart(&mut self, replica: ReplicaId) {
-        let host = self.replica(replica);
-        if host.condition != Condition::Dead {
-            return;
-        }
-        let doubtful = host.disk.doubtful;
-        if doubtful {
-            self.saw(Sight::Forgetful);
-        }
-        let host = self.replica(replica);
-        let mut disk = std::mem::take(&mut host.disk);
-        if doubtful {
-            disk = Disk::default();
-            // Until it has recovered.
-            disk.doubtful = true;
-        }
-        let start = Start {
-            beginning: if doubtful { Beginning::Forgetful } else { Beginning::Whole },
-            incarnation: Incarnation(host.incarnation.0 + 1),
-            life: host.life + 1,
-            disk,
-        };
-        self.begin(replica, start);
-        self.checker.reborn(replica, !doubtful);
-        self.connect_all(replica);
-    }
-
-    /// A replica begins a life.
-    pub(crate) fn begin(&mut self, replica: ReplicaId, start: Start) {
-        let now = self.clock_of(replica);
-        let me = self.identity(replica);
-        let (host, effects) = Replica::new(&self.options, now, me, start);
-        match self.replicas.get_mut(usize::from(replica.0)) {
-            Some(old) => *old = host,
-            None => self.replicas.push(host),
-        }
-        self.observe_beginning(replica);
-        // What the coordinator says now, lanes hear before anything else.
-        self.waking = true;
-        for effect in effects {
-            self.admit(replica, Held::Coordinator(effect));
-        }
-        self.waking = false;
-        self.plan(replica, Part::Coordinator, now.mono);
-        for pillar in self.pillars() {
-            self.plan(replica, Part::Lane(pillar), now.mono);
         }
     }
 

@@ -12,20 +12,21 @@ use base::{
     Epoch, FromStage, GroupId, Incarnation, Now, PillarId, Quorums, ReplicaId, Span, Stripe, Time,
     ToStage, View,
 };
+use durable::{Boot, FirstWords};
 use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, Turn};
 use proto::group::link::FromCoordinator;
 use proto::group::rules::Rules;
-use proto::group::{Beginning, Coordinator, CoordinatorConfig, GroupFact};
+use proto::group::{Coordinator, CoordinatorConfig, GroupFact};
 use proto::pbft::msg::Message;
 use proto::pbft::{Batching, Input, Lane, LaneConfig};
-use proto::{Effect, Outbox, Target, group};
+use proto::{Effect, Outbox, Record, Target, group};
 
-use crate::disk::{Disk, First};
+use crate::disk::Disk;
 use crate::events::{Event, Inside, Life, Part, Sender};
-use crate::journal::{Held, Journal};
-use crate::observe::{Notes, Observed};
+use crate::journal::{Journals, Promises};
+use crate::observe::Notes;
 use crate::options::{Durability, Options};
-use crate::spoil::{Spoil, Spoilable};
+use crate::spoil::Spoil;
 use crate::world::World;
 
 /// The group of every world.
@@ -49,7 +50,9 @@ pub(crate) struct Replica {
     pub(crate) lanes: Vec<Lane>,
     pub(crate) coordinator: Coordinator,
     pub(crate) stage: Stage,
-    pub(crate) journal: Journal,
+    pub(crate) journals: Journals,
+    /// What it has promised, over its lives.
+    pub(crate) promises: Promises,
     pub(crate) disk: Disk,
     pub(crate) incarnation: Incarnation,
     pub(crate) life: Life,
@@ -72,45 +75,46 @@ pub(crate) struct Replica {
     view: View,
 }
 
-/// What a life of a replica begins with.
-pub(crate) struct Start {
-    pub(crate) beginning: Beginning,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) life: Life,
+/// What a life of a replica goes on with.
+pub(crate) struct Before {
     pub(crate) disk: Disk,
+    pub(crate) promises: Promises,
+    pub(crate) life: Life,
+    /// Shared with the service.
+    pub(crate) spoil: Arc<Spoil>,
+    pub(crate) notes: Arc<Notes>,
 }
 
 impl Replica {
-    /// A life of a replica, and what its coordinator wants done first.
+    /// A life of a replica, and what its coordinator wants done first: with the lanes, and then.
     pub(crate) fn new(
         options: &Options,
         now: Now,
         me: ReplicaId,
-        start: Start,
-    ) -> (Replica, Vec<group::Effect>) {
-        let spoil = Arc::new(Spoil::default());
-        let service = Box::new(Spoilable::new(options.work(), Arc::clone(&spoil)));
-        let notes = Arc::new(Notes::default());
-        let service = Box::new(Observed::new(service, Arc::clone(&notes)));
-        let Start { beginning, incarnation, life, disk } = start;
-        let mut coordinator = Coordinator::new(
-            coordinator_config(options, me, incarnation),
-            keys(options, me),
-            beginning,
-            disk.stable(),
-            disk.group_records(),
-        );
-        let mut effects = Vec::new();
-        let _ = coordinator.step(now, group::Input::Turn, &mut effects);
-        let first = First::split(&mut effects);
+        mut boot: Boot,
+        before: Before,
+    ) -> (Replica, FirstWords, Vec<group::Effect>) {
+        let Before { disk, promises, life, spoil, notes } = before;
+        let config = coordinator_config(options, me, boot.incarnation);
+        let (coordinator, mut effects) = boot.coordinator(config, keys(options, me), now);
+        let words = FirstWords::split(&mut effects);
+        let mut journals = Journals::new(options);
+        // Before any lane makes the log begin another segment.
+        journals.coordinator.carry(|| coordinator.records().into_iter().map(Record::Group));
+        let lanes = (0..options.pillars).map(PillarId).map(|pillar| {
+            let records = std::mem::take(&mut boot.records[usize::from(pillar.0)]);
+            let start = words.lane_start(&boot.stable, records);
+            Lane::restore(lane_config(options, me, pillar), keys(options, me), start)
+        });
         let replica = Replica {
-            lanes: disk.lanes(options, me, &first),
+            lanes: lanes.collect(),
             view: coordinator.report().view,
             coordinator,
-            stage: disk.stage(options, service),
-            journal: Journal::reopen(GROUP, disk.records.clone()),
+            stage: boot.stage,
+            journals,
+            promises,
             disk,
-            incarnation,
+            incarnation: boot.incarnation,
             life,
             condition: Condition::Running,
             turns: BTreeMap::new(),
@@ -121,7 +125,7 @@ impl Replica {
             notes,
             spoiled: false,
         };
-        (replica, effects)
+        (replica, words, effects)
     }
 }
 
@@ -134,7 +138,7 @@ fn quorums(options: &Options) -> Quorums {
     Quorums::pbft(options.n, options.f).expect("n >= 3f + 1")
 }
 
-fn stripe(options: &Options) -> Stripe {
+pub(crate) fn stripe(options: &Options) -> Stripe {
     Stripe::new(options.pillars).expect("pillars in range")
 }
 
@@ -161,7 +165,7 @@ pub(crate) fn lane_config(options: &Options, me: ReplicaId, pillar: PillarId) ->
     }
 }
 
-fn coordinator_config(
+pub(crate) fn coordinator_config(
     options: &Options,
     me: ReplicaId,
     incarnation: Incarnation,
@@ -206,10 +210,7 @@ impl World {
             Inside::Coordinator(_) => Part::Coordinator,
             Inside::Stage(_) => Part::Stage,
         };
-        let us = match self.waking {
-            true => 0,
-            false => self.prng.between(0, self.options.inside_delay_max_us),
-        };
+        let us = self.prng.between(0, self.options.inside_delay_max_us);
         let now = self.queue.now();
         let host = self.replica(replica);
         let us = us + host.sluggish.get(&to).copied().unwrap_or(0);
@@ -278,6 +279,7 @@ impl World {
             Part::Coordinator => self.step_coordinator(replica, group::Input::Turn),
             Part::Stage => self.step_stage(replica, Some(ToStage::Tick(now))),
             Part::Disk => self.write_checkpoint(replica),
+            Part::Log => self.turn_log(replica),
         }
     }
 
@@ -311,8 +313,10 @@ impl World {
         assert!(lane.view() >= before, "{replica:?} {pillar:?} goes back to an older view");
         let deadline = lane.deadline();
         for effect in out.drain() {
-            self.admit(replica, Held::Lane(pillar, effect));
+            self.admit_lane(replica, pillar, effect);
         }
+        self.replica(replica).journals.lanes[usize::from(pillar.0)].submit();
+        self.plan_flush(replica);
         let at = deadline.expect("a lane always has a heartbeat");
         self.plan(replica, Part::Lane(pillar), at);
     }
@@ -331,12 +335,11 @@ impl World {
         assert!(report.view >= host.view, "{replica:?} installs an older view");
         host.view = report.view;
         let deadline = host.coordinator.deadline();
-        for effect in out {
-            self.admit(replica, Held::Coordinator(effect));
-        }
+        self.admit_coordinator(replica, out);
         if let Some(at) = deadline {
             self.plan(replica, Part::Coordinator, at);
         }
+        self.watch_log(replica);
     }
 
     /// The stage takes a message and works until there is nothing left to do.
@@ -394,49 +397,56 @@ impl World {
         }
     }
 
-    /// Carries an effect out, now or once it may be.
-    pub(crate) fn admit(&mut self, replica: ReplicaId, held: Held) {
+    /// Carries an effect of a lane out, now or once it may be.
+    fn admit_lane(&mut self, replica: ReplicaId, pillar: PillarId, effect: Effect) {
+        let kept = self.options.durability != Durability::Memory;
         let host = self.replica(replica);
-        if let Some(held) = host.journal.admit(held) {
-            self.perform(replica, held);
+        if let Effect::Persist(record) = &effect
+            && !kept
+        {
+            host.promises.note(record);
         }
+        if let Some(effect) = host.journals.lanes[usize::from(pillar.0)].admit(effect) {
+            self.perform_lane(replica, pillar, effect);
+        }
+    }
+
+    /// Carries effects of the coordinator out, each now or once it may be.
+    pub(crate) fn admit_coordinator(&mut self, replica: ReplicaId, out: Vec<group::Effect>) {
+        let kept = self.options.durability != Durability::Memory;
+        let mut carry = false;
+        for effect in out {
+            carry |= durable::is_carried(&effect);
+            let host = self.replica(replica);
+            if let group::Effect::Persist(record) = &effect
+                && !kept
+            {
+                host.promises.note(&Record::Group(record.clone()));
+            }
+            if let Some(effect) = host.journals.coordinator.admit(effect) {
+                self.perform_coordinator(replica, effect);
+            }
+        }
+        let host = self.replica(replica);
+        if carry {
+            let core = &host.coordinator;
+            let records = || core.records().into_iter().map(Record::Group);
+            host.journals.coordinator.carry(records);
+        }
+        host.journals.coordinator.submit();
         self.plan_flush(replica);
     }
 
-    fn plan_flush(&mut self, replica: ReplicaId) {
-        let host = &mut self.replicas[usize::from(replica.0)];
-        let upto = host.journal.len();
-        if host.journal.durable() == upto {
-            return;
+    /// Carries out what waited for the disk and need not wait any more.
+    pub(crate) fn release(&mut self, replica: ReplicaId) {
+        for pillar in self.pillars() {
+            let lane = usize::from(pillar.0);
+            while let Some(effect) = self.replica(replica).journals.lanes[lane].released() {
+                self.perform_lane(replica, pillar, effect);
+            }
         }
-        let (low, high) = match self.options.durability {
-            Durability::Memory => return self.flushed(replica, upto),
-            Durability::Async => (1, 20),
-            Durability::Sync => (50, 2_000),
-        };
-        if !host.journal.flushing {
-            host.journal.flushing = true;
-            let life = host.life;
-            let after = Span::micros(self.prng.between(low, high));
-            self.queue.schedule(after, Event::Flushed { replica, life, upto });
-        }
-    }
-
-    /// The first `upto` records of the log are durable.
-    pub(crate) fn flushed(&mut self, replica: ReplicaId, upto: usize) {
-        let host = self.replica(replica);
-        host.journal.flushing = false;
-        for held in host.journal.flushed(upto) {
-            self.perform(replica, held);
-        }
-        self.plan_flush(replica);
-        self.watch_log(replica);
-    }
-
-    fn perform(&mut self, replica: ReplicaId, held: Held) {
-        match held {
-            Held::Lane(pillar, effect) => self.perform_lane(replica, pillar, effect),
-            Held::Coordinator(effect) => self.perform_coordinator(replica, effect),
+        while let Some(effect) = self.replica(replica).journals.coordinator.released() {
+            self.perform_coordinator(replica, effect);
         }
     }
 
@@ -484,8 +494,15 @@ impl World {
             }
             group::Effect::Fact(fact) => {
                 self.watch_fact(replica, &fact);
-                if let GroupFact::Recovered(_) = fact {
-                    self.replica(replica).disk.doubtful = false;
+                let host = self.replica(replica);
+                match &fact {
+                    GroupFact::Recovered(_) => {
+                        host.disk.doubtful = false;
+                        host.journals.coordinator.recovered();
+                        host.disk.state_replaced();
+                    }
+                    GroupFact::Fetched(_) => host.disk.state_replaced(),
+                    _ => {}
                 }
                 if !self.adversary.is_faulty(replica) {
                     let faulty = self.adversary.faulty();
@@ -504,7 +521,7 @@ impl World {
     fn send_peers(&mut self, from: ReplicaId, pillar: PillarId, to: Target, message: &Message) {
         if !self.adversary.is_faulty(from) {
             let host = &self.replicas[usize::from(from.0)];
-            host.journal.check_promise(message);
+            host.promises.check(message);
             self.checker.says(from, message);
         }
         let me = self.identity(from);

@@ -1,143 +1,207 @@
-//! A replica's vote log, without a disk: which records are durable, and what waits for them.
+//! The seam between a replica's cores and its log: what gathers for the next group commit, and
+//! what durable records have promised.
 //!
-//! One log for all pillars and the coordinator, in the order of writing; whatever becomes durable
-//! is a prefix of it (group commit). Every part's effects that depend on durability wait in their
-//! order (design §3.9). Not here: the bytes of records, torn blocks, checksums (`rt`'s log has
-//! its own tests).
+//! Which effects wait, and for what, is the very journal that `rt` runs (`durable`); here is who
+//! stands in for the writer's thread. Also the check that nothing is promised to anybody before
+//! its record is durable (design §3.9), and that a replica that begins whole knows all of it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 
-use base::{Digest, GroupId, PillarId, Seq, ToStage, View};
-use proto::group;
+use base::{Digest, GroupId, Seq, View};
+use durable::{Boot, Party, Portion};
+use proto::group::msg::GroupMessage;
+use proto::group::record::GroupRecord;
 use proto::pbft::msg::{Message, Proposal};
-use proto::{Effect, Record, When};
+use proto::{Effect, Record, group};
 
-use crate::events::Part;
+use crate::host::GROUP;
+use crate::options::{Durability, Options};
 
-/// What waits.
-pub(crate) enum Held {
-    Lane(PillarId, Effect),
-    Coordinator(group::Effect),
+/// The journal of one core.
+pub(crate) type Journal<E> = durable::Journal<E, SimParty>;
+
+/// Records that gather for the next group commit, or are on their way to the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pub(crate) portion: Portion,
+    /// The last ticket of each party in it, where there is one.
+    tickets: Vec<(usize, u64)>,
+    records: Vec<Record>,
 }
 
-/// The log of one replica.
-#[derive(Default)]
-pub(crate) struct Journal {
-    group: GroupId,
-    /// Places of records that were cut are empty.
-    log: Vec<Option<Record>>,
-    durable: usize,
-    /// What waits, with the length of log that must be durable for it; in order per part.
-    held: VecDeque<(usize, Held)>,
-    /// The length of the log after each part's last record.
-    written: BTreeMap<Part, usize>,
-    /// A flush is under way.
-    pub(crate) flushing: bool,
-    /// What durable records say: kept when the records are trimmed.
-    promised: BTreeSet<(u8, View, Seq, Digest)>,
+/// What the parties of a replica share.
+#[derive(Debug, Default)]
+struct Desk {
+    gathered: Gathered,
+    /// Per party: up to which ticket its records are durable.
+    durable: Vec<u64>,
+}
+
+/// One core's access to the log.
+#[derive(Debug)]
+pub(crate) struct SimParty {
+    desk: Rc<RefCell<Desk>>,
+    party: usize,
+    ticket: u64,
+    awaited: u64,
+}
+
+impl Party for SimParty {
+    fn append(&mut self, record: &Record) -> u64 {
+        let gathered = &mut self.desk.borrow_mut().gathered;
+        record.encode(&mut gathered.portion.bytes);
+        gathered.portion.ends.push((gathered.portion.bytes.len(), record.seq()));
+        gathered.records.push(record.clone());
+        self.ticket += 1;
+        gathered.tickets.push((self.party, self.ticket));
+        self.ticket
+    }
+
+    fn submit(&mut self, awaited: u64) {
+        self.desk.borrow_mut().gathered.portion.urgent |= awaited > self.awaited;
+        self.awaited = awaited;
+    }
+
+    fn carry(&mut self, records: Vec<Vec<u8>>) {
+        self.desk.borrow_mut().gathered.portion.carried = Some(records);
+    }
+
+    fn recovered(&mut self) {
+        let portion = &mut self.desk.borrow_mut().gathered.portion;
+        (portion.recovered, portion.urgent) = (true, true);
+    }
+
+    fn durable(&self) -> u64 {
+        self.desk.borrow().durable[self.party]
+    }
+
+    fn behind(&self) -> bool {
+        false
+    }
+}
+
+/// The journals of one replica's cores in one life.
+#[derive(Debug)]
+pub(crate) struct Journals {
+    desk: Rc<RefCell<Desk>>,
+    pub(crate) lanes: Vec<Journal<Effect>>,
+    pub(crate) coordinator: Journal<group::Effect>,
+}
+
+impl Journals {
+    pub(crate) fn new(options: &Options) -> Journals {
+        let parties = usize::from(options.pillars) + 1;
+        let desk = Desk { durable: vec![0; parties], ..Desk::default() };
+        let desk = Rc::new(RefCell::new(desk));
+        let keeps = options.durability != Durability::Memory;
+        let party = |party| {
+            let desk = Rc::clone(&desk);
+            keeps.then_some(SimParty { desk, party, ticket: 0, awaited: 0 })
+        };
+        Journals {
+            lanes: (1..parties).map(|lane| Journal::new(party(lane - 1))).collect(),
+            coordinator: Journal::new(party(parties - 1)),
+            desk,
+        }
+    }
+
+    /// Takes what has gathered; none when that is nothing, or when it is nothing that anybody
+    /// waits for and `lazy` is not.
+    pub(crate) fn take(&self) -> Option<Gathered> {
+        let gathered = &mut self.desk.borrow_mut().gathered;
+        (!gathered.portion.is_empty()).then(|| std::mem::take(gathered))
+    }
+
+    /// Whether something has gathered, and whether somebody waits for it.
+    pub(crate) fn waiting(&self) -> Option<bool> {
+        let gathered = &self.desk.borrow().gathered;
+        let urgent = gathered.portion.urgent || gathered.portion.trim.is_some();
+        (!gathered.portion.ends.is_empty() || urgent).then_some(urgent)
+    }
+
+    /// The log is to be cut up to `seq`.
+    pub(crate) fn trim(&self, seq: Seq) {
+        let portion = &mut self.desk.borrow_mut().gathered.portion;
+        portion.trim = portion.trim.max(Some(seq));
+    }
+
+    /// These records are durable now.
+    pub(crate) fn settle(&self, written: &Gathered) {
+        let durable = &mut self.desk.borrow_mut().durable;
+        for (party, ticket) in &written.tickets {
+            durable[*party] = *ticket;
+        }
+    }
+}
+
+/// What a replica has promised durably, kept over its lives.
+#[derive(Debug, Default)]
+pub(crate) struct Promises {
+    votes: BTreeSet<(Seq, u8, View, Digest)>,
     left: View,
 }
 
 const Q: u8 = 0;
 const P: u8 = 1;
 
-impl Journal {
-    pub(crate) fn new(group: GroupId) -> Journal {
-        Journal { group, ..Journal::default() }
-    }
-
-    /// A log that begins with what an earlier life left on disk.
-    pub(crate) fn reopen(group: GroupId, log: Vec<Record>) -> Journal {
-        let log = log.into_iter().map(Some).collect();
-        let mut journal = Journal { log, ..Journal::new(group) };
-        journal.flushed(journal.log.len());
-        journal
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.log.len()
-    }
-
-    pub(crate) fn durable(&self) -> usize {
-        self.durable
-    }
-
-    /// What the log holds after a crash that spares `upto` records.
-    pub(crate) fn into_records(mut self, upto: usize) -> Vec<Record> {
-        self.log.truncate(upto);
-        self.log.into_iter().flatten().collect()
-    }
-
-    /// What is at or below `seq` is needed no more.
-    pub(crate) fn cut(&mut self, seq: Seq) {
-        for record in &mut self.log[..self.durable] {
-            if record.as_ref().and_then(Record::seq).is_some_and(|of| of <= seq) {
-                *record = None;
-            }
+impl Promises {
+    /// A record is durable, or as durable as it will ever be.
+    pub(crate) fn note(&mut self, record: &Record) {
+        if let Some(vote) = vote(GROUP, record) {
+            self.votes.insert(vote);
+        }
+        if let Record::Group(GroupRecord::Left { view }) = record {
+            self.left = self.left.max(*view);
         }
     }
 
-    /// Takes an effect. Gives it back when it may be carried out now.
-    pub(crate) fn admit(&mut self, held: Held) -> Option<Held> {
-        let part = match &held {
-            Held::Lane(pillar, _) => Part::Lane(*pillar),
-            Held::Coordinator(_) => Part::Coordinator,
-        };
-        let record = match held {
-            Held::Lane(_, Effect::Persist(record)) => record,
-            Held::Coordinator(group::Effect::Persist(record)) => Record::Group(record),
-            held => {
-                let needs = self.written.get(&part).copied().unwrap_or(0);
-                if !depends(&held) || needs <= self.durable {
-                    return Some(held);
-                }
-                self.held.push_back((needs, held));
-                return None;
-            }
-        };
-        self.log.push(Some(record));
-        self.written.insert(part, self.log.len());
-        None
+    /// These records are durable.
+    pub(crate) fn note_all(&mut self, written: &Gathered) {
+        written.records.iter().for_each(|record| self.note(record));
     }
 
-    /// The first `upto` records are durable: what waited for them may go.
-    pub(crate) fn flushed(&mut self, upto: usize) -> Vec<Held> {
-        for record in self.log[self.durable.min(upto)..upto].iter().flatten() {
-            match record {
-                Record::PrePrepared { view, seq, proposal, .. } => {
-                    let digest = proposal.digest(self.group, *seq);
-                    self.promised.insert((Q, *view, *seq, digest));
-                }
-                Record::Prepared { view, seq, digest } => {
-                    self.promised.insert((P, *view, *seq, *digest));
-                }
-                Record::Group(group::record::GroupRecord::Left { view }) => {
-                    self.left = self.left.max(*view);
-                }
-                _ => {}
-            }
+    /// A life that knows nothing of what was promised.
+    pub(crate) fn forget(&mut self) {
+        *self = Promises::default();
+    }
+
+    /// A life that begins whole knows what was promised above the checkpoint it begins with.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub(crate) fn check_start(&mut self, boot: &Boot) {
+        let records = boot.records.iter().flatten();
+        let known: BTreeSet<_> = records.filter_map(|record| vote(GROUP, record)).collect();
+        let above = (boot.stable.seq.next(), 0, View(0), Digest::ZERO);
+        for promised in self.votes.range(above..) {
+            assert!(known.contains(promised), "a vote that was durable is forgotten: {promised:?}");
         }
-        self.durable = self.durable.max(upto);
-        let (go, stay) = self.held.drain(..).partition(|(needs, _)| *needs <= upto);
-        self.held = stay;
-        let go: VecDeque<(usize, Held)> = go;
-        go.into_iter().map(|(_, held)| held).collect()
+        let left = boot.group_records.iter().filter_map(|record| match record {
+            GroupRecord::Left { view } => Some(*view),
+            GroupRecord::Installed(new_view) => Some(new_view.view),
+            _ => None,
+        });
+        let left = left.max().unwrap_or_default();
+        assert!(left >= self.left, "it had left {:?} behind, and knows of {left:?}", self.left);
+        self.votes.extend(known);
     }
 
     /// Durable before promise: what `message` promises is written.
     ///
     /// # Panics
     /// When it is not.
-    pub(crate) fn check_promise(&self, message: &Message) {
-        let promised = |kind, view, seq, digest| self.promised.contains(&(kind, view, seq, digest));
+    pub(crate) fn check(&self, message: &Message) {
+        let promised = |kind, view, seq, digest| self.votes.contains(&(seq, kind, view, digest));
         let ok = match message {
             Message::PrePrepare { view, seq, proposal } => {
-                promised(Q, *view, *seq, Proposal::digest(proposal, self.group, *seq))
+                promised(Q, *view, *seq, Proposal::digest(proposal, GROUP, *seq))
             }
             Message::Prepare(vote) => promised(Q, vote.view, vote.seq, vote.digest),
             Message::Commit(vote) => promised(P, vote.view, vote.seq, vote.digest),
             Message::Group(message) => match &**message {
-                group::msg::GroupMessage::ViewChange(change) => self.left >= change.view,
+                GroupMessage::ViewChange(change) => self.left >= change.view,
                 _ => true,
             },
             _ => true,
@@ -146,18 +210,13 @@ impl Journal {
     }
 }
 
-/// Whether an effect waits for the records before it.
-fn depends(held: &Held) -> bool {
-    match held {
-        Held::Lane(_, effect) => match effect {
-            Effect::Send { when, .. } => *when == When::Durable,
-            Effect::Stage(message) => matches!(message, ToStage::Deliver { .. }),
-            _ => false,
-        },
-        Held::Coordinator(effect) => match effect {
-            group::Effect::Send { when, .. } => *when == When::Durable,
-            group::Effect::Lanes(_) => true,
-            _ => false,
-        },
+/// What a record promises about a number.
+fn vote(group: GroupId, record: &Record) -> Option<(Seq, u8, View, Digest)> {
+    match record {
+        Record::PrePrepared { view, seq, proposal, .. } => {
+            Some((*seq, Q, *view, proposal.digest(group, *seq)))
+        }
+        Record::Prepared { view, seq, digest } => Some((*seq, P, *view, *digest)),
+        Record::Committed { .. } | Record::Group(_) => None,
     }
 }

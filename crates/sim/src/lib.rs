@@ -1,17 +1,18 @@
 //! Whole groups in one thread: the production cores on virtual time, driven by one seed.
 //!
-//! A [`World`] holds every lane, coordinator, execution stage and client core of a group, a model
-//! of each replica's vote log and disk, and carries the messages between them through an event
-//! queue: links between replicas and clients, and just the same the links between the parts of
-//! one replica. The same seed gives the same run. Never shipped; the only owner of a random
-//! number generator.
+//! A [`World`] holds every lane, coordinator, execution stage and client core of a group and the
+//! real files of each replica on a simulated disk, and carries the messages between them through
+//! an event queue: links between replicas and clients, and just the same the links between the
+//! parts of one replica. The same seed gives the same run. Never shipped; the only owner of a
+//! random number generator.
 //!
 //! | module | topic |
 //! |---|---|
 //! | `world` | a group, its clients, and what happens to them |
 //! | `work` | services, and what clients ask of them |
 //! | `host` | the parts of a replica and the links between them |
-//! | `journal`, `disk` | what is durable, and what a restart finds |
+//! | `journal`, `disk`, `storage` | what is durable, what a restart finds, how disks fail |
+//! | `lives` | how lives begin and end |
 //! | `network` | links between replicas: late, lossy, cut |
 //! | `faults`, `plan` | what breaks, and when |
 //! | `phase` | the end of the faults, for all or for a core |
@@ -38,6 +39,7 @@ pub mod faults;
 pub mod history;
 mod host;
 mod journal;
+mod lives;
 pub mod minimize;
 #[cfg(feature = "mutants")]
 pub mod mutants;
@@ -53,6 +55,7 @@ pub mod runner;
 pub mod scenario;
 pub mod scenarios;
 mod spoil;
+pub mod storage;
 mod story;
 pub mod twins;
 mod watch;
@@ -64,5 +67,6 @@ pub use faults::Fault;
 pub use options::{Durability, Net, Options};
 pub use plan::Plan;
 pub use prng::{Prng, Ratio};
+pub use storage::{DiskFault, Place};
 pub use work::Work;
 pub use world::World;

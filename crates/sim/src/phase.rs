@@ -106,7 +106,7 @@ impl World {
     fn may_be_core(&self, replica: ReplicaId) -> bool {
         let host = &self.replicas[usize::from(replica.0)];
         let forgets = match host.condition {
-            Condition::Dead => host.disk.doubtful,
+            Condition::Dead => host.disk.may_forget(),
             _ => host.coordinator.report().recovering,
         };
         self.is_sound(replica) && !forgets
@@ -124,6 +124,7 @@ impl World {
         for pillar in self.pillars() {
             self.fault(Fault::Sluggish(replica, pillar, 0));
         }
+        self.replica(replica).disk.storage.calm_down();
         match self.condition(replica) {
             Condition::Running => {}
             Condition::Paused => self.fault(Fault::Continue(replica)),

@@ -9,13 +9,11 @@
 //! Not here: malformed or forged messages, which no copy of a correct replica sends.
 
 use base::{Incarnation, ReplicaId, Span};
-use proto::group::Beginning;
 use proto::group::link::{Grievance, ToCoordinator};
 
 use crate::adversary::Behaviour;
-use crate::disk::Disk;
 use crate::faults::Fault;
-use crate::host::{Condition, Start};
+use crate::host::Condition;
 use crate::options::Options;
 use crate::prng::Prng;
 use crate::world::World;
@@ -90,9 +88,9 @@ impl World {
         self.adversary.twins.push(replica);
         self.misbehave(replica, Behaviour::Twin);
         self.misbehave(address, Behaviour::Twin);
-        let start =
-            Start { beginning: Beginning::Whole, incarnation, life: 0, disk: Disk::default() };
-        self.begin(address, start);
+        // The first is in its life number 1.
+        let first = self.replica(replica).incarnation;
+        self.begin_as(address, Incarnation(first.0 + incarnation.0 - 1));
         address
     }
 

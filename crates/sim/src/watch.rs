@@ -11,6 +11,7 @@ use proto::pbft::msg::Message;
 use crate::coverage::Sight;
 use crate::faults::{Fault, Shape};
 use crate::host::Condition;
+use crate::storage::DiskFault;
 use crate::world::World;
 
 /// Views above this one are high.
@@ -178,7 +179,26 @@ impl World {
             Fault::Continue(_) => Sight::Continue,
             Fault::Spoil(_) => Sight::Spoilt,
             Fault::Sluggish(..) => Sight::Sluggish,
+            // Seen when it has happened.
+            Fault::Disk(..) => return,
         };
         self.saw(sight);
+    }
+
+    /// What a disk was to do wrong and has done.
+    pub(crate) fn watch_disk(&mut self, replica: ReplicaId) {
+        for fault in self.replica(replica).disk.storage.take_done() {
+            self.note(|| format!("** the disk of {replica:?} has done it: {fault:?}"));
+            self.saw(match fault {
+                DiskFault::Rot(_) => Sight::Rot,
+                DiskFault::StopAfter(_) => Sight::MachineStops,
+                DiskFault::FailSync => Sight::SyncFails,
+                DiskFault::LoseWrite => Sight::WriteLost,
+                DiskFault::CorruptWrite => Sight::WriteCorrupted,
+                DiskFault::MisdirectWrite => Sight::WriteMisdirected,
+                DiskFault::MisdirectRead => Sight::ReadMisdirected,
+                DiskFault::Tear => Sight::SectorTorn,
+            });
+        }
     }
 }

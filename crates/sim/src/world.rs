@@ -1,20 +1,18 @@
 //! A group and its clients on virtual time.
 
 use base::{
-    AgreedTime, ClientId, FromStage, Incarnation, Now, PillarId, Quorums, Reader, ReplicaId, Seq,
-    Span, Time, ToStage, View,
+    AgreedTime, ClientId, FromStage, Now, PillarId, Quorums, Reader, ReplicaId, Seq, Span, Time,
+    ToStage, View,
 };
-use proto::group::Beginning;
 use proto::pbft::msg::Message;
 use proto::pbft::{Input, Lane};
 
 use crate::adversary::{Adversary, Behaviour};
 use crate::clients::Client;
 use crate::coverage::{Coverage, Sight};
-use crate::disk::Disk;
 use crate::events::{Event, Inside, Queue, Sender};
 use crate::history::History;
-use crate::host::{Condition, GROUP, Replica, Start, rules};
+use crate::host::{Condition, GROUP, Replica, rules};
 use crate::network::Network;
 use crate::options::Options;
 use crate::oracles::Oracles;
@@ -51,8 +49,6 @@ pub struct World {
     /// What happens, if somebody wants to read it.
     pub(crate) story: Option<Story>,
     pub(crate) coverage: Coverage,
-    /// A replica begins: what its coordinator says now, its lanes hear before anything else.
-    pub(crate) waking: bool,
 }
 
 /// The wall clock at virtual time zero.
@@ -83,20 +79,13 @@ impl World {
             frozen: false,
             story: outcome::tells_stories().then(Story::default),
             coverage: Coverage::default(),
-            waking: false,
             options,
         };
         for client in 0..world.clients.len() {
             world.queue.schedule(Span(0), Event::ClientTurn { client });
         }
         for replica in quorums.replicas() {
-            let start = Start {
-                beginning: Beginning::Whole,
-                incarnation: Incarnation(1),
-                life: 0,
-                disk: Disk::default(),
-            };
-            world.begin(replica, start);
+            world.begin(replica);
         }
         world
     }
@@ -399,10 +388,7 @@ impl World {
             Event::Turn { replica, life, part } if self.lives(replica, life) => {
                 self.turn(replica, part);
             }
-            Event::Flushed { replica, life, upto } if self.lives(replica, life) => {
-                self.flushed(replica, upto);
-            }
-            Event::Inside { .. } | Event::Turn { .. } | Event::Flushed { .. } => {}
+            Event::Inside { .. } | Event::Turn { .. } => {}
             Event::Attack => self.attack(),
             Event::ClientTurn { client } => {
                 self.clients[client].turn = None;

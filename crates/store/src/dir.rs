@@ -105,7 +105,7 @@ impl Dir {
             (None, _) => LifeFound::Damaged,
         };
         let (counter, last) = copies.newest.map_or((0, None), |(c, life)| (c, Some(life)));
-        let boot = BootId::current();
+        let boot = storage.boot();
         let found = Found { path: path.to_path_buf(), life, boot, checkpoints, log };
         let path = path.to_path_buf();
         let dir = Dir { path, identity, storage, tail, counter, last, _lock: lock };
@@ -131,7 +131,7 @@ impl Dir {
             return Err(StoreError::OldIncarnation { found, wanted });
         }
         let recovering = beginning.voice == Voice::Forgetful;
-        let boot = BootId::current();
+        let boot = self.storage.boot();
         let life = Life { incarnation, durability, boot, clean: false, recovering };
         let (storage, identity) = (Arc::clone(&self.storage), self.identity);
         let strict = durability == Durability::Sync;

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::{BatchEntry, ClientId, Frame, PillarId, Quorums, ReplicaId, Span, View};
+use base::{BatchEntry, ClientId, Frame, Incarnation, PillarId, Quorums, ReplicaId, Span, View};
 use proto::group::rules::Rules;
 use proto::pbft::msg::Message;
 
@@ -306,10 +306,10 @@ impl World {
         self.fault(Fault::Crash(replica));
         let host = self.replica(replica);
         host.disk = Disk::default();
-        if same_life {
-            host.incarnation.0 -= 1;
+        let life = host.incarnation.0;
+        if self.begin_as(replica, Incarnation(if same_life { life } else { life + 1 })) {
+            self.connect_all(replica);
         }
-        self.fault(Fault::Restart(replica));
     }
 
     /// Lets the faults of `fuzz` happen at their moments, until the world freezes.

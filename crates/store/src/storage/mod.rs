@@ -24,6 +24,8 @@ pub use memory::Memory;
 pub use real::Real;
 pub use volatile::{Faults, Volatile};
 
+use crate::life::BootId;
+
 /// A disk, or what stands in for one.
 pub trait Storage: Send + Sync + Debug {
     /// Makes a directory and its parents, durably; it may exist.
@@ -67,6 +69,11 @@ pub trait Storage: Send + Sync + Debug {
     /// # Errors
     /// What the system says: final, never to be tried again.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// The machine's present boot: what was handed to the system in it is lost with it.
+    fn boot(&self) -> BootId {
+        BootId::current()
+    }
 
     /// Takes `path` as an exclusive lock, until the returned value is dropped or the process
     /// ends, and leaves `note` in it for others to read.
@@ -118,7 +125,9 @@ pub struct Lock {
 }
 
 impl Lock {
-    fn new(held: impl Any + Send + Sync) -> Lock {
+    /// A lock that is held as long as `held` lives.
+    #[must_use]
+    pub fn new(held: impl Any + Send + Sync) -> Lock {
         Lock { _held: Box::new(held) }
     }
 }
