@@ -111,12 +111,12 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Runs them all; calls `done` after each run.
+    /// Runs them all; calls `done` after each run, with its violation if there is one.
     ///
     /// # Panics
     /// When `done` does.
     #[must_use]
-    pub fn run(&self, done: impl Fn() + Sync) -> Summary {
+    pub fn run(&self, done: impl Fn(Option<&Violation>) + Sync) -> Summary {
         let kinds = self.scenarios.len() as u64;
         let next = AtomicU64::new(0);
         let all: Mutex<Summary> = Mutex::default();
@@ -129,11 +129,10 @@ impl Batch<'_> {
                 }
                 let scenario = self.scenarios[(index % kinds) as usize];
                 let result = run(scenario, self.from + index / kinds);
+                done(result.as_ref().err());
                 let mut all = all.lock().expect("nobody panics with the lock");
                 all.add(result);
                 enough = all.violations.len() >= self.violations_max;
-                drop(all);
-                done();
             }
         };
         thread::scope(|scope| {

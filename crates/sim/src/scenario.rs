@@ -5,7 +5,9 @@ use std::panic::catch_unwind;
 
 use base::{PillarId, ReplicaId, Span};
 
+use crate::coverage::Coverage;
 use crate::options::Options;
+use crate::outcome;
 use crate::scenarios::Scenario;
 use crate::world::World;
 
@@ -26,11 +28,12 @@ pub fn seeds(ci: u64, full: u64) -> u64 {
 }
 
 /// Runs `scenario` with the seeds `0..count`, or with the one that the environment names, which
-/// may be any.
+/// may be any. Gives what they met.
 ///
 /// # Panics
 /// When the scenario does. Says which seed that was and how to run it again.
-pub fn each_seed(scenario: &Scenario, count: u64) {
+pub fn each_seed(scenario: &Scenario, count: u64) -> Coverage {
+    let mut coverage = Coverage::default();
     let only = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok());
     let seeds = only.map_or(0..count, |seed: u64| seed..seed + 1);
     for seed in seeds {
@@ -39,7 +42,9 @@ pub fn each_seed(scenario: &Scenario, count: u64) {
             let (name, why, again) = (scenario.name, words(&*panic), replay(scenario.name, seed));
             panic!("{name} with seed {seed}: {why}\nagain: {again}");
         }
+        coverage.add(&outcome::take().coverage);
     }
+    coverage
 }
 
 /// What a panic says.

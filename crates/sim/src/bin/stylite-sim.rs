@@ -1,7 +1,9 @@
 //! `stylite-sim`: runs scenarios of the simulator, many seeds or one of them again.
 
+use std::io::{IsTerminal, stderr};
 use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
@@ -212,7 +214,15 @@ fn many(scenarios: &[&'static Scenario], seeds: u64, run: &Run) -> bool {
     let violations_max = run.failures.get();
     let batch = Batch { scenarios, from: run.from, seeds, jobs, violations_max };
     let (began, used) = (Instant::now(), cpu_seconds());
-    let summary = batch.run(|| bar.inc(1));
+    let log = Log::new(runs);
+    let summary = batch.run(|violation| {
+        bar.inc(1);
+        log.run_ends(bar.position());
+        if let Some(violation) = violation {
+            // At once: who waits for a night may not wait for its end.
+            bar.suspend(|| tell(violation));
+        }
+    });
     let (took, used) = (began.elapsed().as_secs_f64(), cpu_seconds() - used);
     // Where nobody counts, all of it.
     let used = if used > 0.0 { used } else { took * jobs.min(cores) as f64 };
@@ -225,9 +235,6 @@ fn many(scenarios: &[&'static Scenario], seeds: u64, run: &Run) -> bool {
     let deeds = summary.deeds.describe();
     if !deeds.is_empty() {
         println!("{deeds}");
-    }
-    for violation in &summary.violations {
-        tell(violation);
     }
     let (runs, violations) = (summary.runs, summary.violations.len());
     println!(
@@ -242,6 +249,36 @@ fn many(scenarios: &[&'static Scenario], seeds: u64, run: &Run) -> bool {
         return false;
     }
     summary.violations.is_empty()
+}
+
+/// Progress where there is no terminal: a line now and then.
+struct Log {
+    runs: u64,
+    began: Instant,
+    silent: bool,
+    /// Seconds after the beginning when the next line is due.
+    due: AtomicU64,
+}
+
+impl Log {
+    const EVERY_SECONDS: u64 = 30;
+
+    fn new(runs: u64) -> Log {
+        let due = AtomicU64::new(Log::EVERY_SECONDS);
+        Log { runs, began: Instant::now(), silent: stderr().is_terminal(), due }
+    }
+
+    fn run_ends(&self, done: u64) {
+        let now = self.began.elapsed().as_secs();
+        let due = self.due.load(Ordering::Relaxed);
+        if self.silent || now < due {
+            return;
+        }
+        let next = now + Log::EVERY_SECONDS;
+        if self.due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            eprintln!("{now} s: {done} of {} runs", self.runs);
+        }
+    }
 }
 
 /// Seconds that this process has used on all cores; 0 where that is not known.

@@ -4,6 +4,7 @@
 //! mutants run the same ones. Families are modules; each lists its own. Not here: what must hold
 //! after every step (`check`).
 
+use crate::coverage::Coverage;
 use crate::scenario::{each_seed, seeds};
 
 mod adversary;
@@ -58,11 +59,11 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
     all().find(|scenario| scenario.name == name)
 }
 
-/// Runs a scenario with as many seeds as a test is to run, from 0.
+/// Runs a scenario with as many seeds as a test is to run, from 0. Gives what they met.
 ///
 /// # Panics
 /// When there is no scenario of this name, or it panics; says how to run that seed again.
-pub fn check(name: &str) {
+pub fn check(name: &str) -> Coverage {
     let Some(scenario) = find(name) else { panic!("no scenario is called {name}") };
-    each_seed(scenario, seeds(scenario.ci_seeds, scenario.full_seeds));
+    each_seed(scenario, seeds(scenario.ci_seeds, scenario.full_seeds))
 }
