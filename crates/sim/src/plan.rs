@@ -7,9 +7,9 @@
 
 use std::fmt;
 
-use base::{ClientId, PillarId, ReplicaId, Span};
+use base::{PillarId, ReplicaId, Span};
 
-use crate::adversary::Behaviour;
+use crate::adversary::{Behaviour, Hostile};
 use crate::faults::{Fault, Shape};
 use crate::options::{Durability, Net, Options};
 use crate::prng::{Prng, Ratio};
@@ -110,7 +110,7 @@ impl Plan {
         if kinds.contains(&Kind::Behave) {
             let count = prng.between(1, u64::from(options.f)) as usize;
             for victim in victims.iter().take(count) {
-                plan.faulty.push((*victim, behaviour(&options, &mut prng)));
+                plan.faulty.push((*victim, Behaviour::any(&options, &mut prng)));
             }
         }
         if kinds.contains(&Kind::Attack) {
@@ -176,7 +176,8 @@ impl World {
             }
         }
         if plan.attacks > 0 {
-            self.harass(plan.attacks);
+            let how = Hostile::ALL[plan.options.seed as usize / 3 % Hostile::ALL.len()];
+            self.harass_with(how, plan.attacks);
         }
     }
 }
@@ -311,23 +312,5 @@ fn clock(one: ReplicaId, prng: &mut Prng) -> Fault {
         0 => Fault::ClockDrifts(one, sign * prng.below(300_000) as i64),
         1 => Fault::ClockJumps(one, sign * prng.below(10_000_000) as i64),
         _ => Fault::ClockJumps(one, sign * LONG_US),
-    }
-}
-
-fn behaviour(options: &Options, prng: &mut Prng) -> Behaviour {
-    let n = u64::from(options.n);
-    match prng.below(12) {
-        0 => Behaviour::Silent,
-        1 => Behaviour::SilentLeader,
-        2 => Behaviour::SlowLeader(prng.between(1_000, 2_000_000)),
-        3 => Behaviour::StarveClient(ClientId(0)),
-        4 => Behaviour::StarveReplica(ReplicaId(prng.below(n) as u16)),
-        5 => Behaviour::StarvePillar(PillarId(prng.below(u64::from(options.pillars)) as u16)),
-        6 => Behaviour::Equivocate,
-        7 => Behaviour::LyingSource,
-        8 => Behaviour::ForgeViewChange,
-        9 => Behaviour::WishStorm,
-        10 => Behaviour::ReplayViewChanges,
-        _ => Behaviour::Random,
     }
 }

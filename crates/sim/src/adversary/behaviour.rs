@@ -14,6 +14,7 @@ use proto::pbft::msg::{Message, Proposal, Vote};
 
 use super::sign::Signer;
 use super::strategies::Strategist;
+use crate::options::Options;
 use crate::prng::{Prng, Ratio};
 
 /// One way to be faulty.
@@ -125,6 +126,40 @@ impl Memory {
 }
 
 impl Behaviour {
+    /// One of all ways, for a plan.
+    #[must_use]
+    pub fn any(options: &Options, prng: &mut Prng) -> Behaviour {
+        let replica = ReplicaId(prng.below(u64::from(options.n)) as u16);
+        let pillar = PillarId(prng.below(u64::from(options.pillars)) as u16);
+        let us = prng.between(1_000, 2_000_000);
+        let one_in = [2, 8, 32][prng.below(3) as usize];
+        let all = [
+            Behaviour::Random,
+            Behaviour::Silent,
+            Behaviour::SilentLeader,
+            Behaviour::SlowLeader(us),
+            Behaviour::StarveClient(ClientId(0)),
+            Behaviour::StarveReplica(replica),
+            Behaviour::StarvePillar(pillar),
+            Behaviour::Equivocate,
+            Behaviour::LyingSource,
+            Behaviour::ForgeViewChange,
+            Behaviour::WishStorm,
+            Behaviour::ReplayViewChanges,
+            Behaviour::NullLeader,
+            Behaviour::WrongCheckpoints,
+            Behaviour::StaleCertificates,
+            Behaviour::EndlessSource,
+            Behaviour::OtherCheckpoint,
+            Behaviour::WrongReplies,
+            Behaviour::ViewChangeStorm,
+            Behaviour::TwoViewChanges,
+            Behaviour::TwoNewViews,
+            Behaviour::Mutate { one_in },
+        ];
+        all[prng.below(all.len() as u64) as usize]
+    }
+
     /// What leaves instead of `message`, and how much later.
     pub(crate) fn says(
         self,
