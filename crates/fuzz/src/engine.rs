@@ -182,7 +182,7 @@ impl Fuzzer {
             return Err(Wrong::Memory { took: memory, most });
         }
         let bytes = u32::try_from(input.len()).unwrap_or(u32::MAX);
-        if took > TIME_FIXED + TIME_PER_BYTE * bytes {
+        if took > (TIME_FIXED + TIME_PER_BYTE * bytes) * self.target.slowness {
             return Err(Wrong::Time(took));
         }
         Ok(outcome)
@@ -254,6 +254,7 @@ mod tests {
             bytes_max: 256,
             budget: BUDGET,
             open,
+            slowness: 1,
             short_runs: 1,
         }
     }

@@ -21,8 +21,38 @@ const DECODER: Target = Target {
     bytes_max: 8 << 10,
     budget: decoder(REPLICA_PACKET_BYTES_MAX),
     open: wire::frame,
+    slowness: 1,
     short_runs: 20_000,
 };
+
+/// Words of the key-value service, and numbers at which commands may turn.
+const KV_WORDS: &[&[u8]] = &[
+    b"GET",
+    b"SET",
+    b"EX",
+    b"WITHSCORES",
+    b"LIMIT",
+    b"-inf",
+    b"(1",
+    b"nan",
+    b"1e308",
+    b" ",
+    b"\n",
+    b"-9223372036854775808",
+    b"-1000000000",
+    b"4294967295",
+    b"12582911",
+    b"9223372036854775807",
+    b"SETRANGE a 12000000 x\n",
+    b"SETBIT a 90000000 1\n",
+    b"SRANDMEMBER set -100000000\n",
+    b"APPEND b ",
+    b"SORT ",
+    b"STORE ",
+    b"LINSERT ",
+    b"COPY a b REPLACE\n",
+    b"GETRANGE a 0 -1\n",
+];
 
 /// Every target, by the crate whose code it feeds.
 pub static ALL: &[Target] = &[
@@ -157,6 +187,7 @@ pub static ALL: &[Target] = &[
         budget: Budget { fixed: 4 << 20, per_byte: 32, most: 16 << 20 },
         open: store::log,
         short_runs: 2_000,
+        ..DECODER
     },
     Target {
         name: "life",
@@ -176,6 +207,7 @@ pub static ALL: &[Target] = &[
         budget: Budget { fixed: 4 << 20, per_byte: 32, most: 16 << 20 },
         open: store::checkpoint,
         short_runs: 2_000,
+        ..DECODER
     },
     Target {
         name: "sessions-bucket",
@@ -199,11 +231,23 @@ pub static ALL: &[Target] = &[
         name: "kv-op",
         about: "svc: operations of the key-value service, executed",
         seeds: exec::kv_op_seeds,
-        words: &[b"GET", b"SET", b"EX", b"WITHSCORES", b"LIMIT", b"-inf", b"(1", b"nan", b"1e308"],
+        words: KV_WORDS,
         budget: Budget { fixed: 32 << 20, per_byte: 64, most: 2 * FRAME_BYTES_MAX },
         open: exec::kv_op,
         short_runs: 2_000,
         ..DECODER
+    },
+    Target {
+        name: "kv-lines",
+        about: "svc: commands of the key-value service as lines of words, executed",
+        seeds: exec::kv_lines_seeds,
+        words: KV_WORDS,
+        bytes_max: 1 << 10,
+        budget: Budget { fixed: 64 << 20, per_byte: 64 << 10, most: 8 * FRAME_BYTES_MAX },
+        open: exec::kv_lines,
+        // Some bytes may ask for as many results as fit into a reply: their time is its time.
+        slowness: 40,
+        short_runs: 300,
     },
     Target {
         name: "resp",
@@ -269,6 +313,7 @@ pub static ALL: &[Target] = &[
         budget: Budget { fixed: 8 << 20, per_byte: 64, most: 32 << 20 },
         open: ports::http,
         short_runs: 300,
+        ..DECODER
     },
 ];
 

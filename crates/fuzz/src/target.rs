@@ -58,6 +58,8 @@ pub struct Target {
     pub budget: Budget,
     /// Starts what is needed, once, and hands out the way to run inputs.
     pub open: fn() -> Run,
+    /// How many times slower than others it may be.
+    pub slowness: u32,
     /// How many runs make a short test: sockets are slower than memory.
     pub short_runs: u64,
 }

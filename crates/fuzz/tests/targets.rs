@@ -79,6 +79,7 @@ targets! {
     buckets_of_sessions: "sessions-bucket",
     objects_of_kv: "kv-object",
     operations_of_kv: "kv-op",
+    commands_of_kv: "kv-lines",
     requests_of_redis: "resp",
     group_files: "group-toml",
     sessions_with_a_replica: "replica-session",

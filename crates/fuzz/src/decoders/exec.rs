@@ -109,7 +109,7 @@ pub fn kv_object_seeds() -> Vec<Vec<u8>> {
 }
 
 /// One command of every type of value.
-pub const COMMANDS: [&str; 16] = [
+pub const COMMANDS: [&str; 24] = [
     "SET a 1",
     "SET b text EX 100",
     "APPEND b more",
@@ -126,6 +126,14 @@ pub const COMMANDS: [&str; 16] = [
     "MGET a b nothing",
     "SCAN 0 MATCH * COUNT 10",
     "SORT list ALPHA DESC",
+    "SRANDMEMBER set -5",
+    "HRANDMEMBER hash -5 WITHVALUES",
+    "ZRANDMEMBER zset -5 WITHSCORES",
+    "SETRANGE b 10 x",
+    "LPOS list y COUNT 0",
+    "BITCOUNT bits 0 -1 BIT",
+    "INCRBYFLOAT a 1e2",
+    "LCS a b IDX",
 ];
 
 /// A line as an operation.
@@ -182,4 +190,30 @@ pub fn kv_op_seeds() -> Vec<Vec<u8>> {
     op::encode_transaction(Protocol::Resp3, &[(b"a", 1)], &steps, &mut out);
     all.push(out);
     all
+}
+
+/// Commands as lines of words, executed one after the other: what a client means, without the
+/// lengths around it.
+pub fn kv_lines() -> Run {
+    let mut harness = Harness::new(KvService::new());
+    Box::new(move |bytes| {
+        harness.run(&command("FLUSHALL"));
+        let mut last = vec![];
+        for line in bytes.split(|byte| *byte == b'\n').take(32) {
+            let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+            let mut encoded = vec![];
+            op::encode_command(Protocol::Resp2, &words, &mut encoded);
+            last = harness.run(&encoded);
+            assert!(!last.is_empty());
+        }
+        let head: Vec<u8> = last.into_iter().take(12).collect();
+        Outcome::of(head)
+    })
+}
+
+/// A few commands that build on each other.
+#[must_use]
+pub fn kv_lines_seeds() -> Vec<Vec<u8>> {
+    let some = |which: &[&str]| which.join("\n").into_bytes();
+    COMMANDS.windows(3).map(some).chain([some(&COMMANDS)]).collect()
 }
