@@ -113,7 +113,6 @@ mod table {
         LeaderPrepares: "L7", "a PREPARE of the leader counts";
         OldViewsVotesCount: "trap 14", "votes of views that were left count";
         WindowUnchecked: "L6", "numbers far above the window are accepted";
-        BelowTheViewsStart: "L19", "numbers below a view's start are voted on";
         AnybodyProposes: "L6", "a PRE-PREPARE of any replica is accepted";
         PlanDoesNotBind: "V11", "the leader may propose what the NEW-VIEW has not chosen";
         ProposalUnverified: "V12", "a proposal that was asked for is not held against its digest";

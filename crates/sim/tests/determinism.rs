@@ -6,7 +6,11 @@ use sim::scenarios::{all, find};
 use sim::{outcome, runner};
 
 /// Scenarios of single cores: there is no world to have a trace.
-const WORLDLESS: [&str; 4] = [
+const WORLDLESS: [&str; 8] = [
+    "views_are_left_and_found_by_the_rules",
+    "no_lie_moves_a_lane",
+    "a_lane_remembers_its_latest_promises",
+    "client_tables_are_the_same_whatever_a_process_has_seen",
     "choices_of_new_views_lose_nothing",
     "no_forged_view_begins",
     "no_single_word_is_taken",

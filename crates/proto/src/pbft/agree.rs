@@ -46,7 +46,7 @@ impl Lane {
             self.catchup.peers.mentions(from, seq, self.cfg.quorums.weak());
             return Err(Reject::Stale("outside the watermarks"));
         }
-        if seq <= self.views.start() && !base::mutant!(BelowTheViewsStart) {
+        if seq <= self.views.start() {
             return Err(Reject::Stale("below the beginning of the view"));
         }
         Ok(())

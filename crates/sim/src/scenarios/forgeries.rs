@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use base::crypto::PlainKeys;
 use base::{
-    AgreedTime, Digest, Epoch, Incarnation, Keyring, Now, Quorums, ReplicaId, Seq, Signature, Span,
-    StableCheckpoint, Stripe, Time, ToStage, View,
+    AgreedTime, Digest, Epoch, Incarnation, Keyring, Now, PillarId, Quorums, ReplicaId, Seq,
+    Signature, Span, StableCheckpoint, Stripe, Time, ToStage, View,
 };
 use proto::group::evidence::Proof;
-use proto::group::link::{FromCoordinator, SliceEntry, ToCoordinator};
+use proto::group::link::{FromCoordinator, Grievance, SliceEntry, ToCoordinator};
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::record::GroupRecord;
 use proto::group::rules::Rules;
@@ -49,6 +49,16 @@ pub(super) const ALL: &[Scenario] = &[
         full_seeds: 1_000,
         run: who_forgot_waits_for_a_quorum_that_did_not,
     },
+    Scenario {
+        name: "views_are_left_and_found_by_the_rules",
+        claim: "V4, V6, V13, V14, traps 3, 11 and 14: a quorum of wishes moves a replica, and \
+                f + 1 do not; what it says on leaving has the highest mark of its pillars; each \
+                failed view gets twice the time; a restart does not come back to a view that was \
+                left; and whoever lags is served the NEW-VIEW.",
+        ci_seeds: 10,
+        full_seeds: 1_000,
+        run: views_are_left_and_found_by_the_rules,
+    },
 ];
 
 const N: u16 = 4;
@@ -79,20 +89,23 @@ struct Stand {
 
 impl Stand {
     fn new(beginning: Beginning) -> (Stand, Vec<Effect>) {
+        Stand::with(beginning, 1, Vec::new())
+    }
+
+    fn with(beginning: Beginning, pillars: u16, records: Vec<GroupRecord>) -> (Stand, Vec<Effect>) {
         let config = CoordinatorConfig {
             me: ME,
             incarnation: LIFE,
             group: GROUP,
             epoch: Epoch(0),
             quorums: rules().quorums,
-            stripe: Stripe::new(1).expect("one pillar"),
+            stripe: Stripe::new(pillars).expect("in range"),
             window: L,
             checkpoint_interval: K,
             view_timeout: Span::secs(1),
         };
         let stable = StableCheckpoint::default();
-        let coordinator =
-            Coordinator::new(config, Box::new(keys(ME)), beginning, stable, Vec::new());
+        let coordinator = Coordinator::new(config, Box::new(keys(ME)), beginning, stable, records);
         let mut stand = Stand { coordinator, now: Time(1) };
         let first = stand.step(Input::Turn);
         (stand, first)
@@ -291,4 +304,71 @@ fn who_forgot_waits_for_a_quorum_that_did_not(seed: u64) {
     let writes = |e: &Effect| matches!(e, Effect::Persist(GroupRecord::Recover(_)));
     let (record, ack) = (out.iter().position(writes), out.iter().position(says));
     assert!(ack.is_some() && record.is_some() && record < ack, "a record, then the word");
+}
+
+fn wish(stand: &mut Stand, from: ReplicaId, wish: u64, installed: u64) -> Vec<Effect> {
+    let (wish, installed) = (View(wish), View(installed));
+    stand.hears(from, GroupMessage::Wish { wish, installed, recovering: false })
+}
+
+fn stops(effects: &[Effect]) -> Option<View> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Lanes(FromCoordinator::Stop { view }) => Some(*view),
+        _ => None,
+    })
+}
+
+fn views_are_left_and_found_by_the_rules(seed: u64) {
+    let more = Prng::new(seed).below(K);
+    let (mut stand, _) = Stand::with(Beginning::Whole, 2, Vec::new());
+    // With its own, which joins them at f + 1, two wishes would be three: so from one only.
+    assert_eq!(stops(&wish(&mut stand, A, 3, 0)), None, "one other moves nobody");
+    assert_eq!(stops(&wish(&mut stand, B, 3, 0)), Some(View(3)), "a quorum with its own");
+    let (mut alone, _) = Stand::new(Beginning::Whole);
+    let what = Grievance::Stalled;
+    let out = alone.step(Input::Lane(ToCoordinator::Grievance { view: View(0), what }));
+    assert_eq!(stops(&out), None, "its own wish alone");
+    assert_eq!(stops(&wish(&mut alone, A, 1, 0)), None, "f + 1 wishes");
+    // Pillars hear of stable checkpoints at different times.
+    let mut said = None;
+    for (pillar, mark) in [(0, 2 * K), (1, K)] {
+        let stable = certificate(mark, &[LIAR, A, B]);
+        let (pillar, view, entries) = (PillarId(pillar), View(3), Vec::new());
+        let slice = ToCoordinator::Slice { pillar, view, stable, entries };
+        for effect in stand.step(Input::Lane(slice)) {
+            if let Effect::Send { message: GroupMessage::ViewChange(change), .. } = effect {
+                said = Some(change.stable.seq);
+            }
+        }
+    }
+    assert_eq!(said, Some(Seq(2 * K)), "the low mark of its VIEW-CHANGE");
+    let (_, first) = Stand::with(Beginning::Whole, 1, vec![GroupRecord::Left { view: View(3) }]);
+    assert_eq!(stops(&first), Some(View(3)), "a restart after a view was left");
+    let (mut stand, _) = Stand::new(Beginning::Whole);
+    let begun = new_view(LIAR, vec![own(more), theirs(A, more), theirs(B, more)]);
+    stand.hears(B, GroupMessage::NewView(Arc::new(begun)));
+    let serves = |e: &Effect| matches!(e, Effect::Send { message: GroupMessage::NewView(_), .. });
+    assert!(wish(&mut stand, A, 0, 0).iter().any(serves), "the NEW-VIEW for who lags");
+    let (one, two) = (patience(&mut stand, 5), patience(&mut stand, 6));
+    assert!(two.0 >= 2 * one.0, "{one:?} for the first view, {two:?} for the second");
+}
+
+/// How long a replica that left for `view` waits for it.
+fn patience(stand: &mut Stand, view: u64) -> Span {
+    [A, B].iter().for_each(|peer| drop(wish(stand, *peer, view, 4)));
+    let since = stand.now;
+    let further = |e: &Effect| {
+        let next = View(view + 1);
+        matches!(e, Effect::Send { message: GroupMessage::Wish { wish, .. }, .. } if *wish == next)
+    };
+    loop {
+        stand.now = stand.now.after(Span::millis(100));
+        let now = Now { mono: stand.now, wall: AgreedTime(stand.now.0) };
+        let mut out = Vec::new();
+        let _ = stand.coordinator.step(now, Input::Turn, &mut out);
+        let waited = stand.now.since(since);
+        if out.iter().any(further) || waited > Span::secs(100) {
+            return waited;
+        }
+    }
 }

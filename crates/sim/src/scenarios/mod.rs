@@ -10,10 +10,12 @@ use crate::scenario::{each_seed, seeds};
 mod adversary;
 mod decisions;
 mod forgeries;
+mod lanes;
 mod normal_case;
 mod recovery;
 mod strategies;
 mod swarm;
+mod tables;
 mod transfer;
 mod view_change;
 
@@ -39,6 +41,8 @@ pub const SEED_MAX: u64 = 1 << 48;
 const FAMILIES: &[&[Scenario]] = &[
     decisions::ALL,
     forgeries::ALL,
+    lanes::ALL,
+    tables::ALL,
     normal_case::ALL,
     view_change::ALL,
     recovery::ALL,
