@@ -312,6 +312,9 @@ impl World {
         }
         assert!(lane.view() >= before, "{replica:?} {pillar:?} goes back to an older view");
         let deadline = lane.deadline();
+        if self.steps.is_multiple_of(4 * CHECK_EVERY) {
+            self.observe_memory(replica);
+        }
         for effect in out.drain() {
             self.admit_lane(replica, pillar, effect);
         }

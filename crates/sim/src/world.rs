@@ -12,7 +12,7 @@ use crate::clients::Client;
 use crate::coverage::{Coverage, Sight};
 use crate::events::{Event, Inside, Queue, Sender};
 use crate::history::History;
-use crate::host::{Condition, GROUP, Replica, rules};
+use crate::host::{Condition, GROUP, Replica};
 use crate::network::Network;
 use crate::options::Options;
 use crate::oracles::Oracles;
@@ -71,7 +71,7 @@ impl World {
             adversary: Adversary::new(&options),
             attacks_left: 0,
             lane_turns: 0,
-            checker: Oracles::new(rules(&options), options.clients, options.work()),
+            checker: Oracles::new(&options),
             steps: 0,
             history: History::default(),
             work: options.work(),

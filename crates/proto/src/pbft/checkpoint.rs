@@ -63,6 +63,10 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
+    pub(super) fn held(&self) -> usize {
+        self.votes.len().max(self.own.len()).max(self.sent.len())
+    }
+
     pub(super) fn stable(&self) -> Seq {
         self.stable.as_ref().map_or(Seq(0), |s| s.seq)
     }

@@ -27,7 +27,22 @@ struct Kept {
     bytes: usize,
 }
 
+/// What is held of what was said too early.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Held {
+    /// Most messages of one sender.
+    pub messages: usize,
+    /// Most bytes of one sender.
+    pub bytes: usize,
+}
+
 impl Early {
+    pub(super) fn held(&self) -> Held {
+        let messages = self.by.iter().map(|kept| kept.messages.len()).max();
+        let bytes = self.by.iter().map(|kept| kept.bytes).max();
+        Held { messages: messages.unwrap_or(0), bytes: bytes.unwrap_or(0) }
+    }
+
     /// For `n` senders with at most `numbers` numbers each under way.
     pub(super) fn new(n: u16, numbers: usize) -> Early {
         let bytes_max = EARLY_BYTES_MAX / usize::from(n);

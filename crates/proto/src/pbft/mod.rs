@@ -18,6 +18,7 @@
 //! | `views`, `early` | leaving a view, beginning one, what is said of it too early |
 //! | `start` | beginning with what a log holds; what the coordinator says |
 //! | `grieve`, `endorse`, `monitor` | when another leader is wanted |
+//! | `holdings` | what all of it takes in memory |
 //! | `queue` | what a leader has to propose, the principals in turn |
 //! | `peers` | how far the others are, and how much help each got |
 
@@ -28,6 +29,7 @@ mod checkpoint;
 mod early;
 mod endorse;
 mod grieve;
+mod holdings;
 mod lead;
 mod log;
 mod monitor;
@@ -55,7 +57,9 @@ use crate::group::link::{FromCoordinator, Plan, ToCoordinator};
 use crate::outbox::{Outbox, Record, Target};
 use catchup::Catchup;
 use checkpoint::Checkpoints;
+pub use early::Held as HeldEarly;
 use grieve::Grievances;
+pub use holdings::{HeldFrames, Holdings};
 use lead::Lead;
 use log::{Log, Phase};
 use msg::Message;

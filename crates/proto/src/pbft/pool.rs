@@ -9,6 +9,8 @@
 //! 3. `eligible` holds an entry at most once, and once more when it becomes urgent while it
 //!    waits there; and only as leader.
 
+mod held;
+
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -59,6 +59,10 @@ impl Views {
         }
     }
 
+    pub(super) fn early(&self) -> super::early::Held {
+        self.early.held()
+    }
+
     /// Nothing at or below it is voted on in this view.
     pub(super) fn start(&self) -> Seq {
         self.start

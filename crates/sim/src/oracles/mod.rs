@@ -12,6 +12,7 @@
 //! | `answers` | what clients accept is linearizable, and stays |
 //! | `contradiction` | nobody correct contradicts what it said, not even after a restart |
 //! | `justification` | votes and deliveries have their reasons, from enough distinct replicas |
+//! | `memory` | what replicas hold is bounded |
 //! | `accountability` | proofs hold for everybody, and name nobody who is correct |
 //!
 //! Elsewhere: what a service never changes in its state (`crate::work`), durable before promise
@@ -26,6 +27,7 @@ pub mod checkpoints;
 pub mod contradiction;
 pub mod executions;
 pub mod justification;
+pub mod memory;
 pub mod reference;
 pub mod replies;
 mod sight;
@@ -36,10 +38,10 @@ pub mod validity;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base::{Batch, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, View};
+use base::{Batch, ClientId, Digest, Frame, FrameId, PillarId, ReplicaId, Seq, View};
 use exec::stage::Stage;
 use proto::group::GroupFact;
-use proto::group::rules::Rules;
+use proto::pbft::Lane;
 use proto::pbft::msg::Message;
 
 use accountability::Accountability;
@@ -49,12 +51,15 @@ use checkpoints::Checkpoints;
 use contradiction::Contradiction;
 use executions::{Executions, Turn};
 use justification::Justification;
+use memory::Memory;
 use proto::group::link::Plan;
 use reference::Reference;
 use replies::Replies;
 use sight::is_checkpoint;
 use validity::Validity;
 
+use crate::host::rules;
+use crate::options::Options;
 use crate::work::Work;
 
 /// What an oracle says: nothing, or what is wrong.
@@ -73,6 +78,7 @@ pub struct Oracles {
     contradiction: Contradiction,
     justification: Justification,
     accountability: Accountability,
+    memory: Memory,
     interval: u64,
     work: Work,
     counts: Counts,
@@ -104,10 +110,11 @@ fn hold(oracle: &str, verdict: Verdict) {
 }
 
 impl Oracles {
-    /// Oracles of a group with these rules, in which nothing has happened yet. Clients below
-    /// `clients` are correct, and all replicas do `work`.
+    /// Oracles of a world with these options, in which nothing has happened yet. Clients below
+    /// their number are correct.
     #[must_use]
-    pub fn new(rules: Rules, clients: u32, work: Work) -> Oracles {
+    pub fn new(options: &Options) -> Oracles {
+        let (rules, clients, work) = (rules(options), options.clients, options.work());
         Oracles {
             agreement: Agreement::default(),
             validity: Validity::default(),
@@ -119,6 +126,7 @@ impl Oracles {
             contradiction: Contradiction::new(rules),
             justification: Justification::new(rules),
             accountability: Accountability::new(rules),
+            memory: Memory::new(options),
             interval: rules.checkpoint_interval,
             work,
             counts: Counts::default(),
@@ -203,6 +211,28 @@ impl Oracles {
         hold("reference", self.reference.state(executed, stage.service()));
         let sessions = self.checkpoints.sessions(replica, executed, stage.sessions());
         hold("checkpoints", sessions);
+    }
+
+    /// What a lane of a correct replica holds.
+    ///
+    /// # Panics
+    /// When that is too much.
+    pub fn holds(&mut self, replica: ReplicaId, lane: &Lane, pillar: PillarId) {
+        hold("memory", self.memory.lane(replica, pillar, &lane.holdings()));
+    }
+
+    /// What the stage of a correct replica holds.
+    ///
+    /// # Panics
+    /// When that is too much.
+    pub fn holds_in_stage(&mut self, replica: ReplicaId, stage: &Stage) {
+        hold("memory", self.memory.stage(replica, stage));
+    }
+
+    /// The most that was held of everything.
+    #[must_use]
+    pub fn peak(&self) -> memory::Peak {
+        self.memory.peak()
     }
 
     /// The history of executions.

@@ -1,6 +1,6 @@
 //! How the oracles come to see what happens: the world's calls to them.
 
-use base::{FromStage, ReplicaId, Seq};
+use base::{FromStage, PillarId, ReplicaId, Seq};
 use exec::stage::Target;
 
 use super::executions::Turn;
@@ -36,6 +36,18 @@ impl World {
         }
     }
 
+    /// A correct replica is looked at for what it holds.
+    pub(crate) fn observe_memory(&mut self, replica: ReplicaId) {
+        if self.adversary.is_faulty(replica) {
+            return;
+        }
+        let host = &self.replicas[usize::from(replica.0)];
+        for (pillar, lane) in (0..).map(PillarId).zip(&host.lanes) {
+            self.checker.holds(replica, lane, pillar);
+        }
+        self.checker.holds_in_stage(replica, &host.stage);
+    }
+
     /// A life of `replica` begins with the state that its stage has.
     pub(crate) fn observe_beginning(&mut self, replica: ReplicaId) {
         let executed = self.executed(replica);
@@ -50,6 +62,7 @@ impl World {
     pub fn check_the_end(&mut self) {
         let mut first = true;
         for replica in self.correct() {
+            self.observe_memory(replica);
             let sound = self.is_sound(replica);
             let stage = &mut self.replicas[usize::from(replica.0)].stage;
             // Hashing every object takes its time; many objects are one replica's to hash.
