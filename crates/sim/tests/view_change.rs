@@ -25,6 +25,11 @@ fn a_leader_that_equivocates_divides_nobody() {
 }
 
 #[test]
+fn a_leader_that_confides_in_few_and_ends_stops_nobody() {
+    check("a_leader_that_confides_in_few_and_ends_stops_nobody");
+}
+
+#[test]
 fn forged_view_changes_lose_nothing() {
     check("forged_view_changes_lose_nothing");
 }

@@ -35,8 +35,9 @@ const PROPOSED_QUOTA_FACTOR: usize = 4;
 /// A frame by name: identity and content.
 pub(super) type Key = (FrameId, Digest);
 
-/// Where a frame stands among those of its principal: rank, since when it waits, its name.
-type Place = (usize, Time, Key);
+/// Where a frame stands among those of its principal: whether a proposal names it, rank, since
+/// when it waits, its name.
+type Place = (bool, usize, Time, Key);
 
 /// What a key is, from a proposal's entry.
 pub(super) fn key_of(entry: &BatchEntry) -> Key {
@@ -368,10 +369,11 @@ impl Pool {
         self.entries.get(key).is_some_and(|entry| entry.urgent)
     }
 
-    /// Own frames that have waited for their order since `before` or longer, at most `max`: the
-    /// principals in turn, beginning behind `after`, those of the lowest `rank` and then the
-    /// oldest of each first. One that shows frames to this replica alone, for ever, must not keep
-    /// those of others out.
+    /// Own frames that have waited to be executed since `before` or longer, at most `max`: the
+    /// principals in turn, beginning behind `after`, those that no proposal names, those of the
+    /// lowest `rank` and then the oldest of each first. One that shows frames to this replica
+    /// alone, for ever, must not keep those of others out. And a leader may have shown its
+    /// proposal to this replica alone: the others need its word to notice that it is silent.
     pub(super) fn oldest_own(
         &self,
         before: Time,
@@ -379,12 +381,11 @@ impl Pool {
         after: ClientId,
         rank: impl Fn(&Key) -> usize,
     ) -> Vec<BatchEntry> {
-        let waits =
-            |e: &Entry| e.own && e.frame.is_some() && !e.ordered && e.pending_since <= before;
+        let waits = |e: &Entry| e.own && e.frame.is_some() && e.pending_since <= before;
         let mut of: BTreeMap<(bool, ClientId), Vec<Place>> = BTreeMap::new();
         for (key, entry) in self.entries.iter().filter(|(_, entry)| waits(entry)) {
             let client = key.0.client;
-            let place = (rank(key), entry.pending_since, *key);
+            let place = (entry.ordered, rank(key), entry.pending_since, *key);
             of.entry((client <= after, client)).or_default().push(place);
         }
         let mut queues: Vec<Vec<Place>> = of.into_values().collect();

@@ -42,6 +42,14 @@ pub(super) const ALL: &[Scenario] = &[
         run: a_leader_that_equivocates_divides_nobody,
     },
     Scenario {
+        name: "a_leader_that_confides_in_few_and_ends_stops_nobody",
+        claim: "A leader whose last proposals reach f replicas only ends. Those cannot decide, \
+                and the others know of no proposal: all of them complain, and a view changes.",
+        ci_seeds: 24,
+        full_seeds: 1_000,
+        run: a_leader_that_confides_in_few_and_ends_stops_nobody,
+    },
+    Scenario {
         name: "forged_view_changes_lose_nothing",
         claim: "Traps 1 and 2, P-05: VIEW-CHANGEs and NEW-VIEWs with every kind of lie, signed \
                 by their liar. The choice is made over distinct senders for one view, by \
@@ -196,6 +204,25 @@ fn a_leader_that_plays_favourites_starves_nobody(seed: u64) {
 fn a_leader_that_equivocates_divides_nobody(seed: u64) {
     let mut world = world(options(seed));
     world.misbehave(ReplicaId(0), Behaviour::Equivocate);
+    finish(&mut world, Span::secs(120));
+}
+
+fn a_leader_that_confides_in_few_and_ends_stops_nobody(seed: u64) {
+    let mut world = world(options(seed));
+    let (n, f) = (world.options().n, world.options().f);
+    world.run_for(Span::millis(2 + seed % 40), |_| false);
+    let leader = leader(&world);
+    let others = (1..n).map(|ahead| ReplicaId((leader.0 + ahead) % n));
+    for other in others.skip(usize::from(f)) {
+        world.fault(Fault::Cut(leader, other));
+    }
+    // Long enough for every client to wait for what those few know.
+    world.run_for(Span::millis(10 + seed % 90), |_| false);
+    world.fault(Fault::Crash(leader));
+    world.fault(Fault::Heal);
+    let all = world.run_until(Span::secs(120), World::clients_are_done);
+    assert!(all, "seed {seed}: {}", world.describe());
+    world.fault(Fault::Restart(leader));
     finish(&mut world, Span::secs(120));
 }
 

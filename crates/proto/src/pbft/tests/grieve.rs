@@ -61,6 +61,31 @@ fn a_proposal_that_is_not_decided_for_t_is_a_stall() {
     assert!(pass(&mut rig, Span::secs(2), |_| ()).contains(&Grievance::Stalled));
 }
 
+/// The others may know nothing of the proposal, and then its frames are all that they can hold
+/// against a leader that has ended since.
+#[test]
+fn frames_of_a_proposal_that_is_not_decided_are_endorsed_too() {
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    let frame = frame(1, b"op");
+    rig.feed(Input::Request(frame.clone())).expect("within the quota");
+    rig.peer(0, pre_prepare(1, &proposal(&[&frame]))).expect("a proposal");
+    rig.sent();
+    let mut endorsed = Vec::new();
+    rig.wait(Span::millis(600));
+    for (to, message) in rig.sent() {
+        if let (Target::All, Message::Endorse { entries, .. }) = (to, message) {
+            endorsed.extend(entries.into_iter().map(|(entry, _)| entry));
+        }
+    }
+    assert_eq!(endorsed, [entry(&frame)]);
+    // It knows itself that the leader has done its part with the frame: this is a stall.
+    for from in [1, 3] {
+        rig.peer(from, signed_vouch(from, 0, entry(&frame))).expect("endorsements");
+    }
+    assert!(pass(&mut rig, Span::secs(2), |_| ()).iter().all(|one| *one == Grievance::Stalled));
+}
+
 #[test]
 fn progress_keeps_the_peace() {
     let mut rig = Rig::new(2, 1);
