@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-use auth::{Peer, Responder};
+use auth::{Hello, Peer, Responder};
 use base::frame::{Authenticator, FrameKind};
 use base::packet::{PacketKind, PeerHeader};
 use base::{ClientId, Frame, Keyring, Malformed, PillarId, Reader, Span, limits};
@@ -47,9 +47,6 @@ const QUOTA_PAUSE: Span = Span::millis(5);
 /// Most frames of one packet that are kept until the quota has room for them; the client sends
 /// again whatever is beyond. One packet bounds their bytes.
 const HELD_FRAMES_MAX: usize = base::limits::PENDING_FRAMES_PER_CLIENT_MAX;
-/// Most strangers that are listened to in one turn: a hello costs some 100 µs of arithmetic, and
-/// a flood of them must not make those wait who have a link.
-const STRANGERS_PER_TURN: usize = 16;
 /// The pillar on whose links coordinators and stages talk.
 const COORDINATOR: PillarId = PillarId(0);
 
@@ -79,17 +76,17 @@ impl LaneHost {
     /// Reads what has arrived, within bounds, and carries out what follows.
     pub(crate) fn read(&mut self) {
         let mut ready = std::mem::take(&mut self.links.ready);
-        let mut strangers = STRANGERS_PER_TURN;
+        let conns = &mut self.links.conns;
+        let is_stranger = |conn: &mut Conn| matches!(conn.phase, Phase::Answering);
+        let busy = ready.iter().any(|slot| conns.get_mut(*slot).is_some_and(|c| !is_stranger(c)));
+        self.links.strangers.begin_turn(self.core.now.mono, busy);
         self.links.clients.begin_turn();
         for slot in ready.drain(..) {
             let links = &mut self.links;
             let Some(conn) = links.conns.get_mut(slot) else { continue };
-            if matches!(conn.phase, Phase::Answering) {
-                if strangers == 0 {
-                    links.ready.push(slot);
-                    continue;
-                }
-                strangers -= 1;
+            if matches!(conn.phase, Phase::Answering) && !links.strangers.admit() {
+                links.ready.push(slot);
+                continue;
             }
             if conn.client().is_some_and(|client| links.clients.share(client) == 0) {
                 links.deferred.push(slot);
@@ -224,6 +221,11 @@ impl Gate<'_> {
         let Some(body) = conn.reader.packet().map_err(malformed)? else { return Ok(None) };
         let established = match &mut conn.phase {
             Phase::Answering => {
+                // Whoever says to be somebody that is shut out is believed before any arithmetic.
+                let claimed = Hello::decode(&mut Reader::new(body)).map(|hello| hello.initiator);
+                if claimed.is_ok_and(|peer| self.shuts_out(peer, core)) {
+                    return Err(Close::Banned);
+                }
                 let accepted = Responder::accept(&self.env.identity, &self.env.directory, body);
                 let (established, answer) = accepted.map_err(|_| Close::Handshake)?;
                 // The hello is checked against the number of pillars, not against this one.

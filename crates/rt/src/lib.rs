@@ -63,6 +63,7 @@ pub mod report;
 mod ring;
 mod saver;
 mod stage_host;
+mod strangers;
 mod sync;
 mod throttle;
 

@@ -25,6 +25,7 @@ use crate::conn::{Conn, Phase, Slab};
 use crate::counters::LinkCounters;
 use crate::options::ConnectionLimits;
 use crate::peers::PeerTable;
+use crate::strangers::Strangers;
 use crate::throttle::Throttle;
 
 /// How long a stranger may take for its handshake, and a call of ours for its answer.
@@ -112,6 +113,7 @@ pub(crate) struct Links {
     pub(crate) conns: Slab,
     pub(crate) peers: PeerTable,
     pub(crate) clients: ClientTable,
+    pub(crate) strangers: Strangers,
     /// Connections with something to read.
     pub(crate) ready: Vec<usize>,
     /// Of these, in the next turn first: those whose client has had its share.
@@ -155,6 +157,7 @@ impl Links {
             deferred: Vec::new(),
             dirty: Vec::new(),
             doomed: Vec::new(),
+            strangers: Strangers::default(),
             counters: LinkCounters::default(),
             listener: Some(listener),
             accept_at: None,
