@@ -14,6 +14,7 @@ use crate::faults::{Fault, Shape};
 use crate::options::{Durability, Net, Options};
 use crate::prng::{Prng, Ratio};
 use crate::scenario::{PATIENCE, finish, settle, world};
+use crate::storage::{DiskFault, Place};
 use crate::work::Work;
 use crate::world::World;
 
@@ -61,11 +62,15 @@ enum Kind {
     Sluggish,
     Spoil,
     Clock,
+    /// A machine stops at some operation of its disk, or a sync fails.
+    Halt,
+    /// A disk rots and lies.
+    Disk,
     Behave,
     Attack,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 16] = [
     Kind::Part,
     Kind::CutOne,
     Kind::Swizzle,
@@ -78,6 +83,8 @@ const KINDS: [Kind; 14] = [
     Kind::Sluggish,
     Kind::Spoil,
     Kind::Clock,
+    Kind::Halt,
+    Kind::Disk,
     Kind::Behave,
     Kind::Attack,
 ];
@@ -270,8 +277,54 @@ fn incident(plan: &Plan, kind: Kind, weak: &[ReplicaId], prng: &mut Prng) -> Vec
         }
         Kind::Spoil => weakling.map(|one| (begin, Fault::Spoil(one))).into_iter().collect(),
         Kind::Clock => vec![(begin, clock(one, prng))],
+        Kind::Halt => halt(options, (begin, end), (one, weakling), prng),
+        Kind::Disk => weakling.map(|one| bad_disk((begin, end), one, prng)).unwrap_or_default(),
         Kind::Behave | Kind::Attack => Vec::new(),
     }
+}
+
+/// A machine stops at some operation of its disk, or a sync fails, and it starts again.
+fn halt(
+    options: &Options,
+    (begin, end): (Span, Span),
+    (one, weakling): (ReplicaId, Option<ReplicaId>),
+    prng: &mut Prng,
+) -> Vec<(Span, Fault)> {
+    // Whoever forgets is one of the weak.
+    let victim = match options.durability {
+        Durability::Sync => Some(one),
+        Durability::Async | Durability::Memory => weakling,
+    };
+    let Some(victim) = victim else { return Vec::new() };
+    let fault = match prng.below(3) {
+        0 => DiskFault::FailSync,
+        _ => DiskFault::StopAfter(prng.below(200)),
+    };
+    vec![(begin, Fault::Disk(victim, fault)), (end, Fault::Restart(victim))]
+}
+
+/// A disk does something wrong, and the machine loses its power.
+fn bad_disk((begin, end): (Span, Span), one: ReplicaId, prng: &mut Prng) -> Vec<(Span, Fault)> {
+    let fault = pick(
+        prng,
+        &[
+            DiskFault::Rot(Place::Log),
+            DiskFault::Rot(Place::Checkpoint),
+            DiskFault::Rot(Place::Life),
+            DiskFault::Rot(Place::BothLives),
+            DiskFault::LoseWrite,
+            DiskFault::CorruptWrite,
+            DiskFault::MisdirectWrite,
+            DiskFault::MisdirectRead,
+            DiskFault::Tear,
+        ],
+    );
+    let later = Span(begin.0 + prng.below(end.0 - begin.0 + 1));
+    vec![
+        (begin, Fault::Disk(one, fault)),
+        (later, Fault::PowerFails(one)),
+        (end, Fault::Restart(one)),
+    ]
 }
 
 /// Some replicas' links are clogged one after another, and come free in another order.

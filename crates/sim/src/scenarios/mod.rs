@@ -9,6 +9,7 @@ use crate::scenario::{each_seed, seeds};
 
 mod adversary;
 mod decisions;
+mod disk;
 mod forgeries;
 mod lanes;
 mod normal_case;
@@ -46,6 +47,7 @@ const FAMILIES: &[&[Scenario]] = &[
     normal_case::ALL,
     view_change::ALL,
     recovery::ALL,
+    disk::ALL,
     transfer::ALL,
     adversary::ALL,
     strategies::ALL,

@@ -1,0 +1,132 @@
+//! Disks that fail: machines that stop at every operation of a disk, and disks that rot and lie.
+
+use base::{ReplicaId, Span};
+
+use super::Scenario;
+use crate::scenario::{settle, world};
+use crate::{DiskFault, Durability, Fault, Options, Place, World};
+
+/// The scenarios of this family.
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "a_machine_may_stop_at_every_operation_of_its_disk",
+        claim: "D-01: a machine stops before its disk does operation number k, for every k of a \
+                run, and again while it starts. It comes back whole, knows every vote that was \
+                durable, and contradicts none.",
+        ci_seeds: 240,
+        full_seeds: 4_000,
+        run: a_machine_may_stop_at_every_operation_of_its_disk,
+    },
+    Scenario {
+        name: "what_a_disk_does_to_votes_is_found_out",
+        claim: "D-02 to D-05: the disks of at most f replicas rot, lose, corrupt and misdirect \
+                writes, misdirect reads, tear sectors and fail to sync. Whoever may have lost a \
+                vote recovers before it votes, and the group goes on.",
+        ci_seeds: 48,
+        full_seeds: 10_000,
+        run: what_a_disk_does_to_votes_is_found_out,
+    },
+    Scenario {
+        name: "syncs_fail_everywhere",
+        claim: "D-03: a sync fails at every replica at some time. The replica stops and is \
+                started again, by a process or by a machine that has forgotten its memory, and \
+                knows what it has said.",
+        ci_seeds: 24,
+        full_seeds: 4_000,
+        run: syncs_fail_everywhere,
+    },
+];
+
+fn options(seed: u64) -> Options {
+    let (n, f) = [(4, 1), (7, 2)][seed as usize / 2 % 2];
+    Options {
+        seed,
+        n,
+        f,
+        pillars: [1, 2, 3][seed as usize % 3],
+        window: 64,
+        ops_per_client: 60,
+        pace_us: 2_000,
+        durability: Durability::Sync,
+        ..Options::default()
+    }
+}
+
+fn a_machine_may_stop_at_every_operation_of_its_disk(seed: u64) {
+    for again in [false, true] {
+        let mut world = world(Options { n: 4, f: 1, ..options(seed) });
+        let victim = ReplicaId((seed % 4) as u16);
+        let after = |world: &mut World, k| {
+            world.fault(Fault::Disk(victim, DiskFault::StopAfter(k)));
+        };
+        after(&mut world, seed);
+        world.run_for(Span::millis(250), |_| false);
+        if again {
+            // In the middle of the start that follows, if the machine has stopped.
+            after(&mut world, seed * 7 % 23);
+            world.fault(Fault::Restart(victim));
+            world.run_for(Span::millis(5), |_| false);
+        }
+        world.fault(Fault::Restart(victim));
+        world.run_for(Span::millis(50), |_| false);
+        settle(&mut world, 10);
+        let recovered = world.checker().counts().recovered;
+        assert_eq!(recovered, 0, "a machine that stops forgets nothing:\n{}", world.describe());
+    }
+}
+
+fn what_a_disk_does_to_votes_is_found_out(seed: u64) {
+    let mut world = world(options(seed));
+    let Options { n, f, .. } = world.options();
+    let victims: Vec<ReplicaId> =
+        (0..f).map(|i| ReplicaId(((seed % u64::from(n)) as u16 + i) % n)).collect();
+    for round in 0..3u64 {
+        for victim in &victims {
+            let fault = wrong(seed / 3 + round * 5 + u64::from(victim.0));
+            let before = matches!(fault, DiskFault::Rot(_) | DiskFault::MisdirectRead);
+            world.run_for(Span::micros(20_000 + seed * 7_919 % 60_000), |_| false);
+            if !before {
+                world.fault(Fault::Disk(*victim, fault));
+                world.run_for(Span::micros(1 + seed * 104_729 % 20_000), |_| false);
+            }
+            world.fault(Fault::PowerFails(*victim));
+            if before {
+                world.fault(Fault::Disk(*victim, fault));
+            }
+            world.run_for(Span::millis(seed % 50), |_| false);
+            world.fault(Fault::Restart(*victim));
+        }
+    }
+    settle(&mut world, 20);
+}
+
+fn wrong(which: u64) -> DiskFault {
+    match which % 9 {
+        0 => DiskFault::Rot(Place::Log),
+        1 => DiskFault::Rot(Place::Checkpoint),
+        2 => DiskFault::Rot(Place::Life),
+        3 => DiskFault::Rot(Place::BothLives),
+        4 => DiskFault::LoseWrite,
+        5 => DiskFault::CorruptWrite,
+        6 => DiskFault::MisdirectWrite,
+        7 => DiskFault::MisdirectRead,
+        _ => DiskFault::Tear,
+    }
+}
+
+fn syncs_fail_everywhere(seed: u64) {
+    let mut world = world(options(seed));
+    let n = world.options().n;
+    for replica in (0..n).map(ReplicaId) {
+        world.run_for(Span::micros(10_000 + seed * 7_919 % 30_000), |_| false);
+        world.fault(Fault::Disk(replica, DiskFault::FailSync));
+        world.run_for(Span::micros(5_000 + seed * 104_729 % 100_000), |_| false);
+        if seed.is_multiple_of(2) {
+            world.fault(Fault::PowerFails(replica));
+        }
+        world.fault(Fault::Restart(replica));
+    }
+    settle(&mut world, 20);
+    let recovered = world.checker().counts().recovered;
+    assert_eq!(recovered, 0, "nothing was said that is not durable:\n{}", world.describe());
+}
