@@ -11,7 +11,8 @@
 //! if the quota is not kept. Does not see what nobody counts, nor bytes of the allocator.
 
 use base::limits::{
-    PENDING_BYTES_PER_CLIENT_MAX, PENDING_FRAMES_PER_CLIENT_MAX, REPLICAS_MAX, STREAM_WINDOW,
+    PENDING_BYTES_PER_CLIENT_MAX, PENDING_FRAMES_PER_CLIENT_MAX, REPLICAS_MAX,
+    SESSIONS_PER_CLIENT_MAX, STREAM_WINDOW,
 };
 use base::{PillarId, ReplicaId};
 use exec::stage::Stage;
@@ -109,8 +110,8 @@ impl Memory {
         peak.replies = peak.replies.max(replies);
         peak.pinned = peak.pinned.max(pinned);
         let clients = u64::from(self.options.clients);
-        // A faulty client opens three sessions.
-        let sessions = clients + 3;
+        // The faulty client opens as many as it may.
+        let sessions = clients + SESSIONS_PER_CLIENT_MAX as u64;
         let streams = sessions * STREAM_WINDOW * STREAMS;
         let bounds = [
             ("batches that wait", merge, 2 * self.options.window),
