@@ -31,7 +31,8 @@ Automation of this project.
 Usage: cargo xtask <COMMAND> [OPTIONS]
 
 Commands:
-  verify          Formatting, tidy, layers, clippy, docs, then all tests: what .ci/run runs
+  verify          Formatting, tidy, layers, clippy, docs, a few mutants, then all tests: what
+                  .ci/run runs
   test            Install what the tests need, then run all tests with scaled-down parameters
   soak            The same tests with full parameters, as released; results in target/soak
   attack          Attack a group of real processes, and print what honest clients still get

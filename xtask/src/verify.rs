@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use crate::run::{self, Steps};
 use crate::test::{self, Options};
-use crate::{layers, tidy};
+use crate::{layers, mutants, tidy};
 
 /// Runs every check, then all tests. True when all passed.
 ///
@@ -32,6 +32,11 @@ pub fn verify(root: &Path) -> Result<bool> {
     steps.step("docs", || {
         let mut doc = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
         run::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    steps.step("mutants", || {
+        let found = mutants::run(root, &mutants::quick())?;
+        ensure!(found, "a deliberate bug survives, or the simulator fails without one");
+        Ok(())
     })?;
     test::run(root, &Options::default(), steps)
 }

@@ -170,7 +170,6 @@ mod table {
         StreamOutOfOrder: "decision 5", "frames of an ordered stream execute in any order";
         StreamWindowUnchecked: "trap 5", "a stream's window has no end";
         ManifestUnverified: "trap 9", "what a source says a checkpoint consists of is believed";
-        ChunkUnverified: "trap 9", "an object that was fetched is not verified by itself";
         StateUnverified: "trap 9", "nothing that was fetched is verified";
         PinnedObjectsChange: "trap 11", "a checkpoint that is kept readable changes with the state";
     }

@@ -443,7 +443,7 @@ impl Fetch {
     ) -> Verdict {
         let (part, object) = (whole.part, whole.object);
         let right = state.leaf_of(part, object, &whole.bytes) == Ok(whole.leaf);
-        if !right && !base::mutant!(ChunkUnverified | StateUnverified) {
+        if !right && !base::mutant!(StateUnverified) {
             self.wanted.put_back(Ask::Pieces(whole));
             return Verdict::Wrong;
         }

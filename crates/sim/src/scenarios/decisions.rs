@@ -29,7 +29,7 @@ pub(super) const ALL: &[Scenario] = &[Scenario {
 }];
 
 /// Histories per seed.
-const HISTORIES: u64 = 40;
+const HISTORIES: u64 = 200;
 /// Views in a history, and numbers in each.
 const VIEWS: u64 = 5;
 const NUMBERS: u64 = 3;
