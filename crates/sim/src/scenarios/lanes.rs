@@ -31,8 +31,9 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "a_lane_remembers_its_latest_promises",
-        claim: "Trap 2, V5: after votes in many views a slice has P of the highest view, and Q of \
-                the latest ones.",
+        claim: "Traps 2 and 4, V5: after votes in many views a slice has P of the highest view, \
+                and Q of the latest ones; a frame whose proposal a NEW-VIEW displaces is ordered \
+                anew.",
         ci_seeds: 10,
         full_seeds: 1_000,
         run: a_lane_remembers_its_latest_promises,
@@ -190,7 +191,31 @@ fn plans() {
     assert!(!prepares(&said), "a vote below the beginning of the view");
 }
 
+/// A frame is proposed in view 0; view 5, which this replica leads, has null at its number.
+fn displaced() {
+    let id = FrameId { client: ClientId(1), session: SessionId(1), stream: 1, id: 1 };
+    let mut builder = FrameBuilder::new();
+    builder.push(b"op");
+    let frame = Arc::new(builder.request(GROUP, id, 0, |_| Authenticator::Vector(vec![])));
+    let entry = BatchEntry { id, digest: frame.digest() };
+    let mut backup = lane();
+    step(&mut backup, Input::Request(frame));
+    let proposal = Proposal::Frames { time: NOW.wall, entries: vec![entry] };
+    assert!(prepares(&hear(&mut backup, LEADER, propose(0, Seq(1), proposal))), "its own frame");
+    install(&mut backup, 5, StableCheckpoint::default(), Choice::Null);
+    for from in [0, 2, 3].map(ReplicaId) {
+        hear(&mut backup, from, Message::Vouch(vec![entry]));
+    }
+    let out = step(&mut backup, Input::Turn);
+    let again = |e: &Effect| {
+        matches!(e, Effect::Send { message: Message::PrePrepare { proposal, .. }, .. }
+            if proposal.entries() == [entry])
+    };
+    assert!(out.iter().any(again), "a displaced frame is not ordered anew");
+}
+
 fn a_lane_remembers_its_latest_promises(seed: u64) {
+    displaced();
     let views = 4 + Prng::new(seed).below(6);
     let mut backup = lane();
     let me = u64::from(ME.0);
