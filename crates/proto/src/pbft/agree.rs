@@ -123,6 +123,7 @@ impl Lane {
         if self.log.get(seq).map_or(0, backers) >= self.cfg.quorums.weak().max(2) {
             return Ok(());
         }
+        self.grievances.refused_at(seq);
         Err(match early > bound {
             true => Reject::Misbehaviour("proposed time is out of bounds"),
             false => Reject::Stale("proposed too long ago"),

@@ -53,6 +53,8 @@ pub(super) struct Grievances {
     helped_since: Option<Time>,
     /// The stage waits for this number of this stripe.
     blocked: Seq,
+    /// The leader proposed something at this number that was refused for its time.
+    refused: Seq,
     /// What was told in this view, and when last.
     told: BTreeMap<Grievance, Time>,
 }
@@ -70,6 +72,7 @@ impl Grievances {
             helped_since: None,
             owed_since: None,
             blocked: Seq(0),
+            refused: Seq(0),
             told: BTreeMap::new(),
         }
     }
@@ -87,6 +90,11 @@ impl Grievances {
         self.blocked = self.blocked.max(missing);
     }
 
+    /// The leader's proposal at `seq` is too far from this replica's clock.
+    pub(super) fn refused_at(&mut self, seq: Seq) {
+        self.refused = self.refused.max(seq);
+    }
+
     /// A proposal that this replica holds names `key`.
     pub(super) fn ordered(&mut self, now: Time, key: &pool::Key) {
         self.endorsements.ordered(now, key, self.monitor.threshold());
@@ -102,6 +110,7 @@ impl Grievances {
         self.monitor.begin_view(now, blamed);
         self.endorsements.clear();
         (self.owed_since, self.helped_since, self.unfilled_since) = (None, None, None);
+        self.refused = Seq(0);
         self.told.clear();
     }
 
@@ -116,11 +125,16 @@ impl Lane {
         self.is_behind()
             || self.is_blocked()
             || self.is_unfilled()
+            || self.has_refused()
             || self.grievances.endorsements.any_forwarded()
     }
 
     fn is_unfilled(&self) -> bool {
         self.lead.gentle_fill() >= self.next_undelivered()
+    }
+
+    fn has_refused(&self) -> bool {
+        self.grievances.refused >= self.next_undelivered()
     }
 
     fn is_blocked(&self) -> bool {
@@ -240,8 +254,9 @@ impl Lane {
     }
 
     /// Whether there is something that the leader of this view has begun or has to begin: its
-    /// own proposal, what the NEW-VIEW fixed, what a weak quorum speaks of, what the stage waits
-    /// for.
+    /// own proposal, also one that was refused for its time (a leader whose clock was wrong cannot
+    /// take it back, and nothing is ordered behind it), what the NEW-VIEW fixed, what a weak
+    /// quorum speaks of, what the stage waits for.
     fn leader_owes(&self) -> bool {
         let next = self.next_undelivered();
         let weak = self.cfg.quorums.weak();
@@ -256,6 +271,7 @@ impl Lane {
             slot.phase > Phase::Empty || slot.chosen.is_some() || voters(slot) >= weak
         };
         self.is_blocked()
+            || self.has_refused()
             || self.catchup.peers.believed() >= next
             || self.log.iter().any(|(seq, slot)| seq >= next && owed(slot))
     }

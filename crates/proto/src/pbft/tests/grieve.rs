@@ -86,6 +86,21 @@ fn frames_of_a_proposal_that_is_not_decided_are_endorsed_too() {
     assert!(pass(&mut rig, Span::secs(2), |_| ()).iter().all(|one| *one == Grievance::Stalled));
 }
 
+/// A leader whose clock was a year ahead for a moment: its proposals are refused, it cannot take
+/// them back, and with f replicas down nobody can endorse what waits behind them but too few.
+#[test]
+fn a_proposal_that_is_refused_for_its_time_is_owed_all_the_same() {
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    let proposal = Proposal::Frames { time: AgreedTime(u64::MAX), entries: vec![] };
+    rig.peer(0, pre_prepare(1, &proposal)).expect_err("its time is not this one");
+    assert_eq!(pass(&mut rig, Span::millis(900), |_| ()), []);
+    assert_eq!(pass(&mut rig, Span::millis(400), |_| ()), [Grievance::Stalled]);
+    stop(&mut rig, 1);
+    install(&mut rig, &plan(1, 0, &[]));
+    assert_eq!(pass(&mut rig, Span::secs(9), |_| ()), [], "the new leader owes nothing");
+}
+
 #[test]
 fn progress_keeps_the_peace() {
     let mut rig = Rig::new(2, 1);
