@@ -111,6 +111,18 @@ fn leader_crash() {
     arena.end();
 }
 
+/// The pre-prepare delay attack: what the timeout alone never notices.
+#[test]
+fn slow_leader_under_the_timeout() {
+    let case = case(
+        "slow-leader-under-the-timeout",
+        "the leader holds proposals for 800 ms, less than the view timeout; after 5 s",
+        Load::Full,
+        0.7,
+    );
+    bad_leader(case.changes_views().drill(0, "slow-leader"), SLOW_PATIENCE);
+}
+
 #[test]
 fn slow_leader_under() {
     let case = case(
