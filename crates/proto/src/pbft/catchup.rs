@@ -273,7 +273,7 @@ impl Lane {
             return;
         }
         let after = Time(now.mono.0.saturating_sub(VOUCH_LIFETIME.0));
-        let entries = self.pool.unordered_own(after, max);
+        let entries = self.pool.vouch_again(after, max);
         for chunk in entries.chunks(limits::BATCH_FRAMES_MAX) {
             out.send(Target::One(self.leader()), Message::Vouch(chunk.to_vec()));
         }

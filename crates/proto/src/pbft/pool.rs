@@ -53,8 +53,8 @@ pub(super) struct Entry {
     pub(super) vouches: VoteSet,
     /// Who vouched after the frame was ordered: it counts if the frame is refused.
     vouches_since: VoteSet,
-    /// The client sent it again after it was ordered.
-    came_since: bool,
+    /// This replica has vouched for it more than once, and keeps it if it is refused.
+    revouched: bool,
     /// A proposal that this replica made or accepted names it.
     pub(super) ordered: bool,
     queued: bool,
@@ -148,7 +148,7 @@ impl Pool {
             entry.since = now;
             // This replica vouches once more, and the leader counts on it if the frame is refused,
             // also where the proposal that orders it has not come here yet.
-            entry.came_since = true;
+            entry.revouched = true;
             return Arrival::Known;
         }
         if !self.charge(frame) {
@@ -466,15 +466,15 @@ impl Pool {
 
     /// `key` was ordered before its predecessor and refused: it may be ordered again, on fresh
     /// vouches, which may have come already. It is not remembered as executed, and leaves the
-    /// pool unless somebody asked for it again meanwhile. Returns who waits, as
+    /// pool unless somebody vouched for it again meanwhile. Returns who waits, as
     /// [`Pool::executed`] does.
     pub(super) fn refused(&mut self, key: &Key) -> Vec<Want> {
-        let again = |e: &Entry| e.frame.is_some() && (e.came_since || !e.vouches_since.is_empty());
+        let again = |e: &Entry| e.frame.is_some() && (e.revouched || !e.vouches_since.is_empty());
         let Some(entry) = self.entries.get_mut(key).filter(|entry| again(entry)) else {
             return self.remove(key);
         };
         entry.vouches = core::mem::take(&mut entry.vouches_since);
-        (entry.came_since, entry.ordered) = (false, false);
+        (entry.revouched, entry.ordered) = (false, false);
         entry.pending_since = entry.since;
         let wanted = core::mem::take(&mut entry.wanted);
         self.wants -= wanted.len();
@@ -507,14 +507,14 @@ impl Pool {
     }
 
     /// Own frames that came after `after` and wait for their order, oldest ids first, at most
-    /// `max`.
-    pub(super) fn unordered_own(&self, after: Time, max: usize) -> Vec<BatchEntry> {
-        self.entries
-            .iter()
-            .filter(|(_, entry)| entry.own && !entry.ordered && entry.since >= after)
-            .map(|((id, digest), _)| BatchEntry { id: *id, digest: *digest })
-            .take(max)
-            .collect()
+    /// `max`: this replica vouches for them once more.
+    pub(super) fn vouch_again(&mut self, after: Time, max: usize) -> Vec<BatchEntry> {
+        let waits = |e: &Entry| e.own && !e.ordered && e.since >= after;
+        let again = |((id, digest), entry): (&Key, &mut Entry)| {
+            entry.revouched = true;
+            BatchEntry { id: *id, digest: *digest }
+        };
+        self.entries.iter_mut().filter(|(_, entry)| waits(entry)).take(max).map(again).collect()
     }
 
     /// How many names are looked at for bodies to fetch.

@@ -144,3 +144,27 @@ fn a_late_first_vouch_does_not_order_a_refused_frame_again() {
     vouch(&mut rig, &f, &[2]);
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
+
+/// Backups repeat their vouches now and then, also between the moment when the leader orders the
+/// frame and the one when they hear of it. The leader takes such a repetition for a second vouch,
+/// as it is: who made it must still have the frame when that is ordered again.
+#[test]
+fn what_was_vouched_for_again_without_coming_again_stays_when_it_is_refused() {
+    let f = frame(2, b"op");
+    let mut rig = Rig::new(1, 1);
+    let vouch = (Target::One(ReplicaId(0)), Message::Vouch(vec![entry(&f)]));
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    assert!(rig.sent().contains(&vouch));
+    rig.wait(Span::secs(1));
+    assert!(rig.sent().contains(&vouch), "with the heartbeat");
+    let proposal = proposal(&[&f]);
+    rig.peer(0, pre_prepare(1, &proposal)).expect("a proposal");
+    rig.peer(2, Message::Prepare(vote(1, &proposal))).expect("a vote");
+    for from in [0, 2] {
+        rig.peer(from, Message::Commit(vote(1, &proposal))).expect("a vote");
+    }
+    assert_eq!(rig.delivered(), [Seq(1)]);
+    refuse(&mut rig, &f);
+    execute(&mut rig);
+    assert_eq!(rig.lane.report().pending_frames, 1);
+}
