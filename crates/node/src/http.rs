@@ -6,8 +6,8 @@
 //! anything are taken from this machine only, and never from a browser.
 //!
 //! Invariants:
-//! 1. at most [`CONNECTIONS_MAX`] connections at a time; one more is closed at once;
-//! 2. a connection that neither asks nor takes its answer is closed after [`PATIENCE`];
+//! 1. at most `CONNECTIONS_MAX` connections at a time; one more is closed at once;
+//! 2. a connection that neither asks nor takes its answer is closed after `PATIENCE`;
 //! 3. dropping a [`Server`] ends its thread.
 
 use std::convert::Infallible;

@@ -23,8 +23,11 @@ use crate::outbox::{Outbox, Target};
 const KEPT_PER_REPLICA: usize = 8 * ENDORSE_MAX;
 /// Frames for which the leader's clock runs at a time.
 const FORWARDED_MAX: usize = 1024;
-/// Frames in a row that a doubted leader orders slowly although a quorum has endorsed them.
+/// How many more frames a doubted leader orders slowly, although a quorum has endorsed them, than
+/// `PROMPT_WORTH` times those that it orders promptly. One in between excuses nothing.
 const SLOW_PROOFS: u32 = 8;
+/// What an endorsed frame that is ordered promptly makes up for.
+const PROMPT_WORTH: u32 = 2;
 /// What checking a quorum of signatures costs the sender's share.
 const ENDORSED_COST_BYTES: usize = 64 << 10;
 /// What a forged signature costs the share of who sent it.
@@ -67,7 +70,10 @@ impl Endorsements {
         }
         if let Some(at) = self.forwarded.remove(key) {
             let slow = threshold > Span(0) && now.since(at) > Span(threshold.0 / 4);
-            self.slow = if slow { self.slow + 1 } else { 0 };
+            self.slow = match slow {
+                true => self.slow.saturating_add(1),
+                false => self.slow.saturating_sub(PROMPT_WORTH),
+            };
         }
     }
 

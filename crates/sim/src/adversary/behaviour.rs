@@ -64,12 +64,12 @@ pub enum Behaviour {
     TwoNewViews,
     /// Says what it believes, as a copy of it does: see [`crate::twins`].
     Twin,
-    /// Changes one field of every so many messages: see [`super::mutate`].
+    /// Changes one field of every so many messages: see `mutate`.
     Mutate {
         /// Of so many messages one is changed.
         one_in: u32,
     },
-    /// Changes one field of what it says at chosen moments: see [`super::fuzz`].
+    /// Changes one field of what it says at chosen moments: see `fuzz`.
     Fuzzed,
 }
 

@@ -6,7 +6,7 @@
 //! asks for it then gets an error, and so does everybody until the machine is started again.
 //!
 //! It fails and lies to order, see [`DiskFault`]. What it did to bytes that had been reported
-//! durable is remembered as a [`Wound`], so that the world knows what must be found out.
+//! durable is remembered as a `Wound`, so that the world knows what must be found out.
 //!
 //! Not here: when something breaks (`faults`), and what a replica makes of it (`store`).
 
