@@ -55,7 +55,7 @@ struct Run {
     #[arg(long, value_name = "S", conflicts_with_all = ["seeds", "from"], value_parser = seed)]
     seed: Option<u64>,
     /// Runs this many seeds.
-    #[arg(long, value_name = "N", value_parser = seed)]
+    #[arg(long, value_name = "N", value_parser = amount)]
     seeds: Option<u64>,
     /// The first of the seeds.
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = seed)]
@@ -83,6 +83,11 @@ struct Run {
     /// Fails when many seeds did not meet everything that there is to meet.
     #[arg(long)]
     covered: bool,
+}
+
+fn amount(text: &str) -> Result<u64, String> {
+    // A run of nothing would hold.
+    if text == "0" { Err("at least 1".to_owned()) } else { seed(text) }
 }
 
 fn seed(text: &str) -> Result<u64, String> {
