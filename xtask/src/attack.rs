@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value as Json;
 
 use crate::run;
@@ -69,7 +69,11 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
     tests.env("STYLITE_ATTACK_SECONDS", seconds.to_string()).env("STYLITE_SOAK_DIR", &results);
     let status = run::watched(&mut tests, |_| ())?;
     let rows = read(&results)?;
-    ensure!(!rows.is_empty(), "no attack ran; is there one of that name?");
+    if status.success() && rows.is_empty() {
+        let list = "cargo test --release -p stylite-node --test attack -- --list";
+        bail!(run::Usage(format!("no attack has such a name; `{list}` names them")));
+    }
+    ensure!(!rows.is_empty(), "no attack came to its end");
     let table = table(&rows);
     println!("\n{table}");
     for row in rows.iter().filter(|row| !met(row)) {

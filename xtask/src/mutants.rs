@@ -115,7 +115,8 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
     let all = list(&program)?;
     let known = |name: &String| all.iter().any(|mutant| mutant.name == *name);
     if let Some(unknown) = options.names.iter().find(|name| !known(name)) {
-        bail!("no mutant is called {unknown}: crates/base/src/mutants.rs names them");
+        let problem = format!("no mutant is called {unknown}: docs/mutants.md names them");
+        bail!(run::Usage(problem));
     }
     let control = Outcome { name: "none".into(), ..all[0].clone() };
     let chosen =

@@ -78,7 +78,9 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Target>> {
     if names.is_empty() {
         return Ok(registry::ALL.iter().collect());
     }
-    let find = |name: &String| registry::find(name).with_context(|| format!("no target {name}"));
+    let unknown =
+        |name: &String| format!("no target is called {name}; `cargo xtask fuzz --list` names them");
+    let find = |name: &String| registry::find(name).with_context(|| unknown(name));
     names.iter().map(find).collect()
 }
 
