@@ -180,7 +180,8 @@ impl Lane {
         for entry in slot.proposal.iter().flat_map(|proposal| proposal.entries()) {
             let key = pool::key_of(entry);
             self.pool.mark_ordered(&key);
-            self.grievances.ordered(now.mono, &key);
+            let own = self.pool.get(&key).filter(|held| held.own);
+            self.grievances.ordered(now.mono, &key, own.map(|held| held.pending_since));
         }
     }
 

@@ -28,6 +28,8 @@ const FORWARDED_MAX: usize = 1024;
 const SLOW_PROOFS: u32 = 8;
 /// What an endorsed frame that is ordered promptly makes up for.
 const PROMPT_WORTH: u32 = 2;
+/// Frames endorsed at a time while the leader seems slow, which is then more often.
+const CLOSE_MAX: usize = ENDORSE_MAX / 2;
 /// What checking a quorum of signatures costs the sender's share.
 const ENDORSED_COST_BYTES: usize = 64 << 10;
 /// What a forged signature costs the share of who sent it.
@@ -62,19 +64,26 @@ impl Endorsements {
         (self.last, self.slow) = (None, 0);
     }
 
-    /// `key` is ordered. It was endorsed after it had waited for about `threshold`; a quarter of
-    /// that is two rounds or more, which is all that a leader takes that wants to.
-    pub(super) fn ordered(&mut self, now: Time, key: &Key, threshold: Span) {
+    /// `key` is ordered, which has waited here `since` then. Half of the `threshold` after the
+    /// leader was told is four rounds or more, which is all that a leader takes that wants to.
+    /// What it was told of too late to tell says nothing.
+    pub(super) fn ordered(&mut self, now: Time, key: &Key, since: Option<Time>, threshold: Span) {
         if self.forwarded.is_empty() {
             return;
         }
         if let Some(at) = self.forwarded.remove(key) {
-            let slow = threshold > Span(0) && now.since(at) > Span(threshold.0 / 4);
-            self.slow = match slow {
-                true => self.slow.saturating_add(1),
-                false => self.slow.saturating_sub(PROMPT_WORTH),
-            };
+            let waited = now.since(since.unwrap_or(at).min(at));
+            if threshold == Span(0) || waited <= threshold {
+                self.slow = self.slow.saturating_sub(PROMPT_WORTH);
+            } else if now.since(at) > Span(threshold.0 / 2) {
+                self.slow = self.slow.saturating_add(1);
+            }
         }
+    }
+
+    /// A window of the monitor is over: what was seen before counts less and less.
+    pub(super) fn window_ends(&mut self) {
+        self.slow /= 2;
     }
 
     /// For so long this replica could not see what the leader did.
@@ -122,7 +131,7 @@ impl Lane {
     pub(super) fn look_for_starved(&mut self, now: Time, lags: bool, out: &mut Outbox) {
         let timeout = self.cfg.view_timeout;
         let doubts = self.grievances.monitor.doubts();
-        self.endorse_oldest(now, doubts, out);
+        self.endorse_oldest(now, out);
         let pool = &self.pool;
         let endorsements = &mut self.grievances.endorsements;
         endorsements.forwarded.retain(|key, _| pool.is_overdue(key));
@@ -143,12 +152,15 @@ impl Lane {
     }
 
     /// Every quarter of T: the oldest frames that have waited for as long. While the leader
-    /// seems slow, those that have waited for longer than it may take.
-    fn endorse_oldest(&mut self, now: Time, doubts: bool, out: &mut Outbox) {
+    /// seems slow, those that have waited for a quarter of what it may take, and at each look:
+    /// it has to be told while there is time enough left to be slow in.
+    fn endorse_oldest(&mut self, now: Time, out: &mut Outbox) {
         let quarter = Span(self.cfg.view_timeout.0 / 4);
-        let threshold = self.grievances.monitor.threshold();
-        let age = if doubts { quarter.min(threshold) } else { quarter };
-        let pause = if doubts { Span(quarter.0 / 2) } else { quarter };
+        let monitor = &self.grievances.monitor;
+        let (age, pause, most) = match monitor.looks_closely() {
+            true => (quarter.min(Span(monitor.threshold().0 / 4)), self.look_pause(), CLOSE_MAX),
+            false => (quarter, quarter, ENDORSE_MAX),
+        };
         let last = self.grievances.endorsements.last;
         if last.is_some_and(|last| now.since(last) < pause) || now.0 < age.0 {
             return;
@@ -157,7 +169,7 @@ impl Lane {
         let said = endorsements.ranks(self.cfg.me);
         let rank = |key: &Key| said.get(key).copied().unwrap_or(0);
         let after = endorsements.turn;
-        let old = self.pool.oldest_own(Time(now.0 - age.0), ENDORSE_MAX, after, rank);
+        let old = self.pool.oldest_own(Time(now.0 - age.0), most, after, rank);
         let Some(last) = old.last() else { return };
         self.grievances.endorsements.turn = last.id.client;
         self.grievances.endorsements.last = Some(now);

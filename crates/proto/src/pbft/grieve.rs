@@ -4,7 +4,7 @@
 //! |---|---|
 //! | stalled | the leader owes something and nothing was delivered for T |
 //! | starved | a frame that a quorum endorses is not ordered T after the leader was told |
-//! | slow | such frames are ordered late, after three windows of doubt (`monitor`) |
+//! | slow | such frames are ordered late, in the last of three slow windows (`monitor`) |
 //! | equivocates | a weak quorum has accepted another proposal for one number |
 //!
 //! None of them can be caused by a client, alone or with f replicas: a stall needs the leader's
@@ -31,7 +31,8 @@ const LAG_PATIENCE: u64 = 4;
 /// How many T a leader may leave numbers empty that a recovering replica waits for: it may not
 /// have been asked, or be that very replica, which cannot fill them.
 const FILL_PATIENCE: u64 = 4;
-/// The timers are looked at so many times per T while the leader owes something.
+/// The timers are looked at so many times per T while the leader owes something, and as often in
+/// the time that it may take while it seems slow.
 const LOOKS: u64 = 8;
 
 /// What is held against the leader of this view.
@@ -96,8 +97,9 @@ impl Grievances {
     }
 
     /// A proposal that this replica holds names `key`.
-    pub(super) fn ordered(&mut self, now: Time, key: &pool::Key) {
-        self.endorsements.ordered(now, key, self.monitor.threshold());
+    /// Whoever got it itself knows `since` when.
+    pub(super) fn ordered(&mut self, now: Time, key: &pool::Key, since: Option<Time>) {
+        self.endorsements.ordered(now, key, since, self.monitor.threshold());
     }
 
     /// The state was fetched: what was endorsed may be executed.
@@ -148,7 +150,10 @@ impl Lane {
         }
         let soon = self.grievances.looked.after(self.look_pause());
         let busy = self.is_busy().then_some(soon);
-        let frames = (self.pool.len() > 0).then_some(self.grievances.due);
+        let monitor = &self.grievances.monitor;
+        let closely = monitor.looks_closely().then_some(soon);
+        let frames = [Some(self.grievances.due), closely, monitor.due()];
+        let frames = frames.into_iter().flatten().filter(|_| self.pool.len() > 0);
         busy.into_iter().chain(frames).min()
     }
 
@@ -185,7 +190,9 @@ impl Lane {
             let pause = if fresh { quarter } else { longer };
             (self.grievances.pause, self.grievances.due) = (Span(pause), now.after(Span(pause)));
         }
-        self.grievances.monitor.turn(now, Span(self.cfg.view_timeout.0 / 5));
+        if self.grievances.monitor.turn(now, Span(self.cfg.view_timeout.0 / 5)) {
+            self.grievances.endorsements.window_ends();
+        }
         let lags = self.lags(now);
         self.look_for_stall(now, lags, out);
         self.look_for_unfilled(now, lags, out);
@@ -205,10 +212,13 @@ impl Lane {
     }
 
     /// How often the timers are looked at while something is under way.
-    fn look_pause(&self) -> Span {
+    pub(super) fn look_pause(&self) -> Span {
         let owed = self.grievances.owed_since.is_some();
         let looks = if owed || self.grievances.endorsements.any_forwarded() { LOOKS } else { 2 };
-        Span(self.cfg.view_timeout.0 / looks)
+        let usual = self.cfg.view_timeout.0 / looks;
+        let monitor = &self.grievances.monitor;
+        let closely = monitor.looks_closely().then(|| monitor.threshold().0 / LOOKS);
+        Span(closely.map_or(usual, |pause| pause.min(usual)))
     }
 
     fn look_for_stall(&mut self, now: Time, lags: bool, out: &mut Outbox) {

@@ -13,7 +13,9 @@ const FRAMES_MIN: usize = 8;
 const WINDOW_MAX: Span = Span::secs(10);
 /// Samples of one window.
 const SAMPLES_MAX: usize = 256;
-/// Slow windows in a row that make a doubt.
+/// Slow windows in a row after which it is looked closely, and that make a doubt: what is seen in
+/// the last one counts already.
+const CLOSE: u32 = 2;
 const STREAK: u32 = 3;
 /// How many of its own rounds the leader may take.
 const ROUNDS: u64 = 8;
@@ -57,11 +59,16 @@ impl Monitor {
         }
     }
 
-    /// Closes the window if it is over. `base`: what is never slow.
-    pub(super) fn turn(&mut self, now: Time, base: Span) {
+    /// When the window may be closed for the frames that it has.
+    pub(super) fn due(&self) -> Option<Time> {
+        (self.waited.len() >= FRAMES_MIN).then_some(self.until)
+    }
+
+    /// Closes the window if it is over, and says whether. `base`: what is never slow.
+    pub(super) fn turn(&mut self, now: Time, base: Span) -> bool {
         let over = now.since(self.until);
         if now < self.until || (self.waited.len() < FRAMES_MIN && over < WINDOW_MAX) {
-            return;
+            return false;
         }
         if self.caution > 0 && now.since(self.eased) >= CAUTION_DECAY {
             (self.caution, self.eased) = (self.caution - 1, now);
@@ -76,6 +83,12 @@ impl Monitor {
         (self.until, self.lagging) = (now.after(WINDOW), 0);
         self.waited.clear();
         self.rounds.clear();
+        true
+    }
+
+    /// Whether the leader is to be looked at closely.
+    pub(super) fn looks_closely(&self) -> bool {
+        self.streak >= CLOSE
     }
 
     /// Whether the leader seems slow.
