@@ -124,16 +124,17 @@ fn table(rows: &[Json]) -> String {
         let notes: Vec<&str> = row["notes"]
             .as_array()
             .map_or(vec![], |all| all.iter().filter_map(Json::as_str).collect());
+        let goal = Some(100.0 * number(row, "goal")).filter(|goal| *goal > 0.0);
         let mark = |text: String| if met(row) { text } else { format!("**{text}**") };
         out.push_str(&format!(
-            "| `{}` | {} | {} | {:.0}/s | {} | {:.0} % | {:.1} ms, {:.1} ms | {} | {} | \
+            "| `{}` | {} | {} | {:.0}/s | {} | {} | {:.1} ms, {:.1} ms | {} | {} | \
              +{:.0} MiB | {} |\n",
             text(row, "attack"),
             text(row, "what"),
             text(row, "load"),
             number(row, "calm_per_s"),
             mark(format!("{:.1} %", 100.0 * number(row, "share"))),
-            100.0 * number(row, "goal"),
+            goal.map_or("none".to_owned(), |goal| format!("{goal:.0} %")),
             ms("p99_calm_us"),
             ms("p99_attacked_us"),
             row["errors"],

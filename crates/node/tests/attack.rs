@@ -51,6 +51,8 @@ fn bad_leader(case: Case, patience: Duration) {
 
 /// A patience for runs that measure nothing.
 const SHORT: Duration = Duration::from_secs(2);
+/// Where nothing is promised but that honest clients are served.
+const NO_GOAL: f64 = 0.0;
 /// After which a leader that is slow has to be replaced.
 const SLOW_PATIENCE: Duration = Duration::from_secs(5);
 /// Two view timeouts.
@@ -127,9 +129,10 @@ fn slow_leader_under_the_timeout() {
 fn slow_leader_under() {
     let case = case(
         "slow-leader-under",
-        "the leader holds proposals for 180 ms, less than the monitor takes for slow; after 5 s",
+        "the leader holds proposals for 180 ms, which is tolerated: a leader is slow only above \
+         a fifth of the view timeout, 200 ms (L22); after 5 s",
         Load::Full,
-        0.7,
+        NO_GOAL,
     )
     .changes_views();
     bad_leader(case.drill(0, "slow-leader=180"), SLOW_PATIENCE);
