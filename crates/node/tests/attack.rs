@@ -365,6 +365,7 @@ fn lying_source() {
             0.9,
         )
         .drill(1, "lying-source")
+        .changes_views()
     };
     let mut arena = Arena::start(case);
     arena.misbehave(true);
