@@ -41,6 +41,19 @@ pub fn number(json: &Json, path: &str) -> u64 {
     value.unwrap_or_else(|| panic!("no number {path} in {json}"))
 }
 
+/// How long the threads of a process were on a core so far, and how long they waited for one, in
+/// seconds.
+pub fn cpu_s(pid: u32) -> (f64, f64) {
+    let (mut ran, mut waited) = (0.0, 0.0);
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let mut ns = text.split_whitespace().map(|word| word.parse().unwrap_or(0.0) / 1e9);
+        ran += ns.next().unwrap_or(0.0);
+        waited += ns.next().unwrap_or(0.0);
+    }
+    (ran, waited)
+}
+
 /// The reports of all replicas in what `stylite status` says.
 pub fn reports(cluster: &Cluster) -> Vec<Json> {
     let (_, status) = cluster.status();

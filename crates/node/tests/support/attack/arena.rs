@@ -78,6 +78,10 @@ pub struct Sample {
     pub p50_us: u64,
     pub p99_us: u64,
     pub max_us: u64,
+    /// The part of their cores' time that the replicas took.
+    pub busy: f64,
+    /// How long they waited for a core, as a part of the same time: above 1 when several wait.
+    pub waits: f64,
 }
 
 /// A group, its honest load, and what was measured.
@@ -157,6 +161,12 @@ impl Arena {
         self.lab.pids().into_iter().map(soak::rss_kib).collect()
     }
 
+    /// As [`soak::cpu_s`], of all replicas.
+    fn cpu(&self) -> (f64, f64) {
+        let all = self.lab.pids().into_iter().map(soak::cpu_s);
+        all.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// Starts a replica again, with what it is told to do.
     pub fn start_one(&mut self, id: u16) {
         let (lab, case) = (&mut self.lab, &self.case);
@@ -189,10 +199,14 @@ impl Arena {
     /// Measures for a while.
     pub fn sample(&mut self, time: Duration) -> Sample {
         self.keep(None);
-        let begun = Instant::now();
+        let (begun, cpu) = (Instant::now(), self.cpu());
         std::thread::sleep(time);
         let tallies = self.honest.take();
-        let sample = Sample::new(&tallies, begun.elapsed());
+        let mut sample = Sample::new(&tallies, begun.elapsed());
+        let most = begun.elapsed().as_secs_f64() * f64::from(cores::count(Part::Replicas));
+        let (ran, waited) = self.cpu();
+        sample.busy = (ran - cpu.0).max(0.0) / most;
+        sample.waits = (waited - cpu.1).max(0.0) / most;
         self.keep(Some(tallies));
         let grown = self.rss().into_iter().zip(&self.memory);
         let grown =
@@ -323,6 +337,9 @@ impl Arena {
             all.get(all.len() / 2).copied().unwrap_or(0)
         };
         let rates = |samples: &[Sample]| samples.iter().map(|s| s.rate.round()).collect::<Vec<_>>();
+        let hundredths = |samples: &[Sample], of: fn(&Sample) -> f64| {
+            samples.iter().map(|s| (100.0 * of(s)).round() / 100.0).collect::<Vec<_>>()
+        };
         let mean = |all: &[f64]| all.iter().sum::<f64>() / all.len().max(1) as f64;
         json!({
             "attack": self.case.name,
@@ -334,6 +351,10 @@ impl Arena {
             "attacked_per_s": mean(&rates(&self.attacked)).round(),
             "calm_rates": rates(&self.calm),
             "attacked_rates": rates(&self.attacked),
+            "busy_calm": hundredths(&self.calm, |s| s.busy),
+            "busy_attacked": hundredths(&self.attacked, |s| s.busy),
+            "waits_calm": hundredths(&self.calm, |s| s.waits),
+            "waits_attacked": hundredths(&self.attacked, |s| s.waits),
             "p99_calm_us": worst(&self.calm, |s| s.p99_us),
             "p99_attacked_us": worst(&self.attacked, |s| s.p99_us),
             "errors": self.errors.len(),
@@ -373,6 +394,8 @@ impl Sample {
             p50_us: all.value_at_quantile(0.5),
             p99_us: all.value_at_quantile(0.99),
             max_us: all.max(),
+            busy: 0.0,
+            waits: 0.0,
         }
     }
 }

@@ -34,6 +34,11 @@ pub fn on<T>(part: Part, work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// How many cores `part` has.
+pub fn count(part: Part) -> u32 {
+    set(part).count()
+}
+
 fn set(part: Part) -> CpuSet {
     static ALL: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
     let all = ALL.get_or_init(|| {
