@@ -6,11 +6,14 @@
 //! come over; less while others want to be read, too. Its packets that are larger than what a
 //! connection always has room for share one room: whoever finds it full waits.
 //!
+//! Who repeats itself too often is not read at all for a while. That is remembered when it hangs
+//! up, so that calling again changes nothing; there are only so many principals.
+//!
 //! Not here: sockets, packets. Depends on `base` alone.
 
 use std::collections::HashMap;
 
-use base::{ClientId, SessionId};
+use base::{ClientId, SessionId, Span, Time};
 
 /// What a principal may have read in one turn while others want that, too, in bytes.
 const SHARE_CONTENDED: usize = 1 << 20;
@@ -45,6 +48,8 @@ struct Principal {
     share: usize,
     /// Bytes of room that large packets take.
     reserved: usize,
+    /// Until when it is not listened to.
+    ignored_until: Time,
 }
 
 /// The limit of connections is reached.
@@ -98,7 +103,7 @@ impl ClientTable {
         if let Some(own) = self.per_principal.get_mut(&client) {
             own.connections -= 1;
             own.reserved -= reserved;
-            if own.connections == 0 {
+            if own.connections == 0 && own.ignored_until == Time::ZERO {
                 self.per_principal.remove(&client);
             }
         }
@@ -134,6 +139,18 @@ impl ClientTable {
         if let Some(own) = self.per_principal.get_mut(&client) {
             own.share = own.share.saturating_sub(bytes);
         }
+    }
+
+    /// Nothing is to be read from `client` for `span` more.
+    pub(crate) fn ignore(&mut self, client: ClientId, now: Time, span: Span) {
+        if let Some(own) = self.per_principal.get_mut(&client).filter(|_| span > Span(0)) {
+            own.ignored_until = own.ignored_until.max(now).after(span);
+        }
+    }
+
+    /// Whether nothing is to be read from `client` now.
+    pub(crate) fn ignores(&self, client: ClientId, now: Time) -> bool {
+        self.per_principal.get(&client).is_some_and(|own| own.ignored_until > now)
     }
 
     /// Takes room for a large packet of `client`. False when it has to wait for others of its.
@@ -228,5 +245,23 @@ mod tests {
         assert!(!table.reserve(C, 1));
         table.down(C, SessionId(1), 1, ROOM_BYTES / 2);
         assert!(table.reserve(C, 1), "a lost connection gives its room back");
+    }
+
+    /// What it sent too often counts for all its connections, adds up, and is not forgotten when
+    /// it hangs up.
+    #[test]
+    fn a_principal_is_ignored_for_as_long_as_it_earned() {
+        let mut table = ClientTable::new(8, 8);
+        table.up(C, S, 1).expect("room");
+        let (now, span) = (Time(1_000), Span::millis(1));
+        table.ignore(C, now, Span(0));
+        assert!(!table.ignores(C, now));
+        table.ignore(C, now, span);
+        table.ignore(C, now, span);
+        table.down(C, S, 1, 0);
+        table.up(C, S, 2).expect("room");
+        assert!(table.ignores(C, now.after(span)));
+        assert!(!table.ignores(C, now.after(span).after(span)));
+        assert!(!table.ignores(ClientId(C.0 + 1), now));
     }
 }

@@ -73,6 +73,8 @@ counters! {
         replies,
         /// Frames refused because their client exceeds its quota.
         quota,
+        /// Frames dropped because their client repeats itself too often.
+        repeats,
         /// Inputs the lane refused as stale.
         stale,
         /// Inputs the lane refused as misbehaviour.

@@ -2,8 +2,8 @@
 //!
 //! Reading is fair: each principal gets a bounded number of bytes and frames per turn, over all
 //! its connections, and so does each replica; who has more comes again in the next turn, in
-//! turn. A connection whose client has reached its quota, or whose packet has no room yet, is
-//! not read for a while, so that TCP holds the client back.
+//! turn. A connection whose client has reached its quota or repeats itself too often, or whose
+//! packet has no room yet, is not read for a while, so that TCP holds the client back.
 //!
 //! A frame that comes over its principal's own link needs no authenticator here. Some are looked
 //! at all the same, the first one of each link and then nobody knows which: whoever
@@ -44,6 +44,9 @@ const VECTOR_SAMPLE: u32 = 16;
 const SIGNATURE_SAMPLE: u32 = 256;
 /// How long a client at its quota is not listened to.
 const QUOTA_PAUSE: Span = Span::millis(5);
+/// How long a client is not listened to for each frame that it repeats beyond its allowance: many
+/// times what it takes to read one, so that repeating itself buys nobody a replica's time.
+const REPEAT_PAUSE: Span = Span::micros(100);
 /// Most frames of one packet that are kept until the quota has room for them; the client sends
 /// again whatever is beyond. One packet bounds their bytes.
 const HELD_FRAMES_MAX: usize = base::limits::PENDING_FRAMES_PER_CLIENT_MAX;
@@ -54,7 +57,7 @@ const COORDINATOR: PillarId = PillarId(0);
 enum Verdict {
     /// All are done; more bytes are wanted.
     Hungry,
-    /// The client has reached its quota.
+    /// The client has reached its quota, or repeats itself too often.
     Pause,
     /// The connection is to be closed.
     Close(Close),
@@ -93,6 +96,11 @@ impl LaneHost {
                 continue;
             }
             conn.listed = false;
+            let client = conn.client();
+            if client.is_some_and(|client| links.clients.ignores(client, self.core.now.mono)) {
+                self.pause(slot);
+                continue;
+            }
             self.read_conn(slot);
         }
         // Those that stay readable were listed anew, but whoever had no turn comes first; the
@@ -107,25 +115,22 @@ impl LaneHost {
     fn read_conn(&mut self, slot: usize) {
         let mut budget = READ_BYTES_PER_TURN;
         loop {
-            let frames = self.core.counters.frames;
+            let before = self.core.counters;
             let verdict = self.packets(slot);
             let links = &mut self.links;
             let Some(conn) = links.conns.get_mut(slot) else { return };
             if let Some(client) = conn.client() {
-                let frames = usize::try_from(self.core.counters.frames - frames);
+                let frames = usize::try_from(self.core.counters.frames - before.frames);
                 let cost = frames.unwrap_or(usize::MAX).saturating_mul(FRAME_COST_BYTES);
                 links.clients.spend(client, cost);
+                let repeats = self.core.counters.repeats - before.repeats;
+                let pause = Span(repeats.saturating_mul(REPEAT_PAUSE.0));
+                links.clients.ignore(client, self.core.now.mono, pause);
                 budget = budget.min(links.clients.share(client));
             }
             match verdict {
                 Verdict::Hungry if has_room(conn, &mut links.clients) => {}
-                Verdict::Hungry | Verdict::Pause => {
-                    conn.paused = true;
-                    self.paused.push(slot);
-                    // Whoever pauses later does not make those wait longer who paused before.
-                    self.resume_at.get_or_insert(self.core.now.mono.after(QUOTA_PAUSE));
-                    return;
-                }
+                Verdict::Hungry | Verdict::Pause => return self.pause(slot),
                 Verdict::Close(why) => return links.doomed.push((slot, why)),
             }
             if !conn.readable {
@@ -149,6 +154,15 @@ impl LaneHost {
                 }
             }
         }
+    }
+
+    /// Leaves what has come on `slot` where it is for a while.
+    fn pause(&mut self, slot: usize) {
+        let Some(conn) = self.links.conns.get_mut(slot) else { return };
+        conn.paused = true;
+        self.paused.push(slot);
+        // Whoever pauses later does not make those wait longer who paused before.
+        self.resume_at.get_or_insert(self.core.now.mono.after(QUOTA_PAUSE));
     }
 
     /// Handles the whole packets that have arrived on `slot`.
@@ -390,6 +404,7 @@ impl Gate<'_> {
             return Ok(Outcome::Done);
         }
         let mut r = Reader::new(bytes);
+        let repeats = core.counters.repeats;
         while !r.is_empty() && held.len() < HELD_FRAMES_MAX {
             let frame = Frame::decode(self.env.group, &mut r);
             let frame = frame.map_err(|e| Close::Garbage(e.0))?;
@@ -412,7 +427,8 @@ impl Gate<'_> {
                 held.push_back(frame);
             }
         }
-        Ok(if held.is_empty() { Outcome::Done } else { Outcome::Quota })
+        let goes_on = held.is_empty() && core.counters.repeats == repeats;
+        Ok(if goes_on { Outcome::Done } else { Outcome::Quota })
     }
 }
 

@@ -123,6 +123,7 @@ impl Core {
             Ok(()) => {}
             Err(Reject::Stale(_)) => self.counters.stale += 1,
             Err(Reject::Quota) => self.counters.quota += 1,
+            Err(Reject::Repeats) => self.counters.repeats += 1,
             Err(Reject::Misbehaviour(sin)) => self.misbehaved(from, sin),
         }
         result

@@ -9,6 +9,8 @@ pub(super) enum Arrival {
     Known,
     /// It was executed not long ago: the client wants its reply again.
     Executed,
+    /// It came before, and its principal repeats itself too often.
+    TooOften,
     /// The principal is at its quota.
     OverQuota,
 }

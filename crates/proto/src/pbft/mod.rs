@@ -163,6 +163,9 @@ pub enum Reject {
     Misbehaviour(&'static str),
     /// A client exceeds its quota.
     Quota,
+    /// A client repeats itself too often: the frame is dropped, and its client is better not
+    /// listened to for a while.
+    Repeats,
 }
 
 /// The agreement core of one pillar. Owns every number of its stripe.
@@ -286,7 +289,7 @@ impl Lane {
         match result {
             Err(Reject::Stale(_)) => self.stale += 1,
             Err(Reject::Misbehaviour(_)) => self.misbehaviour += 1,
-            Err(Reject::Quota) | Ok(()) => {}
+            Err(Reject::Quota | Reject::Repeats) | Ok(()) => {}
         }
         result
     }
@@ -424,6 +427,7 @@ impl Lane {
         let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
         match self.pool.arrive(now.mono, frame) {
             Arrival::OverQuota => return Err(Reject::Quota),
+            Arrival::TooOften => return Err(Reject::Repeats),
             Arrival::Executed => {
                 let pillar = self.cfg.pillar;
                 out.stage(ToStage::Resend { pillar, frame: frame.id() });

@@ -10,8 +10,9 @@
 //!    waits there; and only as leader.
 
 mod held;
+mod repeats;
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -21,12 +22,11 @@ use base::{
 
 pub(super) use super::arrival::{Arrival, Vouched};
 
+use self::repeats::Repeats;
 use super::queue::Queue;
 
 /// Most entries that exist because one peer vouched for a frame that has not arrived here.
 const VOUCHED_ONLY_MAX: usize = 16_384;
-/// Executed frames that are remembered, to tell a retransmission from a new frame.
-const RECENT_MAX: usize = 8_192;
 /// How long after a fetch frames may come that it has made obsolete.
 const AFTER_FETCH: Span = Span::secs(60);
 /// How far what is proposed may exceed a principal's quota, unless it is needed next.
@@ -50,6 +50,8 @@ pub(super) struct Entry {
     /// This replica has the client's own word for it: it came over the client's link, or this
     /// replica's part of the authenticator is genuine.
     pub(super) own: bool,
+    /// It came over the client's link.
+    came: bool,
     pub(super) vouches: VoteSet,
     /// Who vouched after the frame was ordered: it counts if the frame is refused.
     vouches_since: VoteSet,
@@ -114,8 +116,8 @@ pub(super) struct Pool {
     /// Entries without a body that a weak quorum vouches for, oldest first; some may have one by
     /// now. What one peer alone vouches for is not looked at again and again.
     bodyless: VecDeque<Key>,
-    recent: BTreeSet<Key>,
-    recent_order: VecDeque<Key>,
+    /// What was executed of late.
+    recent: Repeats,
 }
 
 impl Pool {
@@ -136,12 +138,17 @@ impl Pool {
     pub(super) fn arrive(&mut self, now: Time, frame: &Arc<Frame>) -> Arrival {
         let key = (frame.id(), frame.digest());
         self.forget_acknowledged(now, frame);
-        if self.forget_recent(&key) {
-            return Arrival::Executed;
+        if let Some(arrival) = self.recent.arrive(now, &key) {
+            return arrival;
         }
         if let Some(entry) = self.entries.get_mut(&key)
             && entry.frame.is_some()
         {
+            if core::mem::replace(&mut entry.came, true)
+                && !self.recent.may_repeat(now, key.0.client)
+            {
+                return Arrival::TooOften;
+            }
             if !entry.own {
                 (entry.own, entry.pending_since) = (true, now);
             }
@@ -155,7 +162,7 @@ impl Pool {
             return Arrival::OverQuota;
         }
         let entry = self.put_body(now, key, frame);
-        (entry.own, entry.pending_since) = (true, now);
+        (entry.own, entry.came, entry.pending_since) = (true, true, now);
         Arrival::Fresh
     }
 
@@ -338,7 +345,7 @@ impl Pool {
     /// urgent, and counts even for what was executed not long ago, as far as this replica knows:
     /// the others do not know it, and the client table will. True if its body is missing.
     pub(super) fn endorsed(&mut self, now: Time, key: Key, by: VoteSet, weak: usize) -> bool {
-        self.forget_recent(&key);
+        self.recent.forget(&key);
         let entry = entry_of(&mut self.entries, now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
@@ -452,16 +459,9 @@ impl Pool {
     /// it (a faulty leader may propose a frame twice) may have it: what the group executed is
     /// authentic.
     pub(super) fn executed(&mut self, key: &Key) -> Vec<Want> {
-        let wanted = self.remove(key);
-        if self.recent.insert(*key) {
-            self.recent_order.push_back(*key);
-            if self.recent_order.len() > RECENT_MAX
-                && let Some(oldest) = self.recent_order.pop_front()
-            {
-                self.recent.remove(&oldest);
-            }
-        }
-        wanted
+        let came = self.entries.get(key).is_some_and(|entry| entry.came);
+        self.recent.executed(key, came);
+        self.remove(key)
     }
 
     /// `key` was ordered before its predecessor and refused: it may be ordered again, on fresh
@@ -481,11 +481,9 @@ impl Pool {
         wanted
     }
 
-    /// Forgets that `key` was executed; true if it was remembered. A second retransmission is
-    /// thus ordered once more, and the client table answers it, should the stage have had nothing
-    /// to say to the first.
-    pub(super) fn forget_recent(&mut self, key: &Key) -> bool {
-        self.recent.remove(key)
+    /// Forgets that `key` was executed: it was refused.
+    pub(super) fn forget_recent(&mut self, key: &Key) {
+        self.recent.forget(key);
     }
 
     fn remove(&mut self, key: &Key) -> Vec<Want> {
@@ -558,6 +556,7 @@ impl Pool {
             .map(|(key, _)| *key)
             .collect();
         old.iter().for_each(|key| drop(self.remove(key)));
+        self.recent.expire(came);
         let entries = &self.entries;
         self.eligible.retain(|key| entries.contains_key(key));
         self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));
@@ -584,7 +583,7 @@ impl Pool {
         }
         self.eligible.check();
         assert_eq!(self.wants, wants);
-        assert!(self.recent.len() <= RECENT_MAX && self.recent_order.len() <= RECENT_MAX);
+        self.recent.check();
     }
 }
 

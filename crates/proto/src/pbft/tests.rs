@@ -20,6 +20,7 @@ mod grieve;
 mod hostile;
 mod lasting;
 mod refused;
+mod repeats;
 mod restart;
 mod views;
 

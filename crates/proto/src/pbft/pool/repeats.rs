@@ -1,0 +1,114 @@
+//! What was executed of late, and how often a client may repeat itself.
+//!
+//! A client sends a frame again when it lacks the reply. It gets the cached one; should that not
+//! help, because too few replicas have it, the frame is ordered once more and the client table
+//! answers. Both cost the replicas more than the client, and a frame that is ordered again in some
+//! replicas' eyes only keeps the others waiting for its body. So a principal has an allowance of
+//! repetitions, which fills with time and is deep enough for all that it may have under way.
+//!
+//! Invariants:
+//! 1. at most [`RECENT_MAX`] frames are remembered;
+//! 2. the first time that a frame comes over its principal's own link is no repetition, even if
+//!    it was executed before that: a replica that reads late must not shut its clients out.
+
+use alloc::collections::{BTreeMap, VecDeque, btree_map};
+
+use base::{ClientId, Span, Time};
+
+use super::{Arrival, Key};
+
+/// Executed frames that are remembered, to tell a retransmission from a new frame.
+const RECENT_MAX: usize = 8_192;
+/// What a repetition takes from its principal's allowance.
+const REPEAT: Span = Span::micros(500);
+/// What it takes to have an executed frame ordered once more.
+const ORDER_AGAIN: Span = Span::millis(4);
+/// The whole allowance: about twice the frames that a principal may have pending.
+const ALLOWANCE: Span = Span::secs(1);
+
+/// How often an executed frame has come over its principal's own link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Came {
+    Never,
+    Once,
+    Again,
+}
+
+/// The memory of executed frames, and the allowances.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Repeats {
+    executed: BTreeMap<Key, Came>,
+    order: VecDeque<Key>,
+    /// When each allowance is whole again; not kept for long after that.
+    whole_at: BTreeMap<ClientId, Time>,
+}
+
+impl Repeats {
+    pub(super) fn len(&self) -> usize {
+        self.executed.len()
+    }
+
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        self.executed.contains_key(key)
+    }
+
+    /// `key` was executed; `came`: it was here over its principal's own link.
+    pub(super) fn executed(&mut self, key: &Key, came: bool) {
+        if let btree_map::Entry::Vacant(place) = self.executed.entry(*key) {
+            place.insert(if came { Came::Once } else { Came::Never });
+            self.order.push_back(*key);
+            if self.order.len() > RECENT_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.executed.remove(&oldest);
+            }
+        }
+    }
+
+    /// Forgets that `key` was executed.
+    pub(super) fn forget(&mut self, key: &Key) {
+        self.executed.remove(key);
+    }
+
+    /// `key` arrived over its principal's own link. `None` when it was not executed of late, or
+    /// is to be ordered again.
+    pub(super) fn arrive(&mut self, now: Time, key: &Key) -> Option<Arrival> {
+        let came = *self.executed.get(key)?;
+        let client = key.0.client;
+        // A second retransmission: the stage has had nothing to say to the first, or too few have.
+        if came == Came::Again && self.takes(now, client, ORDER_AGAIN) {
+            self.executed.remove(key);
+            return None;
+        }
+        if came != Came::Never && !self.takes(now, client, REPEAT) {
+            return Some(Arrival::TooOften);
+        }
+        let next = if came == Came::Never { Came::Once } else { Came::Again };
+        self.executed.insert(*key, next);
+        Some(Arrival::Executed)
+    }
+
+    /// A frame of `client` that waits here came again: whether that counts.
+    pub(super) fn may_repeat(&mut self, now: Time, client: ClientId) -> bool {
+        self.takes(now, client, REPEAT)
+    }
+
+    fn takes(&mut self, now: Time, client: ClientId, cost: Span) -> bool {
+        let whole_at = self.whole_at.entry(client).or_default();
+        let after = now.max(*whole_at).after(cost);
+        let fits = after.since(now) <= ALLOWANCE;
+        if fits {
+            *whole_at = after;
+        }
+        fits
+    }
+
+    /// Forgets allowances that were whole again `before` that time.
+    pub(super) fn expire(&mut self, before: Time) {
+        self.whole_at.retain(|_, at| *at >= before);
+    }
+
+    pub(super) fn check(&self) {
+        assert!(self.executed.len() <= RECENT_MAX && self.order.len() <= RECENT_MAX);
+    }
+}

@@ -1,0 +1,110 @@
+//! Frames that their client sends again after they were executed, or while they wait.
+
+use super::*;
+
+/// A backup that has executed `frame` as number 1; `came`: it was here before that.
+fn executed(frame: &Arc<Frame>, came: bool) -> Rig {
+    let mut rig = Rig::new(1, 1);
+    if came {
+        rig.feed(Input::Request(frame.clone())).expect("fresh");
+    }
+    let p = proposal(&[frame]);
+    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+    rig.peer(2, Message::Body { vouched: true, frame: frame.clone() }).ok();
+    for from in [0, 2] {
+        rig.peer(from, Message::Prepare(vote(1, &p))).ok();
+    }
+    for from in [0, 2] {
+        rig.peer(from, Message::Commit(vote(1, &p))).ok();
+    }
+    assert_eq!(rig.delivered(), [Seq(1)]);
+    execute(&mut rig, 1);
+    rig.sent();
+    rig
+}
+
+fn execute(rig: &mut Rig, upto: u64) {
+    let progress = Progress { executed: Seq(upto), ..Progress::default() };
+    rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+}
+
+/// Sends `frame` once more: whether its reply is sent again, and whether it is vouched for.
+fn again(rig: &mut Rig, frame: &Arc<Frame>) -> (Result<(), Reject>, bool, bool) {
+    let result = rig.feed(Input::Request(frame.clone()));
+    let resend = |effect: &Effect| matches!(effect, Effect::Stage(ToStage::Resend { .. }));
+    let resent = rig.out.effects().iter().any(resend);
+    let mine = Message::Vouch(vec![entry(frame)]);
+    let vouched = rig.sent().iter().any(|(_, message)| *message == mine);
+    (result, resent, vouched)
+}
+
+/// The second time, the first answer has not helped: too few may have had it.
+#[test]
+fn an_executed_frame_is_answered_and_then_ordered_again() {
+    let f = frame(1, b"op");
+    let mut rig = executed(&f, true);
+    assert_eq!(again(&mut rig, &f), (Ok(()), true, false));
+    rig.wait(Span::secs(1));
+    assert_eq!(again(&mut rig, &f), (Ok(()), false, true));
+}
+
+/// Whoever sends what was executed as fast as it can gets few answers, makes the group order
+/// next to nothing; and once it waits it is answered like everybody.
+#[test]
+fn whoever_repeats_itself_without_end_is_not_served_for_it() {
+    const REPEATS: u32 = 100_000;
+    let f = frame(1, b"op");
+    let mut rig = executed(&f, true);
+    let (mut resent, mut vouched, mut dropped, mut next) = (0, 0, 0, 2);
+    for _ in 0..REPEATS {
+        rig.wait(Span::micros(10));
+        let (result, answers, vouches) = again(&mut rig, &f);
+        resent += u32::from(answers);
+        vouched += u32::from(vouches);
+        dropped += u32::from(result == Err(Reject::Repeats));
+        if vouches && next < 4 {
+            // It is ordered again, and executed, so that it may be asked for anew.
+            let p = proposal(&[&f]);
+            rig.peer(0, pre_prepare(next, &p)).expect("a proposal");
+            for from in [0, 2] {
+                rig.peer(from, Message::Prepare(vote(next, &p))).ok();
+                rig.peer(from, Message::Commit(vote(next, &p))).ok();
+            }
+            execute(&mut rig, next);
+            rig.sent();
+            next += 1;
+        }
+    }
+    assert!(resent + vouched <= 4_000, "{resent} answers and {vouched} vouches in a second");
+    assert!(dropped >= REPEATS - 4_000);
+    rig.wait(Span::secs(1));
+    let (result, answers, vouches) = again(&mut rig, &f);
+    assert_eq!((result, answers || vouches), (Ok(()), true));
+}
+
+/// While it waits for its order a frame is vouched for again, but not as often as its client
+/// likes: the leader would have to read it all.
+#[test]
+fn what_waits_is_not_vouched_for_without_end() {
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(1, 1);
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    rig.sent();
+    let vouches = (0..10_000).filter(|_| again(&mut rig, &f).2).count();
+    assert!((1..=2_000).contains(&vouches), "{vouches} vouches at once");
+    rig.wait(Span::secs(1));
+    assert_eq!(again(&mut rig, &f), (Ok(()), false, true));
+}
+
+/// A replica that reads late finds much executed that it has not read yet: its clients repeat
+/// nothing by that.
+#[test]
+fn what_was_executed_before_it_came_is_no_repetition() {
+    let late = frame(1, b"op");
+    let mut rig = executed(&late, false);
+    // The whole allowance goes on something else.
+    let waits = frame(9, b"op");
+    while rig.feed(Input::Request(waits.clone())).is_ok() {}
+    assert_eq!(again(&mut rig, &late), (Ok(()), true, false));
+    assert_eq!(again(&mut rig, &late), (Err(Reject::Repeats), false, false));
+}
