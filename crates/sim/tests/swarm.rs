@@ -2,10 +2,13 @@
 
 use sim::scenarios::check;
 
-/// What plans avoid, for a group does not survive it, and what one swarm in a thousand meets:
+/// What plans avoid, for a group does not survive it, and what one swarm in hundreds meets:
 /// scenarios of their own do them.
-const NOT_ASKED_FOR: [&str; 2] =
-    ["more than f replicas may have forgotten", "a disk has lost votes and nobody can know"];
+const NOT_ASKED_FOR: [&str; 3] = [
+    "more than f replicas may have forgotten",
+    "a disk has lost votes and nobody can know",
+    "a replica starts with a damaged checkpoint",
+];
 
 /// Nothing breaks, and nothing that there is to meet stays away.
 #[test]

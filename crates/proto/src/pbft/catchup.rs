@@ -33,7 +33,7 @@ const FETCH_ENTRIES_MAX: usize = 2048;
 const RETRANSMIT_MAX: Span = Span::millis(1000);
 /// How often a lane tells how far it is: while it moves, and while it idles.
 const HEARTBEAT_BUSY: Span = Span::secs(1);
-const HEARTBEAT_IDLE: Span = Span::secs(5);
+pub(super) const HEARTBEAT_IDLE: Span = Span::secs(5);
 /// The least time between two cries while decisions flow: a little more than peers leave between
 /// two answers.
 const ASK_GAP: Span = Span(2 * ANSWER_GAP.0);
@@ -165,7 +165,7 @@ impl Catchup {
 
 impl Lane {
     pub(super) fn status(&self) -> Message {
-        Message::Status { view: self.view, stable: self.low(), delivered: self.delivered }
+        Message::Status { view: self.views.asked, stable: self.low(), delivered: self.delivered }
     }
 
     /// Whether there is more to come than was delivered here.
@@ -415,7 +415,7 @@ impl Lane {
             return Err(Reject::Misbehaviour("status beyond all numbers"));
         }
         self.catchup.peers.mentions(from, delivered, self.cfg.quorums.weak());
-        self.catchup.peers.set_status(from, stable, delivered);
+        self.catchup.peers.set_status(from, (view, now.mono), stable, delivered);
         self.tell_if_left_behind(now, out);
         if !self.catchup.peers.may_answer(from, now.mono) {
             return Err(Reject::Stale("status before the last was digested"));

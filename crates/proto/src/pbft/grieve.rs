@@ -3,21 +3,23 @@
 //! | grievance | felt when |
 //! |---|---|
 //! | stalled | the leader owes something and nothing was delivered for T |
+//! | stalled | frames wait, and fewer than a quorum say that they vote in this view |
 //! | starved | a frame that a quorum endorses is not ordered T after the leader was told |
 //! | slow | such frames are ordered late, in the last of three slow windows (`monitor`) |
 //! | equivocates | a weak quorum has accepted another proposal for one number |
 //!
 //! None of them can be caused by a client, alone or with f replicas: a stall needs the leader's
-//! own proposal or the word of a weak quorum, the next two a quorum's signed vouch (`endorse`),
-//! the last a weak quorum's votes. A replica that lags blames nobody; nor does one that has
-//! stopped voting in its view, or that leads it.
+//! own proposal, the word of a weak quorum, or the absence of correct replicas from the view, the
+//! next two a quorum's signed vouch (`endorse`), the last a weak quorum's votes. A replica that
+//! lags blames nobody; nor does one that has stopped voting in its view, or that leads it.
 //!
 //! Time is looked at only while something is under way: an idle group has no timers.
 
 use alloc::collections::BTreeMap;
 
-use base::{Now, Seq, Span, Time, VoteSet};
+use base::{ClientId, Now, Seq, Span, Time, VoteSet};
 
+use super::catchup::HEARTBEAT_IDLE;
 use super::endorse::Endorsements;
 use super::log::{Phase, Slot};
 use super::monitor::Monitor;
@@ -31,6 +33,9 @@ const LAG_PATIENCE: u64 = 4;
 /// How many T a leader may leave numbers empty that a recovering replica waits for: it may not
 /// have been asked, or be that very replica, which cannot fill them.
 const FILL_PATIENCE: u64 = 4;
+/// For so long somebody counts as one who votes in this view after saying so, and for half of
+/// that too few must have been there, while frames waited.
+const PRESENT: Span = Span(2 * HEARTBEAT_IDLE.0);
 /// The timers are looked at so many times per T while the leader owes something, and as often in
 /// the time that it may take while it seems slow.
 const LOOKS: u64 = 8;
@@ -50,6 +55,8 @@ pub(super) struct Grievances {
     owed_since: Option<Time>,
     /// Since when numbers are missing that a recovering replica waits for.
     unfilled_since: Option<Time>,
+    /// Since when too few vote in this view, while frames wait.
+    deserted_since: Option<Time>,
     /// Since when a weak quorum says that it has what is missing here.
     helped_since: Option<Time>,
     /// The stage waits for this number of this stripe.
@@ -70,6 +77,7 @@ impl Grievances {
             pause: Span(0),
             fresh: false,
             unfilled_since: None,
+            deserted_since: None,
             helped_since: None,
             owed_since: None,
             blocked: Seq(0),
@@ -112,7 +120,7 @@ impl Grievances {
         self.monitor.begin_view(now, blamed);
         self.endorsements.clear();
         (self.owed_since, self.helped_since, self.unfilled_since) = (None, None, None);
-        self.refused = Seq(0);
+        (self.refused, self.deserted_since) = (Seq(0), None);
         self.told.clear();
     }
 
@@ -196,6 +204,7 @@ impl Lane {
         let lags = self.lags(now);
         self.look_for_stall(now, lags, out);
         self.look_for_unfilled(now, lags, out);
+        self.look_for_deserters(now, lags, out);
         self.look_for_starved(now, lags, out);
     }
 
@@ -204,8 +213,10 @@ impl Lane {
     fn excuse_sleep(&mut self, now: Time) {
         let usual = self.look_pause();
         let slept = now.since(self.grievances.looked).0.saturating_sub(2 * usual.0);
-        let Grievances { owed_since, unfilled_since, helped_since, .. } = &mut self.grievances;
-        for since in [owed_since, unfilled_since, helped_since].into_iter().flatten() {
+        let Grievances { owed_since, unfilled_since, deserted_since, helped_since, .. } =
+            &mut self.grievances;
+        let all = [owed_since, unfilled_since, deserted_since, helped_since];
+        for since in all.into_iter().flatten() {
             *since = since.after(Span(slept)).min(now);
         }
         self.grievances.endorsements.excuse(now, Span(slept));
@@ -241,6 +252,28 @@ impl Lane {
         let since = *self.grievances.unfilled_since.get_or_insert(now);
         let patience = Span(self.cfg.view_timeout.0.saturating_mul(FILL_PATIENCE));
         if now.since(since.max(self.catchup.last_progress())) >= patience {
+            self.aggrieved(now, Grievance::Stalled, out);
+        }
+    }
+
+    /// Whoever has left this view votes in it no more, and with others down the rest may be too
+    /// few: the leader gets no quorum of vouches and owes nothing, and nobody's frames are
+    /// endorsed by enough. All that liars can do is to be away, and without them there is a
+    /// quorum of correct replicas, so neither they nor clients make this come about.
+    fn look_for_deserters(&mut self, now: Time, lags: bool, out: &mut Outbox) {
+        let before = |span: Span| Time(now.0.saturating_sub(span.0));
+        let present = 1 + self.catchup.peers.who_votes_in(self.view, before(PRESENT));
+        let waits = || {
+            let since = before(HEARTBEAT_IDLE);
+            let stands_still = self.catchup.last_progress() <= since;
+            stands_still && !self.pool.oldest_own(since, 1, ClientId(0), |_| 0).is_empty()
+        };
+        if lags || present >= self.cfg.quorums.quorum() || !waits() {
+            self.grievances.deserted_since = None;
+            return;
+        }
+        let begun = *self.grievances.deserted_since.get_or_insert(now);
+        if now.since(begun) >= HEARTBEAT_IDLE {
             self.aggrieved(now, Grievance::Stalled, out);
         }
     }

@@ -7,7 +7,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use base::{ReplicaId, Seq, Span, Time};
+use base::{ReplicaId, Seq, Span, Time, View};
 
 /// The least time between two answers to one peer.
 pub(super) const ANSWER_GAP: Span = Span::millis(2);
@@ -34,6 +34,8 @@ struct Peer {
     /// The low mark that it has told, and up to where it has delivered.
     stable: Seq,
     delivered: Seq,
+    /// The view that it votes in or waits for, and when it last said so.
+    view: Option<(View, Time)>,
 }
 
 impl Peers {
@@ -68,9 +70,23 @@ impl Peers {
         self.believed
     }
 
-    pub(super) fn set_status(&mut self, replica: ReplicaId, stable: Seq, delivered: Seq) {
+    /// What `replica` says of itself: the view that it votes in or waits for, as of when, its low
+    /// mark, and up to where it has delivered.
+    pub(super) fn set_status(
+        &mut self,
+        replica: ReplicaId,
+        view: (View, Time),
+        stable: Seq,
+        delivered: Seq,
+    ) {
         let peer = self.peer(replica);
-        (peer.stable, peer.delivered) = (stable, delivered);
+        (peer.view, peer.stable, peer.delivered) = (Some(view), stable, delivered);
+    }
+
+    /// How many have said since `since` that they vote in `view`.
+    pub(super) fn who_votes_in(&self, view: View, since: Time) -> usize {
+        let votes = |peer: &&Peer| peer.view.is_some_and(|(of, at)| of == view && at >= since);
+        self.peers.iter().filter(votes).count()
     }
 
     /// How many say that they have delivered `seq`.

@@ -101,6 +101,31 @@ fn a_proposal_that_is_refused_for_its_time_is_owed_all_the_same() {
     assert_eq!(pass(&mut rig, Span::secs(9), |_| ()), [], "the new leader owes nothing");
 }
 
+/// Story: replica 3 has asked for another view with replica 1, which has ended since. It votes
+/// here no more, the leader gets no quorum of vouches and so owes nothing, and two endorsements are
+/// too few: replica 2 must see that this view has no quorum left.
+#[test]
+fn a_view_without_a_quorum_is_given_up_when_frames_wait() {
+    let statuses = |votes_in: [(u16, u64); 3]| {
+        move |rig: &mut Rig| {
+            for (from, view) in votes_in {
+                rig.peer(from, status(view, 0)).ok();
+            }
+        }
+    };
+    let after = |votes_in, waits: bool| {
+        let mut rig = Rig::new(2, 1);
+        rig.wait(Span::secs(50));
+        if waits {
+            rig.feed(Input::Request(frame(1, b"op"))).expect("a frame");
+        }
+        pass(&mut rig, Span::secs(40), statuses(votes_in))
+    };
+    assert_eq!(after([(0, 0), (1, 0), (3, 1)], true), [], "three are a quorum");
+    assert_eq!(after([(0, 0), (0, 0), (3, 1)], false), [], "nothing waits");
+    assert!(after([(0, 0), (0, 0), (3, 1)], true).contains(&Grievance::Stalled));
+}
+
 #[test]
 fn progress_keeps_the_peace() {
     let mut rig = Rig::new(2, 1);
@@ -269,6 +294,10 @@ fn a_faulty_client_makes_no_grievance() {
         let _ = rig.feed(Input::Request(f.clone()));
         let _ = rig.peer(3, signed_vouch(3, 0, entry(f)));
         let _ = rig.peer(3, status(0, 7));
+        // The correct ones are there.
+        for from in [0, 1] {
+            let _ = rig.peer(from, status(0, 0));
+        }
     });
     assert_eq!(grievances, []);
     assert!(round > 500);
