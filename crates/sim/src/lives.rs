@@ -8,11 +8,13 @@
 //!
 //! Not here: when that happens (`faults`), and the files (`disk`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::{Incarnation, ReplicaId};
 use durable::{Boot, BootError};
 use exec::service::Service;
+use proto::Record;
 use proto::group::Beginning;
 use proto::pbft::Input;
 use store::StoreError;
@@ -28,6 +30,15 @@ use crate::options::Durability;
 use crate::spoil::Spoilable;
 use crate::storage::Harm;
 use crate::world::World;
+
+/// Numbers above the checkpoint of which the log says something, for each pillar.
+fn restored(boot: &Boot) -> Vec<usize> {
+    let of = |records: &Vec<Record>| {
+        let seqs = records.iter().filter_map(Record::seq).filter(|seq| *seq > boot.stable.seq);
+        seqs.collect::<BTreeSet<_>>().len()
+    };
+    boot.records.iter().map(of).collect()
+}
 
 impl World {
     /// The process ends; with `power`, because the machine does.
@@ -154,7 +165,7 @@ impl World {
             assert!(!harms.contains(&Harm::Votes), "{replica:?} votes with a damaged log");
             before.promises.check_start(boot);
         }
-        self.checker.reborn(replica, whole);
+        self.checker.reborn(replica, whole, &restored(boot));
     }
 
     fn come_to_life(&mut self, replica: ReplicaId, boot: Boot, before: Before) {

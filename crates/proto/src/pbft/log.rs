@@ -6,14 +6,19 @@
 //! never changes: decided, then delivered. Its *past* is what this replica has promised in
 //! earlier views. Votes are collected in any phase, since messages arrive in any order.
 //!
+//! What an earlier life has left may begin far beyond the checkpoint that is on disk: that life
+//! had fetched a later one, and ended before it was saved. Such numbers have slots of their own,
+//! and those in between have none, for a long absence may be billions of them.
+//!
 //! Invariants:
-//! 1. slots cover consecutive numbers of the stripe, from `first`;
+//! 1. slots cover consecutive numbers of the stripe, from `first`; beyond them, only numbers of
+//!    which an earlier life has left something have one;
 //! 2. per view, kind, sender and slot at most one vote is kept, and it is the first;
 //! 3. a slot at or beyond held has every body of its batch, and so has a delivered one;
 //! 4. every batch that P or Q names is here.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -297,6 +302,8 @@ pub(super) struct Log {
     /// The number of the first slot.
     first: Seq,
     slots: VecDeque<Slot>,
+    /// What an earlier life has left beyond those.
+    far: BTreeMap<Seq, Slot>,
     /// The highest number that is settled, and the weight of all settled ones that are here.
     settled: Seq,
     settled_bytes: usize,
@@ -305,7 +312,8 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn new(stripe: Stripe, pillar: PillarId) -> Log {
         let first = stripe.next_of(pillar, Seq(0));
-        Log { stripe, pillar, first, slots: VecDeque::new(), settled: Seq(0), settled_bytes: 0 }
+        let (slots, far) = (VecDeque::new(), BTreeMap::new());
+        Log { stripe, pillar, first, slots, far, settled: Seq(0), settled_bytes: 0 }
     }
 
     fn place(&self, seq: Seq) -> Option<usize> {
@@ -313,13 +321,18 @@ impl Log {
         usize::try_from(index).ok()
     }
 
+    /// The number after those that are covered without a gap.
+    fn end(&self) -> Seq {
+        Seq(self.first.0 + self.slots.len() as u64 * u64::from(self.stripe.pillars()))
+    }
+
     pub(super) fn get(&self, seq: Seq) -> Option<&Slot> {
-        self.slots.get(self.place(seq)?)
+        self.slots.get(self.place(seq)?).or_else(|| self.far.get(&seq))
     }
 
     pub(super) fn get_mut(&mut self, seq: Seq) -> Option<&mut Slot> {
         let place = self.place(seq)?;
-        self.slots.get_mut(place)
+        self.slots.get_mut(place).or_else(|| self.far.get_mut(&seq))
     }
 
     /// The slot of `seq`, made if it is not there yet. The caller has checked the watermarks,
@@ -327,14 +340,35 @@ impl Log {
     pub(super) fn slot(&mut self, seq: Seq) -> Option<&mut Slot> {
         let place = self.place(seq)?;
         while self.slots.len() <= place {
-            self.slots.push_back(Slot::default());
+            self.extend();
         }
         self.slots.get_mut(place)
     }
 
-    /// How many numbers the log has room for at the moment.
+    fn extend(&mut self) {
+        let slot = self.far.remove(&self.end()).unwrap_or_default();
+        self.slots.push_back(slot);
+    }
+
+    /// The same for a number of which an earlier life has left something, however far it is, and
+    /// for no other. `None` below the first slot.
+    pub(super) fn recalled(&mut self, seq: Seq) -> Option<&mut Slot> {
+        match self.place(seq)? <= self.slots.len() {
+            true => self.slot(seq),
+            false => Some(self.far.entry(seq).or_default()),
+        }
+    }
+
+    /// Takes in what follows without a gap.
+    pub(super) fn close_up(&mut self) {
+        while self.far.contains_key(&self.end()) {
+            self.extend();
+        }
+    }
+
+    /// How many numbers have a slot at the moment.
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() + self.far.len()
     }
 
     /// The lowest number still in the log.
@@ -344,6 +378,9 @@ impl Log {
 
     /// The highest number about which anything is known, or the one before the first slot.
     pub(super) fn highest_touched(&self) -> Option<Seq> {
+        if let Some((seq, _)) = self.far.iter().rev().find(|(_, slot)| slot.is_touched()) {
+            return Some(*seq);
+        }
         let index = self.slots.iter().rposition(Slot::is_touched)?;
         Some(Seq(self.first.0 + index as u64 * u64::from(self.stripe.pillars())))
     }
@@ -351,21 +388,23 @@ impl Log {
     /// The low mark has moved from `low` to `stable`: what is in between is settled. Never more
     /// than that is looked at, since far more is kept for laggards.
     pub(super) fn settle(&mut self, low: Seq, stable: Seq) {
-        let mut seq = self.first.max(self.stripe.next_of(self.pillar, low));
-        while seq <= stable
-            && let Some(slot) = self.get_mut(seq)
-        {
+        let lowest = self.first.max(self.stripe.next_of(self.pillar, low));
+        let (skip, step) = (self.place(lowest).unwrap_or(0), u64::from(self.stripe.pillars()));
+        let near = self.slots.iter_mut().skip(skip);
+        let near = near.enumerate().map(|(i, slot)| (Seq(lowest.0 + i as u64 * step), slot));
+        let far = self.far.range_mut(lowest..).map(|(seq, slot)| (*seq, slot));
+        for (seq, slot) in near.chain(far).take_while(|(seq, _)| *seq <= stable) {
             slot.settle();
             self.settled_bytes += slot.weight;
             self.settled = seq;
-            seq = self.stripe.next_of(self.pillar, seq);
         }
     }
 
     /// Cuts settled numbers off until what is left of them is at most `bytes` heavy.
     pub(super) fn cut_to_weight(&mut self, bytes: usize) {
         while self.settled_bytes > bytes && self.first <= self.settled {
-            self.cut(self.first);
+            let gap = self.far.first_key_value().filter(|_| self.slots.is_empty());
+            self.cut(gap.map_or(self.first, |(seq, _)| *seq));
         }
     }
 
@@ -382,30 +421,43 @@ impl Log {
         if self.first <= upto {
             self.first = self.stripe.next_of(self.pillar, upto);
         }
+        while let Some(lowest) = self.far.first_entry()
+            && *lowest.key() < self.first
+        {
+            let (seq, slot) = lowest.remove_entry();
+            if seq <= self.settled {
+                self.settled_bytes -= slot.weight;
+            }
+        }
+        self.close_up();
     }
 
     /// Numbers and slots, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Seq, &Slot)> {
-        let step = u64::from(self.stripe.pillars());
-        self.slots.iter().enumerate().map(move |(i, s)| (Seq(self.first.0 + i as u64 * step), s))
+        self.above(Seq(self.first.0 - 1))
     }
 
     /// Those above `low`, without a look at the others.
     pub(super) fn above(&self, low: Seq) -> impl Iterator<Item = (Seq, &Slot)> {
         let step = u64::from(self.stripe.pillars());
         let skip = self.place(self.stripe.next_of(self.pillar, low)).unwrap_or(0);
-        let slots = self.slots.iter().enumerate().skip(skip);
-        slots.map(move |(i, s)| (Seq(self.first.0 + i as u64 * step), s))
+        let near = self.slots.iter().enumerate().skip(skip);
+        let near = near.map(move |(i, s)| (Seq(self.first.0 + i as u64 * step), s));
+        near.chain(self.far.range(low.next()..).map(|(seq, slot)| (*seq, slot)))
     }
 
     /// The same as [`Log::iter`], to change them.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Seq, &mut Slot)> {
         let (first, step) = (self.first.0, u64::from(self.stripe.pillars()));
-        self.slots.iter_mut().enumerate().map(move |(i, s)| (Seq(first + i as u64 * step), s))
+        let near = self.slots.iter_mut().enumerate();
+        let near = near.map(move |(i, s)| (Seq(first + i as u64 * step), s));
+        near.chain(self.far.iter_mut().map(|(seq, slot)| (*seq, slot)))
     }
 
     pub(super) fn check(&self) {
-        assert_eq!(self.stripe.pillar_of(self.first), self.pillar);
+        let here = |seq: &Seq| self.stripe.pillar_of(*seq) == self.pillar;
+        assert!(here(&self.first));
+        assert!(self.far.keys().all(|seq| here(seq) && *seq >= self.end()));
         self.iter().for_each(|(seq, slot)| slot.check(seq));
         let settled = self.iter().take_while(|(seq, _)| *seq <= self.settled);
         assert_eq!(settled.map(|(_, slot)| slot.weight).sum::<usize>(), self.settled_bytes);
@@ -446,5 +498,58 @@ mod tests {
         log.cut(Seq(100));
         assert_eq!(log.first(), Seq(101));
         assert_eq!(log.highest_touched(), None);
+    }
+
+    #[test]
+    fn what_an_earlier_life_has_left_far_away_costs_what_it_is_and_not_the_way_there() {
+        const FAR: u64 = 1 << 50;
+        let stripe = Stripe::new(2).expect("in range");
+        let mut log = Log::new(stripe, PillarId(0));
+        let touch = |slot: &mut Slot| slot.chosen = Some(Digest([1; 32]));
+        // In the order of their records, not of their numbers.
+        for seq in [3, 1, FAR + 3, FAR + 1, FAR + 7, 3] {
+            touch(log.recalled(Seq(seq)).expect("nothing is cut"));
+        }
+        log.close_up();
+        log.check();
+        let seqs = |log: &Log| log.iter().map(|(seq, _)| seq.0).collect::<Vec<_>>();
+        assert_eq!(seqs(&log), [1, 3, FAR + 1, FAR + 3, FAR + 7]);
+        assert_eq!(log.highest_touched(), Some(Seq(FAR + 7)));
+        assert!(log.get(Seq(5)).is_none() && log.get(Seq(FAR + 3)).is_some());
+        // Life goes on where it begins: the numbers near the checkpoint have their slots.
+        touch(log.slot(Seq(7)).expect("nothing is cut"));
+        assert_eq!(seqs(&log), [1, 3, 5, 7, FAR + 1, FAR + 3, FAR + 7]);
+        assert_eq!(log.above(Seq(7)).next().map(|(seq, _)| seq.0), Some(FAR + 1));
+        log.settle(Seq(0), Seq(FAR + 1));
+        assert_eq!(log.settled, Seq(FAR + 1));
+        // And there once the way to them is cut off.
+        log.cut(Seq(FAR));
+        assert_eq!((log.first(), log.far.len()), (Seq(FAR + 1), 1));
+        assert!(log.slot(Seq(FAR + 9)).is_some());
+        assert_eq!(seqs(&log), [FAR + 1, FAR + 3, FAR + 5, FAR + 7, FAR + 9]);
+        assert_eq!(log.highest_touched(), Some(Seq(FAR + 7)));
+        log.check();
+    }
+
+    #[test]
+    fn what_weighs_too_much_is_cut_also_across_a_gap() {
+        const FAR: u64 = 1 << 50;
+        let stripe = Stripe::new(1).expect("in range");
+        let mut log = Log::new(stripe, PillarId(0));
+        let put = |slot: &mut Slot, weight| {
+            let (digest, batch) = (Digest([1; 32]), Arc::new(Batch::Null));
+            slot.put(Content { digest, proposal: Proposal::Null, batch });
+            (slot.decided, slot.weight) = (true, weight);
+        };
+        for seq in [1, 2, FAR, FAR + 1, FAR + 2] {
+            put(log.recalled(Seq(seq)).expect("nothing is cut"), 10);
+        }
+        log.settle(Seq(0), Seq(FAR + 1));
+        log.check();
+        log.cut_to_weight(15);
+        assert_eq!(log.first(), Seq(FAR + 1));
+        log.cut_to_weight(0);
+        assert_eq!((log.first(), log.len()), (Seq(FAR + 2), 1));
+        log.check();
     }
 }

@@ -523,16 +523,17 @@ impl Lane {
 
     /// Everything up to `upto` is executed: its frames leave the pool.
     fn on_executed(&mut self, now: Now, upto: Seq, out: &mut Outbox) {
-        let mut seq = self.cfg.stripe.next_of(self.cfg.pillar, self.progress.executed);
-        while seq <= upto {
-            let slot = self.log.get(seq).filter(|slot| slot.decided);
-            let batch = slot.and_then(|slot| slot.batch.clone());
+        let mut done = self.progress.executed;
+        loop {
+            let next = self.log.above(done).next().filter(|(seq, _)| *seq <= upto);
+            let next = next.map(|(seq, slot)| (seq, slot.batch.clone().filter(|_| slot.decided)));
+            let Some((seq, batch)) = next else { break };
             if let Some(Batch::Frames { frames, .. }) = batch.as_deref() {
                 for frame in frames {
                     self.on_frame_done(now, seq, frame, out);
                 }
             }
-            seq = self.cfg.stripe.next_of(self.cfg.pillar, seq);
+            done = seq;
         }
         self.progress.executed = self.progress.executed.max(upto);
         self.refused.retain(|(seq, _)| *seq > upto);

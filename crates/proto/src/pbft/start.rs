@@ -41,6 +41,7 @@ impl Lane {
             record.seq().is_some_and(|seq| seq > low && cfg.stripe.pillar_of(seq) == cfg.pillar)
         };
         records.into_iter().filter(mine).for_each(|record| lane.recall(record));
+        lane.log.close_up();
         if !base::mutant!(RestartForgetsVotes) {
             lane.recall_votes();
         }
@@ -55,7 +56,7 @@ impl Lane {
     /// Takes up one record of an earlier life.
     fn recall(&mut self, record: Record) {
         let group = self.cfg.group;
-        let Some(slot) = record.seq().and_then(|seq| self.log.slot(seq)) else { return };
+        let Some(slot) = record.seq().and_then(|seq| self.log.recalled(seq)) else { return };
         match record {
             Record::PrePrepared { view, seq, proposal, batch } => {
                 let past = slot.past.get_or_insert_default();

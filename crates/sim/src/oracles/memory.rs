@@ -10,6 +10,8 @@
 //! number passes them within a run if it leaks; what is bounded by a client's or peer's quota only
 //! if the quota is not kept. Does not see what nobody counts, nor bytes of the allocator.
 
+use std::collections::BTreeMap;
+
 use base::limits::{
     PENDING_BYTES_PER_CLIENT_MAX, PENDING_FRAMES_PER_CLIENT_MAX, REPLICAS_MAX,
     SESSIONS_PER_CLIENT_MAX, STREAM_WINDOW,
@@ -38,6 +40,8 @@ pub struct Peak {
 #[derive(Debug)]
 pub struct Memory {
     options: Options,
+    /// Numbers that a replica found in its log when its life began, per pillar.
+    restored: BTreeMap<(ReplicaId, PillarId), usize>,
     peak: Peak,
 }
 
@@ -45,13 +49,29 @@ impl Memory {
     /// The bounds of a world.
     #[must_use]
     pub fn new(options: &Options) -> Memory {
-        Memory { options: *options, peak: Peak::default() }
+        Memory { options: *options, restored: BTreeMap::new(), peak: Peak::default() }
     }
 
     /// The largest of everything that was seen.
     #[must_use]
     pub fn peak(&self) -> Peak {
         self.peak
+    }
+
+    /// A life begins with so many numbers of which the log of an earlier one says something, for
+    /// each pillar.
+    ///
+    /// # Errors
+    /// When that is too much.
+    pub fn reborn(&mut self, replica: ReplicaId, restored: &[usize]) -> Verdict {
+        for (pillar, numbers) in (0..).map(PillarId).zip(restored) {
+            self.restored.insert((replica, pillar), *numbers);
+        }
+        let all: usize = restored.iter().sum();
+        match all > RECORDS {
+            true => Err(format!("the log of {replica:?} has {all} numbers, {RECORDS} at most")),
+            false => Ok(()),
+        }
     }
 
     /// What a lane holds.
@@ -63,9 +83,10 @@ impl Memory {
         let Options { n, window, checkpoint_interval: k, pillars, clients, .. } = self.options;
         let (n, clients) = (usize::from(n).min(REPLICAS_MAX), clients as usize + 1);
         let stripe = usize::try_from(window / u64::from(pillars)).unwrap_or(usize::MAX) + 1;
-        let restored = RECORDS / usize::from(pillars) + 1;
+        let restored = self.restored.get(&(replica, pillar)).copied().unwrap_or(0);
         let of_client = PROPOSED * PENDING_FRAMES_PER_CLIENT_MAX;
-        let per_window = (6 * window / k) as usize + 2 + RECORDS / k as usize;
+        let behind = restored * usize::from(pillars);
+        let per_window = (6 * window / k) as usize + 2 + behind.div_ceil(k as usize);
         let frames = &held.frames;
         let bounds = [
             ("slots", held.slots, 4 * stripe + restored),
@@ -153,8 +174,9 @@ const PROPOSED: usize = 4;
 const NAMES_OF_PEER: usize = 16_384;
 /// Names of executed frames that a lane remembers.
 const RECENT: usize = 8_192;
-/// Numbers that a log may reach back beyond the windows: a restart finds all of them.
-const RECORDS: usize = 1_024;
+/// Numbers that a log may speak of at a start: those since the checkpoint before the last one on
+/// disk, and as many as are agreed on while that one is written.
+const RECORDS: usize = 8_192;
 /// Bytes of a reply at most, of those that services here give.
 const REPLY_BYTES: u64 = 8_192;
 /// Frames of a batch at most.
@@ -193,6 +215,19 @@ mod tests {
         assert!(over(|held| held.frames.queued = 1 << 20));
         assert!(over(|held| held.frames.wants = 1 << 20));
         assert!(over(|held| held.frames.recent = 8_193));
+    }
+
+    #[test]
+    fn a_life_may_hold_what_its_log_has_left_and_no_more() {
+        let (r0, p0) = (ReplicaId(0), PillarId(0));
+        let mut memory = Memory::new(&Options::default());
+        let held = |slots| Holdings { slots, ..Holdings::default() };
+        assert!(memory.lane(r0, p0, &held(1_000)).is_err());
+        assert_eq!(memory.reborn(r0, &[1_000]), Ok(()));
+        assert_eq!(memory.lane(r0, p0, &held(1_000)), Ok(()));
+        assert!(memory.lane(r0, p0, &held(1_300)).is_err(), "a slot for each number of a gap");
+        assert!(memory.lane(ReplicaId(1), p0, &held(1_000)).is_err(), "that was another's log");
+        assert!(memory.reborn(r0, &[9_000]).is_err(), "a log that is never cut");
     }
 
     #[test]

@@ -267,8 +267,13 @@ impl Oracles {
         self.agreement.fetched(replica, seq);
     }
 
-    /// `replica` begins a new life; whether it knows what it has promised.
-    pub fn reborn(&mut self, replica: ReplicaId, knows: bool) {
+    /// `replica` begins a new life; whether it knows what it has promised, and of how many numbers
+    /// its log says something, for each pillar.
+    ///
+    /// # Panics
+    /// When these are too many.
+    pub fn reborn(&mut self, replica: ReplicaId, knows: bool, restored: &[usize]) {
+        hold("memory", self.memory.reborn(replica, restored));
         self.agreement.reborn(replica);
         self.contradiction.reborn(replica, knows);
         self.justification.reborn(replica, knows);
