@@ -172,5 +172,6 @@ mod table {
         ManifestUnverified: "trap 9", "what a source says a checkpoint consists of is believed";
         StateUnverified: "trap 9", "nothing that was fetched is verified";
         PinnedObjectsChange: "trap 11", "a checkpoint that is kept readable changes with the state";
+        EdgeDropped: "trap 6", "an operation that writes what others read does not wait for them";
     }
 }

@@ -17,6 +17,7 @@ extern crate std;
 
 mod engine;
 pub mod merge;
+pub mod parallel;
 mod pins;
 pub mod reply;
 pub mod service;
@@ -31,7 +32,8 @@ mod window;
 
 pub use engine::{OUTPUT_BYTES_MAX, OUTPUTS_MAX, WAKE_INDEX};
 pub use merge::{Merge, Undeliverable};
-pub use service::{Completion, Context, Footprint, Offload, Output, Service};
+pub use parallel::{Invocation, Matrices, Operators, Parallelizer};
+pub use service::{Completion, Context, Footprint, Offload, Output, ParallelService, Service};
 pub use session::{Decision, SessionCounts, Sessions};
 pub use stage::{
     Damaged, Stage, StageBuilder, StageConfig, StageOutbox, StageReject, StageReport, Target,

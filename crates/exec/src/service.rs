@@ -7,6 +7,34 @@
 //! the state before, the operation and the [`Context`] alone. No clock, no random number, no
 //! thread, no address, no iteration over a randomly seeded map. Ids are derived from
 //! (sequence number, index), never counted up in execution order.
+//!
+//! # Parallel execution
+//!
+//! A service takes two steps to have independent operations executed at the same time, on any
+//! number of threads, with the replies and the state that one after the other would give:
+//!
+//! 1. [`Service::footprint`] says what an operation reads and writes, in classes that the service
+//!    chooses: a key's hash, an account's number. Two operations depend on each other when one
+//!    writes a class that the other reads or writes; they then execute in the agreed order. What
+//!    is not known is a barrier, which waits for everything before it and holds everything after
+//!    it. A service that knows its operations by name and argument rather than by what they
+//!    touch offers [`Service::operators`] instead.
+//! 2. [`Service::parallel`] hands out the state behind locks, as a [`ParallelService`].
+//!
+//! The rules beyond those above:
+//!
+//! - a footprint is a function of the operation's bytes alone, and names everything that the
+//!   operation *might* read or write, whatever the state turns out to be;
+//! - operations that may write the same object have a class in common that they write. Let
+//!   classes be objects, or be coarser, and it is so;
+//! - an operation that may bring [`Service::deadline`] forward says so ([`Footprint::schedules`]);
+//! - whatever is counted or collected over the whole state (a number of keys, a list of all) is
+//!   read by barriers only, or belongs to a class of its own;
+//! - locks are taken in one order, so that no two threads wait for each other, and are gone when
+//!   the operation ends.
+//!
+//! [`crate::testing::Harness`] holds the declarations against what operations touch, as far as
+//! the service tells with [`Context::reads`] and [`Context::writes`].
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,6 +42,7 @@ use alloc::vec::Vec;
 use base::digest::Domain;
 use base::{AgreedTime, ClientId, Digest, FrameId, Malformed, Seq};
 
+use crate::parallel::Operators;
 use crate::tree::ObjectTree;
 
 /// Whether an operation's result is there.
@@ -27,15 +56,38 @@ pub enum Completion {
 }
 
 /// What an operation touches, in terms of the service's own conflict classes. Over-approximate:
-/// too much costs parallelism, too little costs correctness.
+/// too much costs parallelism, too little costs correctness. Nothing at all is the footprint of
+/// an operation that depends on its bytes and its context alone.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Footprint {
     /// Conflicts with every other operation.
     pub barrier: bool,
-    /// Classes that are read.
+    /// Classes that are read. In any order; a class may be named more than once.
     pub reads: Vec<u64>,
-    /// Classes that are written.
+    /// Classes that are written, or read and written.
     pub writes: Vec<u64>,
+    /// Whether [`Service::deadline`] may be earlier after the operation than before.
+    pub schedules: bool,
+}
+
+impl Footprint {
+    /// Makes it the footprint of an operation that touches nothing, keeping its memory.
+    pub fn clear(&mut self) {
+        (self.barrier, self.schedules) = (false, false);
+        self.reads.clear();
+        self.writes.clear();
+    }
+
+    /// Whether operations with these footprints have to execute in the agreed order.
+    #[must_use]
+    pub fn conflicts(&self, other: &Footprint) -> bool {
+        let meet = |a: &[u64], b: &[u64]| a.iter().any(|class| b.contains(class));
+        self.barrier
+            || other.barrier
+            || meet(&self.writes, &other.writes)
+            || meet(&self.writes, &other.reads)
+            || meet(&self.reads, &other.writes)
+    }
 }
 
 /// What an operation produces beyond its reply.
@@ -61,8 +113,34 @@ pub struct Context<'a> {
     pub time: AgreedTime,
     /// The frame the operation came in: principal, session, stream.
     pub frame: FrameId,
-    tree: &'a mut ObjectTree,
+    marks: Marks<'a>,
     outputs: &'a mut Vec<Output>,
+    /// What the service tells about what it touches, where somebody wants to know.
+    touched: Option<&'a mut Vec<Touch>>,
+}
+
+/// Where announcements of writes go.
+enum Marks<'a> {
+    /// Into the tree, on the stage's own thread.
+    Tree(&'a mut ObjectTree),
+    /// Into a list that the stage takes over once the operation is done.
+    Apart(&'a mut Writes),
+}
+
+/// What an operation that executes apart from the stage announced to write.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Writes {
+    /// Whether bytes from before the write are wanted.
+    pub(crate) saves: bool,
+    /// Objects, and what they were if that is wanted.
+    pub(crate) objects: Vec<(u32, Vec<u8>)>,
+}
+
+/// A class that an operation touched, and whether it wrote there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Touch {
+    pub(crate) class: u64,
+    pub(crate) written: bool,
 }
 
 impl<'a> Context<'a> {
@@ -75,7 +153,23 @@ impl<'a> Context<'a> {
         tree: &'a mut ObjectTree,
         outputs: &'a mut Vec<Output>,
     ) -> Context<'a> {
-        Context { seq, index, time, frame, tree, outputs }
+        Context { seq, index, time, frame, marks: Marks::Tree(tree), outputs, touched: None }
+    }
+
+    /// A context for an operation that executes apart from the stage.
+    pub(crate) fn apart(
+        (seq, index): (Seq, u32),
+        time: AgreedTime,
+        frame: FrameId,
+        writes: &'a mut Writes,
+        outputs: &'a mut Vec<Output>,
+    ) -> Context<'a> {
+        Context { seq, index, time, frame, marks: Marks::Apart(writes), outputs, touched: None }
+    }
+
+    /// The same with somebody who wants to know what is touched.
+    pub(crate) fn watched(self, touched: &'a mut Vec<Touch>) -> Context<'a> {
+        Context { touched: Some(touched), ..self }
     }
 
     /// The principal that asked.
@@ -91,12 +185,46 @@ impl<'a> Context<'a> {
     /// # Panics
     /// When there is no such object.
     pub fn modify(&mut self, object: u32, save: impl FnOnce(&mut Vec<u8>)) {
-        self.tree.modify(object, save);
+        match &mut self.marks {
+            Marks::Tree(tree) => tree.modify(object, save),
+            Marks::Apart(writes) => writes.modify(object, save),
+        }
+    }
+
+    /// Tells that the operation reads `class`. For tests, which hold it against the footprint;
+    /// elsewhere it costs next to nothing and does nothing.
+    pub fn reads(&mut self, class: u64) {
+        self.touch(class, false);
+    }
+
+    /// Tells that the operation writes `class`, like [`Context::reads`].
+    pub fn writes(&mut self, class: u64) {
+        self.touch(class, true);
+    }
+
+    fn touch(&mut self, class: u64, written: bool) {
+        if let Some(touched) = &mut self.touched {
+            touched.push(Touch { class, written });
+        }
     }
 
     /// Produces something beyond the reply.
     pub fn emit(&mut self, output: Output) {
         self.outputs.push(output);
+    }
+}
+
+impl Writes {
+    fn modify(&mut self, object: u32, save: impl FnOnce(&mut Vec<u8>)) {
+        // The first announcement is the one that counts, so a second entry harms nobody.
+        if self.objects.iter().rev().take(8).any(|(known, _)| *known == object) {
+            return;
+        }
+        let mut bytes = Vec::new();
+        if self.saves {
+            save(&mut bytes);
+        }
+        self.objects.push((object, bytes));
     }
 }
 
@@ -142,10 +270,29 @@ pub trait Service: Send {
         Ok(Digest::of(Domain::Service, bytes))
     }
 
-    /// What `op` touches. The default conflicts with everything, which is always right.
+    /// What `op` touches, added to `out`, which is empty. The default conflicts with everything,
+    /// which is always right.
     fn footprint(&self, op: &[u8], out: &mut Footprint) {
         let _ = op;
         out.barrier = true;
+    }
+
+    /// The rules by which operations depend on each other, where they are told by function and
+    /// arguments (CBASE §5.2). They then count instead of [`Service::footprint`].
+    fn operators(&self) -> Option<Arc<dyn Operators>> {
+        None
+    }
+
+    /// The state for several threads to execute on: from now on, until all copies of the handle
+    /// are gone, operations that do not depend on each other are executed through it, at the
+    /// same time, and nothing else of the service is called but what takes `&self`. All copies
+    /// are gone whenever anything that takes `&mut self` is called, and it is asked for again
+    /// afterwards: once per checkpoint interval or oftener.
+    ///
+    /// The default says that the service executes one operation after the other. A service that
+    /// has this never answers [`Completion::Later`].
+    fn parallel(&mut self) -> Option<Arc<dyn ParallelService>> {
+        None
     }
 
     /// The agreed time at which [`Service::wake`] is wanted, if any: an idle group orders a tick
@@ -170,6 +317,14 @@ pub trait Service: Send {
     fn offload(&self) -> Option<Arc<dyn Offload>> {
         None
     }
+}
+
+/// A service's state as several threads execute on it: see [`Service::parallel`].
+pub trait ParallelService: Send + Sync {
+    /// Executes one operation, which is no barrier, and appends its result to `reply`, exactly
+    /// as [`Service::execute`] would at its place in the total order. Operations that it
+    /// conflicts with are done, or have not begun.
+    fn execute(&self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>);
 }
 
 /// The part of a service that runs in the pillars: parsing and checking before, building replies

@@ -3,13 +3,16 @@
 //! Not for production: nothing here is replicated, and mistakes of the service are panics.
 //! Depends on the service trait and the digest tree alone.
 
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{AgreedTime, ClientId, Digest, FrameId, Seq, SessionId};
 
 use crate::engine::WAKE_INDEX;
-use crate::service::{Completion, Context, Offload, Output, Service};
+use crate::service::{Completion, Context, Footprint, Offload, Output, Service, Touch, Writes};
 use crate::tree::{self, ObjectTree};
 
 /// Polls after which a result that was promised for later is taken to never come.
@@ -29,6 +32,19 @@ pub struct Harness<S> {
     offload: Option<Arc<dyn Offload>>,
     seq: Seq,
     time: AgreedTime,
+    /// What is known of the declarations, where they are checked.
+    declared: Option<Declared>,
+}
+
+/// What a service declares, against what its operations do.
+#[derive(Default)]
+struct Declared {
+    /// Per object, what the operations that wrote it declared to write: each set once.
+    writers: BTreeMap<u32, Vec<(Vec<u64>, String)>>,
+    /// Whether operations execute through [`crate::ParallelService`], where there is one.
+    parallel: bool,
+    /// Operations whose declaration was checked.
+    checked: u64,
 }
 
 impl<S: Service> Harness<S> {
@@ -48,7 +64,28 @@ impl<S: Service> Harness<S> {
             outputs: Vec::new(),
             seq: Seq(0),
             time: AgreedTime(0),
+            declared: None,
         }
+    }
+
+    /// From now on each operation is held against what the service declares of it
+    /// ([`Service::footprint`]): what it touches, as far as the service tells with
+    /// [`Context::reads`] and [`Context::writes`]; which objects it announces to write; whether
+    /// it brings the deadline forward. One that is no barrier executes through
+    /// [`Service::parallel`], where the service has that.
+    ///
+    /// An operation that does what it did not declare fails the test, with the operation and the
+    /// class or object named.
+    #[must_use]
+    pub fn checking_declarations(mut self) -> Harness<S> {
+        self.declared = Some(Declared { parallel: true, ..Declared::default() });
+        self
+    }
+
+    /// Operations that were no barriers and were found to do what they declare.
+    #[must_use]
+    pub fn declarations_checked(&self) -> u64 {
+        self.declared.as_ref().map_or(0, |declared| declared.checked)
     }
 
     /// Orders an empty batch that proposes `time`: wakes the service when it is due. Operations
@@ -73,8 +110,15 @@ impl<S: Service> Harness<S> {
             return refusal;
         }
         let mut result = Vec::new();
-        let completion =
-            self.with_context(WAKE_INDEX + 1, |service, ctx| service.execute(op, ctx, &mut result));
+        let completion = match self.declared.take() {
+            Some(mut declared) => {
+                let completion = self.checked(op, &mut declared, &mut result);
+                self.declared = Some(declared);
+                completion
+            }
+            None => self
+                .with_context(WAKE_INDEX + 1, |service, ctx| service.execute(op, ctx, &mut result)),
+        };
         if let Completion::Later(ticket) = completion {
             result.clear();
             let done = (0..POLLS_MAX).any(|_| self.service.poll(ticket, &mut result));
@@ -84,6 +128,43 @@ impl<S: Service> Harness<S> {
         let mut reply = Vec::new();
         offload.after(op, &result, &mut reply);
         reply
+    }
+
+    /// Executes an operation and holds it against what it declares.
+    fn checked(&mut self, op: &[u8], known: &mut Declared, result: &mut Vec<u8>) -> Completion {
+        let mut declared = Footprint::default();
+        self.service.footprint(op, &mut declared);
+        if declared.barrier {
+            let index = WAKE_INDEX + 1;
+            return self.with_context(index, |service, ctx| service.execute(op, ctx, result));
+        }
+        let deadline = self.service.deadline();
+        let mut writes = Writes { saves: true, objects: Vec::new() };
+        let mut touched = Vec::new();
+        let at = (self.seq, WAKE_INDEX + 1);
+        let ctx = Context::apart(at, self.time, self.frame, &mut writes, &mut self.outputs);
+        let mut ctx = ctx.watched(&mut touched);
+        let handle = if known.parallel { self.service.parallel() } else { None };
+        let completion = match handle {
+            Some(handle) => {
+                handle.execute(op, &mut ctx, result);
+                Completion::Done
+            }
+            None => self.service.execute(op, &mut ctx, result),
+        };
+        let name = format!("operation {}", op.escape_ascii());
+        for touch in &touched {
+            check_touch(&name, &declared, *touch);
+        }
+        let sooner = self.service.deadline().is_some_and(|now| deadline.is_none_or(|d| now < d));
+        let says = declared.schedules;
+        assert!(!sooner || says, "{name} brings the deadline forward and does not say so");
+        for (object, bytes) in &writes.objects {
+            known.check_object(&name, &declared, *object);
+            self.tree.modify(*object, |out| out.extend_from_slice(bytes));
+        }
+        known.checked += 1;
+        completion
     }
 
     /// The digest of the state.
@@ -149,6 +230,37 @@ impl<S: Service> Harness<S> {
         let Harness { service, tree, outputs, .. } = self;
         let mut ctx = Context::new(self.seq, index, self.time, self.frame, tree, outputs);
         step(service, &mut ctx)
+    }
+}
+
+fn check_touch(name: &str, declared: &Footprint, touch: Touch) {
+    let Touch { class, written } = touch;
+    let writes = declared.writes.contains(&class);
+    if written {
+        assert!(writes, "{name} writes class {class:#x}, which it does not declare");
+    } else {
+        let reads = declared.reads.contains(&class);
+        assert!(reads || writes, "{name} reads class {class:#x}, which it does not declare");
+    }
+}
+
+/// Declarations that are remembered per object.
+const WRITERS_MAX: usize = 64;
+
+impl Declared {
+    /// Whoever may write the same object has a class in common.
+    fn check_object(&mut self, name: &str, declared: &Footprint, object: u32) {
+        let writers = self.writers.entry(object).or_default();
+        for (other, who) in writers.iter() {
+            assert!(
+                declared.writes.iter().any(|class| other.contains(class)),
+                "{name} and {who} write object {object}, and declare no class in common"
+            );
+        }
+        let new = writers.iter().all(|(other, _)| *other != declared.writes);
+        if new && writers.len() < WRITERS_MAX {
+            writers.push((declared.writes.clone(), String::from(name)));
+        }
     }
 }
 
