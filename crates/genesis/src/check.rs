@@ -12,8 +12,8 @@ use crate::error::GenesisError;
 use crate::group::{ClientEntry, Group, ReplicaEntry};
 use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
 use crate::settings::{
-    BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, CHECKPOINT_INTERVAL_MAX, CLOCK_SKEW_MS_MAX,
-    Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN, window_for, window_max,
+    Agreement, BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, CHECKPOINT_INTERVAL_MAX,
+    CLOCK_SKEW_MS_MAX, Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN, window_for, window_max,
 };
 
 /// Longest name of a group, a service or a client, in bytes.
@@ -36,15 +36,19 @@ pub(crate) fn check(raw: RawGroup, path: &Path, ports: Ports) -> Result<Group, G
     }
     name(path, "name", &raw.name)?;
     name(path, "service", &raw.service)?;
-    if raw.agreement != "pbft" {
-        return Err(field(path, "agreement", quoted(&raw.agreement), "must be \"pbft\""));
-    }
+    let agreement = Agreement::from_word(&raw.agreement).ok_or_else(|| {
+        field(path, "agreement", quoted(&raw.agreement), "must be \"pbft\" or \"none\"")
+    })?;
     let quorums = quorums(path, &raw)?;
+    if agreement == Agreement::None && quorums.n() > 1 {
+        let remedy = "agreement = \"none\" is one server that nobody replicates: 1 replica";
+        return Err(field(path, "replicas", quorums.n(), remedy));
+    }
     let stripe = Stripe::new(raw.pillars).ok_or_else(|| {
         let remedy = format!("1 to {} pillars", limits::PILLARS_MAX);
         field(path, "pillars", raw.pillars, &remedy)
     })?;
-    let settings = settings(path, &raw, quorums)?;
+    let settings = settings(path, &raw, agreement, quorums)?;
     let initial_state = initial_state(path, &raw)?;
     let replicas = replicas(path, &raw, ports)?;
     let clients = clients(path, &raw.client)?;
@@ -132,7 +136,12 @@ fn quorums(path: &Path, raw: &RawGroup) -> Result<Quorums, GenesisError> {
     })
 }
 
-fn settings(path: &Path, raw: &RawGroup, quorums: Quorums) -> Result<Settings, GenesisError> {
+fn settings(
+    path: &Path,
+    raw: &RawGroup,
+    agreement: Agreement,
+    quorums: Quorums,
+) -> Result<Settings, GenesisError> {
     let default = Settings::default();
     let pillars = u64::from(raw.pillars);
     let interval = raw.checkpoint_interval.unwrap_or(default.checkpoint_interval);
@@ -152,6 +161,7 @@ fn settings(path: &Path, raw: &RawGroup, quorums: Quorums) -> Result<Settings, G
     let timeout = raw.view_timeout_ms.unwrap_or(default.view_timeout.0 / 1_000_000);
     within(path, "view_timeout_ms", timeout, VIEW_TIMEOUT_MS_MIN, VIEW_TIMEOUT_MS_MAX)?;
     Ok(Settings {
+        agreement,
         checkpoint_interval: interval,
         window,
         clock_skew_max: Span::millis(skew),

@@ -206,7 +206,7 @@ fn raw_group(
         format: FORMAT,
         name: options.name.clone(),
         service: options.service.clone(),
-        agreement: "pbft".to_owned(),
+        agreement: options.settings.agreement.word().to_owned(),
         replicas: options.replicas,
         faults: options.faults.unwrap_or((options.replicas - 1) / 3),
         pillars: options.pillars,

@@ -2,9 +2,36 @@
 
 use base::{Quorums, Span, limits};
 
+/// How requests get their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Agreement {
+    /// PBFT: 3f + 1 replicas of which f may be faulty.
+    #[default]
+    Pbft,
+    /// None: one server that nobody replicates. For comparison only.
+    None,
+}
+
+impl Agreement {
+    /// Its name, as the configuration and the command line have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Agreement::Pbft => "pbft",
+            Agreement::None => "none",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Agreement> {
+        [Agreement::Pbft, Agreement::None].into_iter().find(|one| one.word() == word)
+    }
+}
+
 /// Settings of the whole group. Part of the group's identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
+    /// How requests get their order.
+    pub agreement: Agreement,
     /// K: sequence numbers between two checkpoints, at least the number of pillars,
     /// at most [`CHECKPOINT_INTERVAL_MAX`].
     pub checkpoint_interval: u64,
@@ -97,6 +124,7 @@ impl Batching {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
+            agreement: Agreement::default(),
             checkpoint_interval: 128,
             window: 8192,
             clock_skew_max: Span::millis(5_000),

@@ -32,7 +32,9 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
     writeln!(out, "\n# What is replicated: kv, echo, or a service of your own.")?;
     writeln!(out, "service = \"{}\"", group.service)?;
     writeln!(out, "\n# The agreement protocol, and how many replicas may be faulty: n >= 3f + 1.")?;
-    writeln!(out, "agreement = \"pbft\"\nreplicas = {n}\nfaults = {f}")?;
+    writeln!(out, "# pbft; or none: one server that nobody replicates, for comparison.")?;
+    writeln!(out, "agreement = \"{}\"", settings.agreement.word())?;
+    writeln!(out, "replicas = {n}\nfaults = {f}")?;
     writeln!(out, "\n# Pillars: parallel lanes of agreement. At most one per core is of use.")?;
     writeln!(out, "pillars = {}", group.pillars())?;
     writeln!(out, "\n# Sequence numbers between checkpoints, and how many may be in agreement")?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use auth::Peer;
 use base::{ClientId, Digest, PillarId, ReplicaId, Span, limits};
-use genesis::{Batching, GenesisError, Group, InitOptions, LocalGroup, Settings};
+use genesis::{Agreement, Batching, GenesisError, Group, InitOptions, LocalGroup, Settings};
 
 const FILE: &str = "/somewhere/group.toml";
 
@@ -41,6 +41,7 @@ fn refusal(text: &str) -> (String, String, String) {
 #[test]
 fn what_is_written_is_read_back() {
     let settings = Settings {
+        agreement: Agreement::Pbft,
         checkpoint_interval: 16,
         window: 64,
         clock_skew_max: Span::millis(77),
@@ -168,6 +169,22 @@ fn unknown_keys_are_refused_with_a_suggestion() {
     let error = parse(&with("window", "windw = 1")).expect_err("unknown");
     let shown = "/somewhere/group.toml: unknown key `windw`; did you mean `window`?";
     assert_eq!(error.to_string(), shown);
+}
+
+#[test]
+fn a_server_without_agreement_is_alone_and_another_group() {
+    let alone = |agreement| {
+        let settings = Settings { agreement, ..Settings::default() };
+        InitOptions { replicas: 1, settings, ..InitOptions::default() }
+    };
+    let text = group_text(&alone(Agreement::None));
+    let group = parse(&text).expect("legal");
+    assert_eq!(group.settings().agreement, Agreement::None);
+    let other = parse(&text.replace("\"none\"", "\"pbft\"")).expect("legal, too");
+    assert_ne!(other.id(), group.id(), "it is agreed configuration");
+    let (field, value, remedy) = refusal(&with("agreement", "agreement = \"none\""));
+    assert_eq!((field.as_str(), value.as_str()), ("replicas", "4"));
+    assert!(remedy.contains("1 replica"), "{remedy}");
 }
 
 #[test]

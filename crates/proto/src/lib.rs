@@ -20,5 +20,6 @@ pub mod group;
 pub mod outbox;
 pub mod pbft;
 pub mod record;
+pub mod solo;
 
 pub use outbox::{Effect, Fact, Outbox, Record, Target, When};

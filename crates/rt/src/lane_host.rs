@@ -11,9 +11,10 @@ use base::links::PillarReport;
 use base::packet::PacketKind;
 use base::{AgreedTime, FromStage, Incarnation, Now, PillarId, ReplicaId, Time, ToStage};
 use proto::pbft::msg::Message;
-use proto::pbft::{Input, Lane, Reject};
+use proto::pbft::{Input, Reject};
 use proto::{Effect, Fact, Outbox, Target};
 
+use crate::agreement::Agreement;
 use crate::coordinator_host::Delivery;
 use crate::counters::{LinkCounters, TrafficCounters};
 use crate::drill::{Deaf, Saboteur};
@@ -32,7 +33,7 @@ const CHECKED_PER_TURN: u64 = 32;
 
 /// The agreement core and its bookkeeping: what packets end in.
 pub(crate) struct Core {
-    pub(crate) lane: Lane,
+    pub(crate) lane: Agreement,
     pub(crate) outbox: Outbox,
     pub(crate) journal: Journal<Effect>,
     /// For the coordinator, which takes it in the same turn. Pillar 0 only.
@@ -86,7 +87,7 @@ pub(crate) struct LaneSnapshot {
 }
 
 impl Core {
-    pub(crate) fn new(lane: Lane, journal: Journal<Effect>, n: u16) -> Core {
+    pub(crate) fn new(lane: Agreement, journal: Journal<Effect>, n: u16) -> Core {
         Core {
             lane,
             outbox: Outbox::new(),

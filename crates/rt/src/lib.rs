@@ -36,6 +36,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agreement;
 mod bans;
 mod boot;
 mod clients;

@@ -17,9 +17,11 @@ use exec::StageConfig;
 use genesis::Group;
 use mio::{Poll, Waker};
 use proto::group::CoordinatorConfig;
-use proto::pbft::{Batching, Lane, LaneConfig};
+use proto::pbft::{Batching, Lane, LaneConfig, LaneStart};
+use proto::solo::Solo;
 use store::{Dir, Durability};
 
+use crate::agreement::Agreement;
 use crate::bans::Bans;
 use crate::boot;
 use crate::clock::Clock;
@@ -270,7 +272,7 @@ fn build(
         let links = Links::new(Arc::clone(&env), pillar, listener, registry, tokens)?;
         let records = std::mem::take(&mut boot.records[usize::from(pillar.0)]);
         let start = words.lane_start(&boot.stable, records);
-        let lane = Lane::restore(lane_config(&options, pillar), Box::new(keys.clone()), start);
+        let lane = agreement(&options, pillar, &keys, start);
         let mut core = Core::new(lane, Journal::new(party()), env.n);
         core.now = clock.now();
         core.deaf = Deaf::new(options.drill, shared.drill.clone(), (env.me, env.n));
@@ -390,6 +392,21 @@ fn loops(threads: usize, shared: &Arc<Shared>, clock: Clock) -> Result<Vec<Event
         })
     };
     (0..threads).map(one).collect()
+}
+
+/// What orders the frames of one pillar. A server that nobody replicates has nothing to go on
+/// from: `options` were checked.
+fn agreement(
+    options: &ReplicaOptions,
+    pillar: PillarId,
+    keys: &ReplicaKeys,
+    start: LaneStart,
+) -> Agreement {
+    let (config, keys) = (lane_config(options, pillar), Box::new(keys.clone()));
+    match options.group.settings().agreement {
+        genesis::Agreement::Pbft => Agreement::Pbft(Box::new(Lane::restore(config, keys, start))),
+        genesis::Agreement::None => Agreement::None(Box::new(Solo::new(config, keys))),
+    }
 }
 
 fn lane_config(options: &ReplicaOptions, pillar: PillarId) -> LaneConfig {

@@ -164,8 +164,31 @@ impl ReplicaOptions {
         if self.durability != Durability::Memory && self.state_dir.is_none() {
             return bad("durability sync and async need a directory for the replica's state");
         }
+        if self.group.settings().agreement == genesis::Agreement::None {
+            self.check_alone()?;
+        }
         if self.drill.is_some() && !self.group.settings().drills {
             return bad("this group was not founded for drills: nobody misbehaves in it to order");
+        }
+        Ok(())
+    }
+}
+
+impl ReplicaOptions {
+    /// What a server that nobody replicates cannot do.
+    fn check_alone(&self) -> Result<(), StartError> {
+        let bad = |what| Err(StartError::Options(what));
+        if self.durability != Durability::Memory {
+            return bad("a server without agreement keeps no log: its durability is memory");
+        }
+        if self.recover || !self.fresh {
+            return bad(
+                "a server without agreement had all its state in memory, and there is nobody to \
+                 fetch it from: it starts once; found another one for the next start",
+            );
+        }
+        if self.drill.is_some() {
+            return bad("a server without agreement has nobody who would notice a drill");
         }
         Ok(())
     }

@@ -57,6 +57,26 @@ fn a_single_replica_is_a_group_of_one() {
     serves(1, 2, 1);
 }
 
+/// The same around another core: order is what comes, whatever lives on which thread.
+#[test]
+fn a_server_without_agreement_serves_its_clients() {
+    for (pillars, threads) in [(1, 1), (1, 2), (2, 3), (4, 2)] {
+        let mut options = common::options(1, pillars);
+        options.settings.agreement = genesis::Agreement::None;
+        let mut cluster = Cluster::prepare(&options, threads);
+        cluster.start_all(&[]);
+        cluster.client(0, 1).open().drive(pillars, 60, 8);
+        cluster.settle(u64::from(pillars) * 60 * 8);
+        let report = &cluster.reports()[0];
+        assert_eq!(report.state, ReplicaState::Running);
+        assert!(report.checkpoint.stable > 0, "{report:#?}");
+        assert_eq!(report.misbehaviour, [0], "{report:#?}");
+        cluster.stop_one(0);
+        let again = cluster.try_start(0, None).expect_err("its state is gone");
+        assert!(again.to_string().contains("nobody to fetch it from"), "{again}");
+    }
+}
+
 #[test]
 fn clients_on_one_pillar_do_not_wait_for_idle_ones() {
     let cluster = Cluster::start(4, 4, 2, &[]);

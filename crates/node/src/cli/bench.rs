@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::{Durability, Output};
+use super::{Agreement, Durability, Output};
 use crate::values::{duration, positive, some_duration};
 
 /// `stylite bench`.
@@ -20,6 +20,7 @@ use crate::values::{duration, positive, some_duration};
     keys bench:000000000 and following, as many as --keys, and deletes them afterwards; they \
     stay when the run is interrupted.\n\nExamples:\n  stylite bench --local\n  \
     stylite bench --local --clients 1 --outstanding 1 --no-batching -o json\n  \
+    stylite bench --local --agreement none\n  \
     stylite bench --local --rate 50000 --payload 100 --reply 100 --duration 30s\n  \
     stylite bench --config mygroup --payload 64"
 )]
@@ -47,9 +48,12 @@ pub struct BenchArgs {
 /// The group of `stylite bench --local`.
 #[derive(Args, Debug, Clone)]
 pub struct LocalArgs {
-    /// With --local: how many replicas.
-    #[arg(long, value_name = "N", default_value_t = 4, env = "STYLITE_REPLICAS")]
-    pub replicas: u16,
+    /// With --local: how many replicas. [default: 4; 1 without agreement]
+    #[arg(long, value_name = "N", env = "STYLITE_REPLICAS")]
+    pub replicas: Option<u16>,
+    /// With --local: how requests get their order.
+    #[arg(long, value_name = "HOW", default_value = "pbft", env = "STYLITE_AGREEMENT")]
+    pub agreement: Agreement,
     /// With --local: how many pillars.
     #[arg(long, value_name = "P", default_value_t = 1, env = "STYLITE_PILLARS")]
     pub pillars: u16,
@@ -63,6 +67,17 @@ pub struct LocalArgs {
     /// With --local: threads of each replica. [default: as many as its share of the cores]
     #[arg(long, value_name = "T", env = "STYLITE_THREADS", value_parser = positive)]
     pub threads: Option<usize>,
+}
+
+impl LocalArgs {
+    /// How many replicas.
+    #[must_use]
+    pub fn replicas(&self) -> u16 {
+        self.replicas.unwrap_or(match self.agreement {
+            Agreement::Pbft => 4,
+            Agreement::None => 1,
+        })
+    }
 }
 
 /// The load of `stylite bench`.

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use rt::Drill;
 
-use super::{DrillStorage, Durability};
+use super::{Agreement, DrillStorage, Durability};
 use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_duration};
 
 /// `stylite demo`.
@@ -58,13 +58,17 @@ pub struct DemoArgs {
     stylite init mygroup --replicas 4 --host 10.0.0.1 --host 10.0.0.2 --host 10.0.0.3 --host \
     10.0.0.4\n  stylite init mygroup --replicas 7 --pillars 4 --service echo --port 9000\n  \
     stylite init newgroup --replicas 4 --from-snapshot old.snapshot\n  \
-    stylite init drills --replicas 4 --drills")]
+    stylite init drills --replicas 4 --drills\n  \
+    stylite init baseline --replicas 1 --agreement none")]
 pub struct InitArgs {
     /// The directory to write to; made when it is not there.
     pub dir: PathBuf,
     /// How many replicas.
     #[arg(long, value_name = "N", env = "STYLITE_REPLICAS")]
     pub replicas: u16,
+    /// How requests get their order.
+    #[arg(long, value_name = "HOW", default_value = "pbft", env = "STYLITE_AGREEMENT")]
+    pub agreement: Agreement,
     /// How many of them may be faulty. [default: as many as possible, (n - 1) / 3]
     #[arg(long, value_name = "F", env = "STYLITE_FAULTS")]
     pub faults: Option<u16>,

@@ -202,6 +202,25 @@ pub enum Durability {
     Sync,
 }
 
+/// How requests get their order.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Agreement {
+    /// PBFT among 3f + 1 replicas.
+    Pbft,
+    /// Not at all: one server that nobody replicates, for comparison. Nothing it does outlives
+    /// its process.
+    None,
+}
+
+impl From<Agreement> for genesis::Agreement {
+    fn from(agreement: Agreement) -> genesis::Agreement {
+        match agreement {
+            Agreement::Pbft => genesis::Agreement::Pbft,
+            Agreement::None => genesis::Agreement::None,
+        }
+    }
+}
+
 /// What stands in for the disk in a drill.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrillStorage {

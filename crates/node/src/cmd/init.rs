@@ -7,7 +7,7 @@ use genesis::{InitOptions, Settings};
 use super::gateway::SERVICE;
 use super::snapshot::Bar;
 use super::{print, warn_of_faults};
-use crate::cli::InitArgs;
+use crate::cli::{Agreement, InitArgs};
 use crate::exit::Exit;
 use crate::values::{count, flagged};
 use crate::{mark, snapshot};
@@ -30,7 +30,9 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
         settings: settings(args),
         initial_state: None,
     };
-    warn_of_faults(args.replicas, args.faults);
+    if args.agreement == Agreement::Pbft {
+        warn_of_faults(args.replicas, args.faults);
+    }
     if args.drills {
         eprintln!("note: replicas of this group misbehave when they are told to (--drills)");
     }
@@ -46,7 +48,7 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
     print(&format!(
         "Founded the group \"{}\" in {dir}: {}, of which {} may be faulty, {}, {}.\n\
          Keys are in {dir}/keys; each machine needs those of its own members only.\n\
-         Next, for each replica:  stylite replica --config {dir} --id 0{}\n\
+         Next, for each replica:  stylite replica --config {dir} --id 0{}{}\n\
          then:                    stylite status --config {dir}\n{}",
         group.name(),
         count(quorums.n().into(), "replica"),
@@ -54,6 +56,10 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
         count(group.pillars().into(), "pillar"),
         count(group.clients().len() as u64, "client"),
         if quorums.n() > 1 { format!("   (0 to {})", quorums.n() - 1) } else { String::new() },
+        match args.agreement {
+            Agreement::Pbft => "",
+            Agreement::None => " --durability memory",
+        },
         if group.service() == SERVICE {
             format!("for Redis clients:       stylite gateway redis --config {dir}\n")
         } else {
@@ -66,6 +72,7 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
 /// The defaults with what was asked for. The window follows the interval between checkpoints.
 fn settings(args: &InitArgs) -> Settings {
     Settings {
+        agreement: args.agreement.into(),
         checkpoint_interval: args.checkpoint_interval,
         view_timeout: Span::millis(u64::try_from(args.view_timeout.as_millis()).unwrap_or(0)),
         drills: args.drills,

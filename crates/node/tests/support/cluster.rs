@@ -134,6 +134,8 @@ pub fn free_ports(count: u16) -> u16 {
 pub struct Cluster {
     dir: TempDir,
     replicas: Vec<Option<Process>>,
+    /// More flags for each replica that is started.
+    pub flags: Vec<&'static str>,
 }
 
 /// What a group is to be.
@@ -147,6 +149,11 @@ pub struct Shape {
 impl Cluster {
     /// Founds a group and starts nothing.
     pub fn found(shape: Shape) -> Cluster {
+        Cluster::found_with(shape, &[])
+    }
+
+    /// The same with more flags for `stylite init`.
+    pub fn found_with(shape: Shape, flags: &[&str]) -> Cluster {
         let dir = TempDir::new().expect("a temporary directory");
         let Shape { replicas, pillars, service } = shape;
         let port = free_ports(replicas * pillars);
@@ -156,9 +163,11 @@ impl Cluster {
         command.args(["--service", service, "--port", &port.to_string()]);
         // Small, so that short runs have checkpoints; yet no replica that waits for its turn on
         // a busy machine falls a whole window behind.
-        let output = command.args(["--checkpoint-interval", "256"]).output().expect("it runs");
+        command.args(["--checkpoint-interval", "256"]).args(flags);
+        let output = command.output().expect("it runs");
         assert_eq!(code(&output), 0, "{}", stderr(&output));
-        Cluster { dir, replicas: (0..replicas).map(|_| None).collect() }
+        let replicas = (0..replicas).map(|_| None).collect();
+        Cluster { dir, replicas, flags: Vec::new() }
     }
 
     /// Founds a group and starts all but the last `down` replicas.
@@ -188,6 +197,7 @@ impl Cluster {
     pub fn start_one(&mut self, id: u16) {
         let log = std::fs::File::create(self.log_path(id)).expect("a log");
         let mut command = self.command(id);
+        command.args(&self.flags);
         command.arg("--exit-with-parent").stdin(Stdio::piped()).stderr(log);
         self.replicas[usize::from(id)] = Some(Process::spawn(&mut command));
     }

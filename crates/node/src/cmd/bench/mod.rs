@@ -34,7 +34,7 @@ use super::{
     client_id, client_options, connect, load as load_group, print, print_json, runtime,
     warn_of_faults,
 };
-use crate::cli::{BenchArgs, Output};
+use crate::cli::{Agreement, BenchArgs, Output};
 use crate::exit::Exit;
 use crate::local::{LocalGroup, LocalOptions, wait_until_healthy};
 use crate::probe::Prober;
@@ -53,7 +53,9 @@ const THREADS_DEFAULT: usize = 2;
 /// When the group cannot be started or reached, or the load generator fails.
 pub fn run(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
     if args.local {
-        warn_of_faults(args.group.replicas, None);
+        if args.group.agreement == Agreement::Pbft {
+            warn_of_faults(args.group.replicas(), None);
+        }
         return run_local(args, log);
     }
     let path = args.config.as_deref().context("either --local or --config")?;
@@ -103,13 +105,14 @@ fn run_local(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
 /// The group that `--local` starts. Each of the load's clients is a principal of its own, and
 /// one more asks for the status.
 fn local_options(args: &BenchArgs, log: Option<&str>) -> LocalOptions {
-    let mut settings = Settings::default();
+    let agreement = args.group.agreement.into();
+    let mut settings = Settings { agreement, ..Settings::default() };
     settings.batching.unbatched = args.load.no_batching;
     LocalOptions {
         init: InitOptions {
             name: "bench".to_owned(),
             service: args.group.service.clone(),
-            replicas: args.group.replicas,
+            replicas: args.group.replicas(),
             pillars: args.group.pillars,
             clients: args.load.clients + 1,
             settings,

@@ -103,6 +103,8 @@ pub struct Config {
 pub struct GroupConfig {
     /// Its service.
     pub service: String,
+    /// `pbft` or `none`.
+    pub agreement: &'static str,
     /// n.
     pub replicas: u16,
     /// f.
@@ -199,6 +201,7 @@ impl GroupConfig {
         let (settings, batching) = (group.settings(), group.settings().batching);
         GroupConfig {
             service: group.service().to_owned(),
+            agreement: settings.agreement.word(),
             replicas: group.quorums().n(),
             faults: group.quorums().f(),
             pillars: group.pillars(),
@@ -229,9 +232,11 @@ impl Outcome {
         let group = &config.group;
         writeln!(
             out,
-            "group       {} (f = {}), {}, {} service{}",
-            count(group.replicas.into(), "replica"),
-            group.faults,
+            "group       {}, {}, {} service{}",
+            match group.agreement {
+                "none" => "one server without agreement".to_owned(),
+                _ => format!("{} (f = {})", count(group.replicas.into(), "replica"), group.faults),
+            },
             count(group.pillars.into(), "pillar"),
             group.service,
             group.durability.map_or_else(String::new, |mode| format!(", durability {mode}")),
