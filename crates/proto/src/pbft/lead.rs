@@ -8,6 +8,9 @@
 //! Filling (COP §4.2.1; design, trap 4): when a sibling has proposed n, every lower number of
 //! this stripe is proposed too, with frames if there are any, else with null. How far pillars
 //! drift apart is bounded by the watermarks, which all pillars share (COP §4.2.2).
+//!
+//! Filling for others, who wait for a checkpoint: only while clients want nothing. Their batches
+//! bring the group there, too, and a null batch takes as many messages as a full one.
 
 use alloc::vec::Vec;
 
@@ -21,6 +24,11 @@ use crate::outbox::{Outbox, Target};
 /// The least time between two ticks, whatever deadlines the service declares.
 const TICK_MIN: Span = Span::millis(10);
 
+/// So long after it has proposed frames, a lane proposes nothing only because others wait for a
+/// checkpoint: under load it never comes to that, and a replica that asks for numbers without end
+/// costs clients nothing.
+const BUSY: Span = Span::micros(500);
+
 /// The leader's own state.
 #[derive(Clone, Debug)]
 pub(super) struct Lead {
@@ -30,6 +38,8 @@ pub(super) struct Lead {
     fill: Seq,
     /// Numbers up to here are to be proposed at a gentle pace.
     gentle_fill: Seq,
+    /// When frames were proposed last.
+    served: Option<Time>,
     /// Since when the oldest eligible frame waits for a fuller batch.
     gathering_since: Option<Time>,
     /// The service's deadline in agreed time, and when the monotonic clock will show it.
@@ -44,6 +54,7 @@ impl Lead {
             next: first,
             fill: Seq(0),
             gentle_fill: Seq(0),
+            served: None,
             gathering_since: None,
             deadline: None,
             tick_at: None,
@@ -57,7 +68,7 @@ impl Lead {
         }
     }
 
-    /// As far as others wait for a checkpoint, while little is under way.
+    /// As far as others wait for a checkpoint, while clients want nothing.
     pub(super) fn fill_gently_to(&mut self, seq: Seq) {
         self.gentle_fill = self.gentle_fill.max(seq);
     }
@@ -100,6 +111,18 @@ impl Lane {
         (self.may_propose() && room).then(|| since.after(self.cfg.batching.delay))
     }
 
+    /// Whether the next number is one that others wait for, and there is room for it.
+    fn may_fill_gently(&self) -> bool {
+        let room = self.in_flight() < self.cfg.batching.in_flight_max;
+        room && self.lead.next <= self.lead.gentle_fill
+    }
+
+    /// When numbers are filled that others wait for, as far as clients let it come to that.
+    pub(super) fn fill_deadline(&self) -> Option<Time> {
+        let may = self.may_propose() && self.may_fill_gently();
+        self.lead.served.map(|at| at.after(BUSY)).filter(|_| may)
+    }
+
     /// When a tick is due, unless something is under way that moves agreed time anyway.
     pub(super) fn tick_deadline(&self) -> Option<Time> {
         let may = self.may_propose() && self.in_flight() == 0;
@@ -139,14 +162,14 @@ impl Lane {
 
     fn next_proposal(&mut self, now: Now) -> Option<Proposal> {
         let batching = self.cfg.batching;
-        let gentle =
-            self.lead.next <= self.lead.gentle_fill && self.in_flight() < batching.in_flight_max;
-        let must_fill = self.lead.next < self.lead.fill || gentle;
+        let idle = self.lead.served.is_none_or(|at| now.mono >= at.after(BUSY));
+        let must_fill = self.lead.next < self.lead.fill || (idle && self.may_fill_gently());
         let due = self.batch_is_due(now.mono);
         if due || (must_fill && self.pool.has_eligible()) {
             let keys = self.pool.take_batch(batching.frames_max, batching.bytes_max);
             self.lead.gathering_since = self.pool.has_eligible().then_some(now.mono);
             if !keys.is_empty() {
+                self.lead.served = Some(now.mono);
                 let entry = |(id, digest)| BatchEntry { id, digest };
                 let entries: Vec<BatchEntry> = keys.into_iter().map(entry).collect();
                 return Some(Proposal::Frames { time: now.wall, entries });

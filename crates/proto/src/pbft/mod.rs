@@ -298,10 +298,8 @@ impl Lane {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let catchup = Some(self.catchup_deadline());
-        [self.batch_deadline(), self.tick_deadline(), self.grieve_deadline(), catchup]
-            .into_iter()
-            .flatten()
-            .min()
+        let lead = [self.batch_deadline(), self.fill_deadline(), self.tick_deadline()];
+        lead.into_iter().chain([self.grieve_deadline(), catchup]).flatten().min()
     }
 
     /// The view this lane is in.

@@ -375,6 +375,35 @@ fn a_leader_fills_gently_and_only_what_it_may_vote_for() {
     assert_eq!(proposals(&rig.sent()), []);
 }
 
+/// A replica that asks for numbers for ever, as in a storm, made the leader order four null
+/// batches for each one with frames.
+#[test]
+fn a_leader_fills_nothing_for_others_while_clients_keep_it_busy() {
+    let mut rig = Rig::new(0, 1);
+    let mut filled = 0;
+    rig.feed(Input::Coordinator(FromCoordinator::Fill(Seq(16)))).expect("never refused");
+    for id in 1..=3 {
+        let f = frame(id, b"op");
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        for from in [1, 2] {
+            rig.peer(from, Message::Vouch(vec![entry(&f)])).expect("news");
+        }
+        let proposed = proposals(&rig.sent());
+        assert_eq!(proposed, [(Seq(id), 1)], "nothing but the frame");
+        let progress = Progress { executed: Seq(id), ..Progress::default() };
+        rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+        filled += proposals(&rig.sent()).len();
+        rig.wait(Span::micros(400));
+    }
+    assert_eq!(filled, 0);
+    // Once they want nothing it goes on by itself.
+    let due = rig.lane.deadline().expect("it is awaited");
+    rig.now.mono = due;
+    assert_eq!(proposals(&rig.sent()), [(Seq(4), 0), (Seq(5), 0)]);
+    assert!(due <= Time(1).after(Span::millis(2)), "soon: {due:?}");
+    assert!(rig.lane.deadline().is_none_or(|at| at > rig.now.mono), "and it does not spin");
+}
+
 #[test]
 fn a_decision_is_recorded_and_told_once_it_is_durable() {
     let mut rig = Rig::new(2, 1);
