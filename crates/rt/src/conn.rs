@@ -14,7 +14,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use auth::{AuthError, Established, Initiator, Opener, PacketReader, Peer, Sealer};
-use base::{ClientId, Frame, Incarnation, ReplicaId, SessionId, Time, limits};
+use base::{ClientId, Frame, Incarnation, PillarId, ReplicaId, SessionId, Time, limits};
 use mio::event::Event;
 use mio::net::TcpStream;
 
@@ -50,10 +50,19 @@ pub(crate) struct Conn {
     pub(crate) dirty: bool,
     /// Something happened on it since the last scan.
     pub(crate) active: bool,
+    /// What of it is on other threads.
+    pub(crate) away: Away,
     writable: bool,
     out: Vec<u8>,
     sent: usize,
     open: Option<usize>,
+}
+
+/// What of a connection is on other threads, in a task-oriented pipeline.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Away {
+    /// The halves of its link were handed over.
+    pub(crate) handed: bool,
 }
 
 /// How far a connection has come.
@@ -71,13 +80,28 @@ pub(crate) enum Phase {
     Up(Box<Link>),
 }
 
+impl Phase {
+    /// # Panics
+    /// Without a link, or when its packets are sealed elsewhere.
+    fn sealer(&mut self) -> &mut Sealer {
+        let sealer = match self {
+            Phase::Up(link) => link.sealer.as_mut(),
+            Phase::Calling { .. } | Phase::Answering => None,
+        };
+        sealer.expect("packets need a link, and are sealed where its sealer is")
+    }
+}
+
 /// What is known about the other end of a link.
 pub(crate) struct Link {
     pub(crate) peer: Peer,
     pub(crate) session: SessionId,
     pub(crate) incarnation: Incarnation,
-    pub(crate) sealer: Sealer,
-    pub(crate) opener: Opener,
+    pub(crate) pillar: PillarId,
+    /// Seals what leaves; `None` once that is done elsewhere.
+    pub(crate) sealer: Option<Sealer>,
+    /// Opens what comes; `None` once that is done elsewhere.
+    pub(crate) opener: Option<Opener>,
     /// The other end has proved that it lives: it is not a replayed hello.
     pub(crate) confirmed: bool,
     /// The longest packet once that is so. Before, the first one proves life and is short.
@@ -115,6 +139,7 @@ impl Conn {
             questions: 0,
             dirty: false,
             active: true,
+            away: Away::default(),
             writable,
             out: Vec::new(),
             sent: 0,
@@ -157,8 +182,9 @@ impl Conn {
             peer: established.peer,
             session: established.session,
             incarnation: established.peer_incarnation,
-            sealer: established.sealer,
-            opener: established.opener,
+            pillar: established.pillar,
+            sealer: Some(established.sealer),
+            opener: Some(established.opener),
             confirmed: false,
             packet_bytes_max: established.packet_bytes_max,
             unchecked: 0,
@@ -213,8 +239,8 @@ impl Conn {
             self.seal()?;
         }
         if self.open.is_none() {
-            let Phase::Up(link) = &mut self.phase else { panic!("packets need a link") };
-            self.open = Some(link.sealer.begin(&mut self.out));
+            let sealer = self.phase.sealer();
+            self.open = Some(sealer.begin(&mut self.out));
             self.out.extend_from_slice(prefix);
         }
         Ok(&mut self.out)
@@ -229,8 +255,7 @@ impl Conn {
     /// Without a link.
     pub(crate) fn packet(&mut self, payload: &[u8]) -> Result<(), AuthError> {
         self.seal()?;
-        let Phase::Up(link) = &mut self.phase else { panic!("packets need a link") };
-        link.sealer.seal(payload, &mut self.out)
+        self.phase.sealer().seal(payload, &mut self.out)
     }
 
     /// Bytes that wait to be written.
@@ -269,10 +294,8 @@ impl Conn {
     }
 
     fn seal(&mut self) -> Result<(), AuthError> {
-        match (self.open.take(), &mut self.phase) {
-            (Some(start), Phase::Up(link)) => link.sealer.finish(&mut self.out, start),
-            _ => Ok(()),
-        }
+        let Some(start) = self.open.take() else { return Ok(()) };
+        self.phase.sealer().finish(&mut self.out, start)
     }
 
     /// Drops what was written from the front. Called when no packet is open.

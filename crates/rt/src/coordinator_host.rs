@@ -18,7 +18,7 @@ use proto::{Record, Target};
 
 use crate::evidence::{Evidence, EvidenceRows};
 use crate::journal::Journal;
-use crate::lane_host::{LaneHost, Sender};
+use crate::logic::{Core, Sender};
 use crate::mesh::CoordinatorMail;
 use crate::ring::RingReceiver;
 use crate::saver::Saver;
@@ -27,6 +27,15 @@ use crate::sync::{AtomicUsize, Ordering};
 /// Bytes of other stages' messages that may wait for this one; more are dropped, and asked for
 /// again.
 const STATE_BYTES_MAX: usize = 32 << 20;
+
+/// Where the coordinator lives: with pillar 0, on whose links it talks.
+pub(crate) trait Chief {
+    /// Pillar 0's core.
+    fn core(&mut self) -> &mut Core;
+
+    /// Appends a message to this turn's packets to one peer or all.
+    fn send(&mut self, to: Target, message: &Message);
+}
 
 /// What pillar 0's connections have for the coordinator or, through it, for the stage.
 #[derive(Debug)]
@@ -144,10 +153,10 @@ impl CoordinatorHost {
 
     /// Takes what peers, lanes and stage say, and carries out what follows. `lane` is pillar 0's.
     /// True when there was something.
-    pub(crate) fn turn(&mut self, now: Now, lane: &mut LaneHost) -> bool {
+    pub(crate) fn turn(&mut self, now: Now, lane: &mut impl Chief) -> bool {
         self.now = now;
         let mut any = false;
-        for delivery in std::mem::take(&mut lane.core.deliveries) {
+        for delivery in std::mem::take(&mut lane.core().deliveries) {
             any = true;
             self.on_delivery(delivery, lane);
         }
@@ -166,7 +175,7 @@ impl CoordinatorHost {
     }
 
     /// Ends a turn: looks at the timers if anything happened or is due.
-    pub(crate) fn end(&mut self, lane: &mut LaneHost) {
+    pub(crate) fn end(&mut self, lane: &mut impl Chief) {
         let mono = self.now.mono;
         if self.saver.settle() {
             self.input(Input::Saved, lane);
@@ -211,7 +220,7 @@ impl CoordinatorHost {
         }
     }
 
-    fn on_delivery(&mut self, delivery: Delivery, lane: &mut LaneHost) {
+    fn on_delivery(&mut self, delivery: Delivery, lane: &mut impl Chief) {
         match delivery {
             Delivery::Connected(peer) => self.input(Input::Connected { peer }, lane),
             Delivery::Group(Sender { from, incarnation }, message) => {
@@ -229,7 +238,7 @@ impl CoordinatorHost {
         }
     }
 
-    fn input(&mut self, input: Input, lane: &mut LaneHost) {
+    fn input(&mut self, input: Input, lane: &mut impl Chief) {
         self.touched = true;
         let from = match &input {
             Input::Peer { from, .. } => Some(*from),
@@ -238,11 +247,11 @@ impl CoordinatorHost {
         match self.core.step(self.now, input, &mut self.out) {
             Ok(()) => {}
             Err(Reject::Stale(_) | Reject::Quota | Reject::Repeats) => self.counters.stale += 1,
-            Err(Reject::Misbehaviour(sin)) => lane.core.misbehaved(from, sin),
+            Err(Reject::Misbehaviour(sin)) => lane.core().misbehaved(from, sin),
         }
     }
 
-    fn carry_out(&mut self, lane: &mut LaneHost) {
+    fn carry_out(&mut self, lane: &mut impl Chief) {
         let mut out = std::mem::take(&mut self.out);
         for effect in out.drain(..) {
             self.carry |= durable::is_carried(&effect);
@@ -264,7 +273,7 @@ impl CoordinatorHost {
         }
     }
 
-    fn perform(&mut self, effect: Effect, lane: &mut LaneHost) {
+    fn perform(&mut self, effect: Effect, lane: &mut impl Chief) {
         match effect {
             Effect::Send { to, message, .. } => {
                 lane.send(to, &Message::Group(Arc::new(message)));

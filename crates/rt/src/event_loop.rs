@@ -92,7 +92,7 @@ impl EventLoop {
             if event.token() != BELL
                 && let Some(lane) = self.lanes.get_mut(lane)
             {
-                lane.links.on_event(event);
+                lane.door.links.on_event(event);
             }
         }
         if self.shared.draining.load(Ordering::Acquire) && self.state.draining.is_none() {
@@ -113,7 +113,7 @@ impl EventLoop {
                 any |= stage.turn();
             }
             if let Some(coordinator) = &mut self.coordinator {
-                any |= coordinator.turn(now, &mut self.lanes[0]);
+                any |= coordinator.turn(now, &mut self.lanes[0].wired());
             }
             busy |= any;
             if !any {
@@ -124,7 +124,7 @@ impl EventLoop {
             lane.end();
         }
         if let Some(coordinator) = &mut self.coordinator {
-            coordinator.end(&mut self.lanes[0]);
+            coordinator.end(&mut self.lanes[0].wired());
         }
         self.answer_status(now.mono);
         self.lanes.iter_mut().for_each(LaneHost::flush);
@@ -194,7 +194,7 @@ impl EventLoop {
     }
 
     fn answer_status(&mut self, now: Time) {
-        if self.lanes.iter().all(|lane| lane.status_asked.is_empty()) {
+        if self.lanes.iter().all(|lane| lane.door.status_asked.is_empty()) {
             return;
         }
         // Made at most as often as the snapshots that it is made of.

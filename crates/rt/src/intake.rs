@@ -1,31 +1,21 @@
 //! From a connection's bytes to the lane: handshakes, packets, messages and request frames.
 //!
+//! A [`Door`] has the connections of one pillar and reads them; what packets end in is an
+//! [`Inlet`]: the core on the same thread, or, in a task-oriented pipeline, another thread.
+//!
 //! Reading is fair: each principal gets a bounded number of bytes and frames per turn, over all
 //! its connections, and so does each replica; who has more comes again in the next turn, in
 //! turn. A connection whose client has reached its quota or repeats itself too often, or whose
 //! packet has no room yet, is not read for a while, so that TCP holds the client back.
 //!
-//! A frame that comes over its principal's own link needs no authenticator here. Some are looked
-//! at all the same, the first one of each link and then nobody knows which: whoever
-//! authenticates to some replicas only makes work for the others, and is to be known.
-//!
 //! Not here: what a lane does with its inputs, and what a packet is sealed with (`auth`).
 
-use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
-
 use auth::{Hello, Peer, Responder};
-use base::frame::{Authenticator, FrameKind};
-use base::packet::{PacketKind, PeerHeader};
-use base::{ClientId, Frame, Keyring, Malformed, PillarId, Reader, Span, limits};
-use proto::pbft::msg::Message;
-use proto::pbft::{Input, Reject};
+use base::{PillarId, Reader, Span, Time};
 
 use crate::clients::ClientTable;
 use crate::conn::{Conn, Link, Phase, ReadOutcome};
-use crate::coordinator_host::Delivery;
-use crate::lane_host::{Core, LaneHost, Sender};
+use crate::inlet::{Inlet, Outcome};
 use crate::links::{Close, Env, Links};
 use crate::peers::PeerTable;
 
@@ -38,20 +28,11 @@ const PACKET_BYTES_FREE: usize = 64 << 10;
 /// Most questions that one connection may have in one turn, each of which is answered within
 /// the turn.
 const QUESTIONS_MAX: u32 = 1024;
-/// One frame in so many has its vector of MACs looked at, on average.
-const VECTOR_SAMPLE: u32 = 16;
-/// One frame in so many has its signature looked at, which costs 200 times as much.
-const SIGNATURE_SAMPLE: u32 = 256;
 /// How long a client at its quota is not listened to.
 const QUOTA_PAUSE: Span = Span::millis(5);
 /// How long a client is not listened to for each frame that it repeats beyond its allowance: many
 /// times what it takes to read one, so that repeating itself buys nobody a replica's time.
 const REPEAT_PAUSE: Span = Span::micros(100);
-/// Most frames of one packet that are kept until the quota has room for them; the client sends
-/// again whatever is beyond. One packet bounds their bytes.
-const HELD_FRAMES_MAX: usize = base::limits::PENDING_FRAMES_PER_CLIENT_MAX;
-/// The pillar on whose links coordinators and stages talk.
-const COORDINATOR: PillarId = PillarId(0);
 
 /// What came of the packets that had arrived.
 enum Verdict {
@@ -63,26 +44,68 @@ enum Verdict {
     Close(Close),
 }
 
-/// What came of one packet.
-enum Outcome {
-    /// Done.
-    Done,
-    /// Our answer or our proof of life is to be sent.
-    Flush,
-    /// The client asks how we are.
-    Status,
-    /// The client has reached its quota.
-    Quota,
+/// The connections of one pillar, and those of them that are not read for a while.
+pub(crate) struct Door {
+    pub(crate) links: Links,
+    /// Clients that asked how we are.
+    pub(crate) status_asked: Vec<usize>,
+    /// Connections whose client has reached its quota; read again from `resume_at` on.
+    paused: Vec<usize>,
+    resume_at: Option<Time>,
 }
 
-impl LaneHost {
-    /// Reads what has arrived, within bounds, and carries out what follows.
-    pub(crate) fn read(&mut self) {
+impl Door {
+    pub(crate) fn new(links: Links) -> Door {
+        Door { links, status_asked: Vec::new(), paused: Vec::new(), resume_at: None }
+    }
+
+    /// Does what is due on the connections.
+    pub(crate) fn begin(&mut self, now: Time) {
+        self.links.on_time(now);
+        if self.resume_at.is_some_and(|at| at <= now) {
+            self.resume_at = None;
+            for slot in std::mem::take(&mut self.paused) {
+                if let Some(conn) = self.links.conns.get_mut(slot)
+                    && conn.paused
+                {
+                    (conn.paused, conn.listed) = (false, true);
+                    self.links.ready.push(slot);
+                }
+            }
+        }
+    }
+
+    /// When [`Door::begin`] is wanted next.
+    pub(crate) fn next_time(&self) -> Option<Time> {
+        [self.links.next_time(), self.resume_at].into_iter().flatten().min()
+    }
+
+    /// Writes what the turn brought and closes what is to be closed. Returns bytes written.
+    pub(crate) fn flush(&mut self, now: Time) -> u64 {
+        let written = self.links.flush();
+        self.links.bury(now);
+        written
+    }
+
+    /// Who asked how we are since this was called last: they may ask again.
+    pub(crate) fn asked(&mut self) -> Vec<usize> {
+        let asked = std::mem::take(&mut self.status_asked);
+        for slot in &asked {
+            if let Some(conn) = self.links.conns.get_mut(*slot) {
+                conn.questions = 0;
+            }
+        }
+        asked
+    }
+
+    /// Reads what has arrived, within bounds.
+    pub(crate) fn read<I: Inlet>(&mut self, inlet: &mut I) {
+        let now = inlet.now();
         let mut ready = std::mem::take(&mut self.links.ready);
         let conns = &mut self.links.conns;
         let is_stranger = |conn: &mut Conn| matches!(conn.phase, Phase::Answering);
         let busy = ready.iter().any(|slot| conns.get_mut(*slot).is_some_and(|c| !is_stranger(c)));
-        self.links.strangers.begin_turn(self.core.now.mono, busy);
+        self.links.strangers.begin_turn(now, busy);
         self.links.clients.begin_turn();
         for slot in ready.drain(..) {
             let links = &mut self.links;
@@ -97,40 +120,38 @@ impl LaneHost {
             }
             conn.listed = false;
             let client = conn.client();
-            if client.is_some_and(|client| links.clients.ignores(client, self.core.now.mono)) {
-                self.pause(slot);
+            if client.is_some_and(|client| links.clients.ignores(client, now)) {
+                self.pause(slot, now);
                 continue;
             }
-            self.read_conn(slot);
+            self.read_conn(slot, inlet);
         }
         // Those that stay readable were listed anew, but whoever had no turn comes first; the
         // old list lends its memory.
         ready.append(&mut self.links.deferred);
         ready.append(&mut self.links.ready);
         self.links.ready = ready;
-        self.carry_out();
-        self.links.bury(self.core.now.mono);
     }
 
-    fn read_conn(&mut self, slot: usize) {
+    fn read_conn<I: Inlet>(&mut self, slot: usize, inlet: &mut I) {
         let mut budget = READ_BYTES_PER_TURN;
         loop {
-            let before = self.core.counters;
-            let verdict = self.packets(slot);
+            let before = *inlet.counters();
+            let verdict = self.packets(slot, inlet);
             let links = &mut self.links;
             let Some(conn) = links.conns.get_mut(slot) else { return };
             if let Some(client) = conn.client() {
-                let frames = usize::try_from(self.core.counters.frames - before.frames);
+                let frames = usize::try_from(inlet.counters().frames - before.frames);
                 let cost = frames.unwrap_or(usize::MAX).saturating_mul(FRAME_COST_BYTES);
                 links.clients.spend(client, cost);
-                let repeats = self.core.counters.repeats - before.repeats;
+                let repeats = inlet.counters().repeats - before.repeats;
                 let pause = Span(repeats.saturating_mul(REPEAT_PAUSE.0));
-                links.clients.ignore(client, self.core.now.mono, pause);
+                links.clients.ignore(client, inlet.now(), pause);
                 budget = budget.min(links.clients.share(client));
             }
             match verdict {
                 Verdict::Hungry if has_room(conn, &mut links.clients) => {}
-                Verdict::Hungry | Verdict::Pause => return self.pause(slot),
+                Verdict::Hungry | Verdict::Pause => return self.pause(slot, inlet.now()),
                 Verdict::Close(why) => return links.doomed.push((slot, why)),
             }
             if !conn.readable {
@@ -144,7 +165,7 @@ impl LaneHost {
             match conn.read() {
                 Ok(ReadOutcome::Bytes(n) | ReadOutcome::Last(n)) => {
                     budget = budget.saturating_sub(n);
-                    self.core.counters.bytes_in += n as u64;
+                    inlet.counters().bytes_in += n as u64;
                     if let Some(client) = conn.client() {
                         self.links.clients.spend(client, n);
                     }
@@ -157,25 +178,25 @@ impl LaneHost {
     }
 
     /// Leaves what has come on `slot` where it is for a while.
-    fn pause(&mut self, slot: usize) {
+    fn pause(&mut self, slot: usize, now: Time) {
         let Some(conn) = self.links.conns.get_mut(slot) else { return };
         conn.paused = true;
         self.paused.push(slot);
         // Whoever pauses later does not make those wait longer who paused before.
-        self.resume_at.get_or_insert(self.core.now.mono.after(QUOTA_PAUSE));
+        self.resume_at.get_or_insert(now.after(QUOTA_PAUSE));
     }
 
     /// Handles the whole packets that have arrived on `slot`.
-    fn packets(&mut self, slot: usize) -> Verdict {
+    fn packets<I: Inlet>(&mut self, slot: usize, inlet: &mut I) -> Verdict {
         loop {
-            let LaneHost { core, links, .. } = self;
+            let links = &mut self.links;
             let Links { conns, peers, clients, env, pillar, doomed, counters, .. } = links;
             let Some(conn) = conns.get_mut(slot) else { return Verdict::Hungry };
-            if admit_held(&mut conn.held, core) == Err(Reject::Quota) {
+            if !inlet.admit(conn) {
                 return Verdict::Pause;
             }
             let gate = Gate { slot, pillar: *pillar, env, peers, clients };
-            let outcome = match gate.packet(conn, core) {
+            let outcome = match gate.packet(conn, inlet) {
                 Ok(None) => return Verdict::Hungry,
                 Ok(Some((outcome, replaced))) => {
                     doomed.extend(replaced.map(|old| (old, Close::Replaced)));
@@ -188,19 +209,38 @@ impl LaneHost {
                 Outcome::Flush => {
                     counters.established += 1;
                     links.after_handshake(slot);
-                    links.plan_scan(core.now.mono);
+                    links.plan_scan(inlet.now());
                 }
                 Outcome::Status => {
-                    conn.questions += 1;
-                    match conn.questions {
-                        1 => self.status_asked.push(slot),
-                        2..=QUESTIONS_MAX => {}
-                        _ => return Verdict::Close(Close::Questions),
+                    if let Err(why) = self.asks(slot) {
+                        return Verdict::Close(why);
                     }
                 }
                 Outcome::Quota => return Verdict::Pause,
             }
+            if I::HANDS_OVER
+                && let Some(conn) = self.links.conns.get_mut(slot)
+                && conn.confirmed()
+                && !conn.away.handed
+            {
+                inlet.hand_over(slot, conn);
+            }
         }
+    }
+
+    /// The client on `slot` asks how we are.
+    ///
+    /// # Errors
+    /// When it asks too often.
+    pub(crate) fn asks(&mut self, slot: usize) -> Result<(), Close> {
+        let Some(conn) = self.links.conns.get_mut(slot) else { return Ok(()) };
+        conn.questions += 1;
+        match conn.questions {
+            1 => self.status_asked.push(slot),
+            2..=QUESTIONS_MAX => {}
+            _ => return Err(Close::Questions),
+        }
+        Ok(())
     }
 }
 
@@ -229,7 +269,7 @@ type Passed = (Outcome, Option<usize>);
 
 impl Gate<'_> {
     /// Takes one packet off the connection; `None` when no whole one is there.
-    fn packet(mut self, conn: &mut Conn, core: &mut Core) -> Result<Option<Passed>, Close> {
+    fn packet<I: Inlet>(mut self, conn: &mut Conn, inlet: &mut I) -> Result<Option<Passed>, Close> {
         let malformed = |_| Close::Malformed("packet length");
         let mut longest = None;
         let Some(body) = conn.reader.packet().map_err(malformed)? else { return Ok(None) };
@@ -237,7 +277,7 @@ impl Gate<'_> {
             Phase::Answering => {
                 // Whoever says to be somebody that is shut out is believed before any arithmetic.
                 let claimed = Hello::decode(&mut Reader::new(body)).map(|hello| hello.initiator);
-                if claimed.is_ok_and(|peer| self.shuts_out(peer, core)) {
+                if claimed.is_ok_and(|peer| self.shuts_out(peer, inlet.now())) {
                     return Err(Close::Banned);
                 }
                 let accepted = Responder::accept(&self.env.identity, &self.env.directory, body);
@@ -246,7 +286,7 @@ impl Gate<'_> {
                 if established.pillar != self.pillar {
                     return Err(Close::Handshake);
                 }
-                if self.shuts_out(established.peer, core) {
+                if self.shuts_out(established.peer, inlet.now()) {
                     return Err(Close::Banned);
                 }
                 conn.queue(&answer);
@@ -258,16 +298,19 @@ impl Gate<'_> {
                 initiator.finish(body).map_err(|_| Close::Handshake)?
             }
             Phase::Up(link) => {
-                let opened = link.opener.open(body);
-                let payload = opened.map_err(|_| Close::Malformed("seal"))?;
-                core.counters.packets_in += 1;
+                let Some(opener) = &mut link.opener else {
+                    inlet.sealed((self.slot, &mut conn.away), body);
+                    return Ok(Some((Outcome::Done, None)));
+                };
+                let payload = opener.open(body).map_err(|_| Close::Malformed("seal"))?;
+                inlet.counters().packets_in += 1;
                 let replaced = if link.confirmed {
                     None
                 } else {
                     longest = Some(link.packet_bytes_max);
-                    self.confirm(link, core)?
+                    self.confirm(link, inlet)?
                 };
-                let outcome = self.payload(link, payload, &mut conn.held, core)?;
+                let outcome = inlet.payload(self.env, link, payload, &mut conn.held)?;
                 if let Some(longest) = longest {
                     conn.reader.set_max(longest);
                 }
@@ -277,33 +320,33 @@ impl Gate<'_> {
         conn.reader.set_max(established.packet_bytes_max);
         conn.establish(established);
         let Phase::Up(link) = &mut conn.phase else { return Err(Close::Handshake) };
-        let replaced = self.confirm(link, core)?;
+        let replaced = self.confirm(link, inlet)?;
         Ok(Some((Outcome::Flush, replaced)))
     }
 
     /// Whether `peer` gets no link at the moment because of what it sent before.
-    fn shuts_out(&self, peer: Peer, core: &Core) -> bool {
+    fn shuts_out(&self, peer: Peer, now: Time) -> bool {
         match peer {
-            Peer::Replica(replica) => self.peers.shuns(replica, core.now.mono),
-            Peer::Client(client) => self.env.bans.holds(client, core.now.mono),
+            Peer::Replica(replica) => self.peers.shuns(replica, now),
+            Peer::Client(client) => self.env.bans.holds(client, now),
         }
     }
 
     /// The other end has proved that it lives: from here on the link counts.
-    fn confirm(&mut self, link: &mut Link, core: &mut Core) -> Result<Option<usize>, Close> {
+    fn confirm<I: Inlet>(
+        &mut self,
+        link: &mut Link,
+        inlet: &mut I,
+    ) -> Result<Option<usize>, Close> {
         let replaced = match link.peer {
             Peer::Replica(peer) => {
                 let up = self.peers.up(peer, link.incarnation, self.slot);
                 let replaced = up.map_err(|_| Close::StaleLife)?;
                 let (me, pillar, incarnation) = (self.env.me, self.pillar, link.incarnation);
-                if self.peers.up_is_news(peer, core.now.mono) {
+                if self.peers.up_is_news(peer, inlet.now()) {
                     tracing::info!(%me, %pillar, %peer, %incarnation, "link up");
                 }
-                // Counted by `input`; a lane does not refuse to know of a link.
-                let _ = core.input(Input::Connected { peer });
-                if pillar == COORDINATOR {
-                    core.deliveries.push(Delivery::Connected(peer));
-                }
+                inlet.connected(pillar, peer);
                 replaced
             }
             Peer::Client(client) => {
@@ -315,146 +358,6 @@ impl Gate<'_> {
         };
         link.confirmed = true;
         Ok(replaced)
-    }
-
-    fn payload(
-        &self,
-        link: &mut Link,
-        payload: &[u8],
-        held: &mut VecDeque<Arc<Frame>>,
-        core: &mut Core,
-    ) -> Result<Outcome, Close> {
-        match link.peer {
-            Peer::Replica(from) => {
-                let sender = Sender { from, incarnation: link.incarnation };
-                self.messages(sender, payload, core).map_err(|Malformed(what)| {
-                    core.garbage_from(from, what);
-                    Close::Garbage(what)
-                })?;
-                Ok(Outcome::Done)
-            }
-            Peer::Client(client) => {
-                let mut sampler = Sampler { client, unchecked: &mut link.unchecked };
-                self.client_packet(&mut sampler, payload, held, core)
-            }
-        }
-    }
-
-    /// A packet of another replica: a header that says what the link proves, then messages.
-    fn messages(&self, sender: Sender, payload: &[u8], core: &mut Core) -> Result<(), Malformed> {
-        let mut r = Reader::new(payload);
-        let expected = PeerHeader {
-            epoch: self.env.epoch,
-            sender: sender.from,
-            pillar: self.pillar,
-            incarnation: sender.incarnation,
-        };
-        if PeerHeader::decode(&mut r)? != expected {
-            return Err(Malformed("packet header"));
-        }
-        let Sender { from, incarnation } = sender;
-        let chief = self.pillar == COORDINATOR;
-        while !r.is_empty() {
-            let message = Message::decode(self.env.group, &mut r)?;
-            core.counters.peer_messages += 1;
-            match message {
-                Message::Group(message) if chief => {
-                    core.deliveries.push(Delivery::Group(sender, message));
-                }
-                Message::State(message) if chief => {
-                    core.deliveries.push(Delivery::State(sender, message));
-                }
-                message => {
-                    // Refusals are counted by `input`, per peer.
-                    let _ = core.input(Input::Peer { from, incarnation, message });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn client_packet(
-        &self,
-        sampler: &mut Sampler<'_>,
-        payload: &[u8],
-        held: &mut VecDeque<Arc<Frame>>,
-        core: &mut Core,
-    ) -> Result<Outcome, Close> {
-        if payload.is_empty() {
-            // The proof of life after the handshake.
-            return Ok(Outcome::Done);
-        }
-        let split = PacketKind::split(payload).map_err(|e| Close::Garbage(e.0))?;
-        match split {
-            (PacketKind::Request, frames) => self.frames(sampler, frames, held, core),
-            (PacketKind::StatusQuery, _) => Ok(Outcome::Status),
-            (PacketKind::Goodbye, _) => Err(Close::Ended),
-            (PacketKind::Reply | PacketKind::Status, _) => Err(Close::Garbage("packet kind")),
-        }
-    }
-
-    fn frames(
-        &self,
-        sampler: &mut Sampler<'_>,
-        bytes: &[u8],
-        held: &mut VecDeque<Arc<Frame>>,
-        core: &mut Core,
-    ) -> Result<Outcome, Close> {
-        if core.draining {
-            return Ok(Outcome::Done);
-        }
-        let mut r = Reader::new(bytes);
-        let repeats = core.counters.repeats;
-        while !r.is_empty() && held.len() < HELD_FRAMES_MAX {
-            let frame = Frame::decode(self.env.group, &mut r);
-            let frame = frame.map_err(|e| Close::Garbage(e.0))?;
-            if frame.id().client != sampler.client {
-                return Err(Close::Impostor);
-            }
-            let ahead = frame.id().id.saturating_sub(frame.ack());
-            if frame.kind() == FrameKind::Request && ahead > limits::STREAM_WINDOW {
-                return Err(Close::Window);
-            }
-            if !sampler.passes(&frame, &self.env.keys) {
-                return Err(Close::Forged);
-            }
-            core.counters.frames += 1;
-            let frame = Arc::new(frame);
-            let full = !held.is_empty()
-                || core.journal.behind()
-                || core.input(Input::Request(Arc::clone(&frame))) == Err(Reject::Quota);
-            if full {
-                held.push_back(frame);
-            }
-        }
-        let goes_on = held.is_empty() && core.counters.repeats == repeats;
-        Ok(if goes_on { Outcome::Done } else { Outcome::Quota })
-    }
-}
-
-/// Looks at the authenticators of some frames of one connection.
-struct Sampler<'a> {
-    client: ClientId,
-    /// Frames until the next look.
-    unchecked: &'a mut u32,
-}
-
-impl Sampler<'_> {
-    /// False when it looked, and the frame is not its principal's as far as this replica can
-    /// tell.
-    fn passes(&mut self, frame: &Frame, keys: &impl Keyring) -> bool {
-        if let Some(left) = self.unchecked.checked_sub(1) {
-            *self.unchecked = left;
-            return true;
-        }
-        let one_in = match frame.authenticator() {
-            Authenticator::Vector(_) => VECTOR_SAMPLE,
-            Authenticator::Signature(_) => SIGNATURE_SAMPLE,
-        };
-        // Anything that the client cannot foresee will do.
-        let random = std::hash::RandomState::new().build_hasher().finish();
-        *self.unchecked = u32::try_from(random % u64::from(2 * one_in - 1)).unwrap_or(0);
-        keys.check(self.client, frame.digest(), frame.authenticator())
     }
 }
 
@@ -474,25 +377,4 @@ fn has_room(conn: &mut Conn, clients: &mut ClientTable) -> bool {
         conn.reserved = wanted;
     }
     fits
-}
-
-/// Hands over the frames that were held back, as far as the client's quota has room by now.
-fn admit_held(held: &mut VecDeque<Arc<Frame>>, core: &mut Core) -> Result<(), Reject> {
-    if core.draining {
-        held.clear();
-    }
-    while let Some(frame) = held.front() {
-        if core.journal.behind() {
-            return Err(Reject::Quota);
-        }
-        if core.input(Input::Request(Arc::clone(frame))) == Err(Reject::Quota) {
-            return Err(Reject::Quota);
-        }
-        held.pop_front();
-    }
-    // An idle connection holds no buffers.
-    if held.capacity() > 0 {
-        *held = VecDeque::new();
-    }
-    Ok(())
 }

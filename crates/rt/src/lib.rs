@@ -48,11 +48,13 @@ mod drill;
 mod event_loop;
 mod evidence;
 mod failure;
+mod inlet;
 mod intake;
 mod journal;
 mod lane_host;
 mod links;
 mod log_writer;
+mod logic;
 mod machine;
 mod mesh;
 #[cfg(all(test, loom))]

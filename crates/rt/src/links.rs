@@ -297,6 +297,12 @@ impl Links {
         }
     }
 
+    /// Connections of clients that have proved to live.
+    pub(crate) fn client_slots(&mut self) -> Vec<usize> {
+        let slots = self.conns.iter_mut().filter(|(_, conn)| conn.client().is_some());
+        slots.map(|(slot, _)| slot).collect()
+    }
+
     /// Bytes that wait to be written to clients.
     pub(crate) fn client_backlog(&mut self) -> usize {
         let clients = self.conns.iter_mut().filter(|(_, conn)| {
