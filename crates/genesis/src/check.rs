@@ -15,6 +15,7 @@ use crate::settings::{
     Agreement, BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, CHECKPOINT_INTERVAL_MAX,
     CLOCK_SKEW_MS_MAX, Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN, window_for, window_max,
 };
+use crate::switches;
 
 /// Longest name of a group, a service or a client, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -49,6 +50,8 @@ pub(crate) fn check(raw: RawGroup, path: &Path, ports: Ports) -> Result<Group, G
         field(path, "pillars", raw.pillars, &remedy)
     })?;
     let settings = settings(path, &raw, agreement, quorums)?;
+    switches::check(&settings.chosen())
+        .map_err(|conflict| GenesisError::Switches { path: path.to_path_buf(), conflict })?;
     let initial_state = initial_state(path, &raw)?;
     let replicas = replicas(path, &raw, ports)?;
     let clients = clients(path, &raw.client)?;

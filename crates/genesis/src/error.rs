@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use auth::{AuthError, Peer};
 
+use crate::switches::Conflict;
+
 /// Why a group's files could not be read, checked or written.
 #[derive(Debug, thiserror::Error)]
 pub enum GenesisError {
@@ -65,6 +67,14 @@ pub enum GenesisError {
         path: PathBuf,
         /// What is wrong with them.
         source: AuthError,
+    },
+    /// Switches that do not go together.
+    #[error("{path}: {conflict}", path = path.display())]
+    Switches {
+        /// The file; for a group that has none, what stands for it.
+        path: PathBuf,
+        /// Which, why not, and what to do about it.
+        conflict: &'static Conflict,
     },
     /// There is a group already.
     #[error(

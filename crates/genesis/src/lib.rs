@@ -24,6 +24,7 @@ mod init;
 pub mod key_file;
 mod raw;
 pub mod settings;
+pub mod switches;
 mod write;
 
 pub use error::GenesisError;

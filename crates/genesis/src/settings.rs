@@ -2,6 +2,8 @@
 
 use base::{Quorums, Span, limits};
 
+use crate::switches::Choice;
+
 /// How requests get their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Agreement {
@@ -111,6 +113,15 @@ pub fn window_for(quorums: Quorums, checkpoint_interval: u64) -> u64 {
     let fitting = window_max(quorums) / interval;
     // Two at least: whether they fit is checked with everything else.
     interval.saturating_mul(wanted.min(fitting).max(2))
+}
+
+impl Settings {
+    /// Which value each switch of the group has.
+    #[must_use]
+    pub fn chosen(&self) -> Vec<Choice> {
+        let batching = if self.batching.unbatched { "off" } else { "on" };
+        vec![Choice("agreement", self.agreement.word()), Choice("batching", batching)]
+    }
 }
 
 impl Batching {

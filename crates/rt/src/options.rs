@@ -10,7 +10,8 @@ use std::sync::Arc;
 use auth::{AuthError, Secret};
 use base::{ReplicaId, Span};
 use exec::Service;
-use genesis::Group;
+use genesis::switches::{Choice, Conflict};
+use genesis::{Group, switches};
 use store::{Durability, LogOptions, Real, Refusal, Storage, StoreError};
 
 use crate::drill::Drill;
@@ -164,6 +165,7 @@ impl ReplicaOptions {
         if self.durability != Durability::Memory && self.state_dir.is_none() {
             return bad("durability sync and async need a directory for the replica's state");
         }
+        switches::check(&self.chosen()).map_err(StartError::Switches)?;
         if self.group.settings().agreement == genesis::Agreement::None {
             self.check_alone()?;
         }
@@ -175,12 +177,16 @@ impl ReplicaOptions {
 }
 
 impl ReplicaOptions {
+    /// Which value each switch has, the group's and the replica's.
+    fn chosen(&self) -> Vec<Choice> {
+        let mut chosen = self.group.settings().chosen();
+        chosen.push(Choice("durability", self.durability.word()));
+        chosen
+    }
+
     /// What a server that nobody replicates cannot do.
     fn check_alone(&self) -> Result<(), StartError> {
         let bad = |what| Err(StartError::Options(what));
-        if self.durability != Durability::Memory {
-            return bad("a server without agreement keeps no log: its durability is memory");
-        }
         if self.recover || !self.fresh {
             return bad(
                 "a server without agreement had all its state in memory, and there is nobody to \
@@ -208,6 +214,9 @@ pub enum StartError {
     /// The options contradict each other.
     #[error("{0}")]
     Options(&'static str),
+    /// Switches that do not go together.
+    #[error("{0}")]
+    Switches(&'static Conflict),
     /// The secret is not this replica's.
     #[error(transparent)]
     Auth(#[from] AuthError),

@@ -27,13 +27,21 @@ pub enum Durability {
     Sync,
 }
 
-impl std::fmt::Display for Durability {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl Durability {
+    /// Its name, as on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
             Durability::Memory => "memory",
             Durability::Async => "async",
             Durability::Sync => "sync",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for Durability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
     }
 }
 

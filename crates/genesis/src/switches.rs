@@ -1,0 +1,200 @@
+//! The switches: which ways of doing the same thing there are, and which go together.
+//!
+//! The one table of both. What it is not: what the switches do, nor bounds on numbers (`check`).
+//! A switch of the group is part of its settings, and all members have it alike; one of a replica
+//! may differ from replica to replica. The first value of each is the default.
+//!
+//! To add one: a row of [`SWITCHES`], its value in [`crate::Settings::chosen`] or in the replica's
+//! options, rows of [`CONFLICTS`] with whatever it does not go with, and the document again
+//! (`REWRITE=1 cargo test -p stylite-genesis switches`).
+
+use std::fmt;
+
+/// Who has to choose alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// The whole group: it stands in the group's configuration.
+    Group,
+    /// Each replica for itself, when it is started.
+    Replica,
+}
+
+/// One switch.
+#[derive(Clone, Copy, Debug)]
+pub struct Switch {
+    /// Its name, as in a flag.
+    pub name: &'static str,
+    /// Its values; the first is the default.
+    pub values: &'static [&'static str],
+    /// Who has to choose alike.
+    pub scope: Scope,
+    /// What it switches.
+    pub what: &'static str,
+}
+
+/// A switch and one of its values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Choice(pub &'static str, pub &'static str);
+
+/// Two choices that do not go together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Conflict {
+    /// One.
+    pub one: Choice,
+    /// The other.
+    pub other: Choice,
+    /// Why not.
+    pub why: &'static str,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+/// All switches.
+pub const SWITCHES: &[Switch] = &[
+    Switch {
+        name: "agreement",
+        values: &["pbft", "none"],
+        scope: Scope::Group,
+        what: "agree on the order by PBFT, or serve from one server without agreement",
+    },
+    Switch {
+        name: "batching",
+        values: &["on", "off"],
+        scope: Scope::Group,
+        what: "agree on batches of many frames, or on each frame alone (`--no-batching`)",
+    },
+    Switch {
+        name: "durability",
+        values: &["sync", "async", "memory"],
+        scope: Scope::Replica,
+        what: "what is on disk before a promise leaves: everything, soon everything, nothing",
+    },
+];
+
+/// All pairs that do not go together; every other combination is legal.
+pub const CONFLICTS: &[Conflict] = &[
+    Conflict {
+        one: Choice("agreement", "none"),
+        other: Choice("durability", "sync"),
+        why: "a server without agreement keeps no log",
+        remedy: "start it with --durability memory",
+    },
+    Conflict {
+        one: Choice("agreement", "none"),
+        other: Choice("durability", "async"),
+        why: "a server without agreement keeps no log",
+        remedy: "start it with --durability memory",
+    },
+];
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, self.1)
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Conflict { one, other, why, remedy } = self;
+        write!(f, "{one} does not go with {other}: {why}; {remedy}")
+    }
+}
+
+/// Whether these choices go together; what is not among them counts as not chosen yet.
+///
+/// # Errors
+/// The first two that do not.
+pub fn check(chosen: &[Choice]) -> Result<(), &'static Conflict> {
+    let has = |choice| chosen.contains(choice);
+    match CONFLICTS.iter().find(|pair| has(&pair.one) && has(&pair.other)) {
+        Some(conflict) => Err(conflict),
+        None => Ok(()),
+    }
+}
+
+/// The default of a switch.
+#[must_use]
+pub fn default_of(name: &str) -> Option<&'static str> {
+    SWITCHES.iter().find(|switch| switch.name == name).map(|switch| switch.values[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_table_names_what_there_is() {
+        let there = |choice: &Choice| {
+            let switch = SWITCHES.iter().find(|switch| switch.name == choice.0);
+            switch.is_some_and(|switch| switch.values.contains(&choice.1))
+        };
+        for pair in CONFLICTS {
+            assert!(there(&pair.one) && there(&pair.other), "{pair}");
+            assert!(pair.one.0 != pair.other.0, "{pair}");
+        }
+        for switch in SWITCHES {
+            assert!(switch.values.len() > 1, "{}", switch.name);
+            let same = SWITCHES.iter().filter(|other| other.name == switch.name);
+            assert_eq!(same.count(), 1, "{}", switch.name);
+        }
+    }
+
+    #[test]
+    fn a_conflict_is_named_with_its_remedy_and_the_defaults_have_none() {
+        let defaults: Vec<Choice> =
+            SWITCHES.iter().map(|switch| Choice(switch.name, switch.values[0])).collect();
+        assert_eq!(check(&defaults), Ok(()));
+        let chosen = [Choice("durability", "async"), Choice("agreement", "none")];
+        let told = check(&chosen).expect_err("they do not go together").to_string();
+        for word in ["agreement none", "durability async", "--durability memory"] {
+            assert!(told.contains(word), "{told}");
+        }
+        assert_eq!(check(&chosen[1..]), Ok(()));
+    }
+
+    #[test]
+    fn settings_choose_values_that_the_table_has() {
+        for Choice(name, value) in crate::Settings::default().chosen() {
+            assert_eq!(default_of(name), Some(value), "{name}");
+        }
+        let group = SWITCHES.iter().filter(|switch| switch.scope == Scope::Group).count();
+        assert_eq!(crate::Settings::default().chosen().len(), group);
+    }
+
+    fn markdown() -> String {
+        let mut out =
+            String::from("| switch | values | chosen by | what it does |\n|---|---|---|---|\n");
+        for Switch { name, values, scope, what } in SWITCHES {
+            let by = match scope {
+                Scope::Group => "the group",
+                Scope::Replica => "each replica",
+            };
+            writeln!(out, "| {name} | {} | {by} | {what} |", values.join(", ")).expect("a string");
+        }
+        out.push_str("\n| this | does not go with | why | instead |\n|---|---|---|---|\n");
+        for Conflict { one, other, why, remedy } in CONFLICTS {
+            writeln!(out, "| {one} | {other} | {why} | {remedy} |").expect("a string");
+        }
+        out.push('\n');
+        out
+    }
+
+    /// `docs/switches.md` has the table of the code; `REWRITE=1` writes it.
+    #[test]
+    fn the_documentation_has_the_table_of_the_code() {
+        const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/switches.md");
+        const BEGIN: &str = "<!-- generated from the table of switches: begin -->\n\n";
+        const END: &str = "<!-- generated from the table of switches: end -->\n";
+        let text = std::fs::read_to_string(PATH).expect("the document is there");
+        let (before, rest) = text.split_once(BEGIN).expect("the beginning is marked");
+        let (table, after) = rest.split_once(END).expect("the end is marked");
+        if std::env::var_os("REWRITE").is_some() {
+            let new = [before, BEGIN, &markdown(), END, after].concat();
+            std::fs::write(PATH, new).expect("the document can be written");
+        } else {
+            assert!(table == markdown(), "write it again with REWRITE=1");
+        }
+    }
+}
