@@ -9,7 +9,7 @@ use crate::batch::{Batch, BatchEntry};
 use crate::crypto::Signature;
 use crate::digest::Digest;
 use crate::frame::FrameId;
-use crate::id::{PillarId, ReplicaId, Seq, View};
+use crate::id::{ClientId, PillarId, ReplicaId, Seq, SessionId, View};
 use crate::time::{AgreedTime, Time};
 use crate::transfer::{SnapshotReader, StateMessage};
 
@@ -99,6 +99,15 @@ pub enum FromStage {
         frame: FrameId,
         /// The encoded reply, as clients vote on it.
         content: Arc<Vec<u8>>,
+    },
+    /// To one pillar: tell the client that something waits for it in the service's state.
+    Nudge {
+        /// The principal.
+        client: ClientId,
+        /// Its session.
+        session: SessionId,
+        /// The batch since which it waits.
+        seq: Seq,
     },
     /// To the coordinator: the checkpoint is executed, has this digest, and stays readable.
     Pinned {

@@ -25,6 +25,9 @@ pub const PEER_HEADER_BYTES: usize = 17;
 /// Largest body of a [`PacketKind::Status`] packet, in bytes.
 pub const STATUS_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of the body of a [`PacketKind::Nudge`] packet.
+pub const NUDGE_BYTES: usize = 8;
+
 /// What every packet between replicas says about its sender. The link's seal proves the same:
 /// the receiver compares, so that a packet never means something else in another place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +84,9 @@ pub enum PacketKind {
     Status = 4,
     /// To the client: this replica drains and takes no more frames. Empty.
     Goodbye = 5,
+    /// To the client: something waits for it in the service's state. The number of the batch
+    /// since which it waits, [`NUDGE_BYTES`] bytes, little-endian.
+    Nudge = 6,
 }
 
 impl PacketKind {
@@ -108,6 +114,7 @@ impl PacketKind {
             3 => (PacketKind::StatusQuery, body.is_empty()),
             4 => (PacketKind::Status, !body.is_empty() && body.len() <= STATUS_BYTES_MAX),
             5 => (PacketKind::Goodbye, body.is_empty()),
+            6 => (PacketKind::Nudge, body.len() == NUDGE_BYTES),
             _ => return Err(Malformed("packet kind")),
         };
         if fits { Ok((kind, body)) } else { Err(Malformed("packet body")) }
@@ -142,7 +149,7 @@ mod tests {
         assert_eq!(PacketKind::split(&PacketKind::Goodbye.alone()), {
             Ok((PacketKind::Goodbye, &[][..]))
         });
-        for bad in [&[][..], &[0], &[1], &[2], &[3, 0], &[4], &[5, 0], &[6, 0]] {
+        for bad in [&[][..], &[0], &[1], &[2], &[3, 0], &[4], &[5, 0], &[6, 0], &[7, 0]] {
             assert!(PacketKind::split(bad).is_err(), "{bad:?}");
         }
         assert!(PacketKind::split(&vec![4; STATUS_BYTES_MAX + 2]).is_err());

@@ -15,9 +15,11 @@ use auth::{ClientKeys, LinkIdentity, Peer, random_u64};
 use base::Time;
 use base::packet::PacketKind;
 use base::reply::split_reply_packet;
-use base::{AgreedTime, Frame, Incarnation, Now, PillarId, Reader, ReplicaId, SessionId, Span};
+use base::{
+    AgreedTime, Frame, Incarnation, Now, PillarId, Reader, ReplicaId, Seq, SessionId, Span,
+};
 use proto::client::{ClientCore, Effect, OpError, SendTo, SubmitError};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Sleep;
 
@@ -51,6 +53,7 @@ pub(crate) struct Driver {
     endpoints: Vec<Endpoint>,
     pillars: usize,
     outputs: Outputs,
+    nudged: watch::Sender<u64>,
     view: Outlook,
     status: Vec<(ReplicaId, oneshot::Sender<Result<String, StatusError>>)>,
     opened: Option<oneshot::Sender<()>>,
@@ -95,6 +98,7 @@ impl Driver {
         options: ClientOptions,
         inbox: Arc<Inbox>,
         opened: oneshot::Sender<()>,
+        nudged: watch::Sender<u64>,
     ) -> Result<Driver, ConnectError> {
         let config = options.core()?;
         let ClientOptions { group, id, secret, request_timeout, .. } = options;
@@ -130,6 +134,7 @@ impl Driver {
             dials: JoinSet::new(),
             dialled: false,
             outputs: Outputs::default(),
+            nudged,
             view,
             status: Vec::new(),
             opened: Some(opened),
@@ -145,6 +150,8 @@ impl Driver {
         let mut busy = self.join_dials(cx);
         busy |= self.read_links(now, cx);
         busy |= self.take_inbox(now, cx);
+        let nudged = self.core.nudged().0;
+        self.nudged.send_if_modified(|known| std::mem::replace(known, nudged) != nudged);
         self.core.turn(now);
         if cfg!(debug_assertions) {
             self.core.check();
@@ -455,6 +462,10 @@ fn on_packet(
                 // Who asked may have gone away meanwhile.
                 drop(status.remove(at).1.send(Ok(text)));
             }
+            Ok(())
+        }
+        PacketKind::Nudge => {
+            core.on_nudge(replica, Seq(Reader::new(body).u64("nudge")?));
             Ok(())
         }
         PacketKind::Goodbye => Err(LinkError::Goodbye),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::ReplicaId;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::completion::{CompletionSink, Completions, Submitter, channel};
 use crate::driver::Driver;
@@ -25,6 +25,7 @@ pub struct Client {
     inbox: Arc<Inbox>,
     open: Arc<Open>,
     replicas: u16,
+    nudged: watch::Receiver<u64>,
 }
 
 /// Closes the client when the last handle goes.
@@ -55,10 +56,11 @@ impl Client {
         let replicas = options.group.quorums().n();
         let inbox = Arc::new(Inbox::new(options.queued_ops_max, options.queued_bytes_max));
         let (opened, wait) = oneshot::channel();
-        tokio::spawn(Driver::new(options, Arc::clone(&inbox), opened)?);
+        let (nudge, nudged) = watch::channel(0);
+        tokio::spawn(Driver::new(options, Arc::clone(&inbox), opened, nudge)?);
         let open = Arc::new(Open(Arc::clone(&inbox)));
         if matches!(tokio::time::timeout(after, wait).await, Ok(Ok(()))) {
-            return Ok(Client { inbox, open, replicas });
+            return Ok(Client { inbox, open, replicas, nudged });
         }
         let ClientStats { reachable, last_failure, .. } = inbox.lock().stats.clone();
         if reachable < needed {
@@ -93,6 +95,14 @@ impl Client {
     pub fn pipe(&self) -> (Submitter, Completions) {
         let (sink, completions) = channel();
         (self.submitter(sink), completions)
+    }
+
+    /// Changes whenever f + 1 replicas say that something more waits for this client in the
+    /// service's state: the number of the batch since which it waits. A hint to ask the service,
+    /// in the service's own way; one that is lost, with a link or a replica, is not repeated.
+    #[must_use]
+    pub fn nudges(&self) -> watch::Receiver<u64> {
+        self.nudged.clone()
     }
 
     /// What `replica` says about itself, as JSON. The word of one replica, not of the group.

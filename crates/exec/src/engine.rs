@@ -13,6 +13,7 @@
 //! Not here: sessions, the merge, checkpoints.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -22,10 +23,8 @@ use crate::reply::ReplyBuilder;
 use crate::service::{Completion, Context, Offload, Output, Service};
 use crate::tree::ObjectTree;
 
-/// Most outputs that wait to be fetched.
-pub const OUTPUTS_MAX: usize = 4096;
-/// Most bytes of outputs that wait to be fetched.
-pub const OUTPUT_BYTES_MAX: usize = 16 << 20;
+/// Most sessions that one batch nudges.
+pub const NUDGES_MAX: usize = 4096;
 
 /// The position in a batch that [`Service::wake`] has; operations count from 1.
 pub const WAKE_INDEX: u32 = 0;
@@ -38,9 +37,10 @@ pub(crate) struct Engine {
     /// The result of an operation that still goes through [`Offload::after`].
     result: Vec<u8>,
     emitted: Vec<Output>,
-    outputs: Vec<Output>,
-    output_bytes: usize,
-    pub(crate) outputs_dropped: u64,
+    /// Whom the batch in execution has nudged.
+    nudged: BTreeSet<(ClientId, SessionId)>,
+    pub(crate) nudges: u64,
+    pub(crate) nudges_dropped: u64,
     pub(crate) ops: u64,
     pub(crate) rehashed: u64,
 }
@@ -96,9 +96,9 @@ impl Engine {
             service,
             result: Vec::new(),
             emitted: Vec::new(),
-            outputs: Vec::new(),
-            output_bytes: 0,
-            outputs_dropped: 0,
+            nudged: BTreeSet::new(),
+            nudges: 0,
+            nudges_dropped: 0,
             ops: 0,
             rehashed: 0,
         }
@@ -244,21 +244,18 @@ impl Engine {
         &*self.service
     }
 
-    pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
-        self.output_bytes = 0;
-        core::mem::take(&mut self.outputs)
+    /// Whom to nudge, once each.
+    pub(crate) fn take_nudges(&mut self) -> BTreeSet<(ClientId, SessionId)> {
+        core::mem::take(&mut self.nudged)
     }
 
     fn collect_outputs(&mut self) {
-        for output in self.emitted.drain(..) {
-            let Output::Event { bytes, .. } = &output;
-            let fits = self.outputs.len() < OUTPUTS_MAX
-                && self.output_bytes + bytes.len() <= OUTPUT_BYTES_MAX;
-            if fits {
-                self.output_bytes += bytes.len();
-                self.outputs.push(output);
+        for Output::Nudge { client, session } in self.emitted.drain(..) {
+            let known = self.nudged.contains(&(client, session));
+            if known || self.nudged.len() < NUDGES_MAX {
+                self.nudges += u64::from(self.nudged.insert((client, session)));
             } else {
-                self.outputs_dropped += 1;
+                self.nudges_dropped += 1;
             }
         }
     }

@@ -30,7 +30,7 @@ pub mod transfer;
 pub mod tree;
 mod window;
 
-pub use engine::{OUTPUT_BYTES_MAX, OUTPUTS_MAX, WAKE_INDEX};
+pub use engine::{NUDGES_MAX, WAKE_INDEX};
 pub use merge::{Merge, Undeliverable};
 pub use parallel::{Invocation, Matrices, Operators, Parallelizer};
 pub use service::{Completion, Context, Footprint, Offload, Output, ParallelService, Service};

@@ -40,7 +40,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::digest::Domain;
-use base::{AgreedTime, ClientId, Digest, FrameId, Malformed, Seq};
+use base::{AgreedTime, ClientId, Digest, FrameId, Malformed, Seq, SessionId};
 
 use crate::parallel::Operators;
 use crate::tree::ObjectTree;
@@ -93,12 +93,14 @@ impl Footprint {
 /// What an operation produces beyond its reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
-    /// An event for another session (watches, publish and subscribe).
-    Event {
-        /// Principal and session, with stream and id of the frame that subscribed.
-        to: FrameId,
-        /// The service's own bytes.
-        bytes: Vec<u8>,
+    /// Something waits in the service's state for a client that may not ask by itself (watches,
+    /// publish and subscribe): it is told to ask. What it is told is no part of any vote; what it
+    /// then asks for is.
+    Nudge {
+        /// The principal.
+        client: ClientId,
+        /// Its session.
+        session: SessionId,
     },
 }
 

@@ -21,13 +21,10 @@
 //! 1. a batch executes at most once, in the order of numbers, without a gap;
 //! 2. state, table, time and replies are a function of the delivered batches: neither the order
 //!    of their delivery nor the budgets of [`Stage::run`] matter;
-//! 3. what is stored is bounded: the window of batches, the table, the outputs not fetched, and
-//!    per pinned checkpoint one copy of what was written since;
+//! 3. what is stored is bounded: the window of batches, the table, whom a batch nudges, and per
+//!    pinned checkpoint one copy of what was written since;
 //! 4. a state that is known to be wrong, or half another one, is not executed on and answers
 //!    nobody: the stage then stands still until it has fetched a certified one.
-//!
-//! Not here yet: nobody fetches the service's outputs ([`Stage::take_outputs`] keeps a bounded
-//! queue and counts what it drops).
 
 mod checkpoint;
 mod execute;
@@ -38,7 +35,6 @@ mod restore;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 use base::transfer::{SnapshotReader, StateMessage};
 use base::{
@@ -48,7 +44,7 @@ use base::{
 
 use crate::engine::{Advance, Engine};
 use crate::merge::Merge;
-use crate::service::{Output, Service};
+use crate::service::Service;
 use crate::session::Sessions;
 use crate::snapshots::Snapshots;
 use crate::state::State;
@@ -209,7 +205,8 @@ impl Stage {
             sessions: self.state.sessions.len() as u64,
             decisions: self.state.sessions.counts(),
             undeliverable: self.merge.refused(),
-            outputs_dropped: self.state.engine.outputs_dropped,
+            nudges: self.state.engine.nudges,
+            nudges_dropped: self.state.engine.nudges_dropped,
             halted: !matches!(self.standing, Standing::Executes),
             transfer: self.transfer_report(),
             ..self.report
@@ -221,12 +218,6 @@ impl Stage {
     /// that batch and compares with nothing.
     pub fn state_digest(&mut self) -> Digest {
         self.manifest().digest(self.config.group)
-    }
-
-    /// The outputs of the service beyond replies, oldest first, as far as they were kept.
-    /// Nothing carries them to anybody yet.
-    pub fn take_outputs(&mut self) -> Vec<Output> {
-        self.state.engine.take_outputs()
     }
 
     /// The service, to look at.

@@ -6,8 +6,8 @@ mod common;
 use std::sync::Arc;
 
 use base::{
-    AgreedTime, Batch, Digest, Frame, FromStage, PillarId, Progress, ReplyStatus, Seq,
-    StableCheckpoint, ToStage,
+    AgreedTime, Batch, ClientId, Digest, Frame, FromStage, PillarId, Progress, ReplyStatus, Seq,
+    SessionId, StableCheckpoint, ToStage,
 };
 use common::{
     Cells, Random, batch, close, feed, id, open, replies, request, results, stage, stage_of,
@@ -353,14 +353,27 @@ fn results_too_large_for_a_reply_are_refused_but_executed() {
 }
 
 #[test]
-fn outputs_are_kept_up_to_a_bound_and_counted_beyond_it() {
+fn whoever_has_something_waiting_is_told_once_a_batch() {
     let mut stage = stage(100);
     feed(&mut stage, 1, &batch(1, &[open(1, 1)]));
     let ops: [&[u8]; 4] = [&[1, b'e']; 4];
-    feed(&mut stage, 2, &batch(2, &[request(id(1, 1, 0, 1), 0, &ops)]));
-    // 16 MiB hold eight of the twelve events of 2 MiB.
-    assert_eq!((stage.take_outputs().len(), stage.report().outputs_dropped), (8, 4));
-    assert!(stage.take_outputs().is_empty());
+    let out = feed(&mut stage, 2, &batch(2, &[request(id(1, 1, 0, 1), 0, &ops)]));
+    let nudges: Vec<_> = out.into_iter().filter_map(nudge).collect();
+    // To the client's own pillar, of two.
+    let wanted = |client: u32| (PillarId((client % 2) as u16), ClientId(client), Seq(2));
+    assert_eq!(nudges, [wanted(0), wanted(1), wanted(2)]);
+    assert_eq!((stage.report().nudges, stage.report().nudges_dropped), (3, 0));
+    let out = feed(&mut stage, 3, &batch(3, &[request(id(1, 1, 0, 2), 1, &[b"a"])]));
+    assert_eq!(out.into_iter().find_map(nudge), None);
+}
+
+fn nudge((target, message): (Target, FromStage)) -> Option<(PillarId, ClientId, Seq)> {
+    let (Target::Pillar(pillar), FromStage::Nudge { client, session, seq }) = (target, message)
+    else {
+        return None;
+    };
+    assert_eq!(session, SessionId(1));
+    Some((pillar, client, seq))
 }
 
 #[test]

@@ -271,6 +271,7 @@ fn traffic(out: &mut Metrics, report: &ReplicaReport) {
     count("stylite_sent_bytes", "Bytes written to links.", traffic.bytes_out);
     count("stylite_frames", "Request frames received.", traffic.frames);
     count("stylite_replies", "Replies sent.", traffic.replies);
+    count("stylite_nudges", "Clients told that something waits for them.", traffic.nudges);
     count("stylite_quota_refusals", "Frames beyond their client's quota.", traffic.quota);
     count("stylite_stale", "Messages that came too late.", traffic.stale);
     let links = &report.links;

@@ -70,6 +70,8 @@ pub struct ClientCore<T> {
 struct Standing {
     wrong_replies: u64,
     view: View,
+    /// The highest batch that it named in a nudge.
+    nudged: Seq,
 }
 
 /// Where the session is. Opening and closing carry the frame that is voted on.
@@ -169,6 +171,23 @@ impl<T> ClientCore<T> {
             // The session is closing and its frames are forgotten: nothing to compare with.
             self.counters.late_replies += 1;
         }
+    }
+
+    /// Replica `from` says, on its authenticated link, that something waits for this session in
+    /// the service's state since batch `seq`.
+    pub fn on_nudge(&mut self, from: ReplicaId, seq: Seq) {
+        let Some(standing) = self.replicas.get_mut(usize::from(from.0)) else { return };
+        standing.nudged = standing.nudged.max(seq);
+        self.counters.nudges += 1;
+    }
+
+    /// The batch since which something waits for this session, as f + 1 replicas say: at least
+    /// one of them is correct, so that f liars cause nothing.
+    #[must_use]
+    pub fn nudged(&self) -> Seq {
+        let mut said: Vec<Seq> = self.replicas.iter().map(|standing| standing.nudged).collect();
+        said.sort_unstable_by(|a, b| b.cmp(a));
+        said.get(self.config.quorums.weak() - 1).copied().unwrap_or_default()
     }
 
     /// A link to `replica` for `pillar` is up (again): what is in flight there is sent to it.

@@ -71,6 +71,8 @@ counters! {
         frames,
         /// Replies handed to clients' links.
         replies,
+        /// Clients told that something waits for them.
+        nudges,
         /// Frames refused because their client exceeds its quota.
         quota,
         /// Frames dropped because their client repeats itself too often.

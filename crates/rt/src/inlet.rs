@@ -179,7 +179,9 @@ pub(crate) fn client_packet(payload: &[u8]) -> Result<Asked<'_>, Close> {
         (PacketKind::Request, frames) => Ok(Asked::Frames(frames)),
         (PacketKind::StatusQuery, _) => Ok(Asked::Status),
         (PacketKind::Goodbye, _) => Err(Close::Ended),
-        (PacketKind::Reply | PacketKind::Status, _) => Err(Close::Garbage("packet kind")),
+        (PacketKind::Reply | PacketKind::Status | PacketKind::Nudge, _) => {
+            Err(Close::Garbage("packet kind"))
+        }
     }
 }
 

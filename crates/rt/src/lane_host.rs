@@ -9,7 +9,7 @@
 
 use base::links::PillarReport;
 use base::packet::PacketKind;
-use base::{AgreedTime, FrameId, Now, PillarId, ReplicaId, Time, View};
+use base::{AgreedTime, ClientId, FrameId, Now, PillarId, ReplicaId, Seq, SessionId, Time, View};
 
 use crate::counters::{LinkCounters, TrafficCounters};
 use crate::drill::Saboteur;
@@ -50,6 +50,10 @@ impl Wire for Links {
 
     fn send_reply(&mut self, view: View, frame: FrameId, content: &[u8]) -> bool {
         Links::send_reply(self, view, frame, content)
+    }
+
+    fn nudge(&mut self, client: ClientId, session: SessionId, seq: Seq) -> bool {
+        Links::nudge(self, client, session, seq)
     }
 }
 

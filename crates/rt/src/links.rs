@@ -13,8 +13,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use auth::{Directory, Initiator, LinkIdentity, Peer, ReplicaKeys};
-use base::packet::PeerHeader;
-use base::{Epoch, FrameId, GroupId, PillarId, ReplicaId, SessionId, Span, Time, View};
+use base::packet::{PacketKind, PeerHeader};
+use base::{
+    ClientId, Epoch, FrameId, GroupId, PillarId, ReplicaId, Seq, SessionId, Span, Time, View,
+};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
@@ -254,13 +256,23 @@ impl Links {
             self.doomed.push((slot, Close::Slow));
             return false;
         }
-        let kind = base::packet::PacketKind::Reply.alone();
+        let kind = PacketKind::Reply.alone();
         let Ok(out) = conn.room(content.len() + 12, &kind) else {
             self.doomed.push((slot, Close::Ended));
             return false;
         };
         base::reply::encode_reply_packet(view, content, out);
         self.mark_dirty(slot);
+        true
+    }
+
+    /// Tells a client that something waits for it since batch `seq`. True when it has a
+    /// connection. Whoever does not read has enough to read.
+    pub(crate) fn nudge(&mut self, client: ClientId, session: SessionId, seq: Seq) -> bool {
+        let Some(slot) = self.clients.route(client, session) else { return false };
+        let mut payload = PacketKind::Nudge.alone().to_vec();
+        payload.extend_from_slice(&seq.0.to_le_bytes());
+        self.send_packet(slot, &payload);
         true
     }
 

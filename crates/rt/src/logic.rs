@@ -4,7 +4,8 @@
 //!
 //! Not here: connections, threads and the poll.
 
-use base::{AgreedTime, FrameId, FromStage, Incarnation, Now, PillarId, ReplicaId, ToStage, View};
+use base::{AgreedTime, ClientId, FrameId, FromStage, Incarnation, Now, PillarId, ReplicaId};
+use base::{Seq, SessionId, ToStage, View};
 use proto::pbft::msg::Message;
 use proto::pbft::{Input, Reject};
 use proto::{Effect, Fact, Outbox, Target};
@@ -58,6 +59,9 @@ pub(crate) trait Wire {
 
     /// Appends a reply to this turn's packet to a client. True when somebody waits for it.
     fn send_reply(&mut self, view: View, frame: FrameId, content: &[u8]) -> bool;
+
+    /// Tells a client that something waits for it since batch `seq`. True when it is there.
+    fn nudge(&mut self, client: ClientId, session: SessionId, seq: Seq) -> bool;
 }
 
 /// The core of one pillar and its rings.
@@ -201,6 +205,8 @@ impl Logic {
                     let sent = wire.send_reply(view, *frame, content);
                     self.core.counters.replies += u64::from(sent);
                 }
+            } else if let FromStage::Nudge { client, session, seq } = message {
+                self.core.counters.nudges += u64::from(wire.nudge(client, session, seq));
             } else {
                 let _ = self.core.input(Input::Stage(message));
             }

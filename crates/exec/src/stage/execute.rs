@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{AgreedTime, Batch, BatchEntry, FrameId, FromStage, ReplyStatus, Seq};
+use base::{AgreedTime, Batch, BatchEntry, FrameId, FromStage, PillarId, ReplyStatus, Seq};
 
 use super::{Stage, StageOutbox};
 use crate::engine::{Advance, Position, Running};
@@ -94,6 +94,10 @@ impl Stage {
         assert_eq!(cursor.seq, self.executed.next(), "batches execute in order");
         assert!(cursor.time > self.time || cursor.time.0 == u64::MAX, "agreed time grows");
         (self.executed, self.time) = (cursor.seq, cursor.time);
+        for (client, session) in self.state.engine.take_nudges() {
+            let pillar = PillarId((client.0 % u32::from(self.config.stripe.pillars())) as u16);
+            out.pillar(pillar, FromStage::Nudge { client, session, seq: cursor.seq });
+        }
         if cursor.seq.0.is_multiple_of(self.config.checkpoint_interval) {
             self.checkpoint(out);
         }

@@ -35,8 +35,10 @@ pub struct StageReport {
     pub stable: Seq,
     /// Stable checkpoints with another digest than ours.
     pub diverged: u64,
-    /// Outputs dropped because nobody fetched them.
-    pub outputs_dropped: u64,
+    /// Sessions that were told to ask for what waits for them, once per batch.
+    pub nudges: u64,
+    /// Sessions that were not told because a batch had too many.
+    pub nudges_dropped: u64,
     /// Whether the service has not got a result yet.
     pub waiting: bool,
     /// Whether execution stands still until a checkpoint is fetched: the own state is known to

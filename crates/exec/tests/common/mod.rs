@@ -43,8 +43,9 @@ impl Service for Cells {
                 ctx.modify(cell, |out| self.get(cell, out));
             }
             [_, b'b', ..] => reply.resize(reply.len() + op[2] as usize * 1_000_000, 1),
-            [_, b'e'] => (0..3).for_each(|_| {
-                ctx.emit(Output::Event { to: ctx.frame, bytes: vec![7; 2 << 20] });
+            [_, b'e'] => (0..3).for_each(|client| {
+                let client = ClientId(client);
+                ctx.emit(Output::Nudge { client, session: ctx.frame.session });
             }),
             [_, b'd', at] => self.deadline = Some(AgreedTime(u64::from(*at))),
             [_, b'l'] => {

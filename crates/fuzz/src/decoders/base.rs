@@ -121,6 +121,7 @@ pub fn client_packet_seeds() -> Vec<Vec<u8>> {
         of(PacketKind::StatusQuery, vec![]),
         of(PacketKind::Status, vec![b"{}".to_vec()]),
         of(PacketKind::Goodbye, vec![]),
+        of(PacketKind::Nudge, vec![vec![9, 0, 0, 0, 0, 0, 0, 0]]),
     ]
 }
 

@@ -188,6 +188,8 @@ pub struct ClientCounters {
     pub failed: u64,
     /// Replies received, of whatever kind.
     pub replies: u64,
+    /// Nudges received, from whichever replica.
+    pub nudges: u64,
     /// Replies to frames that were answered already: normal, n - f - 1 or so per frame.
     pub late_replies: u64,
     /// Replies to frames of earlier sessions.

@@ -431,6 +431,7 @@ impl Coordinator {
             FromStage::Blocked { .. }
             | FromStage::Checkpoint { .. }
             | FromStage::Refused { .. }
+            | FromStage::Nudge { .. }
             | FromStage::Reply { .. } => Err(Reject::Stale("not for the coordinator")),
         }
     }

@@ -504,8 +504,8 @@ impl Lane {
                     self.pool.forget_recent(&key);
                 }
             }
-            // Replies go from the stage to the connections, past the lane.
-            FromStage::Reply { .. } => {}
+            // Replies and nudges go from the stage to the connections, past the lane.
+            FromStage::Reply { .. } | FromStage::Nudge { .. } => {}
             FromStage::Fetched { checkpoint, progress } => {
                 self.on_fetched(now, (&checkpoint, progress), out);
             }

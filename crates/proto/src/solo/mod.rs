@@ -211,6 +211,7 @@ impl Solo {
             // lanes, or about other replicas.
             FromStage::Refused { .. }
             | FromStage::Reply { .. }
+            | FromStage::Nudge { .. }
             | FromStage::Pinned { .. }
             | FromStage::PinMissed { .. }
             | FromStage::State { .. }

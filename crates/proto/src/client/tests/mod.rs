@@ -7,7 +7,7 @@ use std::vec::Vec;
 use std::{format, vec};
 
 use base::limits::{self, STREAM_WINDOW};
-use base::{PillarId, ReplicaId, ReplyStatus, SessionId, Span, View};
+use base::{PillarId, ReplicaId, ReplyStatus, Seq, SessionId, Span, View};
 use model::{WALL, World, at, config, reply, result_of};
 
 use super::{Effect, OpError, SendTo, SubmitError};
@@ -310,6 +310,22 @@ fn f_liars_convince_nobody_and_are_found_out() {
     say(&mut world, 6, &lie);
     assert_eq!(world.suspects.iter().map(|r| r.0).collect::<Vec<_>>(), [0, 1, 6]);
     assert_eq!(world.core.wrong_replies(ReplicaId(5)), 0);
+}
+
+#[test]
+fn f_liars_cause_no_errand_by_nudging() {
+    let mut world = World::new(config(7, 2, 1), 1);
+    let nudge = |world: &mut World, from, seq| {
+        world.core.on_nudge(ReplicaId(from), Seq(seq));
+        world.core.nudged()
+    };
+    assert_eq!(nudge(&mut world, 0, u64::MAX), Seq(0));
+    assert_eq!(nudge(&mut world, 1, u64::MAX), Seq(0));
+    assert_eq!(nudge(&mut world, 1, u64::MAX), Seq(0), "the same one again");
+    assert_eq!(nudge(&mut world, 2, 9), Seq(9), "the first correct one");
+    assert_eq!(nudge(&mut world, 3, 5), Seq(9), "an older nudge that was late");
+    assert_eq!(nudge(&mut world, 9, u64::MAX), Seq(9), "nobody");
+    assert_eq!(world.core.counters().nudges, 5);
 }
 
 #[test]
