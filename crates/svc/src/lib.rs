@@ -1,5 +1,5 @@
-//! Services that come with Stylite: a key-value store with Redis's commands, and an echo
-//! service for benchmarks.
+//! Services that come with Stylite: a key-value store with Redis's commands, a coordination
+//! service with ZooKeeper's data model, and an echo service for benchmarks.
 //!
 //! Deterministic: results depend on the state, the operation and its context alone. Not here:
 //! connections, protocols, threads, clocks. Depends on `base` and `exec`, and on small crates
@@ -13,18 +13,21 @@ pub mod echo;
 pub mod kv;
 #[cfg(test)]
 mod testing;
+pub mod zk;
 
 pub use echo::EchoService;
 pub use kv::KvService;
+pub use zk::ZooKeeperService;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["kv", "echo"];
+pub const NAMES: &[&str] = &["kv", "zookeeper", "echo"];
 
 /// A fresh service of that name.
 #[must_use]
 pub fn by_name(name: &str) -> Option<Box<dyn Service>> {
     match name {
         "kv" => Some(Box::new(KvService::new())),
+        "zookeeper" => Some(Box::new(ZooKeeperService::new())),
         "echo" => Some(Box::new(EchoService::new())),
         _ => None,
     }
