@@ -240,6 +240,19 @@ impl Engine {
         service.put(object, bytes)
     }
 
+    /// Replaces an object by bytes that nobody believes yet, if `is_right` says so of the digest
+    /// that it would have; returns whether it does.
+    pub(crate) fn put_if(
+        &mut self,
+        object: u32,
+        bytes: &[u8],
+        is_right: &mut dyn FnMut(Digest) -> bool,
+    ) -> Result<bool, Malformed> {
+        let Engine { service, tree, .. } = self;
+        tree.modify(object, |out| service.get(object, out));
+        service.put_if(object, bytes, is_right)
+    }
+
     pub(crate) fn service(&self) -> &dyn Service {
         &*self.service
     }

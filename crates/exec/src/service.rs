@@ -272,6 +272,28 @@ pub trait Service: Send {
         Ok(Digest::of(Domain::Service, bytes))
     }
 
+    /// Replaces `object` by these bytes, which come from another replica, if `is_right` says so of
+    /// the digest that it would have then; returns whether it does. The default is
+    /// [`Service::digest_of`], then [`Service::put`]; a service that keeps digests of its parts
+    /// spares itself to read and to hash everything twice.
+    ///
+    /// # Errors
+    /// When the bytes are no such object. It stays as it was then, and when they are not right.
+    fn put_if(
+        &mut self,
+        object: u32,
+        bytes: &[u8],
+        is_right: &mut dyn FnMut(Digest) -> bool,
+    ) -> Result<bool, Malformed> {
+        let right = is_right(self.digest_of(object, bytes)?);
+        if right {
+            // A service that refuses what it has just given a digest for is found out when the
+            // whole is compared.
+            let _ = self.put(object, bytes);
+        }
+        Ok(right)
+    }
+
     /// What `op` touches, added to `out`, which is empty. The default conflicts with everything,
     /// which is always right.
     fn footprint(&self, op: &[u8], out: &mut Footprint) {

@@ -442,13 +442,10 @@ impl Fetch {
         out: &mut StageOutbox,
     ) -> Verdict {
         let (part, object) = (whole.part, whole.object);
-        let right = state.leaf_of(part, object, &whole.bytes) == Ok(whole.leaf);
-        if !right && !base::mutant!(StateUnverified) {
+        if !state.put_if(part, object, &whole.bytes, whole.leaf) {
             self.wanted.put_back(Ask::Pieces(whole));
             return Verdict::Wrong;
         }
-        // A service that refuses what it has just given a digest for shows in the root.
-        let _ = state.put(part, object, &whole.bytes);
         if state.marked(part) >= MARKED_MAX {
             state.refresh(part);
         }

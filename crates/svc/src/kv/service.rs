@@ -142,6 +142,21 @@ impl Service for KvService {
         Ok(db::Bucket::decode(object, bytes)?.digest())
     }
 
+    fn put_if(
+        &mut self,
+        object: u32,
+        bytes: &[u8],
+        is_right: &mut dyn FnMut(Digest) -> bool,
+    ) -> Result<bool, Malformed> {
+        let mut decoded = db::Bucket::decode(object, bytes)?;
+        // Its values remember their digests from now on.
+        let right = is_right(decoded.digest());
+        if right {
+            self.db.replace_bucket(object as usize, decoded);
+        }
+        Ok(right)
+    }
+
     fn footprint(&self, op: &[u8], out: &mut Footprint) {
         info::footprint(op, out);
     }

@@ -396,7 +396,7 @@ fn a_small_change_marks_one_object() {
 /// What a fetched bucket is judged by before it is put into place.
 #[test]
 fn the_digest_of_a_buckets_bytes_is_that_of_the_bucket() {
-    let mut runner = kv();
+    let (mut runner, mut other) = (kv(), KvService::new());
     let mut rng = Rng(5);
     let long = "x".repeat(INLINE_FAR_BEYOND);
     for round in 0..2000 {
@@ -422,6 +422,7 @@ fn the_digest_of_a_buckets_bytes_is_that_of_the_bucket() {
             service.get(object, &mut bytes);
             let digest = service.digest(object);
             assert_eq!(service.digest_of(object, &bytes), Ok(digest));
+            assert_eq!(put_into(&mut other, object, &bytes), Ok(digest));
             if bytes.len() > 12 {
                 let at = rng.below(bytes.len() as u64) as usize;
                 bytes[at] ^= 1;
@@ -433,6 +434,29 @@ fn the_digest_of_a_buckets_bytes_is_that_of_the_bucket() {
             }
         }
     }
+}
+
+/// The digest that the bytes are judged by, which they have once they are in place. What is
+/// not right is not put there.
+fn put_into(
+    other: &mut KvService,
+    object: u32,
+    bytes: &[u8],
+) -> Result<base::Digest, base::Malformed> {
+    let (before, mut said) = (other.digest(object), vec![]);
+    for right in [false, true] {
+        let put = other.put_if(object, bytes, &mut |digest| {
+            said.push(digest);
+            right
+        })?;
+        assert_eq!(put, right);
+        assert_eq!(other.digest(object), if right { said[1] } else { before });
+    }
+    assert_eq!(said[0], said[1]);
+    let mut back = vec![];
+    other.get(object, &mut back);
+    assert_eq!(back, bytes);
+    Ok(said[1])
 }
 
 /// A checkpoint that somebody still reads must not change under the hands of the commands.
