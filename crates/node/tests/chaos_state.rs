@@ -100,6 +100,7 @@ fn rejoin(replicas: u16, liar: Option<u16>, keys: u64, name: &str) {
             "all_up": all_up, "one_down": one_down, "during": during, "after": after,
         },
         "share_during": during / one_down,
+        "share_during_of_all_up": during / all_up,
         "clients": outcome.figures(),
         "rss_kib": lab.pids().into_iter().map(soak::rss_kib).collect::<Vec<_>>(),
         "disk_bytes": lab.ids().map(|id| lab.disk_bytes(id)).collect::<Vec<_>>(),

@@ -24,7 +24,7 @@ impl Stage {
 
     pub(super) fn tick(&mut self, now: Time) {
         self.now = Some(now);
-        self.source.tick(now);
+        self.source.tick(now, self.state.engine.ops);
         if let Standing::Fetches(fetch) = &mut self.standing {
             fetch.tick(now);
         }

@@ -10,13 +10,15 @@
 
 mod fetch;
 mod large;
+mod pace;
 mod peer;
 mod source;
 mod wanted;
 
 pub use large::{BUFFER_BYTES_MAX, OBJECT_BYTES_MAX};
+pub use pace::{BUSY, BUSY_OPS_PER_S, HASTE_FORGOTTEN_AFTER, IDLE, Pacing};
 pub use peer::{ASKED_BYTES_MAX, PATIENCE, SLOW, STRIKES_MAX};
-pub use source::{ASKS_MAX, BYTES_PER_ASKER_PER_S, SERVED_BYTES_PER_TURN};
+pub use source::ASKS_MAX;
 
 pub(crate) use fetch::{Fetch, Outcome};
 pub(crate) use source::{Served, Source};

@@ -1,8 +1,8 @@
 //! Answers other replicas about the checkpoint that is pinned for them.
 //!
-//! Every asker has a queue and an allowance of bytes per second; a turn serves one asker after
-//! the other up to a bound. Requests beyond the queue, and requests for what does not exist, are
-//! dropped and counted: a correct replica sends neither.
+//! Every asker has a queue and an allowance of bytes per second ([`Pace`]); a turn serves one
+//! asker after the other up to a bound. Requests beyond the queue, and requests for what does not
+//! exist, are dropped and counted: a correct replica sends neither.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
@@ -11,19 +11,13 @@ use alloc::vec::Vec;
 use base::transfer::{Manifest, PIECE_BYTES_MAX, Part, StateAnswer, StateMessage, StateRequest};
 use base::{FromStage, ReplicaId, Seq, Time};
 
+use super::pace::{Load, Pace};
 use crate::stage::StageOutbox;
 use crate::state::State;
 use crate::tree::FAN_OUT;
 
 /// Most requests of one asker that wait.
 pub const ASKS_MAX: usize = 64;
-/// Bytes per second that one asker gets.
-pub const BYTES_PER_ASKER_PER_S: u64 = 125_000_000;
-/// Bytes after which a turn of the stage answers no more.
-pub const SERVED_BYTES_PER_TURN: usize = 512 << 10;
-
-/// Allowance that an asker can save up: what it gets in a tenth of a second.
-const ALLOWANCE_MAX: i64 = (BYTES_PER_ASKER_PER_S / 10) as i64;
 /// What an answer costs beyond its bytes.
 const ANSWER_BYTES: usize = 128;
 /// Bytes of objects larger than a piece that are kept while their pieces are asked for; a single
@@ -41,6 +35,7 @@ pub(crate) struct Source {
     /// Large objects, the last one used at the end.
     cached: VecDeque<(Seq, Part, u32, Arc<Vec<u8>>)>,
     now: Time,
+    load: Load,
     pub(crate) bytes: u64,
     pub(crate) dropped: u64,
 }
@@ -48,8 +43,7 @@ pub(crate) struct Source {
 #[derive(Debug)]
 struct Asker {
     queue: VecDeque<Ask>,
-    /// Bytes it may still have now; below zero after an answer larger than what was left.
-    allowance: i64,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -74,8 +68,9 @@ pub(crate) enum Served {
 impl Source {
     /// Takes in a request.
     pub(crate) fn ask(&mut self, from: ReplicaId, checkpoint: Seq, request: StateRequest) {
-        let fresh = || Asker { queue: VecDeque::new(), allowance: ALLOWANCE_MAX };
+        let fresh = || Asker { queue: VecDeque::new(), pace: Pace::new(self.load) };
         let asker = self.askers.entry(from).or_insert_with(fresh);
+        asker.pace.asked(self.now, checkpoint);
         if asker.queue.len() >= ASKS_MAX {
             self.dropped += 1;
             return;
@@ -83,15 +78,14 @@ impl Source {
         asker.queue.push_back(Ask { checkpoint, request, done: 0 });
     }
 
-    /// It is `now`.
-    pub(crate) fn tick(&mut self, now: Time) {
-        // A tenth of a second fills every allowance: more than that need not be reckoned.
-        let gained = now.since(self.now).0.min(100_000_000) * (BYTES_PER_ASKER_PER_S / 1_000_000);
-        let gained = i64::try_from(gained / 1_000).expect("at most what fills an allowance");
-        for asker in self.askers.values_mut() {
-            asker.allowance = (asker.allowance + gained).min(ALLOWANCE_MAX);
-        }
+    /// It is `now`, and so many operations were executed so far.
+    pub(crate) fn tick(&mut self, now: Time, ops: u64) {
+        let passed = now.since(self.now);
         self.now = self.now.max(now);
+        self.load.tick(self.now, ops);
+        for asker in self.askers.values_mut() {
+            asker.pace.tick(passed, self.load);
+        }
     }
 
     /// Whether somebody waits for an answer.
@@ -116,7 +110,7 @@ impl Source {
         state: &State,
         out: &mut StageOutbox,
     ) -> Served {
-        let mut left = SERVED_BYTES_PER_TURN;
+        let mut left = self.load.bytes_per_turn();
         loop {
             let Some(from) = self.next_asker() else {
                 return if self.is_idle() { Served::All } else { Served::Throttled };
@@ -133,7 +127,7 @@ impl Source {
     /// The next one, in turn, that waits and has an allowance.
     fn next_asker(&self) -> Option<ReplicaId> {
         let ready =
-            |(_, asker): &(&ReplicaId, &Asker)| !asker.queue.is_empty() && asker.allowance > 0;
+            |(_, asker): &(&ReplicaId, &Asker)| !asker.queue.is_empty() && asker.pace.may_have();
         let after = |(id, _): &(&ReplicaId, &Asker)| self.turn.is_none_or(|turn| **id > turn);
         let mut others = self.askers.iter().filter(ready);
         let next = self.askers.iter().filter(after).find(ready).or_else(|| others.next());
@@ -170,7 +164,7 @@ impl Source {
         let cost = message.encoded_len_max() + ANSWER_BYTES + read / READ_COST;
         self.bytes += cost as u64;
         let asker = self.askers.get_mut(&from).expect("nobody removed it");
-        asker.allowance -= i64::try_from(cost).expect("an answer is in memory");
+        asker.pace.took(cost);
         out.coordinator(FromStage::State { to: from, message });
         cost
     }

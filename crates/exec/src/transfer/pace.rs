@@ -1,0 +1,120 @@
+//! How fast a source gives its state away.
+//!
+//! A source that has little else to do answers as fast as an asker can take it in. One that
+//! executes shares its time, and that of the network and, on one machine, of the asker, with what
+//! its clients wait for: it then answers at a pace that they hardly notice. But whoever fetches has
+//! to be faster than the group moves on, or it never ends. So an asker that comes back for a newer
+//! checkpoint, as it does when what it got is too old by now, is answered twice as fast each time.
+//!
+//! No clock: time comes in as ticks.
+
+use base::{Seq, Span, Time};
+
+/// What a source gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pacing {
+    /// Bytes per second that one asker gets.
+    pub bytes_per_s: u64,
+    /// Bytes after which a turn of the stage answers no more.
+    pub bytes_per_turn: usize,
+}
+
+/// The pace of a source that has little else to do.
+pub const IDLE: Pacing = Pacing { bytes_per_s: 125_000_000, bytes_per_turn: 512 << 10 };
+/// The pace of one that executes, for whoever asks for the first time.
+pub const BUSY: Pacing = Pacing { bytes_per_s: 16_000_000, bytes_per_turn: 64 << 10 };
+/// A source that executes so many operations per second is busy.
+pub const BUSY_OPS_PER_S: u64 = 1000;
+/// An asker that was silent for so long is one that asks for the first time.
+pub const HASTE_FORGOTTEN_AFTER: Span = Span::secs(60);
+
+/// Over so long operations are counted, and at most so long.
+const COUNTED: Span = Span::millis(100);
+const COUNTED_MAX: Span = Span::secs(1);
+/// An asker can save up what it gets in such a part of a second.
+const SAVED_PARTS: u64 = 10;
+
+/// Whether a source has other things to do. As long as it has not counted, it seems so.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Load {
+    since: Time,
+    ops: u64,
+    idle: bool,
+}
+
+impl Load {
+    /// It is `now`, and so many operations were executed so far.
+    pub(super) fn tick(&mut self, now: Time, ops: u64) {
+        let passed = now.since(self.since);
+        if passed < COUNTED {
+            return;
+        }
+        let done = u128::from(ops.saturating_sub(self.ops)) * 1_000_000_000;
+        let few = done < u128::from(BUSY_OPS_PER_S) * u128::from(passed.0);
+        // What it did before somebody asked says nothing about now.
+        self.idle = few && passed <= COUNTED_MAX;
+        (self.since, self.ops) = (now, ops);
+    }
+
+    pub(super) fn bytes_per_turn(self) -> usize {
+        if self.idle { IDLE } else { BUSY }.bytes_per_turn
+    }
+}
+
+/// What one asker may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Bytes it may still have now; below zero after an answer larger than what was left.
+    allowance: i64,
+    /// The newest checkpoint that it asked about, and when it asked last.
+    newest: Seq,
+    asked: Time,
+    /// How often it has come back for a newer one.
+    returns: u32,
+}
+
+impl Pace {
+    pub(super) fn new(load: Load) -> Pace {
+        let mut pace = Pace { allowance: 0, newest: Seq(0), asked: Time::ZERO, returns: 0 };
+        pace.allowance = saved_max(pace.bytes_per_s(load));
+        pace
+    }
+
+    /// It asks about this checkpoint.
+    pub(super) fn asked(&mut self, now: Time, checkpoint: Seq) {
+        if now.since(self.asked) >= HASTE_FORGOTTEN_AFTER {
+            self.returns = 0;
+        } else if self.newest > Seq(0) && checkpoint > self.newest {
+            self.returns = self.returns.saturating_add(1);
+        }
+        (self.newest, self.asked) = (self.newest.max(checkpoint), now);
+    }
+
+    /// So much time has passed.
+    pub(super) fn tick(&mut self, passed: Span, load: Load) {
+        let rate = self.bytes_per_s(load);
+        // What fills every allowance: more than that need not be reckoned.
+        let passed = passed.0.min(1_000_000_000 / SAVED_PARTS);
+        let gained = u128::from(passed) * u128::from(rate) / 1_000_000_000;
+        let gained = i64::try_from(gained).expect("at most what fills an allowance");
+        self.allowance = (self.allowance + gained).min(saved_max(rate));
+    }
+
+    pub(super) fn may_have(&self) -> bool {
+        self.allowance > 0
+    }
+
+    /// An answer has cost so much.
+    pub(super) fn took(&mut self, bytes: usize) {
+        self.allowance -= i64::try_from(bytes).expect("an answer is in memory");
+    }
+
+    fn bytes_per_s(&self, load: Load) -> u64 {
+        let busy = BUSY.bytes_per_s.saturating_mul(1 << self.returns.min(16));
+        if load.idle { IDLE.bytes_per_s } else { busy.min(IDLE.bytes_per_s) }
+    }
+}
+
+fn saved_max(bytes_per_s: u64) -> i64 {
+    i64::try_from(bytes_per_s / SAVED_PARTS).expect("paces are far below that")
+}
