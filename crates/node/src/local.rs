@@ -26,6 +26,7 @@ use genesis::{GROUP_FILE, Group, InitOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::Durability;
+use crate::cpus::ReplicaCpus;
 use crate::health::{Health, judge};
 use crate::logging::plain;
 use crate::mark;
@@ -50,6 +51,8 @@ pub struct LocalOptions {
     pub drills: Vec<Assignment>,
     /// Whether the replicas serve metrics, where `stylite replica` does by default.
     pub metrics: bool,
+    /// The processors that the replicas run on, if not all.
+    pub cpus: Option<ReplicaCpus>,
 }
 
 /// A group of replica processes.
@@ -396,7 +399,11 @@ fn spawn(group: &Group, id: ReplicaId, log: &Path, options: &LocalOptions) -> Re
     // A process group of its own: Ctrl-C on the terminal is for this process alone, which then
     // stops the replicas in order.
     command.process_group(0);
-    command.spawn().with_context(|| format!("cannot start replica {id}"))
+    let mut spawn = || command.spawn().with_context(|| format!("cannot start replica {id}"));
+    match &options.cpus {
+        Some(cpus) => cpus.of(usize::from(id.0)).within(spawn),
+        None => spawn(),
+    }
 }
 
 fn signal(child: &Child, signal: Signal) {

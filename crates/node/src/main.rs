@@ -9,6 +9,7 @@
 mod accusations;
 mod cli;
 mod cmd;
+mod cpus;
 mod exit;
 mod health;
 mod local;

@@ -12,7 +12,12 @@ use tempfile::TempDir;
 
 /// Runs `stylite bench --local -o json` shortly and checks what all runs have in common.
 fn bench(args: &[&str]) -> Value {
-    let all = ["bench", "--local", "-o", "json", "--duration", "500ms", "--warmup", "100ms"];
+    bench_for("500ms", args)
+}
+
+/// The same, measured for as long.
+fn bench_for(duration: &str, args: &[&str]) -> Value {
+    let all = ["bench", "--local", "-o", "json", "--duration", duration, "--warmup", "100ms"];
     let output = run(&[&all[..], args].concat());
     assert_eq!(code(&output), 0, "{args:?}: {} {}", cluster::stdout(&output), stderr(&output));
     let result = json(&output);
@@ -43,6 +48,85 @@ fn a_closed_loop_has_all_fields_and_equal_digests() {
     assert_eq!((&group["service"], &group["durability"]), (&"echo".into(), &"memory".into()));
     assert_eq!(group["batching"], true);
     assert_eq!(result["digests_compared"]["replicas"], 4);
+}
+
+#[test]
+fn what_processes_and_links_cost_is_told_apart() {
+    let result = bench(&["--clients", "1", "--outstanding", "256", "--payload", "100"]);
+    let roles = result["cpu"].as_array().expect("a list");
+    let names: Vec<&str> = roles.iter().filter_map(|row| row["role"].as_str()).collect();
+    assert_eq!(names.len(), 5, "{result}");
+    assert_eq!(names.iter().filter(|name| name.ends_with(" (leader)")).count(), 1, "{result}");
+    let has = |role: &Value, prefix: &str| {
+        let threads = role["threads"].as_array().expect("a list");
+        threads.iter().any(|row| row["thread"].as_str().expect("a text").starts_with(prefix))
+    };
+    assert!(has(&roles[0], "replica-0-") && has(&roles[4], "load-0"), "{result}");
+    let traffic = result["traffic"].as_array().expect("a list");
+    assert_eq!(traffic.len(), 4, "{result}");
+    for row in traffic {
+        // Every replica gets every operation from its client, and what it carries with it.
+        assert!(row["bytes_in"].as_f64().expect("a number") >= 100.0, "{result}");
+        assert!(row["ops_per_frame"].as_f64().expect("a number") >= 1.0, "{result}");
+    }
+}
+
+#[test]
+fn several_runs_are_put_together_and_written_to_a_file() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let file = dir.path().join("result.json");
+    let path = file.display().to_string();
+    let result = bench(&["--runs", "3", "--json", &path, "--outstanding", "16"]);
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), result);
+    let mut rates: Vec<f64> = result["runs"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|run| run["ops_per_s"].as_f64().expect("a number"))
+        .collect();
+    rates.sort_by(f64::total_cmp);
+    assert_eq!(rates.len(), 3);
+    assert_eq!(result["ops_per_s"].as_f64(), Some(rates[1]));
+    let spread = &result["summary"]["ops_per_s"];
+    let found = ["min", "median", "max"].map(|figure| spread[figure].as_f64().expect("a number"));
+    assert_eq!(found.to_vec(), rates);
+}
+
+#[test]
+fn idle_clients_stay_connected_and_processors_are_kept_to() {
+    let load = ["--idle-clients", "30", "--clients", "3", "--outstanding", "2"];
+    let place = ["--replica-cpus", "0", "--client-cpus", "0"];
+    let result = bench(&[&load[..], &place].concat());
+    let config = &result["config"];
+    assert_eq!((&config["clients"], &config["idle_clients"]), (&3.into(), &30.into()));
+    assert_eq!(config["machine"]["replica_cpus"], "0");
+    assert_eq!(config["machine"]["client_cpus"], "0");
+    // All five processes share one processor: together they cannot use more than that.
+    let roles = result["cpu"].as_array().expect("a list");
+    let percent: f64 = roles.iter().map(|row| row["percent"].as_f64().expect("a number")).sum();
+    assert!(percent < 150.0, "{result}");
+}
+
+#[test]
+fn what_an_overloaded_group_does_not_take_is_late_all_the_same() {
+    // Four gigabytes per second, to each of four replicas. The first ones take a while.
+    let load = ["--rate", "2000000", "--arrivals", "poisson", "--payload", "2000"];
+    let result = bench_for("3s", &[&load[..], &["--clients", "1"]].concat());
+    assert_eq!(result["config"]["arrivals"], "poisson");
+    let ended = result["ops"].as_u64().expect("a number");
+    let unsent = result["unsent"].as_u64().expect("a number");
+    assert!(unsent > ended, "{result}");
+    // Half of what was due never left in time; its latency is that of the queue, not of the few.
+    assert!(result["latency_us"]["p50"].as_u64().expect("a number") > 50_000, "{result}");
+}
+
+#[test]
+fn more_processors_than_there_are_cannot_be_shared_out() {
+    let args = ["bench", "--local", "--cores-per-replica", "1000"];
+    let output = run(&args);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("1000 cores for each of 4 replicas"), "{}", stderr(&output));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
 
 use super::{Agreement, Durability, Output};
+use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
 use crate::values::{duration, positive, some_duration};
 
 /// `stylite bench`.
@@ -15,13 +16,17 @@ use crate::values::{duration, positive, some_duration};
     group = clap::ArgGroup::new("where").args(["local", "config"]).required(true).multiple(true),
     after_help = "Closed loop: every client keeps `--outstanding` operations under way. Open loop \
     (`--rate`): operations start when they are due, whether or not others have ended, and \
-    latency counts from then on.\n\nAfterwards all replicas must have the same state: exit code \
+    latency counts from then on. What was due and never left counts as late as it was at the \
+    end.\n\nSeveral --runs: what is shown is the run in the middle by operations per second, with \
+    the least and the most of all.\n\nAfterwards all replicas must have the same state: exit code \
     5 if they have not.\n\nAgainst a group of the key-value service (--config) it overwrites the \
     keys bench:000000000 and following, as many as --keys, and deletes them afterwards; they \
     stay when the run is interrupted.\n\nExamples:\n  stylite bench --local\n  \
     stylite bench --local --clients 1 --outstanding 1 --no-batching -o json\n  \
     stylite bench --local --agreement none\n  \
+    stylite bench --local --clients 200 --outstanding 16 --runs 5 --json result.json\n  \
     stylite bench --local --rate 50000 --payload 100 --reply 100 --duration 30s\n  \
+    stylite bench --local --cores-per-replica 0.5\n  \
     stylite bench --config mygroup --payload 64"
 )]
 pub struct BenchArgs {
@@ -43,6 +48,29 @@ pub struct BenchArgs {
     /// How to print the result.
     #[arg(short, long, value_name = "FORMAT", default_value = "table", env = "STYLITE_OUTPUT")]
     pub output: Output,
+    /// Also write the result to this file, as JSON.
+    #[arg(long, value_name = "FILE", env = "STYLITE_JSON")]
+    pub json: Option<PathBuf>,
+}
+
+/// When operations of an open loop are due.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrivals {
+    /// At equal intervals.
+    Fixed,
+    /// At random, independently of one another, as many on average.
+    Poisson,
+}
+
+impl Arrivals {
+    /// The word on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Arrivals::Fixed => "fixed",
+            Arrivals::Poisson => "poisson",
+        }
+    }
 }
 
 /// The group of `stylite bench --local`.
@@ -67,6 +95,15 @@ pub struct LocalArgs {
     /// With --local: threads of each replica. [default: as many as its share of the cores]
     #[arg(long, value_name = "T", env = "STYLITE_THREADS", value_parser = positive)]
     pub threads: Option<usize>,
+    /// With --local: the processors of the replicas: one set for all, such as 0-2, or one for
+    /// each, such as "0;1;2;3". [default: all]
+    #[arg(long, value_name = "SETS", env = "STYLITE_REPLICA_CPUS", value_parser = replica_cpus)]
+    pub replica_cpus: Option<ReplicaCpus>,
+    /// With --local: as many processors for each replica, one divided by a number when several
+    /// replicas share one; the clients get what is left, or all when nothing is.
+    #[arg(long, value_name = "CORES", env = "STYLITE_CORES_PER_REPLICA",
+        conflicts_with = "replica_cpus", value_parser = core_share)]
+    pub cores_per_replica: Option<f64>,
 }
 
 impl LocalArgs {
@@ -85,11 +122,18 @@ impl LocalArgs {
 pub struct LoadArgs {
     /// Sessions with connections of their own.
     #[arg(long, value_name = "C", default_value_t = 2, env = "STYLITE_CLIENTS",
-        value_parser = clap::value_parser!(u32).range(1..=200))]
+        value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub clients: u32,
+    /// Sessions that are open beside them and do nothing.
+    #[arg(long, value_name = "N", default_value_t = 0, env = "STYLITE_IDLE_CLIENTS",
+        value_parser = clap::value_parser!(u32).range(0..=16_384))]
+    pub idle_clients: u32,
     /// Threads that share the clients. [default: one per client, at most 2]
     #[arg(long, value_name = "T", env = "STYLITE_CLIENT_THREADS", value_parser = positive)]
     pub client_threads: Option<usize>,
+    /// The processors of the load generator, such as 2-3. [default: all]
+    #[arg(long, value_name = "SET", env = "STYLITE_CLIENT_CPUS", value_parser = cpus)]
+    pub client_cpus: Option<Cpus>,
     /// Operations that each client keeps under way (closed loop).
     #[arg(long, value_name = "O", default_value_t = 4096, env = "STYLITE_OUTSTANDING",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -98,12 +142,17 @@ pub struct LoadArgs {
     #[arg(long, value_name = "OPS", env = "STYLITE_RATE",
         value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
     pub rate: Option<u64>,
+    /// When the operations of an open loop are due.
+    #[arg(long, value_name = "HOW", default_value = "fixed", env = "STYLITE_ARRIVALS")]
+    pub arrivals: Arrivals,
     /// Bytes that each operation carries.
-    #[arg(long, value_name = "BYTES", default_value_t = 0, env = "STYLITE_PAYLOAD",
+    #[arg(long, visible_alias = "request-bytes", value_name = "BYTES", default_value_t = 0,
+        env = "STYLITE_PAYLOAD",
         value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     pub payload: u32,
     /// Bytes that each operation has answered (echo service only).
-    #[arg(long, value_name = "BYTES", default_value_t = 0, env = "STYLITE_REPLY",
+    #[arg(long, visible_alias = "reply-bytes", value_name = "BYTES", default_value_t = 0,
+        env = "STYLITE_REPLY",
         value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     pub reply: u32,
     /// Keys that are written (key-value service only).
@@ -118,6 +167,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "TIME", default_value = "2s", env = "STYLITE_WARMUP",
         value_parser = duration)]
     pub warmup: Duration,
+    /// How often to do that, each time with new sessions.
+    #[arg(long, value_name = "N", default_value_t = 1, env = "STYLITE_RUNS",
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
     /// One operation per frame; with --local also one frame per batch.
     #[arg(long, env = "STYLITE_NO_BATCHING", value_parser = BoolishValueParser::new())]
     pub no_batching: bool,

@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::values::some_duration;
 
-pub use bench::BenchArgs;
+pub use bench::{Arrivals, BenchArgs, LoadArgs};
 pub use members::{DemoArgs, InitArgs, RedisArgs, ReplicaArgs};
 pub use snapshot::{RestoreArgs, SaveArgs, SnapshotCommand, VerifyArgs};
 

@@ -108,6 +108,7 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
         durability: args.durability,
         drills: args.misbehave.clone(),
         metrics: true,
+        cpus: None,
     }
 }
 

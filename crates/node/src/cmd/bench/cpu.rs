@@ -1,10 +1,115 @@
-//! Processor time of processes, as the operating system accounts for it.
+//! Processor time of processes and of their threads, as the operating system accounts for it.
+//!
+//! Totals are those of whole processes, in ticks of 10 ms. Those of threads are finer, but miss
+//! what threads used that have ended meanwhile.
 
+use std::collections::BTreeMap;
 use std::fs;
+
+use serde::Serialize;
 
 /// Clock ticks per second in `/proc`. The kernel's interface fixes it for every architecture
 /// that this runs on.
 const TICKS_PER_SECOND: u64 = 100;
+
+/// A process whose use is accounted for.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// What it is to the run: `replica 0`, `clients`.
+    pub role: String,
+    /// Its number.
+    pub pid: u32,
+}
+
+/// What processes have used so far.
+#[derive(Clone, Debug)]
+pub struct Used(Vec<(Process, u64, BTreeMap<u32, Thread>)>);
+
+/// A thread's name and the microseconds it has used.
+#[derive(Clone, Debug)]
+struct Thread {
+    name: String,
+    us: f64,
+}
+
+/// What a process used per operation.
+#[derive(Clone, Debug, Serialize)]
+pub struct RoleRow {
+    /// What it is to the run.
+    pub role: String,
+    /// Microseconds per operation.
+    pub us_per_op: f64,
+    /// The share of one processor that it used, in percent.
+    pub percent: f64,
+    /// The same by thread, those that used most first; threads of one name are added up.
+    pub threads: Vec<ThreadRow>,
+}
+
+/// What threads of one name used per operation.
+#[derive(Clone, Debug, Serialize)]
+pub struct ThreadRow {
+    /// Their name.
+    pub thread: String,
+    /// Microseconds per operation.
+    pub us_per_op: f64,
+}
+
+impl Used {
+    /// Looks at all of `processes` now.
+    #[must_use]
+    pub fn now(processes: &[Process]) -> Used {
+        let look =
+            |process: &Process| (process.clone(), used_us(process.pid), threads(process.pid));
+        Used(processes.iter().map(look).collect())
+    }
+
+    /// Microseconds that all processes but the one of this number used between `before` and this.
+    #[must_use]
+    pub fn but(&self, pid: u32, before: &Used) -> u64 {
+        self.spans(before).filter(|(process, ..)| process.pid != pid).map(|(_, us)| us).sum()
+    }
+
+    /// Microseconds that the process of this number used.
+    #[must_use]
+    pub fn of(&self, pid: u32, before: &Used) -> u64 {
+        self.spans(before).filter(|(process, ..)| process.pid == pid).map(|(_, us)| us).sum()
+    }
+
+    fn spans<'a>(&'a self, before: &'a Used) -> impl Iterator<Item = (&'a Process, u64)> {
+        self.0.iter().zip(&before.0).map(|(now, then)| (&now.0, now.1.saturating_sub(then.1)))
+    }
+
+    /// What each process used per operation since `before`, when `ops` ended in `seconds`.
+    #[must_use]
+    pub fn rows(&self, before: &Used, ops: u64, seconds: f64) -> Vec<RoleRow> {
+        let per_op = |us: f64| round(us / ops.max(1) as f64);
+        let row = |((process, total, now), (_, earlier, then)): (&Entry, &Entry)| {
+            let us = total.saturating_sub(*earlier) as f64;
+            let mut by_name: BTreeMap<&str, f64> = BTreeMap::new();
+            for (id, thread) in now {
+                let earlier = then.get(id).map_or(0.0, |thread| thread.us);
+                *by_name.entry(&thread.name).or_default() += (thread.us - earlier).max(0.0);
+            }
+            let thread = |(name, us): (&str, f64)| {
+                let (thread, us_per_op) = (name.to_owned(), per_op(us));
+                ThreadRow { thread, us_per_op }
+            };
+            let mut threads: Vec<ThreadRow> = by_name.into_iter().map(thread).collect();
+            threads.retain(|row| row.us_per_op > 0.0);
+            threads.sort_by(|a, b| b.us_per_op.total_cmp(&a.us_per_op));
+            let percent = (us / seconds / 1e3).round() / 10.0;
+            RoleRow { role: process.role.clone(), us_per_op: per_op(us), percent, threads }
+        };
+        self.0.iter().zip(&before.0).map(row).collect()
+    }
+}
+
+type Entry = (Process, u64, BTreeMap<u32, Thread>);
+
+/// A figure that people can read: six decimals.
+fn round(number: f64) -> f64 {
+    (number * 1e6).round() / 1e6
+}
 
 /// Processor time that a process has used so far, user and system, in microseconds; 0 when the
 /// process is gone.
@@ -14,10 +119,22 @@ pub fn used_us(pid: u32) -> u64 {
     parse(&stat).unwrap_or(0)
 }
 
-/// Of all of them together.
-#[must_use]
-pub fn used_by_all_us(pids: &[u32]) -> u64 {
-    pids.iter().map(|pid| used_us(*pid)).sum()
+/// The threads of a process by their numbers; none when it is gone.
+fn threads(pid: u32) -> BTreeMap<u32, Thread> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return BTreeMap::new() };
+    let one = |entry: fs::DirEntry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        let read = |file| fs::read_to_string(entry.path().join(file)).ok();
+        let name = read("comm")?.trim_end().to_owned();
+        // The first number of `schedstat` is nanoseconds; not every kernel keeps it.
+        let fine = read("schedstat").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+        let us = match fine {
+            Some(nanoseconds) if nanoseconds > 0 => nanoseconds as f64 / 1e3,
+            _ => parse(&read("stat")?)? as f64,
+        };
+        Some((id, Thread { name, us }))
+    };
+    entries.flatten().filter_map(one).collect()
 }
 
 /// Reads the 14th and 15th field. The second one is the program's name in parentheses and may
@@ -41,15 +158,42 @@ mod tests {
         assert_eq!(parse("42 (a"), None);
     }
 
-    #[test]
-    fn this_process_has_used_something_once_it_has_worked() {
-        let me = std::process::id();
+    /// Works until the process has used a tick at least.
+    fn work(until: impl Fn() -> bool) {
         let mut x = 1_u64;
-        while used_us(me) == 0 {
+        while !until() {
             for i in 0..1_000_000 {
                 x = std::hint::black_box(x.wrapping_mul(31).wrapping_add(i));
             }
         }
-        assert!(used_us(me) > 0, "{x}");
+        assert!(until(), "{x}");
+    }
+
+    #[test]
+    fn what_a_thread_uses_is_seen_by_its_name() {
+        let me = std::process::id();
+        let processes = [Process { role: "clients".to_owned(), pid: me }];
+        let (worked, seen) = std::sync::mpsc::channel();
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let before = Used::now(&processes);
+        let named = std::thread::Builder::new().name("busy-bee".to_owned());
+        let thread = named.spawn(move || {
+            let first = used_us(me);
+            work(|| used_us(me) > first + 50_000);
+            worked.send(()).expect("the test waits");
+            // Threads that have ended are not seen any more.
+            let _ = wait.recv();
+        });
+        seen.recv().expect("it works");
+        let after = Used::now(&processes);
+        drop(stop);
+        thread.expect("a thread").join().expect("no panic");
+        assert!(after.of(me, &before) >= 50_000);
+        assert_eq!(after.but(me, &before), 0);
+        let rows = after.rows(&before, 10, 1.0);
+        assert_eq!(rows[0].role, "clients");
+        assert!(rows[0].us_per_op >= 5_000.0 && rows[0].percent >= 5.0, "{rows:?}");
+        let bee = rows[0].threads.iter().find(|row| row.thread == "busy-bee");
+        assert!(bee.is_some_and(|row| row.us_per_op > 0.0), "{rows:?}");
     }
 }

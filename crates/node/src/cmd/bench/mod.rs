@@ -4,31 +4,49 @@
 //! | module | does |
 //! |---|---|
 //! | `ops` | the operations |
-//! | `load` | submits them and takes the time |
-//! | `cpu` | what the processes used |
+//! | `load`, `closed`, `open`, `idle` | connect the clients, submit and take the time |
+//! | `tally` | what they count |
+//! | `cpu` | what processes and threads used |
+//! | `traffic` | what went through the replicas |
 //! | `digests` | compares the replicas' states afterwards |
-//! | `result` | the result and how it is printed |
+//! | `config`, `result`, `table` | what was run, what came of it, and how it is printed |
 
+mod closed;
+mod config;
 mod cpu;
 mod digests;
+mod idle;
 mod load;
+mod open;
 mod ops;
+mod progress;
 mod result;
+mod table;
+mod tally;
+mod traffic;
 
-use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base::ClientId;
 use client::Client;
 use genesis::{Group, InitOptions, Settings};
-use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 
+use self::config::{Config, Placement};
+use self::cpu::{Process, Used};
 use self::digests::Verdict;
-use self::load::{Load, Plan, Tally, Window};
+use self::idle::Idle;
+use self::load::{Load, Plan};
 use self::ops::Ops;
-use self::result::{Config, CpuPerOp, Outcome};
+use self::progress::Progress;
+use self::result::{CpuPerOp, Outcome, Report};
+use self::table::table;
+use self::tally::{Tally, Window};
+use self::traffic::Counts;
 use super::gateway::SERVICE;
 use super::{
     client_id, client_options, connect, load as load_group, print, print_json, runtime,
@@ -42,8 +60,10 @@ use crate::signals::Signals;
 
 /// How long a replica may take to say how it is.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often progress is shown.
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// Operations of an open loop that a client holds: enough to fill its window with full frames.
+const OPEN_OPS_MAX: usize = 1 << 16;
+/// Their bytes.
+const OPEN_BYTES_MAX: usize = 16 << 20;
 /// Threads of the load generator, unless said otherwise.
 const THREADS_DEFAULT: usize = 2;
 
@@ -52,25 +72,35 @@ const THREADS_DEFAULT: usize = 2;
 /// # Errors
 /// When the group cannot be started or reached, or the load generator fails.
 pub fn run(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
+    allow_files();
+    let placement = Placement::new(&args)?;
     if args.local {
         if args.group.agreement == Agreement::Pbft {
             warn_of_faults(args.group.replicas(), None);
         }
-        return run_local(args, log);
+        return run_local(args, placement, log);
     }
     let path = args.config.as_deref().context("either --local or --config")?;
     let group = load_group(path)?;
     let prober = Prober::new(&group, client_id(&group, args.client)?, PROBE_TIMEOUT)?;
-    measure(&args, &prober, &[])
+    measure(&args, &prober, &[], placement)
 }
 
-fn run_local(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
+/// Every connection is an open file, here and in the replicas that are started here: as many as
+/// the system lets us have.
+fn allow_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Without it, whatever is too much says so itself.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+fn run_local(args: BenchArgs, placement: Placement, log: Option<&str>) -> Result<Exit> {
     if let Some(config) = &args.config {
         tracing::warn!("--local starts a group of its own; {} is not used", config.display());
     }
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::listen() })?;
-    let mut local = LocalGroup::start(&local_options(&args, log))?;
+    let mut local = LocalGroup::start(&local_options(&args, &placement, log))?;
     let group = local.group().clone();
     let prober = Prober::new(&group, client_id(&group, None)?, PROBE_TIMEOUT)?;
     let pids = local.pids();
@@ -84,7 +114,7 @@ fn run_local(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
         }
         // On a thread of its own, so that signals are heard meanwhile and the group goes with
         // this process, whatever happens.
-        std::thread::spawn(move || done.send(measure(&args, &prober, &pids)));
+        std::thread::spawn(move || done.send(measure(&args, &prober, &pids, placement)));
         tokio::select! {
             number = signals.next() => Err(number),
             outcome = outcome => Ok(outcome.unwrap_or_else(|_| bail!("the run has failed"))),
@@ -104,7 +134,7 @@ fn run_local(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
 
 /// The group that `--local` starts. Each of the load's clients is a principal of its own, and
 /// one more asks for the status.
-fn local_options(args: &BenchArgs, log: Option<&str>) -> LocalOptions {
+fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> LocalOptions {
     let agreement = args.group.agreement.into();
     let mut settings = Settings { agreement, ..Settings::default() };
     settings.batching.unbatched = args.load.no_batching;
@@ -114,7 +144,7 @@ fn local_options(args: &BenchArgs, log: Option<&str>) -> LocalOptions {
             service: args.group.service.clone(),
             replicas: args.group.replicas(),
             pillars: args.group.pillars,
-            clients: args.load.clients + 1,
+            clients: args.load.clients + args.load.idle_clients + 1,
             settings,
             ..InitOptions::default()
         },
@@ -124,52 +154,154 @@ fn local_options(args: &BenchArgs, log: Option<&str>) -> LocalOptions {
         durability: args.group.durability,
         drills: Vec::new(),
         metrics: false,
+        cpus: placement.replicas.clone(),
     }
 }
 
-fn measure(args: &BenchArgs, prober: &Prober, pids: &[u32]) -> Result<Exit> {
-    let group = prober.group();
-    let plan = plan(args, group)?;
-    let load = Load::connect(&plan)?;
-    let start = Instant::now();
-    let from = start + args.load.warmup;
-    let window = Window { start, from, until: from + args.load.duration };
-    load.go(window);
-    let progress = Progress::new(args, window);
-    progress.wait(&load, window.from);
-    let before = (cpu::used_by_all_us(pids), cpu::used_us(std::process::id()));
-    progress.wait(&load, window.until);
-    let replicas_us = cpu::used_by_all_us(pids).saturating_sub(before.0);
-    let clients_us = cpu::used_us(std::process::id()).saturating_sub(before.1);
-    progress.say("waiting for the last operations");
-    let tally = load.finish()?;
-    let (keys_left, digests) = runtime()?.block_on(async {
-        let client = connect(group, load_principal(args, group, 0)?).await?;
-        let mut keys_left = None;
-        if !args.local && group.service() == SERVICE {
-            progress.say("deleting the keys");
-            keys_left = Some(!deleted(&client, args.load.keys).await);
-        }
-        progress.say("comparing the replicas' states");
-        let compared = digests::compare(prober, &client).await;
-        client.close().await;
-        anyhow::Ok((keys_left, compared?))
-    })?;
-    progress.end();
-    let cpu = CpuPerOp::new(tally.ops, (!pids.is_empty()).then_some(replicas_us), clients_us);
-    let failed = tally.ops == 0 || digests.verdict == Verdict::Unknown;
-    let diverged = digests.verdict == Verdict::Different;
-    let config = Config { keys_left, ..Config::new(args, group, &plan) };
-    let outcome = outcome(tally, args.load.duration, cpu, digests, config);
-    match args.output {
-        Output::Json => print_json(&outcome)?,
-        Output::Table => print(&outcome.table())?,
+/// The group under load, and how to look at it.
+struct Site<'a> {
+    args: &'a BenchArgs,
+    prober: &'a Prober,
+    /// The processes of the replicas, in order, and last this one.
+    processes: Vec<Process>,
+    placement: Placement,
+}
+
+fn measure(args: &BenchArgs, prober: &Prober, pids: &[u32], placement: Placement) -> Result<Exit> {
+    if let Some(cpus) = &placement.clients {
+        // For this thread and those that it starts: the whole load generator.
+        cpus.enter().with_context(|| format!("cannot use the processors {cpus}"))?;
     }
-    Ok(match (diverged, failed) {
-        (true, _) => Exit::Diverged,
-        (false, true) => Exit::Failed,
-        (false, false) => Exit::Ok,
+    let replica = |(id, pid): (usize, &u32)| Process { role: format!("replica {id}"), pid: *pid };
+    let mut processes: Vec<Process> = pids.iter().enumerate().map(replica).collect();
+    processes.push(Process { role: "clients".to_owned(), pid: std::process::id() });
+    let site = Site { args, prober, processes, placement };
+    let plan = Arc::new(plan(args, prober.group())?);
+    let idle = site.idle()?;
+    let mut outcomes = Vec::new();
+    for run in 0..args.load.runs {
+        outcomes.push(site.run(&plan, run)?);
+    }
+    drop(idle);
+    let report = Report::new(outcomes);
+    if let Some(path) = &args.json {
+        save(path, &report)?;
+    }
+    match args.output {
+        Output::Json => print_json(&report)?,
+        Output::Table => print(&table(&report))?,
+    }
+    Ok(match (report.verdict(), report.is_stalled()) {
+        (Verdict::Different, _) => Exit::Diverged,
+        (Verdict::Unknown, _) | (_, true) => Exit::Failed,
+        (Verdict::Equal, false) => Exit::Ok,
     })
+}
+
+fn save(path: &Path, report: &Report) -> Result<()> {
+    let text = serde_json::to_string_pretty(report)?;
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+impl Site<'_> {
+    fn idle(&self) -> Result<Option<Idle>> {
+        let load = &self.args.load;
+        if load.idle_clients == 0 {
+            return Ok(None);
+        }
+        let numbers = load.clients..load.clients + load.idle_clients;
+        let group = self.prober.group();
+        let options = |number| client_options(group, load_principal(self.args, group, number)?);
+        Idle::connect(numbers.map(options).collect::<Result<_>>()?).map(Some)
+    }
+
+    /// One run, from the connection of the clients to the comparison of the replicas.
+    fn run(&self, plan: &Arc<Plan>, number: u32) -> Result<Outcome> {
+        let args = self.args;
+        let load = Load::connect(plan)?;
+        let start = Instant::now();
+        let from = start + args.load.warmup;
+        let window = Window { start, from, until: from + args.load.duration };
+        load.go(window);
+        let progress = Progress::new(&args.load, window, number);
+        progress.wait(&load, window.from);
+        let before = self.look()?;
+        progress.wait(&load, window.until);
+        let after = self.look()?;
+        progress.say("waiting for the last operations");
+        let tally = load.finish()?;
+        let last = number + 1 == args.load.runs;
+        let (keys_left, digests) = self.compare(&progress, last)?;
+        progress.end();
+        let group = self.prober.group();
+        let config = Config { keys_left, ..Config::new(args, group, plan, &self.placement) };
+        Ok(self.outcome(tally, (&before, &after), digests, config))
+    }
+
+    fn look(&self) -> Result<(Used, Counts)> {
+        let used = Used::now(&self.processes);
+        let counts = runtime()?.block_on(Counts::now(self.prober));
+        Ok((used, counts))
+    }
+
+    /// Compares the replicas' states, after the keys were deleted if they are to be.
+    fn compare(
+        &self,
+        progress: &Progress,
+        last: bool,
+    ) -> Result<(Option<bool>, digests::Comparison)> {
+        let (args, group) = (self.args, self.prober.group());
+        runtime()?.block_on(async {
+            let client = connect(group, load_principal(args, group, 0)?).await?;
+            let mut keys_left = None;
+            if last && !args.local && group.service() == SERVICE {
+                progress.say("deleting the keys");
+                keys_left = Some(!deleted(&client, args.load.keys).await);
+            }
+            progress.say("comparing the replicas' states");
+            let compared = digests::compare(self.prober, &client).await;
+            client.close().await;
+            Ok((keys_left, compared?))
+        })
+    }
+
+    fn outcome(
+        &self,
+        tally: Tally,
+        (before, after): (&(Used, Counts), &(Used, Counts)),
+        digests: digests::Comparison,
+        config: Config,
+    ) -> Outcome {
+        let duration_s = self.args.load.duration.as_secs_f64();
+        let me = std::process::id();
+        let replicas_us = after.0.but(me, &before.0);
+        let replicas_us = (self.processes.len() > 1).then_some(replicas_us);
+        let cpu = CpuPerOp::new(tally.ops, replicas_us, after.0.of(me, &before.0));
+        let mut rows = after.0.rows(&before.0, tally.ops, duration_s);
+        let leader = after.1.leader().map(usize::from);
+        if let Some(row) = leader.and_then(|id| rows[..self.processes.len() - 1].get_mut(id)) {
+            row.role.push_str(" (leader)");
+        }
+        let whole = self.args.load.duration.as_secs();
+        let mut seconds = tally.seconds;
+        seconds.resize(usize::try_from(whole).unwrap_or(usize::MAX).min(seconds.len()), 0);
+        Outcome {
+            ops_per_s: tally.ops as f64 / duration_s,
+            seconds,
+            latency_us: (&tally.latency).into(),
+            cpu_us_per_op: cpu,
+            cpu: rows,
+            traffic: after.1.rows(&before.1),
+            errors: tally.errors.values().sum(),
+            error_causes: tally.errors,
+            unsent: tally.unsent,
+            duration_s,
+            ops: tally.ops,
+            digests: digests.verdict,
+            digests_compared: digests,
+            config,
+        }
+    }
 }
 
 /// Deletes the keys of the load from a group that is not ours; false when that fails.
@@ -183,35 +315,19 @@ async fn deleted(client: &Client, keys: u64) -> bool {
     true
 }
 
-fn outcome(
-    tally: Tally,
-    measured: Duration,
-    cpu: CpuPerOp,
-    digests: digests::Comparison,
-    config: Config,
-) -> Outcome {
-    let duration_s = measured.as_secs_f64();
-    Outcome {
-        ops_per_s: tally.ops as f64 / duration_s,
-        latency_us: (&tally.latency).into(),
-        cpu_us_per_op: cpu,
-        errors: tally.errors.values().sum(),
-        error_causes: tally.errors,
-        duration_s,
-        ops: tally.ops,
-        digests: digests.verdict,
-        digests_compared: digests,
-        config,
-    }
-}
-
 fn plan(args: &BenchArgs, group: &Group) -> Result<Plan> {
     let load = &args.load;
     let mut clients = Vec::new();
     for number in 0..load.clients {
         let mut options = client_options(group, load_principal(args, group, number)?)?;
         options.unbatched = load.no_batching;
-        options.queued_ops_max = options.queued_ops_max.max(2 * load.outstanding as usize);
+        if load.rate.is_some() {
+            // What a client does not take waits outside, and is late all the same.
+            (options.queued_ops_max, options.queued_bytes_max) = (OPEN_OPS_MAX, OPEN_BYTES_MAX);
+        } else {
+            let outstanding = 2 * load.outstanding as usize;
+            options.queued_ops_max = options.queued_ops_max.max(outstanding);
+        }
         clients.push(options);
     }
     let seed = auth::random_u64()? >> 1;
@@ -219,7 +335,7 @@ fn plan(args: &BenchArgs, group: &Group) -> Result<Plan> {
     let wanted = load.client_threads.unwrap_or(THREADS_DEFAULT);
     let threads = wanted.min(clients.len());
     let streams = u32::from(group.pillars());
-    let (outstanding, rate) = (load.outstanding, load.rate);
+    let (outstanding, rate) = (load.outstanding, load.rate.map(|rate| (rate, load.arrivals)));
     Ok(Plan { clients, threads, ops, streams, outstanding, rate })
 }
 
@@ -228,52 +344,4 @@ fn plan(args: &BenchArgs, group: &Group) -> Result<Plan> {
 fn load_principal(args: &BenchArgs, group: &Group, number: u32) -> Result<ClientId> {
     let wanted = if args.local { Some(number) } else { args.client };
     client_id(group, wanted)
-}
-
-/// A line on the terminal that says how far the run is.
-struct Progress(Option<ProgressBar>);
-
-impl Progress {
-    fn new(args: &BenchArgs, window: Window) -> Progress {
-        if !std::io::stderr().is_terminal() {
-            return Progress(None);
-        }
-        let total = window.until.saturating_duration_since(window.start).as_millis();
-        let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX));
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}");
-        bar.set_style(style.expect("the template is well-formed"));
-        bar.set_message(if args.load.warmup.is_zero() { "measuring" } else { "warming up" });
-        Progress(Some(bar))
-    }
-
-    /// Waits until then, showing how fast it goes.
-    fn wait(&self, load: &Load, until: Instant) {
-        let mut last = (Instant::now(), load.done());
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left.min(PROGRESS_EVERY));
-            if let Some(bar) = &self.0 {
-                let now = (Instant::now(), load.done());
-                let speed = (now.1 - last.1) as f64 / (now.0 - last.0).as_secs_f64();
-                bar.inc(u64::try_from((now.0 - last.0).as_millis()).unwrap_or(u64::MAX));
-                bar.set_message(format!("{speed:.0} operations/s"));
-                last = now;
-            }
-        }
-    }
-
-    fn say(&self, what: &'static str) {
-        if let Some(bar) = &self.0 {
-            bar.set_message(what);
-        }
-    }
-
-    fn end(&self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
 }

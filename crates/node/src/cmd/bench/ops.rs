@@ -57,6 +57,19 @@ impl Ops {
         }
     }
 
+    /// The same for the client of this number: clients begin at different keys.
+    #[must_use]
+    pub fn beginning_at(mut self, number: usize) -> Ops {
+        self.next = self.next.wrapping_add(number as u64);
+        self
+    }
+
+    /// Length of an operation.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The next operation.
     pub fn next(&mut self) -> &[u8] {
         if let Some((digits, keys)) = &self.keys {
