@@ -10,13 +10,16 @@
 //! 1. an effect that was held leaves after all that were held before it; but messages beyond
 //!    [`HELD_SENDS_MAX`] do not leave at all;
 //! 2. it leaves only when every record that was admitted before it is durable, except those that
-//!    nobody waits for ([`Record::Committed`]).
+//!    only a CHECKPOINT waits for ([`Record::Committed`]); that leaves when all are durable that
+//!    any core had handed over by then;
+//! 3. a promise leaves only after the records of its turn were handed over: what follows from it
+//!    in another core finds them on their way to the disk.
 //!
 //! Not here: who writes records, and when: that is a [`Party`]'s.
 
 use std::collections::VecDeque;
 
-use base::ToStage;
+use base::{Seq, ToStage};
 use proto::group::record::GroupRecord;
 use proto::{Effect, Record, When, group};
 
@@ -25,6 +28,9 @@ use proto::{Effect, Record, When, group};
 pub trait Party {
     /// Takes a record; its ticket says when it is durable. Tickets grow, from 1.
     fn append(&mut self, record: &Record) -> u64;
+
+    /// A ticket for everything that any party has handed over so far.
+    fn barrier(&mut self) -> u64;
 
     /// Hands over what was appended. Somebody waits for the tickets up to `awaited`.
     fn submit(&mut self, awaited: u64);
@@ -53,6 +59,8 @@ pub enum Sorted<E> {
     Record(Record),
     /// Says that the records before it are there.
     Promise(E),
+    /// Says that everything is there that was handed to execution up to this number.
+    Settled(Seq, E),
     /// Says nothing about records.
     Free(E),
 }
@@ -73,6 +81,7 @@ impl Journalled for Effect {
     fn sort(self) -> Sorted<Effect> {
         match self {
             Effect::Persist(record) => Sorted::Record(record),
+            Effect::Send { when: When::Settled(seq), .. } => Sorted::Settled(seq, self),
             Effect::Send { when: When::Durable, .. }
             | Effect::Stage(ToStage::Deliver { .. })
             | Effect::Coordinator(_) => Sorted::Promise(self),
@@ -96,6 +105,7 @@ impl Journalled for group::Effect {
     fn sort(self) -> Sorted<group::Effect> {
         match self {
             group::Effect::Persist(record) => Sorted::Record(Record::Group(record)),
+            group::Effect::Send { when: When::Settled(seq), .. } => Sorted::Settled(seq, self),
             group::Effect::Send { when: When::Durable, .. } | group::Effect::Lanes(_) => {
                 Sorted::Promise(self)
             }
@@ -132,13 +142,17 @@ pub struct Journal<E, L> {
     held: VecDeque<(u64, E)>,
     /// The ticket that effects from now on wait for.
     after: u64,
+    /// Records were admitted and not handed over yet.
+    keeps: bool,
+    /// Up to which number a barrier was asked for.
+    settled: Seq,
 }
 
 impl<E: Journalled, L: Party> Journal<E, L> {
     /// A journal over `log`; without one nothing is written and nothing waits.
     #[must_use]
     pub fn new(log: Option<L>) -> Journal<E, L> {
-        Journal { log, held: VecDeque::new(), after: 0 }
+        Journal { log, held: VecDeque::new(), after: 0, keeps: false, settled: Seq(0) }
     }
 
     /// Takes an effect. Returns it when it may be carried out now; keeps it, or consumes it when
@@ -151,23 +165,36 @@ impl<E: Journalled, L: Party> Journal<E, L> {
         match effect.sort() {
             Sorted::Record(record) => {
                 let ticket = log.append(&record);
+                self.keeps = true;
                 if !matches!(record, Record::Committed { .. }) {
                     self.after = ticket;
                 }
                 None
             }
-            Sorted::Promise(effect) if self.held.is_empty() && log.durable() >= self.after => {
-                Some(effect)
-            }
-            Sorted::Promise(effect) => {
-                // A disk that stands still is no reason to hoard what is said again and again.
-                if self.held.len() < HELD_SENDS_MAX || !effect.may_be_lost() {
-                    self.held.push_back((self.after, effect));
+            Sorted::Settled(seq, effect) => {
+                if seq > self.settled {
+                    (self.settled, self.after) = (seq, log.barrier());
                 }
-                None
+                self.promise(effect)
             }
+            Sorted::Promise(effect) => self.promise(effect),
             Sorted::Free(effect) => Some(effect),
         }
+    }
+
+    fn promise(&mut self, effect: E) -> Option<E> {
+        if self.held.is_empty() && !self.keeps && self.ripe_at(self.after) {
+            return Some(effect);
+        }
+        // A disk that stands still is no reason to hoard what is said again and again.
+        if self.held.len() < HELD_SENDS_MAX || !effect.may_be_lost() {
+            self.held.push_back((self.after, effect));
+        }
+        None
+    }
+
+    fn ripe_at(&self, ticket: u64) -> bool {
+        self.log.as_ref().is_none_or(|log| log.durable() >= ticket)
     }
 
     /// From now on each new segment of the log begins with these records.
@@ -194,6 +221,7 @@ impl<E: Journalled, L: Party> Journal<E, L> {
 
     /// Hands the records of this turn to the log.
     pub fn submit(&mut self) {
+        self.keeps = false;
         if let Some(log) = &mut self.log {
             log.submit(self.after);
         }
@@ -207,8 +235,7 @@ impl<E: Journalled, L: Party> Journal<E, L> {
     /// Whether there is such an effect.
     #[must_use]
     pub fn ripe(&self) -> bool {
-        let Some((ticket, _)) = self.held.front() else { return false };
-        self.log.as_ref().is_none_or(|log| log.durable() >= *ticket)
+        !self.keeps && self.held.front().is_some_and(|(ticket, _)| self.ripe_at(*ticket))
     }
 
     /// Whether so much waits for the disk that clients have to be read more slowly.

@@ -18,7 +18,7 @@ pub struct Portion {
     pub bytes: Vec<u8>,
     /// Where each record ends, and the number that it is about.
     pub ends: Vec<(usize, Option<Seq>)>,
-    /// Somebody waits for one of them.
+    /// Somebody waits for one of them, or for all that was written so far.
     pub urgent: bool,
     /// What each new segment begins with from now on.
     pub carried: Option<Vec<Vec<u8>>>,
@@ -40,12 +40,13 @@ impl Portion {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty() && self.carried.is_none() && !self.recovered && self.trim.is_none()
+        let nothing = self.ends.is_empty() && !self.urgent;
+        nothing && self.carried.is_none() && !self.recovered && self.trim.is_none()
     }
 
     /// Writes the records; with `sync` they are durable afterwards, if anybody waits for them:
     /// what nobody waits for is handed to the system, and durable with the next that is. True
-    /// when there were some.
+    /// when there was something to commit.
     ///
     /// # Errors
     /// When the log fails, which is final.
@@ -59,10 +60,11 @@ impl Portion {
             log.append(&self.bytes[start..*end], seq.unwrap_or(Seq(0)))?;
             start = *end;
         }
-        if !self.ends.is_empty() {
+        let commits = self.urgent || !self.ends.is_empty();
+        if commits {
             log.commit(sync && self.urgent)?;
         }
-        Ok(!self.ends.is_empty())
+        Ok(commits)
     }
 
     /// What follows once whoever waits for the records was told.

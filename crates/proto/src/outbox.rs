@@ -28,6 +28,9 @@ pub enum When {
     Now,
     /// Once all records so far are durable: the message promises what they say.
     Durable,
+    /// Once that is so, and all that any pillar of this replica has handed to execution up to
+    /// this number is durable, too: the message says that it can be had from here.
+    Settled(Seq),
 }
 
 /// What must survive a crash before a promise leaves (design §3.9).
@@ -53,9 +56,9 @@ pub enum Record {
         /// The digest.
         digest: Digest,
     },
-    /// Nobody waits for this one: it only saves asking the others after a restart. The proposal
-    /// with this digest is committed. Its bodies are in the record of its pre-preparation, or,
-    /// where this replica never voted for it, in `batch`.
+    /// Only a CHECKPOINT waits for this one: else it saves asking the others after a restart. The
+    /// proposal with this digest is committed. Its bodies are in the record of its
+    /// pre-preparation, or, where this replica never voted for it, in `batch`.
     Committed {
         /// The number.
         seq: Seq,
@@ -142,6 +145,11 @@ impl Outbox {
     pub fn promise(&mut self, to: Target, message: Message) {
         let when = if base::mutant!(VotesBeforeDurable) { When::Now } else { When::Durable };
         self.effects.push(Effect::Send { to, when, message });
+    }
+
+    /// Sends `message` once everything that was handed to execution up to `seq` is durable.
+    pub fn settled(&mut self, to: Target, seq: Seq, message: Message) {
+        self.effects.push(Effect::Send { to, when: When::Settled(seq), message });
     }
 
     /// Makes `record` durable.

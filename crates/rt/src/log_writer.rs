@@ -79,6 +79,8 @@ pub(crate) struct LogParty {
     ends: Vec<(usize, Option<Seq>)>,
     /// The ticket that somebody waits for and that was handed over last.
     awaited: u64,
+    /// Somebody waits for all that was handed over so far.
+    barrier: bool,
     recovered: bool,
 }
 
@@ -188,6 +190,7 @@ impl LogParty {
             bytes: Vec::new(),
             ends: Vec::new(),
             awaited: 0,
+            barrier: false,
             recovered: false,
         }
     }
@@ -201,12 +204,20 @@ impl Party for LogParty {
         self.ticket
     }
 
+    /// What others have handed over is in the group that this party's next goes into, or in an
+    /// earlier one.
+    fn barrier(&mut self) -> u64 {
+        self.barrier = true;
+        self.ticket += 1;
+        self.ticket
+    }
+
     fn submit(&mut self, awaited: u64) {
-        if self.ends.is_empty() && !self.recovered {
+        if self.ends.is_empty() && !self.recovered && !self.barrier {
             return;
         }
         let urgent = awaited > self.awaited || self.recovered;
-        self.awaited = awaited;
+        (self.awaited, self.barrier) = (awaited, false);
         self.desk.waiting.fetch_add(self.bytes.len(), Ordering::Relaxed);
         let mut gathered = lock(&self.desk.gathered);
         gathered.tickets.push((self.party, self.ticket));
@@ -462,8 +473,9 @@ mod tests {
         let mut journal = Journal::new(parties.pop());
         let done = Record::Committed { seq: Seq(1), digest: Digest([7; 32]), batch: None };
         assert!(journal.admit(Effect::Persist(done)).is_none());
-        assert!(journal.admit(promise(1)).is_some());
+        assert!(journal.admit(promise(1)).is_none(), "it was not even handed over");
         journal.submit();
+        assert!(journal.released().is_some());
         assert!(writer.close(Ending::Clean));
         assert_eq!(open(&disk).found.log.records.len(), 1, "it is written all the same");
     }
@@ -489,6 +501,39 @@ mod tests {
         disk.crash().expect("the disk below works");
         writer.close(Ending::Abrupt);
         assert_eq!(open(&disk).found.log.records.len(), 2);
+    }
+
+    /// Whoever signs a checkpoint says that everything up to it can be had from here, whichever
+    /// pillar it was decided in.
+    #[test]
+    fn a_checkpoint_leaves_behind_what_every_pillar_has_handed_to_execution() {
+        let disk = Volatile::over(Arc::new(Memory::new()));
+        let (mut writer, parties, _, _poll) = start(&disk);
+        let mut journals: Vec<_> =
+            parties.into_iter().map(|party| Journal::new(Some(party))).collect();
+        let done = Record::Committed { seq: Seq(1), digest: Digest([7; 32]), batch: None };
+        assert!(journals[0].admit(Effect::Persist(done)).is_none());
+        let batch = Arc::new(base::Batch::Null);
+        let deliver = Effect::Stage(ToStage::Deliver { seq: Seq(1), batch });
+        assert!(journals[0].admit(deliver).is_none(), "its record was not handed over");
+        journals[0].submit();
+        assert!(journals[0].released().is_some(), "execution does not wait for the disk");
+        let attest = |seq| Effect::Send {
+            to: Target::All,
+            when: When::Settled(Seq(seq)),
+            message: Message::Vouch(vec![]),
+        };
+        for seq in [1, 2] {
+            let syncs = disk.syncs();
+            assert!(journals[1].admit(attest(seq)).is_none());
+            journals[1].submit();
+            until(|| journals[1].released().is_some());
+            assert_eq!(disk.syncs() > syncs, seq == 1, "only what is not on the disk yet costs");
+        }
+        assert!(journals[1].admit(attest(2)).is_some(), "said before");
+        disk.crash().expect("the disk below works");
+        writer.close(Ending::Abrupt);
+        assert_eq!(open(&disk).found.log.records.len(), 1);
     }
 
     /// Another party may fill the segment before the owner of the carried records has anything

@@ -320,6 +320,7 @@ impl World {
         }
         self.replica(replica).journals.lanes[usize::from(pillar.0)].submit();
         self.plan_flush(replica);
+        self.release_lane(replica, pillar);
         let at = deadline.expect("a lane always has a heartbeat");
         self.plan(replica, Part::Lane(pillar), at);
     }
@@ -382,6 +383,7 @@ impl World {
             }
             FromStage::Fetched { checkpoint, .. } => {
                 self.checker.fetched(replica, checkpoint.seq);
+                self.replica(replica).promises.settle(checkpoint.seq);
             }
             _ => {}
         }
@@ -438,16 +440,25 @@ impl World {
         }
         host.journals.coordinator.submit();
         self.plan_flush(replica);
+        self.release_coordinator(replica);
     }
 
     /// Carries out what waited for the disk and need not wait any more.
     pub(crate) fn release(&mut self, replica: ReplicaId) {
         for pillar in self.pillars() {
-            let lane = usize::from(pillar.0);
-            while let Some(effect) = self.replica(replica).journals.lanes[lane].released() {
-                self.perform_lane(replica, pillar, effect);
-            }
+            self.release_lane(replica, pillar);
         }
+        self.release_coordinator(replica);
+    }
+
+    fn release_lane(&mut self, replica: ReplicaId, pillar: PillarId) {
+        let lane = usize::from(pillar.0);
+        while let Some(effect) = self.replica(replica).journals.lanes[lane].released() {
+            self.perform_lane(replica, pillar, effect);
+        }
+    }
+
+    fn release_coordinator(&mut self, replica: ReplicaId) {
         while let Some(effect) = self.replica(replica).journals.coordinator.released() {
             self.perform_coordinator(replica, effect);
         }

@@ -59,6 +59,12 @@ impl Party for SimParty {
         self.ticket
     }
 
+    fn barrier(&mut self) -> u64 {
+        self.ticket += 1;
+        self.desk.borrow_mut().gathered.tickets.push((self.party, self.ticket));
+        self.ticket
+    }
+
     fn submit(&mut self, awaited: u64) {
         self.desk.borrow_mut().gathered.portion.urgent |= awaited > self.awaited;
         self.awaited = awaited;
@@ -141,6 +147,10 @@ impl Journals {
 pub(crate) struct Promises {
     votes: BTreeSet<(Seq, u8, View, Digest)>,
     left: View,
+    /// Up to which number all that was executed can be had again from disk or from the log, and
+    /// what is there beyond it.
+    settled: Seq,
+    decided: BTreeSet<Seq>,
 }
 
 const Q: u8 = 0;
@@ -155,6 +165,19 @@ impl Promises {
         if let Record::Group(GroupRecord::Left { view }) = record {
             self.left = self.left.max(*view);
         }
+        if let Record::Committed { seq, .. } = record {
+            self.decided.insert(*seq);
+            self.settle(self.settled);
+        }
+    }
+
+    /// The state at `seq` came from elsewhere.
+    pub(crate) fn settle(&mut self, seq: Seq) {
+        self.settled = self.settled.max(seq);
+        self.decided = self.decided.split_off(&self.settled.next());
+        while self.decided.remove(&self.settled.next()) {
+            self.settled = self.settled.next();
+        }
     }
 
     /// These records are durable.
@@ -165,6 +188,12 @@ impl Promises {
     /// A life that knows nothing of what was promised.
     pub(crate) fn forget(&mut self) {
         *self = Promises::default();
+    }
+
+    /// What a life finds on its disk is all that it has.
+    pub(crate) fn begin(&mut self, boot: &Boot) {
+        (self.settled, self.decided) = (boot.stable.seq, BTreeSet::new());
+        boot.records.iter().flatten().for_each(|record| self.note(record));
     }
 
     /// A life that begins whole knows what was promised above the checkpoint it begins with.
@@ -200,6 +229,7 @@ impl Promises {
             }
             Message::Prepare(vote) => promised(Q, vote.view, vote.seq, vote.digest),
             Message::Commit(vote) => promised(P, vote.view, vote.seq, vote.digest),
+            Message::Checkpoint(checkpoint) => self.settled >= checkpoint.seq,
             Message::Group(message) => match &**message {
                 GroupMessage::ViewChange(change) => self.left >= change.view,
                 _ => true,

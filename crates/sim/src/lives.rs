@@ -165,6 +165,7 @@ impl World {
             assert!(!harms.contains(&Harm::Votes), "{replica:?} votes with a damaged log");
             before.promises.check_start(boot);
         }
+        before.promises.begin(boot);
         self.checker.reborn(replica, whole, &restored(boot));
     }
 

@@ -425,7 +425,7 @@ impl Lane {
             self.sign_low_mark();
         }
         for checkpoint in self.checkpoints.sent_above(stable) {
-            out.send(to, Message::Checkpoint(*checkpoint));
+            out.settled(to, checkpoint.seq, Message::Checkpoint(*checkpoint));
         }
         let mut bytes = 0;
         let above = self.log.above(delivered).filter(|(_, slot)| slot.is_touched());

@@ -158,7 +158,9 @@ impl Lane {
         debug_assert_eq!(in_charge(&self.cfg, seq), Some(self.cfg.pillar));
         let checkpoint = self.sign_checkpoint(seq, digest);
         let signature = checkpoint.signature;
-        out.promise(Target::All, Message::Checkpoint(checkpoint));
+        // Behind what it speaks of: a certificate says that a weak quorum of correct replicas can
+        // be asked for it, also after all of them have ended at one moment.
+        out.settled(Target::All, seq, Message::Checkpoint(checkpoint));
         // A later one may have become stable meanwhile, through another pillar.
         if seq <= self.low() {
             return;
