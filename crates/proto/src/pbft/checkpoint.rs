@@ -321,10 +321,11 @@ impl Lane {
         self.move_delivered(now);
     }
 
-    /// Nothing is waited for any more that proposals up to `upto` name.
+    /// Nothing is waited for any more that proposals up to `upto` name. Their frames are free, also
+    /// of what was delivered and will never be executed here: whether it was executed elsewhere or
+    /// refused is not known, and the client table makes nothing of what was executed already.
     fn void_upto(&mut self, now: Now, upto: Seq) {
-        let open = self.log.iter().take_while(|(seq, _)| *seq <= upto);
-        let open = open.filter(|(_, slot)| !slot.delivered);
+        let open = self.log.above(self.progress.executed).take_while(|(seq, _)| *seq <= upto);
         let void: Vec<(Seq, Proposal)> =
             open.filter_map(|(seq, slot)| Some((seq, slot.proposal.clone()?))).collect();
         for (seq, proposal) in void {

@@ -222,6 +222,32 @@ fn a_replica_that_waits_for_a_state_votes_above_it() {
     assert_eq!((rig.lane.report().stable, rig.lane.report().delivered), (Seq(40), Seq(41)));
 }
 
+/// Seed 12455: what was delivered behind a gap, and then left to the state that is fetched, stayed
+/// ordered for ever. Such a replica proposed none of it when it led, whoever asked.
+#[test]
+fn what_is_delivered_and_never_executed_here_may_be_ordered_again() {
+    let mut rig = Rig::new(2, 1);
+    let f = frame(1, b"op");
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    let p = proposal(&[&f]);
+    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+    rig.peer(3, Message::Prepare(vote(1, &p))).expect("a prepare");
+    for from in [0, 3] {
+        rig.peer(from, Message::Commit(vote(1, &p))).expect("a commit");
+    }
+    assert_eq!(rig.delivered(), [Seq(1)]);
+    let certified = StableCheckpoint { seq: Seq(40), ..StableCheckpoint::default() };
+    rig.feed(Input::Coordinator(FromCoordinator::Float(certified))).expect("never refused");
+    rig.sent();
+    // The client asks again, and this replica tells the leader of it.
+    rig.wait(Span::secs(1));
+    rig.feed(Input::Request(f.clone())).expect("it may repeat");
+    let vouch = (Target::One(ReplicaId(0)), Message::Vouch(vec![entry(&f)]));
+    assert!(rig.sent().contains(&vouch));
+    let key = (f.id(), f.digest());
+    assert!(rig.lane.pool.get(&key).is_some_and(|held| !held.ordered));
+}
+
 /// Execution gets there by itself.
 #[test]
 fn what_an_earlier_life_has_left_is_not_missing() {
