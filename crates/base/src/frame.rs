@@ -75,6 +75,13 @@ pub struct Frame {
     authenticator: Authenticator,
 }
 
+/// Where in its frame an operation is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpPlace {
+    start: u32,
+    len: u32,
+}
+
 impl Frame {
     /// What the frame asks for.
     #[must_use]
@@ -112,6 +119,28 @@ impl Frame {
         (0..self.ops).map(move |_| {
             reader.sized(limits::OP_BYTES_MAX, "operation").expect("checked when decoded")
         })
+    }
+
+    /// Where the operations are, in order: for [`Frame::op_at`], by whoever wants them apart from
+    /// each other.
+    pub fn places(&self) -> impl Iterator<Item = OpPlace> {
+        let mut at = FRAME_HEADER_BYTES;
+        self.ops().map(move |op| {
+            // Behind its length.
+            let start = at + 4;
+            at = start + op.len();
+            let short = |n: usize| u32::try_from(n).expect("frames are smaller");
+            OpPlace { start: short(start), len: short(op.len()) }
+        })
+    }
+
+    /// The operation at a place of this frame.
+    ///
+    /// # Panics
+    /// When it is a place of a longer frame.
+    #[must_use]
+    pub fn op_at(&self, place: OpPlace) -> &[u8] {
+        &self.body[place.start as usize..][..place.len as usize]
     }
 
     /// How the frame proves whose it is.
@@ -370,6 +399,8 @@ mod tests {
         assert!(r.is_empty());
         assert_eq!(back, frame);
         assert_eq!(back.ops().collect::<vec::Vec<_>>(), [&b"one"[..], b""]);
+        let placed: vec::Vec<&[u8]> = back.places().map(|place| back.op_at(place)).collect();
+        assert_eq!(placed, [&b"one"[..], b""]);
     }
 
     #[test]

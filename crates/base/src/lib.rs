@@ -35,7 +35,7 @@ pub use batch::{Batch, BatchEntry};
 pub use codec::{Malformed, Reader, Writer};
 pub use crypto::{Keyring, Mac, Signature};
 pub use digest::Digest;
-pub use frame::{Authenticator, Frame, FrameBuilder, FrameId, FrameKind};
+pub use frame::{Authenticator, Frame, FrameBuilder, FrameId, FrameKind, OpPlace};
 pub use id::{ClientId, Epoch, GroupId, Incarnation, PillarId, ReplicaId, Seq, SessionId, View};
 pub use links::{FromStage, Progress, Sibling, StableCheckpoint, ToStage};
 pub use quorum::{Quorums, VoteSet};

@@ -2,10 +2,9 @@
 //!
 //! What an operation's result depends on is the service's state and the position in the total
 //! order, nothing else; a frame's positions follow from the batch alone, whatever becomes of the
-//! frames before it. That is the seam for parallel execution: a scheduler would take the frames
-//! that the session table lets through, order their operations by `Service::footprint`, and have
-//! several workers call [`Engine::execute`] for those that do not conflict. Today there is one
-//! worker, and it is the caller.
+//! frames before it. So operations that do not depend on each other may as well execute on
+//! several threads, through a second handle on the service's state ([`Engine::shared`]); that
+//! handle is gone whenever the service itself is used for more than looking at it.
 //!
 //! [`Offload`] belongs into the pillars, outside the total order; until it moves there, its two
 //! calls stand in [`Engine::execute`], around the service's.
@@ -20,7 +19,9 @@ use alloc::vec::Vec;
 use base::{AgreedTime, ClientId, Digest, Frame, FrameId, Malformed, Seq, SessionId};
 
 use crate::reply::ReplyBuilder;
-use crate::service::{Completion, Context, Offload, Output, Service};
+use crate::service::{
+    Completion, Context, Footprint, Offload, Output, ParallelService, Service, Writes,
+};
 use crate::tree::ObjectTree;
 
 /// Most sessions that one batch nudges.
@@ -29,9 +30,14 @@ pub const NUDGES_MAX: usize = 4096;
 /// The position in a batch that [`Service::wake`] has; operations count from 1.
 pub const WAKE_INDEX: u32 = 0;
 
+/// The state for several threads, and what runs around each operation.
+pub(crate) type Shared = (Arc<dyn ParallelService>, Option<Arc<dyn Offload>>);
+
 /// The service and what belongs to its state.
 pub(crate) struct Engine {
     service: Box<dyn Service>,
+    /// The state for several threads, while it is handed out.
+    shared: Option<Arc<dyn ParallelService>>,
     offload: Option<Arc<dyn Offload>>,
     tree: ObjectTree,
     /// The result of an operation that still goes through [`Offload::after`].
@@ -75,6 +81,8 @@ pub(crate) enum Advance {
     Paused,
     /// The service has not got a result yet.
     Waiting,
+    /// Nothing can be done before a worker is done.
+    Blocked,
 }
 
 impl Running {
@@ -94,6 +102,7 @@ impl Engine {
             offload: service.offload(),
             tree: ObjectTree::new(service.objects()),
             service,
+            shared: None,
             result: Vec::new(),
             emitted: Vec::new(),
             nudged: BTreeSet::new(),
@@ -146,6 +155,7 @@ impl Engine {
         op: &[u8],
         running: &mut Running,
     ) -> Completion {
+        self.shared = None;
         let reply = running.reply.begin();
         if let Some(Err(refusal)) = self.offload.as_ref().map(|offload| offload.before(op)) {
             reply.extend_from_slice(&refusal);
@@ -163,6 +173,68 @@ impl Engine {
             Completion::Later(_) => running.reply.rewind(),
         }
         completion
+    }
+
+    /// The state for several threads, and what runs around each operation. `None` when the
+    /// service executes one operation after the other.
+    pub(crate) fn shared(&mut self) -> Option<Shared> {
+        if self.shared.is_none() {
+            self.shared = self.service.parallel();
+        }
+        self.shared.clone().map(|shared| (shared, self.offload.clone()))
+    }
+
+    /// Whether bytes of objects are wanted before they are written.
+    pub(crate) fn saves(&self) -> bool {
+        !self.tree.pins().is_empty()
+    }
+
+    /// Takes over what operations that executed apart from here announced to write.
+    pub(crate) fn announced(&mut self, writes: &Writes) {
+        for (object, bytes) in &writes.objects {
+            self.tree.modify(*object, |out| out.extend_from_slice(bytes));
+        }
+    }
+
+    /// Takes over what they produced beyond replies.
+    pub(crate) fn emitted(&mut self, outputs: impl Iterator<Item = Output>) {
+        self.emitted.extend(outputs);
+        self.collect_outputs();
+    }
+
+    /// Executes one operation that nothing else executes beside; its result is appended to
+    /// `out`.
+    pub(crate) fn alone(
+        &mut self,
+        (at, index): (Position, u32),
+        frame: FrameId,
+        op: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        self.shared = None;
+        self.ops += 1;
+        if let Some(Err(refusal)) = self.offload.as_ref().map(|offload| offload.before(op)) {
+            return out.extend_from_slice(&refusal);
+        }
+        self.result.clear();
+        let result = if self.offload.is_some() { &mut self.result } else { &mut *out };
+        let (tree, emitted) = (&mut self.tree, &mut self.emitted);
+        let mut ctx = Context::new(at.seq, index, at.time, frame, tree, emitted);
+        let completion = self.service.execute(op, &mut ctx, result);
+        assert_eq!(completion, Completion::Done, "a parallel service never answers later");
+        if let Some(offload) = &self.offload {
+            offload.after(op, &self.result, out);
+        }
+    }
+
+    /// What is produced beyond replies by what executes from here on is kept back.
+    pub(crate) fn take_emitted(&mut self) -> Vec<Output> {
+        core::mem::take(&mut self.emitted)
+    }
+
+    /// What an operation touches.
+    pub(crate) fn footprint(&self, op: &[u8], out: &mut Footprint) {
+        self.service.footprint(op, out);
     }
 
     /// Asks the service for the result that `running` waits for.
@@ -190,6 +262,7 @@ impl Engine {
     pub(crate) fn wake(&mut self, seq: Seq, time: AgreedTime) {
         let due = self.service.deadline().is_some_and(|deadline| deadline <= time);
         if due {
+            self.shared = None;
             let nobody = FrameId { client: ClientId(0), session: SessionId(0), stream: 0, id: 0 };
             let (tree, emitted) = (&mut self.tree, &mut self.emitted);
             self.service.wake(&mut Context::new(seq, WAKE_INDEX, time, nobody, tree, emitted));
@@ -200,6 +273,7 @@ impl Engine {
     /// A deliberate bug: the null batch is taken for a request without content.
     #[cfg(feature = "mutants")]
     pub(crate) fn execute_null(&mut self, seq: Seq, time: AgreedTime) {
+        self.shared = None;
         let nobody = FrameId { client: ClientId(0), session: SessionId(0), stream: 0, id: 0 };
         let (tree, emitted) = (&mut self.tree, &mut self.emitted);
         let mut ctx = Context::new(seq, 1, time, nobody, tree, emitted);
@@ -212,6 +286,7 @@ impl Engine {
 
     /// The root over the service's objects; asks for the digests of those that were written.
     pub(crate) fn root(&mut self) -> Digest {
+        self.shared = None;
         let Engine { service, tree, rehashed, .. } = self;
         tree.refresh(|object| {
             *rehashed += 1;
@@ -221,6 +296,7 @@ impl Engine {
 
     /// The root as it would be if every object were asked for.
     pub(crate) fn root_from_scratch(&mut self) -> Digest {
+        self.shared = None;
         let service = &mut self.service;
         ObjectTree::new(service.objects()).refresh(|object| service.digest(object))
     }
@@ -235,6 +311,7 @@ impl Engine {
 
     /// Replaces an object by certified bytes.
     pub(crate) fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), Malformed> {
+        self.shared = None;
         let Engine { service, tree, .. } = self;
         tree.modify(object, |out| service.get(object, out));
         service.put(object, bytes)
@@ -248,6 +325,7 @@ impl Engine {
         bytes: &[u8],
         is_right: &mut dyn FnMut(Digest) -> bool,
     ) -> Result<bool, Malformed> {
+        self.shared = None;
         let Engine { service, tree, .. } = self;
         tree.modify(object, |out| service.get(object, out));
         service.put_if(object, bytes, is_right)

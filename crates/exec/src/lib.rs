@@ -16,6 +16,7 @@ extern crate alloc;
 extern crate std;
 
 mod engine;
+mod job;
 pub mod merge;
 pub mod parallel;
 mod pins;
@@ -31,6 +32,7 @@ pub mod tree;
 mod window;
 
 pub use engine::{NUDGES_MAX, WAKE_INDEX};
+pub use job::{Finished, Job};
 pub use merge::{Merge, Undeliverable};
 pub use parallel::{Invocation, Matrices, Operators, Parallelizer};
 pub use service::{Completion, Context, Footprint, Offload, Output, ParallelService, Service};

@@ -74,6 +74,12 @@ impl ReplyBuilder {
         self.count += 1;
     }
 
+    /// The results are known to be larger than a reply may be, without a look at them.
+    pub fn overflow(&mut self) {
+        self.too_large = true;
+        self.content.truncate(self.body);
+    }
+
     /// The encoded reply.
     #[must_use]
     pub fn finish(mut self) -> Arc<Vec<u8>> {

@@ -66,7 +66,8 @@ pub struct Footprint {
     pub reads: Vec<u64>,
     /// Classes that are written, or read and written.
     pub writes: Vec<u64>,
-    /// Whether [`Service::deadline`] may be earlier after the operation than before.
+    /// Whether [`Service::deadline`] may be earlier after the operation than before. Counts for
+    /// barriers, too.
     pub schedules: bool,
 }
 
@@ -298,7 +299,7 @@ pub trait Service: Send {
     /// which is always right.
     fn footprint(&self, op: &[u8], out: &mut Footprint) {
         let _ = op;
-        out.barrier = true;
+        (out.barrier, out.schedules) = (true, true);
     }
 
     /// The rules by which operations depend on each other, where they are told by function and

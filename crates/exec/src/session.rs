@@ -16,6 +16,8 @@
 //!    most `CACHED_REPLY_BYTES_PER_CLIENT_MAX`;
 //! 3. a frame is let through to execution at most once, and never in a session that is not open.
 
+mod forecast;
+
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -29,6 +31,8 @@ use base::{
 
 use crate::tree::ObjectTree;
 use crate::window::{Stream, Verdict};
+
+pub(crate) use forecast::{Pending, Waiting};
 
 /// Number of buckets of the table. A principal is in the bucket of its number modulo this.
 pub const BUCKETS: u32 = 1024;

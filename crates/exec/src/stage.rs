@@ -15,7 +15,9 @@
 //! 4. after number k·K: the checkpoint digest goes to the pillar in charge of the k-th
 //!    checkpoint (COP §4.2.2).
 //!
-//! The parallelizer will sit in step 3, between the table's decision and `Engine::advance`.
+//! With workers, frames that are certain to be let through execute at the same time as others,
+//! as far as their operations do not depend on each other ([`Stage::engage`]); what is above
+//! holds of their replies and of the state as if they did not.
 //!
 //! Invariants:
 //! 1. a batch executes at most once, in the order of numbers, without a gap;
@@ -29,12 +31,15 @@
 mod checkpoint;
 mod execute;
 mod fetching;
+mod flight;
 mod outbox;
+mod parallel;
 mod report;
 mod restore;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 
 use base::transfer::{SnapshotReader, StateMessage};
 use base::{
@@ -44,6 +49,7 @@ use base::{
 
 use crate::engine::{Advance, Engine};
 use crate::merge::Merge;
+use crate::parallel::Operators;
 use crate::service::Service;
 use crate::session::Sessions;
 use crate::snapshots::Snapshots;
@@ -56,6 +62,7 @@ pub use restore::{Damaged, StageBuilder, WrongState};
 
 use checkpoint::CHECKPOINTS_MAX;
 use execute::{Cursor, answer};
+use flight::Flight;
 
 /// What a stage is told at its start. The same at every replica of the group, but for `window`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +84,14 @@ pub struct Stage {
     merge: Merge,
     state: State,
     cursor: Option<Cursor>,
+    flight: Flight,
+    /// How many execute what is in flight; with none nothing takes off.
+    workers: usize,
+    /// Whether the service is made for several threads, once it was asked.
+    can_fly: Option<bool>,
+    rules: Option<Arc<dyn Operators>>,
+    /// What the graph's classes are hashed with.
+    salt: u64,
     executed: Seq,
     time: AgreedTime,
     /// Own checkpoints not known to be stable, oldest first.
@@ -111,7 +126,13 @@ impl Stage {
     #[must_use]
     pub fn new(config: StageConfig, service: Box<dyn Service>) -> Stage {
         assert!(config.checkpoint_interval > 0, "checkpoints need an interval");
+        let rules = service.operators();
         Stage {
+            flight: Flight::new((0, rules.clone()), Seq(0), config.checkpoint_interval),
+            workers: 0,
+            can_fly: None,
+            salt: 0,
+            rules,
             config,
             merge: Merge::new(Seq(0), config.window),
             state: State { engine: Engine::new(service), sessions: Sessions::new() },
@@ -155,8 +176,11 @@ impl Stage {
     /// stage fetches it executes nothing, but a bounded amount of that work falls into the turn;
     /// so do answers to others that fetch.
     pub fn run(&mut self, budget_ops: usize, out: &mut StageOutbox) -> Turn {
-        let serves = self.serve(out);
-        let fetching = self.fetch_turn(out);
+        // Neither reading objects nor replacing them goes together with workers that write them.
+        let quiet = self.is_quiet();
+        self.flight.hold = !quiet && (self.flight.hold || !self.source.is_idle());
+        let serves = quiet && self.serve(out);
+        let fetching = if quiet { self.fetch_turn(out) } else { self.standstill() };
         let turn = fetching.unwrap_or_else(|| self.execute(budget_ops.max(1), out));
         self.report.waiting = turn == Turn::Waiting;
         if fetching.is_none() {
@@ -167,6 +191,9 @@ impl Stage {
 
     fn execute(&mut self, mut budget: usize, out: &mut StageOutbox) -> Turn {
         loop {
+            if self.land(&mut budget, out) {
+                break Turn::More;
+            }
             let Some(mut cursor) = self.cursor.take().or_else(|| self.next_batch()) else {
                 break Turn::Idle;
             };
@@ -175,10 +202,17 @@ impl Stage {
                 break Turn::More;
             }
             match self.advance(&mut cursor, &mut budget, out) {
-                Advance::Finished => self.complete(&cursor, out),
+                Advance::Finished if self.flight.is_empty() => {
+                    self.complete(cursor.seq, cursor.time, out);
+                }
+                Advance::Finished => self.flight.end_batch(cursor.seq, cursor.time),
                 paused => {
                     self.cursor = Some(cursor);
-                    break if paused == Advance::Waiting { Turn::Waiting } else { Turn::More };
+                    break match paused {
+                        Advance::Waiting => Turn::Waiting,
+                        Advance::Blocked => Turn::Idle,
+                        _ => Turn::More,
+                    };
                 }
             }
         }
@@ -239,9 +273,10 @@ impl Stage {
     pub fn check(&self) {
         self.merge.check();
         self.state.sessions.check();
-        let taken = Seq(self.executed.0 + u64::from(self.cursor.is_some()));
-        let fetches = matches!(self.standing, Standing::Fetches(_));
-        assert!(fetches || self.merge.taken() == taken, "batches in execution are miscounted");
+        let begun = self.flight.batches() as u64 + u64::from(self.cursor.is_some());
+        let taken = Seq(self.executed.0 + begun);
+        let executes = matches!(self.standing, Standing::Executes);
+        assert!(!executes || self.merge.taken() == taken, "batches in execution are miscounted");
         assert!(self.unstable.len() <= CHECKPOINTS_MAX, "too many checkpoints");
         let pinned = self.snapshots.held(SnapshotReader::Transfer).map(|held| held.seq);
         assert!(pinned.is_none_or(|seq| seq <= self.executed), "pinned before it was executed");
@@ -272,7 +307,10 @@ impl Stage {
                 self.source.ask(from, checkpoint, request);
             }
             StateMessage::Tell { checkpoint, answer } => {
-                if let Standing::Fetches(fetch) = &mut self.standing {
+                // Before its first turn it has asked for nothing.
+                if let Standing::Fetches(fetch) = &mut self.standing
+                    && self.flight.running == 0
+                {
                     fetch.tell(from, (checkpoint, answer), &mut self.state, out);
                 }
             }

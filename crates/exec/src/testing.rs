@@ -134,11 +134,14 @@ impl<S: Service> Harness<S> {
     fn checked(&mut self, op: &[u8], known: &mut Declared, result: &mut Vec<u8>) -> Completion {
         let mut declared = Footprint::default();
         self.service.footprint(op, &mut declared);
+        let name = format!("operation {}", op.escape_ascii());
+        let deadline = self.service.deadline();
         if declared.barrier {
             let index = WAKE_INDEX + 1;
-            return self.with_context(index, |service, ctx| service.execute(op, ctx, result));
+            let done = self.with_context(index, |service, ctx| service.execute(op, ctx, result));
+            self.check_deadline(&name, &declared, deadline);
+            return done;
         }
-        let deadline = self.service.deadline();
         let mut writes = Writes { saves: true, objects: Vec::new() };
         let mut touched = Vec::new();
         let at = (self.seq, WAKE_INDEX + 1);
@@ -152,19 +155,22 @@ impl<S: Service> Harness<S> {
             }
             None => self.service.execute(op, &mut ctx, result),
         };
-        let name = format!("operation {}", op.escape_ascii());
         for touch in &touched {
             check_touch(&name, &declared, *touch);
         }
-        let sooner = self.service.deadline().is_some_and(|now| deadline.is_none_or(|d| now < d));
-        let says = declared.schedules;
-        assert!(!sooner || says, "{name} brings the deadline forward and does not say so");
+        self.check_deadline(&name, &declared, deadline);
         for (object, bytes) in &writes.objects {
             known.check_object(&name, &declared, *object);
             self.tree.modify(*object, |out| out.extend_from_slice(bytes));
         }
         known.checked += 1;
         completion
+    }
+
+    fn check_deadline(&self, name: &str, declared: &Footprint, before: Option<AgreedTime>) {
+        let sooner = self.service.deadline().is_some_and(|now| before.is_none_or(|d| now < d));
+        let says = declared.schedules;
+        assert!(!sooner || says, "{name} brings the deadline forward and does not say so");
     }
 
     /// The digest of the state.

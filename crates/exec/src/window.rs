@@ -30,6 +30,8 @@ use base::frame::UNORDERED;
 use base::limits::{self, STREAM_WINDOW};
 use base::{Digest, Malformed, Reader, Writer};
 
+use crate::session::Waiting;
+
 /// The executed frames of one stream that are not acknowledged yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
@@ -112,6 +114,26 @@ impl Stream {
         } else {
             Verdict::New
         }
+    }
+
+    /// Whether frame `id` will certainly be new once those that are `waiting` are entered, and
+    /// its own acknowledgement is taken.
+    pub(crate) fn takes(&self, id: u64, ack: u64, waiting: Option<&Waiting>) -> bool {
+        let (ids, told) = waiting.map_or((&[][..], 0), |w| (&w.ids[..], w.acked));
+        let mut acked = self.acked.max(told);
+        if self.ordered {
+            acked = acked.max(ack.min(id.saturating_sub(1)));
+            let next = self.expected() + ids.len() as u64;
+            return id == next && id - acked <= STREAM_WINDOW;
+        }
+        acked = acked.max(ack);
+        let fresh = self.entry(id).is_none() && !ids.contains(&id);
+        id > acked && id - acked <= STREAM_WINDOW && fresh
+    }
+
+    /// Whether frames execute in the order of their ids.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered
     }
 
     /// What is known about frame `id` whatever its digest; `None` when it was not executed.

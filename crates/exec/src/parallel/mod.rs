@@ -58,6 +58,7 @@ pub struct Parallelizer<T> {
     pending: usize,
     issued: usize,
     last: Seq,
+    inserted: u64,
 }
 
 /// An operation that was handed out.
@@ -72,6 +73,8 @@ pub struct Ticket {
 struct Node<T> {
     generation: u32,
     seq: Seq,
+    /// How many were inserted before.
+    born: u64,
     /// Accesses that are not granted, earlier calls that it depends on, and 1 while its segment
     /// is closed.
     waits: u32,
@@ -115,6 +118,7 @@ impl<T> Parallelizer<T> {
             pending: 0,
             issued: 0,
             last: Seq(0),
+            inserted: 0,
         }
     }
 
@@ -165,6 +169,20 @@ impl<T> Parallelizer<T> {
     pub fn next_request(&mut self) -> Option<(Ticket, T)> {
         let slot = self.ready.pop_front()?;
         Some(self.issue(slot))
+    }
+
+    /// The same, but of those that are ready the one that was inserted first. O(ready).
+    pub fn oldest_request(&mut self) -> Option<(Ticket, T)> {
+        let nodes = &self.nodes;
+        let born = |slot: &u32| nodes[*slot as usize].born;
+        let at = (0..self.ready.len()).min_by_key(|at| born(&self.ready[*at]))?;
+        self.choose_request(|_| at)
+    }
+
+    /// Whether what is ready next depends on everything: then it is the only one.
+    #[must_use]
+    pub fn is_next_alone(&self) -> bool {
+        self.ready.front().is_some_and(|slot| self.nodes[*slot as usize].alone)
     }
 
     /// The same, but any of those that are ready may be chosen: `choose` gets their number and
@@ -245,11 +263,13 @@ impl<T> Parallelizer<T> {
     fn allot(&mut self, seq: Seq, payload: T) -> u32 {
         assert!(seq >= self.last, "requests are inserted in the total order");
         self.last = seq;
+        self.inserted += 1;
         self.pending += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.nodes.push(Node {
                 generation: 0,
                 seq,
+                born: 0,
                 waits: 0,
                 held: Held { first: NIL, waits: 0 },
                 state: State::Free,
@@ -261,7 +281,7 @@ impl<T> Parallelizer<T> {
         });
         let node = &mut self.nodes[slot as usize];
         (node.seq, node.waits, node.alone) = (seq, 0, false);
-        node.held = Held { first: NIL, waits: 0 };
+        (node.held, node.born) = (Held { first: NIL, waits: 0 }, self.inserted);
         (node.state, node.payload) = (State::Waits, Some(payload));
         slot
     }

@@ -46,6 +46,13 @@ pub trait Operators: Send + Sync {
         true
     }
 
+    /// Whether [`crate::Service::deadline`] may be earlier after the operation than before. Of a
+    /// service without deadlines: false.
+    fn schedules(&self, op: &[u8]) -> bool {
+        let _ = op;
+        true
+    }
+
     /// Whether two invocations depend on each other.
     fn depend(&self, a: &Invocation, b: &Invocation) -> bool {
         self.always(a.function, b.function)

@@ -91,6 +91,7 @@ impl Stage {
     fn diverge(&mut self, certified: StableCheckpoint, ours: Digest, out: &mut StageOutbox) {
         self.report.diverged += 1;
         self.standing = Standing::Halted { trusted: false };
+        self.abandon_flight(self.executed);
         self.unstable.clear();
         self.drop_pins(self.executed, out);
         out.coordinator(FromStage::Diverged { certified, ours });
@@ -100,7 +101,8 @@ impl Stage {
         self.unpin(reader);
         let executes = matches!(self.standing, Standing::Executes);
         // Any number can be kept while its state is the present one.
-        let at_rest = executes && seq == self.executed && self.cursor.is_none();
+        let idle = self.cursor.is_none() && self.flight.is_empty();
+        let at_rest = executes && seq == self.executed && idle;
         let aligned = seq.0.is_multiple_of(self.config.checkpoint_interval);
         let to_come = aligned && (seq > self.executed || !executes);
         if !to_come && !at_rest {

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use base::{AgreedTime, Batch, BatchEntry, FrameId, FromStage, PillarId, ReplyStatus, Seq};
 
+use super::parallel::TakeOff;
 use super::{Stage, StageOutbox};
 use crate::engine::{Advance, Position, Running};
 use crate::reply::status_reply;
@@ -14,12 +15,12 @@ use crate::session::Decision;
 pub(super) struct Cursor {
     pub(super) seq: Seq,
     /// Its agreed time.
-    time: AgreedTime,
+    pub(super) time: AgreedTime,
     batch: Arc<Batch>,
     /// The frame that is next, or executes.
     frame: usize,
     /// The index of its first operation.
-    first: u32,
+    pub(super) first: u32,
     running: Option<Running>,
     started: bool,
 }
@@ -31,7 +32,8 @@ impl Stage {
             Batch::Null => AgreedTime(0),
             Batch::Frames { time, .. } => *time,
         };
-        let time = if base::mutant!(TimeGoesBack) { proposed } else { self.time.advance(proposed) };
+        let last = self.flight.time().map_or(self.time, |time| time.max(self.time));
+        let time = if base::mutant!(TimeGoesBack) { proposed } else { last.advance(proposed) };
         Some(Cursor { seq, time, batch, frame: 0, first: 1, running: None, started: false })
     }
 
@@ -42,8 +44,12 @@ impl Stage {
         out: &mut StageOutbox,
     ) -> Advance {
         let batch = Arc::clone(&cursor.batch);
+        let starts = !cursor.started;
+        if starts && !self.flight.is_empty() && self.may_wake(cursor.time) {
+            return Advance::Blocked;
+        }
         // Charged once, not at every resumption, so that the smallest budget makes progress.
-        let starts = !core::mem::replace(&mut cursor.started, true);
+        cursor.started = true;
         *budget -= usize::from(starts);
         let Batch::Frames { frames, .. } = &*batch else {
             #[cfg(feature = "mutants")]
@@ -52,7 +58,7 @@ impl Stage {
             }
             return Advance::Finished;
         };
-        if starts {
+        if starts && self.flight.is_empty() {
             self.state.engine.wake(cursor.seq, cursor.time);
         }
         let pillar = self.config.stripe.pillar_of(cursor.seq);
@@ -61,6 +67,16 @@ impl Stage {
                 Some(running) => running,
                 None if *budget == 0 => return Advance::Paused,
                 None => {
+                    match self.take_off(cursor, frame, pillar, out) {
+                        TakeOff::Flies => {
+                            *budget = budget.saturating_sub(1 + frame.op_count());
+                            cursor.next_frame(frame.op_count());
+                            continue;
+                        }
+                        TakeOff::Waits => return Advance::Blocked,
+                        TakeOff::Stays if !self.flight.is_empty() => return Advance::Blocked,
+                        TakeOff::Stays => {}
+                    }
                     *budget -= 1;
                     let decision = self.state.sessions.decide(cursor.seq, frame);
                     if matches!(decision, Decision::Status(_, ReplyStatus::OutOfOrder(_))) {
@@ -90,16 +106,17 @@ impl Stage {
     }
 
     /// What comes after a batch's frames.
-    pub(super) fn complete(&mut self, cursor: &Cursor, out: &mut StageOutbox) {
-        assert_eq!(cursor.seq, self.executed.next(), "batches execute in order");
-        assert!(cursor.time > self.time || cursor.time.0 == u64::MAX, "agreed time grows");
-        (self.executed, self.time) = (cursor.seq, cursor.time);
+    pub(super) fn complete(&mut self, seq: Seq, time: AgreedTime, out: &mut StageOutbox) {
+        assert_eq!(seq, self.executed.next(), "batches execute in order");
+        assert!(time > self.time || time.0 == u64::MAX, "agreed time grows");
+        (self.executed, self.time) = (seq, time);
         for (client, session) in self.state.engine.take_nudges() {
             let pillar = PillarId((client.0 % u32::from(self.config.stripe.pillars())) as u16);
-            out.pillar(pillar, FromStage::Nudge { client, session, seq: cursor.seq });
+            out.pillar(pillar, FromStage::Nudge { client, session, seq });
         }
-        if cursor.seq.0.is_multiple_of(self.config.checkpoint_interval) {
+        if seq.0.is_multiple_of(self.config.checkpoint_interval) {
             self.checkpoint(out);
+            self.pass_cut(seq);
         }
     }
 }

@@ -59,6 +59,7 @@ impl Stage {
         };
         // Half a batch is as good as none: its objects are compared like all others.
         self.cursor = None;
+        self.abandon_flight(self.executed);
         self.unstable.clear();
         self.drop_pins(Seq(target.seq.0.saturating_sub(1)), out);
         self.merge.jump(target.seq);
@@ -71,6 +72,12 @@ impl Stage {
         let last = (self.report.checkpoint, self.report.checkpoint_digest);
         let known = self.unstable.iter().chain((last.0 > Seq(0)).then_some(&last));
         known.copied().find(|(at, _)| *at == seq).map(|(_, digest)| digest)
+    }
+
+    /// What a turn comes to while jobs are out that were handed out before the stage stood still:
+    /// nothing, until they are back.
+    pub(super) fn standstill(&self) -> Option<Turn> {
+        (!matches!(self.standing, Standing::Executes)).then_some(Turn::Idle)
     }
 
     /// Goes on with a fetch. `None` when there is none any more and execution may go on.
@@ -102,6 +109,7 @@ impl Stage {
     fn fetched(&mut self, manifest: Manifest, checkpoint: StableCheckpoint, out: &mut StageOutbox) {
         assert_eq!(manifest.seq, self.merge.taken(), "deliveries wait for this checkpoint");
         self.executed = manifest.seq;
+        self.abandon_flight(manifest.seq);
         self.time = if base::mutant!(TimeNotFetched) { self.time } else { manifest.time };
         self.note_checkpoint(&manifest, checkpoint.digest);
         self.report.stable = self.report.stable.max(checkpoint.seq);

@@ -131,5 +131,6 @@ impl Stage {
     fn begin(&mut self, seq: Seq, time: AgreedTime) {
         self.merge = Merge::new(seq, self.config.window);
         (self.executed, self.time) = (seq, time);
+        self.abandon_flight(seq);
     }
 }
