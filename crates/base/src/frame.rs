@@ -115,8 +115,14 @@ impl Frame {
 
     /// The operations in order.
     pub fn ops(&self) -> impl Iterator<Item = &[u8]> {
-        let mut reader = Reader::new(&self.body[FRAME_HEADER_BYTES..]);
-        (0..self.ops).map(move |_| {
+        self.ops_from(0, 0)
+    }
+
+    /// The operations after the first `done`, which are together `bytes` long.
+    pub fn ops_from(&self, done: usize, bytes: usize) -> impl Iterator<Item = &[u8]> {
+        // Each stands behind its length.
+        let mut reader = Reader::new(&self.body[FRAME_HEADER_BYTES + 4 * done + bytes..]);
+        (done..self.ops as usize).map(move |_| {
             reader.sized(limits::OP_BYTES_MAX, "operation").expect("checked when decoded")
         })
     }
@@ -401,6 +407,8 @@ mod tests {
         assert_eq!(back.ops().collect::<vec::Vec<_>>(), [&b"one"[..], b""]);
         let placed: vec::Vec<&[u8]> = back.places().map(|place| back.op_at(place)).collect();
         assert_eq!(placed, [&b"one"[..], b""]);
+        assert_eq!(back.ops_from(1, 3).collect::<vec::Vec<_>>(), [b""]);
+        assert_eq!(back.ops_from(2, 3).count(), 0);
     }
 
     #[test]

@@ -55,8 +55,9 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 pub(crate) struct Running {
     reply: ReplyBuilder,
-    /// Operations that are done.
+    /// Operations that are done, and their bytes.
     done: usize,
+    bytes: usize,
     /// The result that is waited for.
     ticket: Option<u64>,
 }
@@ -88,7 +89,7 @@ pub(crate) enum Advance {
 impl Running {
     pub(crate) fn new(frame: &Frame, seq: Seq) -> Running {
         let reply = ReplyBuilder::new(frame.id(), seq, frame.op_count());
-        Running { reply, done: 0, ticket: None }
+        Running { reply, done: 0, bytes: 0, ticket: None }
     }
 
     pub(crate) fn finish(self) -> Arc<Vec<u8>> {
@@ -128,7 +129,7 @@ impl Engine {
             running.ticket = None;
             running.done += 1;
         }
-        for op in frame.ops().skip(running.done) {
+        for op in frame.ops_from(running.done, running.bytes) {
             if *budget == 0 {
                 return Advance::Paused;
             }
@@ -136,6 +137,7 @@ impl Engine {
             self.ops += 1;
             let done = u32::try_from(running.done).expect("limits keep operations below 2^32");
             let index = at.first + done;
+            running.bytes += op.len();
             match self.execute(at, index, frame.id(), op, running) {
                 Completion::Done => running.done += 1,
                 Completion::Later(ticket) => {

@@ -229,7 +229,8 @@ impl EventLoop {
         if self.state.drained {
             return;
         }
-        let quiet = !self.more() && self.lanes.iter_mut().all(LaneHost::drained);
+        let idle = self.stage.as_ref().is_none_or(StageHost::is_idle);
+        let quiet = idle && !self.more() && self.lanes.iter_mut().all(LaneHost::drained);
         if quiet || now >= since.after(DRAIN_MAX) {
             self.state.drained = true;
             self.shared.drained.fetch_add(1, Ordering::AcqRel);

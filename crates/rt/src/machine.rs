@@ -26,6 +26,7 @@ use crate::bans::Bans;
 use crate::boot;
 use crate::clock::Clock;
 use crate::coordinator_host::{CoordinatorHost, CoordinatorParts, Inflow};
+use crate::crew::Crew;
 use crate::drill::{Deaf, Drill, Saboteur, Scene};
 use crate::event_loop::{BELL, EventLoop, LoopState, TOKENS_PER_LANE};
 use crate::evidence::Evidence;
@@ -83,6 +84,8 @@ impl Replica {
         let pillars = usize::from(options.group.pillars());
         let layout = Layout::plan(pillars, cpus.len() / sharers, options.threads);
         let pinned = options.pin.unwrap_or(sharers == 1 && layout.threads <= cpus.len());
+        let left = (cpus.len() / sharers).saturating_sub(layout.threads);
+        options.workers = Some(options.workers.unwrap_or(left));
         let built = build(options, &layout, addresses, listeners)?;
         let Built { shared, bells, loops, bell, writer, dir } = built;
         let (threads, addresses) = (Vec::new(), bound);
@@ -291,6 +294,7 @@ fn build(
     if let Some(Drill::CrashAfter(ops)) = options.drill {
         host.crash_after(ops);
     }
+    employ(&mut host, &options, &bells[layout.stage], &shared)?;
     loops[layout.stage].stage = Some(host);
     let bell = Arc::clone(&bells[layout.coordinator()]);
     let log = (shared.log.get().cloned(), options.log.growth_bytes);
@@ -302,6 +306,22 @@ fn build(
     let parts = CoordinatorParts { core, first, journal, mail, inflow, saver, evidence, n };
     loops[layout.coordinator()].coordinator = Some(CoordinatorHost::new(parts));
     Ok(Built { shared, bells, loops, bell, writer, dir: boot.dir })
+}
+
+/// Starts the execution workers, if any are wanted and the service is made for them.
+fn employ(
+    host: &mut StageHost,
+    options: &ReplicaOptions,
+    bell: &Arc<Bell>,
+    shared: &Shared,
+) -> Result<(), StartError> {
+    let workers = options.workers.unwrap_or(0);
+    if host.can_employ(workers)? {
+        let name = format!("replica-{}-worker", shared.id);
+        host.employ(Crew::start(&name, workers, bell, &shared.failure)?);
+        tracing::info!(id = %shared.id, workers, "independent operations execute in parallel");
+    }
+    Ok(())
 }
 
 fn environment(

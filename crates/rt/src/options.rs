@@ -31,6 +31,10 @@ pub struct ReplicaOptions {
     /// does allow. The share is smaller where other replicas of the group have the same IP
     /// address.
     pub threads: Option<usize>,
+    /// Execution workers beside those threads, for services that are made for it; with fewer than
+    /// two, operations execute one after the other on the stage's thread. Default: as many as
+    /// this replica's share of the cores leaves over.
+    pub workers: Option<usize>,
     /// Whether each thread is tied to a core. Default: if there are no more threads than cores
     /// and no other replica of the group has the same IP address.
     pub pin: Option<bool>,
@@ -132,6 +136,7 @@ impl ReplicaOptions {
             secret,
             service,
             threads: None,
+            workers: None,
             pin: None,
             listeners: None,
             listen_ip: None,

@@ -3,17 +3,22 @@
 //! Lives on the thread of pillar 0 or on one of its own; the code is the same. Not here: what
 //! the stage does (`exec`).
 
+use auth::AuthError;
 use base::{Time, ToStage};
-use exec::{Stage, StageOutbox, StageReport, Target, Turn};
+use exec::{Job, Stage, StageOutbox, StageReport, Target, Turn};
 
 use crate::clock::Clock;
 use crate::coordinator_host::Inflow;
+use crate::crew::Crew;
 use crate::mesh::StageMail;
 use crate::saver::SnapshotFeed;
 
 /// Operations per turn: enough to make a turn worth its costs, few enough for the lanes on the
 /// same thread to be heard.
 const OPS_PER_TURN: usize = 2048;
+/// The same where there are workers and the stage executes by itself: so few that it notices
+/// soon when they get slow.
+const OPS_PER_LOOK: usize = 256;
 
 /// The stage and its links to all lanes and the coordinator.
 pub(crate) struct StageHost {
@@ -26,6 +31,9 @@ pub(crate) struct StageHost {
     pauses: Pauses,
     turn: Turn,
     overflowing: bool,
+    /// Who executes what is independent, and jobs on their way to them.
+    crew: Option<Crew>,
+    jobs: Vec<Job>,
     /// In a drill: after so many operations the process ends.
     crash_after: Option<u64>,
 }
@@ -63,8 +71,27 @@ impl StageHost {
             pauses: Pauses::default(),
             turn: Turn::Idle,
             overflowing: false,
+            crew: None,
+            jobs: Vec::new(),
             crash_after: None,
         }
+    }
+
+    /// Whether the service is made for so many workers.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub(crate) fn can_employ(&mut self, workers: usize) -> Result<bool, AuthError> {
+        if workers < 2 {
+            return Ok(false);
+        }
+        self.stage.salt(auth::random_u64()?);
+        Ok(self.stage.engage(workers))
+    }
+
+    /// Has these execute what is independent.
+    pub(crate) fn employ(&mut self, crew: Crew) {
+        self.crew = Some(crew);
     }
 
     /// In a drill: ends the process, as a crash would, once so many operations are executed.
@@ -75,7 +102,7 @@ impl StageHost {
     /// Takes what lanes and coordinator say, executes within bounds, and tells them what came of
     /// it. True when there was something to do.
     pub(crate) fn turn(&mut self) -> bool {
-        let mut any = self.turn.more();
+        let mut any = self.turn.more() || self.crew.as_ref().is_some_and(Crew::has_done);
         let now = self.clock.mono();
         if self.stage.deadline().is_some_and(|at| at <= now) {
             any = true;
@@ -98,7 +125,12 @@ impl StageHost {
         if any {
             self.run();
         }
-        self.feed.turn(&self.stage);
+        if self.stage.is_quiet() {
+            self.feed.turn(&self.stage);
+        } else if self.feed.busy() {
+            // It reads objects, which workers may be writing.
+            self.stage.hold();
+        }
         self.carry_out();
         any
     }
@@ -111,7 +143,9 @@ impl StageHost {
 
     /// Whether there is work that needs no message to begin.
     pub(crate) fn more(&self) -> bool {
-        self.turn == Turn::More || self.mail.inbox.iter().any(|ring| !ring.is_empty())
+        self.turn == Turn::More
+            || self.crew.as_ref().is_some_and(Crew::has_done)
+            || self.mail.inbox.iter().any(|ring| !ring.is_empty())
     }
 
     /// Whether it has to be tried again soon: a ring is full, the service is not ready, or a
@@ -131,16 +165,65 @@ impl StageHost {
         StageSnapshot { report, pauses: self.pauses }
     }
 
+    /// Whether no worker has anything to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.crew.as_ref().is_none_or(|crew| !crew.is_busy())
+    }
+
     fn run(&mut self) {
         let before = self.stage.report().checkpoints;
         let began = self.clock.mono();
-        self.turn = self.stage.run(OPS_PER_TURN, &mut self.outbox);
+        match &self.crew {
+            None => self.turn = self.stage.run(OPS_PER_TURN, &mut self.outbox),
+            Some(_) => self.run_with_crew(),
+        }
         if self.crash_after.is_some_and(|ops| self.stage.report().ops >= ops) {
             std::process::abort();
         }
         if self.stage.report().checkpoints != before {
             let us = self.clock.mono().since(began).0 / 1_000;
             self.pauses = Pauses { last_us: us, max_us: self.pauses.max_us.max(us) };
+        }
+    }
+
+    fn run_with_crew(&mut self) {
+        let Some(crew) = &mut self.crew else { return };
+        for finished in crew.take_done() {
+            self.stage.finished(finished, &mut self.outbox);
+        }
+        let flies = crew.is_worth_it();
+        self.stage.engage(if flies { crew.workers() } else { 0 });
+        if flies || self.stage.in_flight() > 0 {
+            self.turn = self.stage.run(OPS_PER_TURN, &mut self.outbox);
+        } else {
+            self.run_by_itself();
+        }
+        let Some(crew) = &mut self.crew else { return };
+        while crew.wants_more(self.jobs.len())
+            && let Some(job) = self.stage.next_job(crew.grain())
+        {
+            self.jobs.push(job);
+        }
+        crew.run(&mut self.jobs);
+    }
+
+    /// Executes on this thread, and looks at the clock now and then.
+    fn run_by_itself(&mut self) {
+        let Some(crew) = &mut self.crew else { return };
+        let first = self.stage.report();
+        let (mut before, mut then) = (first, self.clock.mono());
+        loop {
+            self.turn = self.stage.run(OPS_PER_LOOK, &mut self.outbox);
+            let (report, now) = (self.stage.report(), self.clock.mono());
+            // A checkpoint takes its time whatever operations take.
+            if report.checkpoints == before.checkpoints {
+                crew.measured(report.ops - before.ops, now.since(then));
+            }
+            let enough = report.ops - first.ops >= OPS_PER_TURN as u64;
+            if self.turn != Turn::More || enough || crew.is_worth_it() {
+                return;
+            }
+            (before, then) = (report, now);
         }
     }
 

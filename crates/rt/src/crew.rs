@@ -1,0 +1,287 @@
+//! The execution workers: threads beside the pillars that run jobs of the stage, and the choice
+//! between them and the stage's own thread.
+//!
+//! Handing an operation to another thread costs about as much as a small operation takes. So it
+//! is measured what operations take: where that is little, they execute on the stage's own
+//! thread, as in a replica without workers. Neither replies nor state depend on it. Several
+//! operations travel in one job, as many as make it worth the way.
+//!
+//! A worker that panics takes the replica with it, as the stage's own thread would.
+//!
+//! Not here: what may execute when (`exec`). Depends on `ring` for the bell alone.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use base::Span;
+use exec::{Finished, Job};
+
+use crate::failure::Failure;
+use crate::ring::Bell;
+use crate::sync::{AtomicUsize, Ordering};
+
+/// Operations that take longer are worth a hand-off.
+const DEAR: Span = Span(4_000);
+/// Operations that take less are not. Between the two everything stays as it is.
+const CHEAP: Span = Span(2_000);
+/// How long a job should take.
+const JOB: Span = Span(60_000);
+/// Most operations of a job.
+const JOB_OPS_MAX: usize = 256;
+/// Jobs that are out, per worker: while one runs the next one is there.
+const JOBS_PER_WORKER: usize = 2;
+/// Operations after which it is decided anew whether they are worth it.
+const OPS_PER_VERDICT: u64 = 1024;
+/// Time after which it is decided anew, however few the operations were.
+const TIME_PER_VERDICT: Span = Span::millis(10);
+
+/// What the stage and its workers share.
+#[derive(Default)]
+struct Desk {
+    jobs: Mutex<Waiting>,
+    arrived: Condvar,
+    done: Mutex<Vec<Done>>,
+    /// How many there are in `done`: read without a lock.
+    count: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    closing: bool,
+}
+
+/// A job that was run.
+struct Done {
+    finished: Finished,
+    ops: usize,
+    took: Span,
+}
+
+/// The stage's end of the workers.
+pub(crate) struct Crew {
+    desk: Arc<Desk>,
+    threads: Vec<JoinHandle<()>>,
+    out: usize,
+    verdict: Verdict,
+}
+
+impl Crew {
+    /// Starts `workers` threads. They ring `bell` when something is done.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub(crate) fn start(
+        name: &str,
+        workers: usize,
+        bell: &Arc<Bell>,
+        failure: &Arc<Failure>,
+    ) -> std::io::Result<Crew> {
+        let desk = Arc::new(Desk::default());
+        let threads = Vec::new();
+        let mut crew = Crew { desk, threads, out: 0, verdict: Verdict::default() };
+        for worker in 0..workers {
+            let (desk, bell) = (Arc::clone(&crew.desk), Arc::clone(bell));
+            let alarm = Alarm(Arc::clone(failure));
+            let name = format!("{name}-{worker}");
+            let thread = std::thread::Builder::new().name(name).spawn(move || {
+                let _alarm = alarm;
+                work(&desk, &bell);
+            });
+            crew.threads.push(thread?);
+        }
+        Ok(crew)
+    }
+
+    /// How many there are.
+    pub(crate) fn workers(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Whether another job is welcome beside those that are out and so many that are on their
+    /// way.
+    pub(crate) fn wants_more(&self, coming: usize) -> bool {
+        self.out + coming < self.threads.len() * JOBS_PER_WORKER
+    }
+
+    /// How many operations a job should have.
+    pub(crate) fn grain(&self) -> usize {
+        let one = self.verdict.cost.max(1);
+        usize::try_from(JOB.0 / one).map_or(JOB_OPS_MAX, |ops| ops.clamp(1, JOB_OPS_MAX))
+    }
+
+    /// Hands out jobs.
+    pub(crate) fn run(&mut self, jobs: &mut Vec<Job>) {
+        let count = jobs.len();
+        if count == 0 {
+            return;
+        }
+        self.out += count;
+        lock(&self.desk.jobs).jobs.extend(jobs.drain(..));
+        if count == 1 {
+            self.desk.arrived.notify_one();
+        } else {
+            self.desk.arrived.notify_all();
+        }
+    }
+
+    /// Whether something is done and was not taken.
+    pub(crate) fn has_done(&self) -> bool {
+        self.desk.count.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether anything is out.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.out > 0
+    }
+
+    /// What is done, in no particular order.
+    pub(crate) fn take_done(&mut self) -> Vec<Finished> {
+        if !self.has_done() {
+            return Vec::new();
+        }
+        let mut done = lock(&self.desk.done);
+        let all = std::mem::take(&mut *done);
+        self.desk.count.store(0, Ordering::Release);
+        drop(done);
+        self.out -= all.len();
+        let verdict = &mut self.verdict;
+        let one = |done: Done| {
+            verdict.hear(done.ops as u64, done.took);
+            done.finished
+        };
+        all.into_iter().map(one).collect()
+    }
+
+    /// The stage itself has executed so many operations in so long.
+    pub(crate) fn measured(&mut self, ops: u64, took: Span) {
+        self.verdict.hear(ops, took);
+    }
+
+    /// Whether operations are worth a hand-off.
+    pub(crate) fn is_worth_it(&self) -> bool {
+        self.verdict.worth
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        lock(&self.desk.jobs).closing = true;
+        self.desk.arrived.notify_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("an execution worker panicked");
+            }
+        }
+    }
+}
+
+/// Tells when a worker ends by a panic.
+struct Alarm(Arc<Failure>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set("an execution worker ended", &"it panicked");
+        }
+    }
+}
+
+fn work(desk: &Desk, bell: &Bell) {
+    let mut waiting = lock(&desk.jobs);
+    while !waiting.closing {
+        let Some(job) = waiting.jobs.pop_front() else {
+            let woken = desk.arrived.wait(waiting);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        drop(waiting);
+        let (ops, began) = (job.ops(), Instant::now());
+        let finished = job.run();
+        let took = Span(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let mut done = lock(&desk.done);
+        done.push(Done { finished, ops, took });
+        desk.count.store(done.len(), Ordering::Release);
+        drop(done);
+        bell.ring();
+        waiting = lock(&desk.jobs);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whoever panicked has failed the replica; what is behind the lock is whole all the same.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What operations take. Begins with the belief that they are worth a hand-off: a stage that
+/// believes otherwise can be stuck in slow ones for long.
+#[derive(Debug)]
+struct Verdict {
+    worth: bool,
+    /// Nanoseconds per operation.
+    cost: u64,
+    /// Since the last verdict.
+    ops: u64,
+    took: u64,
+    /// Of these, operations in dear measurements. A thread that the system has put aside for a
+    /// while makes a single measurement dear; so most of them have to be.
+    dear: u64,
+    cheap: u64,
+}
+
+impl Default for Verdict {
+    fn default() -> Verdict {
+        Verdict { worth: true, cost: JOB.0, ops: 0, took: 0, dear: 0, cheap: 0 }
+    }
+}
+
+impl Verdict {
+    fn hear(&mut self, ops: u64, took: Span) {
+        if ops == 0 {
+            return;
+        }
+        let cost = took.0 / ops;
+        self.ops += ops;
+        self.took = self.took.saturating_add(took.0);
+        self.dear += if cost > DEAR.0 { ops } else { 0 };
+        self.cheap += if cost < CHEAP.0 { ops } else { 0 };
+        if self.ops < OPS_PER_VERDICT && self.took < TIME_PER_VERDICT.0 {
+            return;
+        }
+        self.cost = self.took / self.ops;
+        if self.dear * 2 > self.ops {
+            self.worth = true;
+        } else if self.cheap * 2 > self.ops {
+            self.worth = false;
+        }
+        (self.ops, self.took, self.dear, self.cheap) = (0, 0, 0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cheap_operations_stay_and_dear_ones_go_whatever_one_measurement_says() {
+        let mut verdict = Verdict::default();
+        assert!(verdict.worth, "slow until it is known better");
+        for _ in 0..8 {
+            verdict.hear(2048, Span(2048 * 40));
+        }
+        assert!(!verdict.worth);
+        // Put aside in the middle of a few operations.
+        verdict.hear(100, Span::millis(5));
+        for _ in 0..4 {
+            verdict.hear(1000, Span(1000 * 40));
+            assert!(!verdict.worth, "one measurement is none");
+        }
+        (0..2).for_each(|_| verdict.hear(1, Span::millis(20)));
+        assert!(verdict.worth, "it takes no thousand operations of 20 ms to see that");
+        assert_eq!(verdict.cost, 20_000_000);
+        (0..3).for_each(|_| verdict.hear(1024, Span(1024 * 3_000)));
+        assert!(verdict.worth, "between the two bounds it stays as it is");
+    }
+}
