@@ -89,7 +89,10 @@ pub use client::{
     CompletionSink, Completions, ConnectError, OpResult, StatusError, Submitter, blocking,
 };
 pub use error::KitError;
-pub use exec::{Completion, Context, Footprint, ObjectTree, Offload, Output, Service};
+pub use exec::{
+    Completion, Context, Footprint, Invocation, Matrices, ObjectTree, Offload, Operators, Output,
+    ParallelService, Service,
+};
 pub use genesis::{GenesisError, Group, InitOptions, Settings};
 pub use local::{LocalGroup, LocalGroupBuilder};
 pub use rt::{Drill, Durability, Replica, ReplicaOptions, ReplicaReport, ReplicaState, StartError};

@@ -29,6 +29,7 @@ pub struct LocalGroupBuilder {
     factory: Factory,
     options: InitOptions,
     disk: Option<(Durability, PathBuf)>,
+    workers: Option<usize>,
 }
 
 /// A running group. Dropping it stops it at once; [`LocalGroup::stop`] drains it first.
@@ -38,6 +39,7 @@ pub struct LocalGroup {
     /// Behind a lock that nobody waits for, so that threads can share the group.
     factory: Mutex<Factory>,
     disk: Option<(Durability, PathBuf)>,
+    workers: Option<usize>,
 }
 
 impl LocalGroupBuilder {
@@ -84,6 +86,15 @@ impl LocalGroupBuilder {
         self
     }
 
+    /// Threads of each replica that execute independent operations at the same time, where the
+    /// service is made for it; 0 or 1 for none. As many as a replica's share of the cores leaves
+    /// over.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> LocalGroupBuilder {
+        self.workers = Some(workers);
+        self
+    }
+
     /// Makes the keys and starts the replicas.
     ///
     /// # Errors
@@ -102,8 +113,8 @@ impl LocalGroupBuilder {
             sockets.push(own);
         }
         let replicas = sockets.iter().map(|_| None).collect();
-        let LocalGroupBuilder { factory, disk, .. } = self;
-        let mut group = LocalGroup { local, replicas, factory: Mutex::new(factory), disk };
+        let LocalGroupBuilder { factory, disk, workers, .. } = self;
+        let mut group = LocalGroup { local, replicas, factory: Mutex::new(factory), disk, workers };
         for (id, listeners) in (0..).map(ReplicaId).zip(sockets) {
             group.launch(id, true, Some(listeners))?;
         }
@@ -131,7 +142,7 @@ impl LocalGroup {
             ..InitOptions::default()
         };
         let factory: Factory = Box::new(move || Box::new(factory()));
-        LocalGroupBuilder { factory, options, disk: None }
+        LocalGroupBuilder { factory, options, disk: None, workers: None }
     }
 
     /// The group's configuration.
@@ -208,6 +219,7 @@ impl LocalGroup {
         let factory = self.factory.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut options = ReplicaOptions::new(members, id, secret, factory());
         (options.fresh, options.listeners) = (fresh, listeners);
+        options.cores.workers = self.workers;
         if let Some((durability, dir)) = &self.disk {
             options.durability = *durability;
             options.state_dir = Some(dir.join(format!("replica-{id}")));

@@ -32,11 +32,20 @@ pub struct RunOptions {
     pub recover: bool,
     /// How it is to misbehave, in a group that was founded for drills. Not at all.
     pub drill: Option<Drill>,
+    /// Threads that execute independent operations at the same time, where the service is made
+    /// for it. As many as the cores leave over.
+    pub workers: Option<usize>,
 }
 
 impl Default for RunOptions {
     fn default() -> RunOptions {
-        RunOptions { durability: Durability::Sync, state_dir: None, recover: false, drill: None }
+        RunOptions {
+            durability: Durability::Sync,
+            state_dir: None,
+            recover: false,
+            drill: None,
+            workers: None,
+        }
     }
 }
 
@@ -83,6 +92,7 @@ pub fn run_replica<S: Service + 'static>(
     options.durability = run.durability;
     options.state_dir = Some(run.state_dir.unwrap_or(state.join(format!("replica-{id}"))));
     (options.recover, options.drill) = (run.recover, run.drill);
+    options.cores.workers = run.workers;
     options.fresh = mark.exists();
     options.on_begin = Some(Box::new(move || match fs::remove_file(&mark) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

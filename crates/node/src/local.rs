@@ -43,6 +43,8 @@ pub struct LocalOptions {
     pub dir: Option<PathBuf>,
     /// Threads of each replica, if not as many as it thinks right.
     pub threads: Option<usize>,
+    /// Execution workers of each replica, if not as many as it thinks right.
+    pub workers: Option<usize>,
     /// The log level of the replicas.
     pub log: String,
     /// When operations are durable.
@@ -394,6 +396,9 @@ fn spawn(group: &Group, id: ReplicaId, log: &Path, options: &LocalOptions) -> Re
     }
     if let Some(threads) = options.threads {
         command.arg("--threads").arg(threads.to_string());
+    }
+    if let Some(workers) = options.workers {
+        command.arg("--workers").arg(workers.to_string());
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(file);
     // A process group of its own: Ctrl-C on the terminal is for this process alone, which then

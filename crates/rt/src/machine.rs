@@ -82,10 +82,10 @@ impl Replica {
         let sharers = sharers(&addresses, options.id);
         let cpus = pin::allowed_cpus();
         let pillars = usize::from(options.group.pillars());
-        let layout = Layout::plan(pillars, cpus.len() / sharers, options.threads);
-        let pinned = options.pin.unwrap_or(sharers == 1 && layout.threads <= cpus.len());
+        let layout = Layout::plan(pillars, cpus.len() / sharers, options.cores.threads);
+        let pinned = options.cores.pin.unwrap_or(sharers == 1 && layout.threads <= cpus.len());
         let left = (cpus.len() / sharers).saturating_sub(layout.threads);
-        options.workers = Some(options.workers.unwrap_or(left));
+        options.cores.workers = Some(options.cores.workers.unwrap_or(left));
         let built = build(options, &layout, addresses, listeners)?;
         let Built { shared, bells, loops, bell, writer, dir } = built;
         let (threads, addresses) = (Vec::new(), bound);
@@ -315,7 +315,7 @@ fn employ(
     bell: &Arc<Bell>,
     shared: &Shared,
 ) -> Result<(), StartError> {
-    let workers = options.workers.unwrap_or(0);
+    let workers = options.cores.workers.unwrap_or(0);
     if host.can_employ(workers)? {
         let name = format!("replica-{}-worker", shared.id);
         host.employ(Crew::start(&name, workers, bell, &shared.failure)?);

@@ -26,18 +26,8 @@ pub struct ReplicaOptions {
     pub secret: Secret,
     /// The service in its initial state.
     pub service: Box<dyn Service>,
-    /// Threads for the pillars and the stage together, at least 1. Default: one per pillar and
-    /// one for the stage if this replica's share of the cores allows, otherwise as many as it
-    /// does allow. The share is smaller where other replicas of the group have the same IP
-    /// address.
-    pub threads: Option<usize>,
-    /// Execution workers beside those threads, for services that are made for it; with fewer than
-    /// two, operations execute one after the other on the stage's thread. Default: as many as
-    /// this replica's share of the cores leaves over.
-    pub workers: Option<usize>,
-    /// Whether each thread is tied to a core. Default: if there are no more threads than cores
-    /// and no other replica of the group has the same IP address.
-    pub pin: Option<bool>,
+    /// How its threads are laid over the cores.
+    pub cores: CoreOptions,
     /// Listening sockets to use instead of binding to the group's addresses, one per pillar.
     pub listeners: Option<Vec<std::net::TcpListener>>,
     /// The address to listen on, if not the one in the group's configuration.
@@ -70,6 +60,23 @@ pub struct ReplicaOptions {
     pub on_begin: Option<OnBegin>,
     /// How it is to misbehave, in a group that was founded for drills.
     pub drill: Option<Drill>,
+}
+
+/// How a replica's threads are laid over the cores. All of it has defaults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CoreOptions {
+    /// Threads for the pillars and the stage together, at least 1. Default: one per pillar and
+    /// one for the stage if this replica's share of the cores allows, otherwise as many as it
+    /// does allow. The share is smaller where other replicas of the group have the same IP
+    /// address.
+    pub threads: Option<usize>,
+    /// Execution workers beside those threads, for services that are made for it; with fewer than
+    /// two, operations execute one after the other on the stage's thread. Default: as many as
+    /// this replica's share of the cores leaves over.
+    pub workers: Option<usize>,
+    /// Whether each of those threads but the workers is tied to a core. Default: if there are no
+    /// more threads than cores and no other replica of the group has the same IP address.
+    pub pin: Option<bool>,
 }
 
 /// How much the log may hold, and in what pieces.
@@ -135,9 +142,7 @@ impl ReplicaOptions {
             id,
             secret,
             service,
-            threads: None,
-            workers: None,
-            pin: None,
+            cores: CoreOptions::default(),
             listeners: None,
             listen_ip: None,
             retransmit: Span::millis(100),
@@ -160,7 +165,7 @@ impl ReplicaOptions {
         if self.id.0 >= self.group.quorums().n() {
             return bad("there is no replica with this id");
         }
-        if self.threads == Some(0) {
+        if self.cores.threads == Some(0) {
             return bad("a replica needs at least one thread");
         }
         let pillars = usize::from(self.group.pillars());
@@ -208,7 +213,7 @@ impl ReplicaOptions {
 impl fmt::Debug for ReplicaOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("ReplicaOptions");
-        out.field("id", &self.id).field("threads", &self.threads).field("pin", &self.pin);
+        out.field("id", &self.id).field("cores", &self.cores);
         out.field("limits", &self.limits).finish_non_exhaustive()
     }
 }

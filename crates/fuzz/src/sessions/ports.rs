@@ -107,7 +107,7 @@ impl Port {
         let mut options = ReplicaOptions::new(local.group.clone(), me, secret, service);
         options.fresh = true;
         options.listeners = Some(vec![listener]);
-        options.threads = Some(1);
+        options.cores.threads = Some(1);
         let replica = Replica::start(options).expect("a free port and a thread");
         Port { local, replica, address, calls: 0 }
     }

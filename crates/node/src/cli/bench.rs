@@ -104,6 +104,10 @@ pub struct LocalArgs {
     #[arg(long, value_name = "CORES", env = "STYLITE_CORES_PER_REPLICA",
         conflicts_with = "replica_cpus", value_parser = core_share)]
     pub cores_per_replica: Option<f64>,
+    /// With --local: execution workers of each replica, 0 or 1 for none. [default: as many as its
+    /// share of the cores leaves over]
+    #[arg(long, value_name = "N", env = "STYLITE_WORKERS")]
+    pub workers: Option<usize>,
 }
 
 impl LocalArgs {

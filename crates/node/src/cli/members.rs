@@ -170,6 +170,10 @@ pub struct ReplicaArgs {
     /// Threads for pillars and execution together. [default: one each, if the cores suffice]
     #[arg(long, value_name = "T", env = "STYLITE_THREADS", value_parser = positive)]
     pub threads: Option<usize>,
+    /// Threads that execute independent operations at the same time, where the service is made
+    /// for it; 0 or 1 for none. [default: as many as its share of the cores leaves over]
+    #[arg(long, value_name = "N", env = "STYLITE_WORKERS")]
+    pub workers: Option<usize>,
     /// Do not tie threads to cores.
     #[arg(long, env = "STYLITE_NO_PIN", value_parser = BoolishValueParser::new())]
     pub no_pin: bool,

@@ -104,6 +104,7 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
         },
         dir: args.dir.clone(),
         threads: None,
+        workers: None,
         log: log.unwrap_or("info").to_owned(),
         durability: args.durability,
         drills: args.misbehave.clone(),

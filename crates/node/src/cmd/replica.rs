@@ -100,8 +100,9 @@ fn start_replica(args: &ReplicaArgs, group: Group) -> Result<(Arc<Replica>, Opti
     let marked = group.clone();
     let dir = args.state_dir.clone().unwrap_or_else(|| mark::replica_dir(&group, id));
     let mut options = ReplicaOptions::new(group, id, secret, service);
-    options.threads = args.threads;
-    options.pin = args.no_pin.then_some(false);
+    options.cores.threads = args.threads;
+    options.cores.workers = args.workers;
+    options.cores.pin = args.no_pin.then_some(false);
     options.listeners = Some(listeners);
     options.durability = args.durability.into();
     options.state_dir = Some(dir);

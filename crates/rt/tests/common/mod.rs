@@ -175,7 +175,7 @@ impl Cluster {
         let secret = self.secrets[usize::from(id)].clone();
         let service = Box::new(Tally::default());
         let mut options = ReplicaOptions::new(self.group.clone(), ReplicaId(id), secret, service);
-        options.threads = Some(self.threads);
+        options.cores.threads = Some(self.threads);
         options.listeners = listeners;
         options.limits.strangers_max = 64;
         options.limits.client_backlog_max = self.client_backlog_max;

@@ -150,6 +150,7 @@ fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> 
         },
         dir: None,
         threads: args.group.threads,
+        workers: args.group.workers,
         log: log.unwrap_or("warn").to_owned(),
         durability: args.group.durability,
         drills: Vec::new(),
