@@ -274,11 +274,12 @@ fn leaves(command: &Command, path: &[String]) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
         let path = [path, &[inner.get_name().to_owned()]].concat();
-        if inner.has_subcommands() {
-            all.extend(leaves(inner, &path));
-        } else if settings_of(inner).next().is_some() {
+        // A command may be of use with and without one of its own commands.
+        let below = leaves(inner, &path);
+        if settings_of(inner).next().is_some() {
             all.push(path);
         }
+        all.extend(below);
     }
     all
 }

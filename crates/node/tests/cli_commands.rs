@@ -22,6 +22,8 @@ fn every_command_has_help_with_examples_and_wrong_usage_ends_with_2() {
         &["config"],
         &["status"],
         &["bench"],
+        &["bench", "suite"],
+        &["bench", "baseline"],
         &["config", "check"],
         &["config", "show"],
         &["snapshot"],

@@ -6,13 +6,15 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
-use super::{Agreement, Durability, Output};
+use super::{Agreement, BenchCommand, Durability, Output};
 use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
 use crate::values::{duration, positive, some_duration};
 
 /// `stylite bench`.
 #[derive(Args, Debug)]
 #[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     group = clap::ArgGroup::new("where").args(["local", "config"]).required(true).multiple(true),
     after_help = "Closed loop: every client keeps `--outstanding` operations under way. Open loop \
     (`--rate`): operations start when they are due, whether or not others have ended, and \
@@ -30,6 +32,9 @@ use crate::values::{duration, positive, some_duration};
     stylite bench --config mygroup --payload 64"
 )]
 pub struct BenchArgs {
+    /// Something other than a single measurement.
+    #[command(subcommand)]
+    pub command: Option<BenchCommand>,
     /// Start a group of our own on this machine.
     #[arg(long, env = "STYLITE_LOCAL", value_parser = BoolishValueParser::new())]
     pub local: bool,

@@ -10,6 +10,7 @@
 mod bench;
 mod members;
 mod snapshot;
+mod suite;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::values::some_duration;
 pub use bench::{Arrivals, BenchArgs, LoadArgs};
 pub use members::{DemoArgs, InitArgs, RedisArgs, ReplicaArgs};
 pub use snapshot::{RestoreArgs, SaveArgs, SnapshotCommand, VerifyArgs};
+pub use suite::{BaselineArgs, BenchCommand, SuiteArgs};
 
 /// Byzantine fault-tolerant replication: a group of replicas that goes on correctly although some
 /// of them fail in any way.
@@ -76,7 +78,7 @@ pub enum Command {
     /// Ask every replica how it is.
     Status(StatusArgs),
     /// Measure a group's throughput and latency.
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Save, verify and restore the state of a group.
     #[command(
         subcommand,

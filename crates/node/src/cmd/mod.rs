@@ -35,7 +35,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Replica(args) => replica::run(&args),
         Command::Gateway(GatewayCommand::Redis(args)) => gateway::run(&args),
         Command::Status(args) => status::run(&args),
-        Command::Bench(args) => bench::run(args, cli.log.as_deref()),
+        Command::Bench(args) => bench::run(*args, cli.log.as_deref()),
         Command::Snapshot(SnapshotCommand::Save(args)) => snapshot::save(&args),
         Command::Snapshot(SnapshotCommand::Verify(args)) => snapshot::verify(&args),
         Command::Snapshot(SnapshotCommand::Restore(args)) => snapshot::restore(&args),

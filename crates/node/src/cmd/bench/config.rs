@@ -181,6 +181,12 @@ impl GroupConfig {
 }
 
 impl Machine {
+    /// This one, with all of its processors.
+    #[must_use]
+    pub fn plain() -> Machine {
+        Machine::here(&Placement { allowed: Cpus::allowed(), replicas: None, clients: None })
+    }
+
     /// This one.
     #[must_use]
     pub fn here(placement: &Placement) -> Machine {

@@ -9,8 +9,11 @@
 //! | `cpu` | what processes and threads used |
 //! | `traffic` | what went through the replicas |
 //! | `digests` | compares the replicas' states afterwards |
+//! | `baseline` | what a plain program makes of the same bytes |
+//! | `suite` | the experiments of the papers, and their report |
 //! | `config`, `result`, `table` | what was run, what came of it, and how it is printed |
 
+mod baseline;
 mod closed;
 mod config;
 mod cpu;
@@ -21,6 +24,7 @@ mod open;
 mod ops;
 mod progress;
 mod result;
+mod suite;
 mod table;
 mod tally;
 mod traffic;
@@ -52,7 +56,7 @@ use super::{
     client_id, client_options, connect, load as load_group, print, print_json, runtime,
     warn_of_faults,
 };
-use crate::cli::{Agreement, BenchArgs, Output};
+use crate::cli::{Agreement, BenchArgs, BenchCommand, Output};
 use crate::exit::Exit;
 use crate::local::{LocalGroup, LocalOptions, wait_until_healthy};
 use crate::probe::Prober;
@@ -73,6 +77,11 @@ const THREADS_DEFAULT: usize = 2;
 /// When the group cannot be started or reached, or the load generator fails.
 pub fn run(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
     allow_files();
+    match &args.command {
+        Some(BenchCommand::Suite(args)) => return suite::run(args),
+        Some(BenchCommand::Baseline(args)) => return baseline::run(args),
+        None => {}
+    }
     let placement = Placement::new(&args)?;
     if args.local {
         if args.group.agreement == Agreement::Pbft {

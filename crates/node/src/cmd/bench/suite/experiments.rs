@@ -1,0 +1,440 @@
+//! The table of experiments: what is run, and which figure is plotted against which.
+//!
+//! A series names its flags; one that this program does not know makes its points skipped, and
+//! they are there once it does. Sources: COP (EuroSys 2015) figures 5, 6 and 8; the BFT library
+//! (2001) figures 6 and 7 and the sections after them, whose operations a/b carry a KiB in the
+//! request and b KiB in the result.
+
+use super::job::{Job, Peer};
+
+/// One experiment.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    /// What `--only` calls it.
+    pub name: String,
+    /// Its title.
+    pub title: String,
+    /// What it shows, and what of.
+    pub about: &'static str,
+    /// What x is.
+    pub x: &'static str,
+    /// Whether x is on a logarithmic scale.
+    pub log_x: bool,
+    /// The plots.
+    pub plots: Vec<Plot>,
+    /// The series.
+    pub series: Vec<Series>,
+}
+
+/// What is plotted against what.
+#[derive(Clone, Copy, Debug)]
+pub struct Plot {
+    /// None: the x of the experiment.
+    pub x: Option<Figure>,
+    /// What is up.
+    pub y: Figure,
+}
+
+/// A line in the plots.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Its name.
+    pub name: String,
+    /// Its points.
+    pub points: Vec<Point>,
+}
+
+/// One point of a series.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// Where.
+    pub x: f64,
+    /// What is run for it.
+    pub job: Job,
+}
+
+/// A figure of a result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Figure {
+    /// Operations per second.
+    Rate,
+    /// Median latency.
+    P50,
+    /// 99th percentile.
+    P99,
+    /// Mean latency.
+    Mean,
+    /// Processor time per operation of all processes.
+    Cpu,
+}
+
+impl Figure {
+    /// What stands on its axis.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Figure::Rate => "operations per second",
+            Figure::P50 => "median latency, µs",
+            Figure::P99 => "99th percentile of latency, µs",
+            Figure::Mean => "mean latency, µs",
+            Figure::Cpu => "processor time per operation, all processes, µs",
+        }
+    }
+}
+
+/// The systems that are compared, and their flags.
+const COP: (&str, &str) = ("COP", "");
+const TOP: (&str, &str) = ("TOP", "--parallelization top");
+const NO_REP: (&str, &str) = ("NO-REP", "--agreement none");
+const NO_SRT: (&str, &str) = ("without separate transmission", "--request-transmission inline");
+const PIGGYBACK: (&str, &str) = ("piggy-backed commits", "--piggyback-commits");
+const NO_BATCH: (&str, &str) = ("without batching", "--no-batching");
+const DIGEST_REPLIES: (&str, &str) = ("digest replies", "--digest-replies");
+const TENTATIVE: (&str, &str) = ("tentative execution", "--tentative-execution");
+const READ_ONLY: (&str, &str) = ("read-only", "--read-only");
+
+/// Numbers of clients in the BFT library's figures.
+const CLIENTS: [u32; 6] = [5, 10, 20, 50, 100, 200];
+/// Sizes of arguments and results in its figures, in bytes.
+const SIZES: [u32; 5] = [0, 1024, 2048, 4096, 8192];
+
+const RATE: Plot = Plot { x: None, y: Figure::Rate };
+const P50: Plot = Plot { x: None, y: Figure::P50 };
+const CPU: Plot = Plot { x: None, y: Figure::Cpu };
+
+/// All experiments that make sense with so many processors.
+#[must_use]
+pub fn all(cpus: usize) -> Vec<Experiment> {
+    let mut all = vec![cores("batched", cpus), cores("unbatched", cpus)];
+    all.extend([0, 128, 1024, 4096].map(load));
+    all.push(roles(cpus));
+    all.extend([("0-0", 0, 0), ("4-0", 4096, 0), ("0-4", 0, 4096)].map(clients));
+    all.extend([arguments(), results()]);
+    all.extend([durability(), authentication(), replicas(), idle(), principals(), yardstick()]);
+    all.extend([
+        redis(),
+        Experiment::peers("etcd", "etcd"),
+        Experiment::peers("zookeeper", "ZooKeeper"),
+    ]);
+    all
+}
+
+/// A series whose points differ in one flag.
+fn series<X: Copy + Into<f64>>(
+    (name, flags): (&str, &str),
+    over: &[X],
+    mut line: impl FnMut(X) -> String,
+) -> Series {
+    let point = |x: &X| Point { x: (*x).into(), job: Job::bench(&format!("{flags} {}", line(*x))) };
+    Series { name: name.to_owned(), points: over.iter().map(point).collect() }
+}
+
+/// Cores per replica that this machine can show, and those that it cannot.
+fn shares(cpus: usize) -> (Vec<f64>, Vec<f64>) {
+    [0.25, 0.5, 1.0, 2.0, 4.0, 8.0].into_iter().partition(|share| 4.0 * share <= cpus as f64)
+}
+
+fn by_cores(cpus: usize, systems: &[(&str, &str)], load: &str) -> Vec<Series> {
+    let (fit, too_many) = shares(cpus);
+    let one = |system: &(&str, &str)| {
+        let mut series = series(*system, &fit, |share| {
+            // As many pillars as a replica has cores, and the same for what is compared.
+            let pillars = (share as u32).max(1);
+            format!("--cores-per-replica {share} --pillars {pillars} {load}")
+        });
+        let never =
+            |x: &f64| Point { x: *x, job: Job::Never(format!("there are {cpus} processors")) };
+        series.points.extend(too_many.iter().map(never));
+        series
+    };
+    systems.iter().map(one).collect()
+}
+
+const DEEP: &str = "--clients 2 --outstanding 4096";
+const SHALLOW: &str = "--clients 4 --outstanding 64 --no-batching";
+
+fn cores(batching: &str, cpus: usize) -> Experiment {
+    let load = if batching == "batched" { DEEP } else { SHALLOW };
+    Experiment {
+        name: format!("cop-5-{batching}"),
+        title: format!("Throughput against cores per replica, {batching} (COP, figure 5)"),
+        about: "Replicas are tied to processors; several share one where there is less than one \
+            for each. Clients have what is left, or all when nothing is. NO-REP is one server on \
+            the share of one replica.",
+        x: "cores per replica",
+        log_x: true,
+        plots: vec![RATE, CPU],
+        series: by_cores(cpus, &[COP, TOP, NO_REP], load),
+    }
+}
+
+fn load(bytes: u32) -> Experiment {
+    let outstanding: Vec<u32> = match bytes {
+        0 | 128 => vec![1, 4, 16, 64, 256, 1024, 4096],
+        _ => vec![1, 4, 16, 64, 256, 1024],
+    };
+    let line = |outstanding: u32| {
+        format!("--clients 2 --outstanding {outstanding} --payload {bytes} --reply {bytes}")
+    };
+    Experiment {
+        name: format!("cop-6-{bytes}"),
+        title: format!("Latency against load, {bytes} bytes there and back (COP, figure 6)"),
+        about: "Two clients keep ever more operations under way.",
+        x: "operations under way per client",
+        log_x: true,
+        plots: vec![
+            Plot { x: Some(Figure::Rate), y: Figure::Mean },
+            Plot { x: Some(Figure::Rate), y: Figure::P99 },
+        ],
+        series: [COP, TOP, NO_REP].map(|system| series(system, &outstanding, line)).into(),
+    }
+}
+
+fn roles(cpus: usize) -> Experiment {
+    let systems = [
+        ("COP, fixed", ""),
+        ("COP, rotating", "--leaders rotating"),
+        ("COP, rotating, three reply", "--leaders rotating --omit-replies"),
+        ("TOP, fixed", "--parallelization top"),
+        ("TOP, rotating", "--parallelization top --leaders rotating"),
+    ];
+    Experiment {
+        name: "cop-8".to_owned(),
+        title: "Fixed against rotating roles (COP, figure 8)".to_owned(),
+        about: "Batched, four clients. On loopback no network is saturated, so that less than in \
+            the paper can be gained.",
+        x: "cores per replica",
+        log_x: true,
+        plots: vec![RATE, CPU],
+        series: by_cores(cpus, &systems, "--clients 4 --outstanding 2048"),
+    }
+}
+
+fn clients((name, request, reply): (&str, u32, u32)) -> Experiment {
+    let systems = [("BFT", ""), NO_BATCH, NO_SRT, PIGGYBACK, NO_REP];
+    let line = |clients: u32| {
+        format!("--clients {clients} --outstanding 1 --payload {request} --reply {reply}")
+    };
+    Experiment {
+        name: format!("bft-clients-{name}"),
+        title: format!(
+            "Throughput of operation {} by clients (BFT library, figures 6 and 7)",
+            name.replace('-', "/")
+        ),
+        about: "Each client has one operation under way, as in the paper. Without batching, the \
+            leader makes an instance of agreement of every request.",
+        x: "clients",
+        log_x: false,
+        plots: vec![RATE, P50],
+        series: systems.map(|system| series(system, &CLIENTS, line)).into(),
+    }
+}
+
+fn arguments() -> Experiment {
+    let systems = [("BFT", ""), NO_SRT, TENTATIVE, NO_REP];
+    let line = |bytes: u32| format!("--clients 1 --outstanding 1 --payload {bytes}");
+    Experiment {
+        name: "bft-arguments".to_owned(),
+        title: "Latency by size of the argument (BFT library, figure 7)".to_owned(),
+        about: "One client, one operation at a time, empty results.",
+        x: "bytes of the argument",
+        log_x: false,
+        plots: vec![P50],
+        series: systems.map(|system| series(system, &SIZES, line)).into(),
+    }
+}
+
+fn results() -> Experiment {
+    let systems = [("BFT", ""), DIGEST_REPLIES, TENTATIVE, READ_ONLY, NO_REP];
+    let line = |bytes: u32| format!("--clients 1 --outstanding 1 --reply {bytes}");
+    Experiment {
+        name: "bft-results".to_owned(),
+        title: "Latency by size of the result (BFT library)".to_owned(),
+        about: "One client, one operation at a time, empty arguments.",
+        x: "bytes of the result",
+        log_x: false,
+        plots: vec![P50],
+        series: systems.map(|system| series(system, &SIZES, line)).into(),
+    }
+}
+
+fn durability() -> Experiment {
+    let modes = ["memory", "async", "sync"];
+    let one = |mode: &str| {
+        series((mode, &format!("--durability {mode}")), &[1, 16, 256, 4096], |outstanding: u32| {
+            format!("--clients 2 --outstanding {outstanding} --payload 100")
+        })
+    };
+    Experiment {
+        name: "durability".to_owned(),
+        title: "What durability costs".to_owned(),
+        about: "100 bytes there, nothing back. All replicas share one disk.",
+        x: "operations under way per client",
+        log_x: true,
+        plots: vec![RATE, P50, CPU],
+        series: modes.map(one).into(),
+    }
+}
+
+fn authentication() -> Experiment {
+    let why = "links are always sealed and frames always authenticated: there is no switch; \
+        docs/performance.md has their share of a profile";
+    let never = Point { x: 0.0, job: Job::Never(why.to_owned()) };
+    let off = Series { name: "without authentication".to_owned(), points: vec![never] };
+    Experiment {
+        name: "authentication".to_owned(),
+        title: "What authentication and encryption cost".to_owned(),
+        about: "As the group is.",
+        x: "bytes there and back",
+        log_x: false,
+        plots: vec![RATE, CPU],
+        series: vec![
+            series(("sealed", ""), &[0, 128, 1024], |bytes: u32| {
+                format!("--clients 2 --outstanding 512 --payload {bytes} --reply {bytes}")
+            }),
+            off,
+        ],
+    }
+}
+
+fn replicas() -> Experiment {
+    let sizes = [4, 7, 10, 13];
+    let one = |name: &str, load: &str| {
+        series((name, load), &sizes, |replicas: u32| format!("--replicas {replicas}"))
+    };
+    Experiment {
+        name: "replicas".to_owned(),
+        title: "What more faults cost: n = 4, 7, 10, 13".to_owned(),
+        about: "All replicas share the processors of one machine.",
+        x: "replicas",
+        log_x: false,
+        plots: vec![RATE, P50, CPU],
+        series: vec![
+            one("batched", DEEP),
+            one("unbatched", SHALLOW),
+            one("one at a time", "--clients 1 --outstanding 1"),
+        ],
+    }
+}
+
+fn idle() -> Experiment {
+    Experiment {
+        name: "idle-clients".to_owned(),
+        title: "What connected clients cost that do nothing".to_owned(),
+        about: "Twenty active clients with 64 operations under way each.",
+        x: "idle clients",
+        log_x: false,
+        plots: vec![RATE, P50],
+        series: vec![series(("20 active", ""), &[0, 500, 1000, 1980], |idle: u32| {
+            format!("--clients 20 --outstanding 64 --idle-clients {idle}")
+        })],
+    }
+}
+
+fn principals() -> Experiment {
+    Experiment {
+        name: "principals".to_owned(),
+        title: "Who is authenticated: connections or logical clients".to_owned(),
+        about: "The same 3200 operations under way: of few connections that speak for many \
+            clients, or of clients each with a key, a session and connections of its own.",
+        x: "principals",
+        log_x: true,
+        plots: vec![RATE, P50, CPU],
+        series: vec![series(("3200 under way", ""), &[2, 20, 200, 1000], |clients: u32| {
+            format!("--clients {clients} --outstanding {}", (3200 / clients).max(1))
+        })],
+    }
+}
+
+fn yardstick() -> Experiment {
+    let line =
+        |bytes: u32| format!("--clients 2 --outstanding 256 --payload {bytes} --reply {bytes}");
+    let point = |bytes: u32| Point {
+        x: bytes.into(),
+        job: Job::Baseline(super::job::words(&format!("{} --frame-ops 64", line(bytes)))),
+    };
+    let plain = [0, 128, 1024, 4096].map(point).into();
+    Experiment {
+        name: "yardstick".to_owned(),
+        title: "Against a plain program that moves the same bytes".to_owned(),
+        about: "The plain program seals, opens and hashes the same, and does nothing else.",
+        x: "bytes there and back",
+        log_x: false,
+        plots: vec![RATE, CPU],
+        series: vec![
+            series(("group", ""), &[0, 128, 1024, 4096], line),
+            Series { name: "plain program".to_owned(), points: plain },
+        ],
+    }
+}
+
+fn redis() -> Experiment {
+    let one = |name: &str, peer: fn(u32) -> Peer| {
+        let point = |depth: u32| Point { x: depth.into(), job: Job::Peer(peer(depth)) };
+        Series { name: name.to_owned(), points: [1, 16].map(point).into() }
+    };
+    Experiment {
+        name: "redis".to_owned(),
+        title: "Redis: SET through redis-benchmark, 50 connections".to_owned(),
+        about: "One redis-server; the same with a replica, where every pipeline ends with WAIT 1, \
+            by a client of our own (redis-benchmark cannot); four replicas behind the gateway, \
+            with redis-benchmark.",
+        x: "commands per pipeline",
+        log_x: true,
+        plots: vec![RATE, CPU],
+        series: vec![
+            one("redis-server", Peer::Alone),
+            one("redis-server and a replica, WAIT 1", Peer::Confirmed),
+            one("stylite, gateway", Peer::Gateway),
+        ],
+    }
+}
+
+impl Experiment {
+    /// A peer that this program has no client for.
+    fn peers(name: &str, title: &str) -> Experiment {
+        let why = format!("this program has no client for {title} yet");
+        let never = Point { x: 3.0, job: Job::Never(why) };
+        Experiment {
+            name: name.to_owned(),
+            title: format!("{title}, three nodes"),
+            about: "Not measured.",
+            x: "nodes",
+            log_x: false,
+            plots: vec![RATE],
+            series: vec![Series { name: title.to_owned(), points: vec![never] }],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_point_can_be_run_or_says_why_not() {
+        let all = all(4);
+        let mut names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all.len());
+        let mut runnable = 0;
+        for experiment in &all {
+            assert!(!experiment.plots.is_empty() && !experiment.series.is_empty());
+            for point in experiment.series.iter().flat_map(|series| &series.points) {
+                match point.job.refused() {
+                    None => runnable += 1,
+                    Some(why) => assert!(!why.is_empty(), "{}", experiment.name),
+                }
+            }
+        }
+        assert!(runnable > 60, "{runnable}");
+    }
+
+    #[test]
+    fn one_processor_shows_a_quarter_of_a_core_each() {
+        let series = by_cores(1, &[COP], DEEP);
+        let runnable = series[0].points.iter().filter(|point| point.job.refused().is_none());
+        assert_eq!(runnable.count(), 1);
+    }
+}

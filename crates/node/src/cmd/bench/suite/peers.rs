@@ -1,0 +1,319 @@
+//! Other systems on the same machine, where they are installed: Redis, with redis-benchmark as
+//! the client, or one of our own where that cannot do what is to be measured.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::job::{End, Peer, Waited, program, stop, wait};
+use crate::cli::SuiteArgs;
+use crate::cmd::bench::cpu;
+use crate::cmd::bench::result::Spread;
+use crate::signals::Signals;
+
+/// Connections of every client.
+const CONNECTIONS: u32 = 50;
+/// How long a server may take to answer for the first time.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one measurement may take beyond what was asked for.
+const RUN_MARGIN: Duration = Duration::from_secs(60);
+/// Commands of the run that finds out how many the others need.
+const TRIAL_COMMANDS: u64 = 100_000;
+
+/// What is run, in words.
+#[must_use]
+pub fn command(peer: Peer) -> String {
+    let (Peer::Alone(depth) | Peer::Confirmed(depth) | Peer::Gateway(depth)) = peer;
+    let benchmark = format!("redis-benchmark -t set -r 100000 -c {CONNECTIONS} -P {depth}");
+    match peer {
+        Peer::Alone(_) => format!("redis-server --save '' --appendonly no; {benchmark}"),
+        Peer::Confirmed(_) => format!(
+            "redis-server, and one with --replicaof; {CONNECTIONS} connections, {depth} SET and \
+             WAIT 1 in each pipeline"
+        ),
+        Peer::Gateway(_) => format!("stylite demo --durability memory; {benchmark}"),
+    }
+}
+
+/// Why it cannot be run here; none when it can.
+#[must_use]
+pub fn refused(peer: Peer) -> Option<String> {
+    let needed: &[&str] = match peer {
+        Peer::Alone(_) => &["redis-server", "redis-benchmark"],
+        Peer::Confirmed(_) => &["redis-server"],
+        Peer::Gateway(_) => &["redis-benchmark"],
+    };
+    let missing = needed.iter().find(|name| installed(name).is_none())?;
+    Some(format!("{missing} is not installed"))
+}
+
+fn installed(name: &str) -> Option<PathBuf> {
+    let paths = std::env::var_os("PATH")?;
+    std::env::split_paths(&paths).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+/// One measurement of a server.
+struct Sample {
+    ops_per_s: f64,
+    p50_us: f64,
+    p99_us: f64,
+    cpu_servers_us: f64,
+}
+
+/// A server process that ends with this value.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        stop(&mut self.0);
+    }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When a process cannot be started, or does not answer.
+pub async fn run(peer: Peer, suite: &SuiteArgs, signals: &mut Signals) -> Result<End> {
+    let port = free_port()?;
+    let mut servers = vec![match peer {
+        Peer::Alone(_) | Peer::Confirmed(_) => redis(port, None, &suite.out)?,
+        Peer::Gateway(_) => gateway(port)?,
+    }];
+    answers(port).await?;
+    if let Peer::Confirmed(_) = peer {
+        let second = free_port()?;
+        servers.push(redis(second, Some(port), &suite.out)?);
+        answers(second).await?;
+    }
+    let pids = family(&servers);
+    let mut samples = Vec::new();
+    let mut commands = TRIAL_COMMANDS;
+    // The first one warms up and says how many commands fill the time.
+    for run in 0..=suite.runs {
+        let before = pids.iter().map(|pid| cpu::used_us(*pid)).sum::<u64>();
+        let measured = match peer {
+            Peer::Alone(depth) | Peer::Gateway(depth) => {
+                benchmark(port, depth, commands, suite, signals).await?
+            }
+            Peer::Confirmed(depth) => {
+                let seconds = Duration::from_secs(suite.seconds.into());
+                let work = tokio::task::spawn_blocking(move || pipelines(port, depth, seconds));
+                tokio::select! {
+                    number = signals.next() => return Ok(End::Interrupted(number)),
+                    sample = work => Measured::Sample(sample.context("the client ended")??),
+                }
+            }
+        };
+        let (mut sample, ended) = match measured {
+            Measured::Sample((sample, ended)) => (sample, ended),
+            Measured::End(end) => return Ok(end),
+        };
+        let used = pids.iter().map(|pid| cpu::used_us(*pid)).sum::<u64>().saturating_sub(before);
+        sample.cpu_servers_us = used as f64 / ended.max(1) as f64;
+        commands = (sample.ops_per_s * f64::from(suite.seconds)).max(1_000.0) as u64;
+        if run > 0 {
+            samples.push(sample);
+        }
+    }
+    Ok(End::Result(summary(&samples)?))
+}
+
+enum Measured {
+    /// What was measured, and over how many operations.
+    Sample((Sample, u64)),
+    End(End),
+}
+
+fn summary(samples: &[Sample]) -> Result<Value> {
+    let of = |figure: fn(&Sample) -> f64| {
+        Spread::new(&samples.iter().map(figure).collect::<Vec<f64>>()).context("no runs")
+    };
+    Ok(json!({ "summary": {
+        "ops_per_s": of(|sample| sample.ops_per_s)?,
+        "p50_us": of(|sample| sample.p50_us)?,
+        "p99_us": of(|sample| sample.p99_us)?,
+        "cpu_replicas_us": of(|sample| sample.cpu_servers_us)?,
+    }}))
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no port is free")?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn redis(port: u16, of: Option<u16>, dir: &Path) -> Result<Server> {
+    let mut command = Command::new("redis-server");
+    let dir = dir.display().to_string();
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", &dir]);
+    command.args(["--save", "", "--appendonly", "no"]);
+    if let Some(of) = of {
+        command.args(["--replicaof", &format!("127.0.0.1 {of}")]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(Server(command.spawn().context("cannot start redis-server")?))
+}
+
+fn gateway(port: u16) -> Result<Server> {
+    let mut command = program()?;
+    command.args(["demo", "--redis", &format!("127.0.0.1:{port}"), "--durability", "memory"]);
+    command.args(["--log", "error"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(Server(command.spawn().context("cannot start this program again")?))
+}
+
+/// Waits until a server answers a PING.
+async fn answers(port: u16) -> Result<()> {
+    let until = Instant::now() + START_TIMEOUT;
+    let ping = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer)?;
+        Ok(answer == *b"+PONG")
+    };
+    while !matches!(ping(), Ok(true)) {
+        if Instant::now() >= until {
+            bail!("nothing answers on port {port} after {START_TIMEOUT:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// The processes of servers, and their children.
+fn family(servers: &[Server]) -> Vec<u32> {
+    let mut pids: Vec<u32> = servers.iter().map(|server| server.0.id()).collect();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for entry in entries {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        let parent = parent.and_then(|parent| parent.parse::<u32>().ok());
+        if parent.is_some_and(|parent| servers.iter().any(|server| server.0.id() == parent)) {
+            pids.push(pid);
+        }
+    }
+    pids
+}
+
+/// Runs redis-benchmark once.
+async fn benchmark(
+    port: u16,
+    depth: u32,
+    commands: u64,
+    suite: &SuiteArgs,
+    signals: &mut Signals,
+) -> Result<Measured> {
+    let file = suite.out.join("point.csv");
+    let mut command = Command::new("redis-benchmark");
+    command.args(["-p", &port.to_string(), "-t", "set", "-r", "100000", "--csv"]);
+    command.args(["-c", &CONNECTIONS.to_string(), "-P", &depth.to_string()]);
+    command.args(["-n", &commands.to_string()]);
+    command.stdin(Stdio::null()).stdout(File::create(&file)?).stderr(Stdio::piped());
+    let child = command.spawn().context("cannot start redis-benchmark")?;
+    let most = Duration::from_secs(suite.seconds.into()) * 5 + RUN_MARGIN;
+    let ended = wait(child, most, signals).await?;
+    let text = std::fs::read_to_string(&file)?;
+    // It was made a moment ago.
+    let _ = std::fs::remove_file(&file);
+    Ok(match ended {
+        Waited::Ended(true, _) => {
+            let sample =
+                csv(&text).with_context(|| format!("what redis-benchmark says: {text}"))?;
+            Measured::Sample((sample, commands))
+        }
+        Waited::Ended(false, said) => Measured::End(End::Failed(said)),
+        Waited::TooLong => Measured::End(End::Failed(format!("no end within {most:?}"))),
+        Waited::Interrupted(number) => Measured::End(End::Interrupted(number)),
+    })
+}
+
+/// Reads the row of SET: name, rate, and latencies in milliseconds: mean, least, median, 95th and
+/// 99th percentile, most.
+fn csv(text: &str) -> Option<Sample> {
+    let row = text.lines().find(|line| line.starts_with("\"SET\""))?;
+    let cells: Vec<f64> =
+        row.split(',').skip(1).filter_map(|cell| cell.trim_matches('"').parse().ok()).collect();
+    let [ops_per_s, _, _, p50, _, p99, _] = cells.as_slice() else { return None };
+    let (p50_us, p99_us) = (p50 * 1e3, p99 * 1e3);
+    Some(Sample { ops_per_s: *ops_per_s, p50_us, p99_us, cpu_servers_us: 0.0 })
+}
+
+/// Pipelines of `depth` SET and one WAIT for one replica on every connection, each sent when the
+/// last one is answered.
+fn pipelines(port: u16, depth: u32, duration: Duration) -> Result<(Sample, u64)> {
+    let start = Instant::now();
+    let until = start + duration;
+    let threads: Vec<_> = (0..CONNECTIONS)
+        .map(|number| std::thread::spawn(move || connection(port, depth, number, until)))
+        .collect();
+    let mut all = Histogram::<u64>::new_with_bounds(1, 90_000_000, 3)?;
+    for thread in threads {
+        let one = thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+        all.add(one?)?;
+    }
+    let ops = all.len() * u64::from(depth);
+    let percentile = |share| all.value_at_quantile(share) as f64;
+    let sample = Sample {
+        ops_per_s: ops as f64 / start.elapsed().as_secs_f64(),
+        p50_us: percentile(0.5),
+        p99_us: percentile(0.99),
+        cpu_servers_us: 0.0,
+    };
+    Ok((sample, ops))
+}
+
+/// One connection; returns how long each pipeline took, in microseconds.
+fn connection(port: u16, depth: u32, number: u32, until: Instant) -> Result<Histogram<u64>> {
+    let mut took = Histogram::<u64>::new_with_bounds(1, 90_000_000, 3)?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    let mut turn = 0;
+    // An answer of WAIT is an integer: ":1\r\n".
+    let mut answers = vec![0; depth as usize * 5 + 4];
+    while Instant::now() < until {
+        let mut pipeline = String::new();
+        for _ in 0..depth {
+            let key = (number * 2_000 + turn % 2_000) % 100_000;
+            pipeline.push_str(&format!("SET key:{key:012} xxx\r\n"));
+            turn += 1;
+        }
+        pipeline.push_str("WAIT 1 5000\r\n");
+        let start = Instant::now();
+        stream.write_all(pipeline.as_bytes())?;
+        stream.read_exact(&mut answers)?;
+        if !answers.ends_with(b":1\r\n") {
+            bail!("the replica has not confirmed in time");
+        }
+        let us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        took.record(us.clamp(1, 90_000_000))?;
+    }
+    Ok(took)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_benchmark_says_is_read() {
+        let text = "\"test\",\"rps\",\"avg_latency_ms\",\"min_latency_ms\",\"p50_latency_ms\",\
+            \"p95_latency_ms\",\"p99_latency_ms\",\"max_latency_ms\"\n\
+            \"SET\",\"250000.00\",\"0.5\",\"0.1\",\"0.4\",\"0.9\",\"1.5\",\"2.0\"\n";
+        let sample = csv(text).expect("a row");
+        let figures = [sample.ops_per_s, sample.p50_us, sample.p99_us];
+        let expected = [250_000.0, 400.0, 1_500.0];
+        assert!(figures.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{figures:?}");
+        assert!(csv("\"SET\",\"x\"").is_none() && csv("").is_none());
+    }
+}
