@@ -205,6 +205,12 @@ impl<'a> Context<'a> {
         self.touch(class, true);
     }
 
+    /// Whether anybody wants to be told what is touched.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.touched.is_some()
+    }
+
     fn touch(&mut self, class: u64, written: bool) {
         if let Some(touched) = &mut self.touched {
             touched.push(Touch { class, written });

@@ -15,12 +15,12 @@
 //! of the last deletion in the bucket where there is no such key.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 
 use base::{Malformed, Reader, limits};
 use exec::Context;
 
 use super::call::Fail;
+use super::shard::{Notes, SHARD_BUCKETS, SHARDS, Shard, Shards};
 use super::siphash;
 use super::value::{Kind, Value};
 
@@ -28,7 +28,7 @@ use super::value::{Kind, Value};
 pub const BUCKETS: u32 = 1 << 16;
 
 /// "Does not expire".
-const NEVER: u64 = u64::MAX;
+pub(super) const NEVER: u64 = u64::MAX;
 
 /// What a key holds, and until when.
 #[derive(Clone, Debug)]
@@ -75,15 +75,10 @@ pub(super) struct Bucket {
     pub(super) deleted: u64,
 }
 
-/// The key space.
+/// The key space, or the part of it that an operation has declared.
 pub struct Db {
-    pub(super) buckets: Vec<Bucket>,
-    /// One bit per bucket that has slots.
-    occupied: Vec<u64>,
-    /// (when, key) of everything that expires.
-    expiries: BTreeSet<(u64, Box<[u8]>)>,
-    /// Number of slots, expired ones included.
-    slots: usize,
+    pub(super) shards: Shards,
+    notes: Notes,
     now_ms: u64,
     version: u64,
 }
@@ -106,14 +101,21 @@ impl Db {
     /// An empty key space.
     #[must_use]
     pub fn new() -> Db {
-        Db {
-            buckets: vec![Bucket::default(); BUCKETS as usize],
-            occupied: vec![0; BUCKETS as usize / 64],
-            expiries: BTreeSet::new(),
-            slots: 0,
-            now_ms: 0,
-            version: 0,
-        }
+        Db::of(Shards::All((0..SHARDS).map(|_| Shard::default()).collect()))
+    }
+
+    /// The key space of these shards.
+    pub(super) fn of(shards: Shards) -> Db {
+        Db { shards, notes: Notes::default(), now_ms: 0, version: 0 }
+    }
+
+    /// A bucket, whoever wants it.
+    pub(super) fn bucket(&self, bucket: usize) -> &Bucket {
+        &self.shards.get(bucket / SHARD_BUCKETS).buckets[bucket % SHARD_BUCKETS]
+    }
+
+    pub(super) fn bucket_mut(&mut self, bucket: usize) -> &mut Bucket {
+        &mut self.shards.get_mut(bucket / SHARD_BUCKETS).buckets[bucket % SHARD_BUCKETS]
     }
 
     /// Starts an operation: its agreed time decides what has expired, its place in the total
@@ -123,6 +125,14 @@ impl Db {
         // Room for 2^40 batches once WATCH adds its bit; 2^23 is more than the writing commands
         // that the bytes of a batch hold.
         self.version = ctx.seq.0 << 23 | u64::from(ctx.index) & 0x7f_ffff;
+        self.notes.watched = ctx.is_watched();
+    }
+
+    /// Ends an operation: tells what it looked at, if somebody wants to know.
+    pub fn end(&mut self, ctx: &mut Context<'_>) {
+        if self.notes.watched {
+            self.notes.touched.take().into_iter().for_each(|bucket| ctx.reads(bucket as u64));
+        }
     }
 
     /// Agreed time in milliseconds since the Unix epoch.
@@ -135,7 +145,8 @@ impl Db {
     #[must_use]
     pub fn len(&self) -> usize {
         // Bounded by what active expiry has not caught up with.
-        self.slots - self.expiries.iter().take_while(|(when, _)| *when < self.now_ms).count()
+        let shards = self.shards.all().iter();
+        shards.map(|shard| shard.slots - shard.expired(self.now_ms)).sum()
     }
 
     /// Whether there are no keys.
@@ -148,7 +159,7 @@ impl Db {
     #[must_use]
     pub fn entry(&self, key: &[u8]) -> Option<&Entry> {
         let place = self.locate(key);
-        let entry = &self.buckets[place.bucket].slots[place.at.ok()?].entry;
+        let entry = &self.bucket(place.bucket).slots[place.at.ok()?].entry;
         self.alive(entry).then_some(entry)
     }
 
@@ -219,12 +230,12 @@ impl Db {
     ) -> bool {
         let place = self.locate(key);
         let Some(at) = self.live_index(place) else { return false };
-        if !matches!(self.buckets[place.bucket].slots[at].entry.value, Value::String(_)) {
+        if !matches!(self.bucket(place.bucket).slots[at].entry.value, Value::String(_)) {
             return false;
         }
         self.announce(ctx, place.bucket);
         let version = self.version;
-        let entry = &mut self.buckets[place.bucket].slots[at].entry;
+        let entry = &mut self.bucket_mut(place.bucket).slots[at].entry;
         let Value::String(text) = &mut entry.value else { unreachable!("just checked") };
         text.set(bytes);
         entry.version = version;
@@ -244,7 +255,8 @@ impl Db {
         let place = self.locate(key);
         let at = self.live_index(place)?;
         self.announce(ctx, place.bucket);
-        self.buckets[place.bucket].deleted = self.version;
+        let version = self.version;
+        self.bucket_mut(place.bucket).deleted = version;
         Some(self.take(place.bucket, at).entry)
     }
 
@@ -260,7 +272,7 @@ impl Db {
         let Some(at) = self.live_index(place) else { return false };
         self.announce(ctx, place.bucket);
         let version = self.version;
-        let slot = &mut self.buckets[place.bucket].slots[at];
+        let slot = &mut self.bucket_mut(place.bucket).slots[at];
         slot.entry.version = version;
         let old = std::mem::replace(&mut slot.entry.expires_at, when.unwrap_or(NEVER));
         let new = slot.entry.expires_at;
@@ -274,7 +286,7 @@ impl Db {
     #[must_use]
     pub fn watch_version(&self, key: &[u8]) -> u64 {
         let place = self.locate(key);
-        let bucket = &self.buckets[place.bucket];
+        let bucket = self.bucket(place.bucket);
         match place.at.ok().map(|at| &bucket.slots[at].entry) {
             Some(entry) if self.alive(entry) => entry.version << 1 | 1,
             // Expired: what `deleted` will be once the slot is removed.
@@ -286,14 +298,18 @@ impl Db {
     /// Removes everything.
     pub fn clear(&mut self, ctx: &mut Context<'_>) {
         for bucket in 0..BUCKETS as usize {
-            if !self.buckets[bucket].slots.is_empty() {
+            if !self.bucket(bucket).slots.is_empty() {
                 self.announce(ctx, bucket);
-                self.buckets[bucket] = Bucket { slots: Vec::new(), deleted: self.version };
+                *self.bucket_mut(bucket) = Bucket { slots: Vec::new(), deleted: self.version };
             }
         }
-        self.occupied.fill(0);
-        self.expiries.clear();
-        self.slots = 0;
+        for number in 0..SHARDS {
+            let shard = self.shards.get_mut(number);
+            shard.occupied.fill(0);
+            shard.expiries.clear();
+            shard.slots = 0;
+        }
+        self.notes.soonest.set(None);
     }
 
     /// The keys and entries from the place `from` on, in the order of their hashes; `from` is one.
@@ -303,35 +319,43 @@ impl Db {
         std::iter::from_fn(move || {
             let bucket = next?;
             next = self.next_occupied(bucket + 1);
-            Some(&self.buckets[bucket].slots[..])
+            Some(&self.bucket(bucket).slots[..])
         })
         .flatten()
         .filter(move |slot| slot.hash >= from && self.alive(&slot.entry))
         .map(|slot| (slot.hash, &*slot.key, &slot.entry))
     }
 
-    /// Removes up to `max` keys whose time has passed.
+    /// Removes up to `max` keys whose time has passed: the buckets' first.
     pub fn expire(&mut self, ctx: &mut Context<'_>, max: usize) {
-        for _ in 0..max {
-            match self.expiries.first() {
-                Some((when, _)) if *when < self.now_ms => {}
-                _ => return,
+        let mut left = max;
+        for number in 0..SHARDS {
+            while left > 0 && self.shards.get(number).soonest() < self.now_ms {
+                self.expire_first(ctx, number);
+                left -= 1;
             }
-            let (_, key) = self.expiries.first().expect("just seen").clone();
-            let place = self.locate(&key);
-            let at = place.at.expect("every expiry belongs to a slot");
-            self.announce(ctx, place.bucket);
-            let slot = self.take(place.bucket, at);
-            let deleted = &mut self.buckets[place.bucket].deleted;
-            *deleted = slot.entry.version.max(*deleted);
         }
+    }
+
+    fn expire_first(&mut self, ctx: &mut Context<'_>, shard: usize) {
+        let first = self.shards.get(shard).expiries.first();
+        let (_, key) = first.expect("somebody has seen it").clone();
+        let place = self.locate(&key);
+        let at = place.at.expect("every expiry belongs to a slot");
+        self.announce(ctx, place.bucket);
+        let slot = self.take(place.bucket, at);
+        let deleted = &mut self.bucket_mut(place.bucket).deleted;
+        *deleted = slot.entry.version.max(*deleted);
     }
 
     /// When the next key expires, in milliseconds since the Unix epoch: it is gone from the
     /// millisecond after it.
     #[must_use]
     pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.expiries.first().map(|(when, _)| *when)
+        let look = || self.shards.all().iter().map(|shard| shard.soonest()).min();
+        let soonest = self.notes.soonest.get().unwrap_or_else(|| look().unwrap_or(NEVER));
+        self.notes.soonest.set(Some(soonest));
+        (soonest != NEVER).then_some(soonest)
     }
 
     fn alive(&self, entry: &Entry) -> bool {
@@ -341,18 +365,21 @@ impl Db {
     fn locate(&self, key: &[u8]) -> Place {
         let hash = siphash::hash(key);
         let bucket = (hash >> 48) as usize;
-        let slots = &self.buckets[bucket].slots;
-        let at = find(slots, hash, key);
+        if self.notes.watched {
+            self.notes.touched.borrow_mut().push(bucket);
+        }
+        let at = find(&self.bucket(bucket).slots, hash, key);
         Place { bucket, hash, at }
     }
 
     fn live_index(&self, place: Place) -> Option<usize> {
         let at = place.at.ok()?;
-        self.alive(&self.buckets[place.bucket].slots[at].entry).then_some(at)
+        self.alive(&self.bucket(place.bucket).slots[at].entry).then_some(at)
     }
 
     fn announce(&self, ctx: &mut Context<'_>, bucket: usize) {
-        ctx.modify(bucket as u32, |out| self.encode_bucket(bucket as u32, out));
+        ctx.writes(bucket as u64);
+        ctx.modify(bucket as u32, |out| self.bucket(bucket).encode(out));
     }
 
     fn write_at<T: Kind>(
@@ -361,12 +388,13 @@ impl Db {
         bucket: usize,
         at: usize,
     ) -> Result<&mut T, Fail> {
-        if T::of(&self.buckets[bucket].slots[at].entry.value).is_none() {
+        if T::of(&self.bucket(bucket).slots[at].entry.value).is_none() {
             return Err(Fail::WRONG_TYPE);
         }
         self.announce(ctx, bucket);
-        let entry = &mut self.buckets[bucket].slots[at].entry;
-        entry.version = self.version;
+        let version = self.version;
+        let entry = &mut self.bucket_mut(bucket).slots[at].entry;
+        entry.version = version;
         Ok(T::of_mut(&mut entry.value).expect("just checked"))
     }
 
@@ -388,7 +416,7 @@ impl Db {
         let keep = expiry == Expiry::Keep && self.live_index(place).is_some();
         match place.at {
             Ok(at) => {
-                let entry = &mut self.buckets[place.bucket].slots[at].entry;
+                let entry = &mut self.bucket_mut(place.bucket).slots[at].entry;
                 let old = entry.expires_at;
                 let expires_at = if keep { old } else { wanted };
                 *entry = Entry { value, expires_at, version };
@@ -399,22 +427,26 @@ impl Db {
                 let entry = Entry { value, expires_at: wanted, version };
                 self.reschedule(key, NEVER, wanted);
                 let slot = Slot { hash: place.hash, key: key.into(), entry };
-                self.buckets[place.bucket].slots.insert(at, slot);
-                self.occupied[place.bucket / 64] |= 1 << (place.bucket % 64);
-                self.slots += 1;
+                self.bucket_mut(place.bucket).slots.insert(at, slot);
+                let within = place.bucket % SHARD_BUCKETS;
+                let shard = self.shards.get_mut(place.bucket / SHARD_BUCKETS);
+                shard.occupied[within / 64] |= 1 << (within % 64);
+                shard.slots += 1;
                 at
             }
         }
     }
 
     fn take(&mut self, bucket: usize, at: usize) -> Slot {
-        let slots = &mut self.buckets[bucket].slots;
+        let shard = self.shards.get_mut(bucket / SHARD_BUCKETS);
+        let within = bucket % SHARD_BUCKETS;
+        let slots = &mut shard.buckets[within].slots;
         let slot = slots.remove(at);
         if slots.is_empty() {
             *slots = Vec::new();
-            self.occupied[bucket / 64] &= !(1 << (bucket % 64));
+            shard.occupied[within / 64] &= !(1 << (within % 64));
         }
-        self.slots -= 1;
+        shard.slots -= 1;
         self.reschedule(&slot.key, slot.entry.expires_at, NEVER);
         slot
     }
@@ -423,41 +455,45 @@ impl Db {
         if old == new {
             return;
         }
+        let bucket = (siphash::hash(key) >> 48) as usize;
+        let Shard { expiries, .. } = self.shards.get_mut(bucket / SHARD_BUCKETS);
         if old != NEVER {
-            self.expiries.remove(&(old, key.into()) as &(u64, Box<[u8]>));
+            expiries.remove(&(old, key.into()) as &(u64, Box<[u8]>));
         }
         if new != NEVER {
-            self.expiries.insert((new, key.into()));
+            expiries.insert((new, key.into()));
         }
+        let soonest = self.notes.soonest.get();
+        self.notes.soonest.set(soonest.filter(|soonest| *soonest != old).map(|s| s.min(new)));
     }
 
     fn next_occupied(&self, from: usize) -> Option<usize> {
-        let mut word = from / 64;
-        let mut bits = self.occupied.get(word)? & (u64::MAX << (from % 64));
-        while bits == 0 {
-            word += 1;
-            bits = *self.occupied.get(word)?;
-        }
-        Some(word * 64 + bits.trailing_zeros() as usize)
+        let first = from / SHARD_BUCKETS;
+        (first..SHARDS).find_map(|number| {
+            let begin = if number == first { from % SHARD_BUCKETS } else { 0 };
+            let bucket = self.shards.all()[number].next_occupied(begin)?;
+            Some(number * SHARD_BUCKETS + bucket)
+        })
     }
 
     /// Exchanges a whole bucket, as state transfer does.
     pub(super) fn replace_bucket(&mut self, at: usize, new: Bucket) {
-        let old = std::mem::take(&mut self.buckets[at]);
-        self.slots -= old.slots.len();
+        let old = std::mem::take(self.bucket_mut(at));
         for slot in &old.slots {
             self.reschedule(&slot.key, slot.entry.expires_at, NEVER);
         }
-        self.slots += new.slots.len();
         for slot in &new.slots {
             self.reschedule(&slot.key, NEVER, slot.entry.expires_at);
         }
-        let bit = 1 << (at % 64);
-        self.occupied[at / 64] &= !bit;
+        let shard = self.shards.get_mut(at / SHARD_BUCKETS);
+        shard.slots = shard.slots - old.slots.len() + new.slots.len();
+        let within = at % SHARD_BUCKETS;
+        let bit = 1 << (within % 64);
+        shard.occupied[within / 64] &= !bit;
         if !new.slots.is_empty() {
-            self.occupied[at / 64] |= bit;
+            shard.occupied[within / 64] |= bit;
         }
-        self.buckets[at] = new;
+        shard.buckets[within] = new;
     }
 }
 

@@ -77,6 +77,7 @@ fn command_footprint(args: &[&[u8]], out: &mut Footprint) {
     if !spec.takes(args.len()) || matches!(spec.run, Run::Gateway) {
         return;
     }
+    out.schedules |= schedules(spec, args);
     let classes = spec.key_indices(args).into_iter().map(|index| class(args[index]));
     if spec.keys == Keys::None && spec.name != "time" {
         out.barrier = true;
@@ -84,6 +85,17 @@ fn command_footprint(args: &[&[u8]], out: &mut Footprint) {
         out.writes.extend(classes);
     } else {
         out.reads.extend(classes);
+    }
+}
+
+/// Whether a command may set an expiry. One that carries an existing one over to another key
+/// brings nothing forward.
+fn schedules(spec: &CommandSpec, args: &[&[u8]]) -> bool {
+    match spec.name {
+        "set" => args.len() > 3,
+        "setex" | "psetex" | "getex" => true,
+        "expire" | "expireat" | "pexpire" | "pexpireat" => true,
+        _ => false,
     }
 }
 

@@ -47,6 +47,7 @@ pub mod reply;
 pub mod scan;
 pub mod service;
 pub mod set;
+mod shard;
 mod siphash;
 mod strings;
 pub mod table;

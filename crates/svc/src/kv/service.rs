@@ -1,14 +1,17 @@
 //! The service itself: operations in, results out, buckets as abstract objects.
 
+use std::sync::Arc;
+
 use base::digest::Domain;
 use base::{AgreedTime, Digest, Malformed, Reader, Writer};
-use exec::{Completion, Context, Footprint, Service};
+use exec::{Completion, Context, Footprint, ParallelService, Service};
 
 use super::call::Call;
 use super::db::{self, Db};
 use super::info;
 use super::op::{self, Op, Step};
 use super::reply::{Protocol, REPLY_MAX, Resp};
+use super::shard::{Shards, Space};
 use super::table::{self, Run};
 use super::value::Value;
 
@@ -22,9 +25,22 @@ const INLINE_MAX: usize = 64;
 const TOO_LARGE: &[u8] = b"ERR reply exceeds the maximum size of a reply";
 
 /// The replicated key-value service.
-#[derive(Default)]
 pub struct KvService {
-    db: Db,
+    keys: Keys,
+}
+
+/// Where the key space is.
+enum Keys {
+    /// Here.
+    Own(Db),
+    /// With whoever executes on it, several at a time.
+    Shared(Arc<Space>),
+}
+
+impl Default for KvService {
+    fn default() -> KvService {
+        KvService { keys: Keys::Own(Db::new()) }
+    }
 }
 
 impl KvService {
@@ -35,11 +51,40 @@ impl KvService {
     }
 
     /// The key space, for tests and tools.
-    #[must_use]
-    pub fn db(&self) -> &Db {
-        &self.db
+    pub fn db(&mut self) -> &mut Db {
+        if let Keys::Shared(_) = self.keys
+            && let Keys::Shared(space) = std::mem::replace(&mut self.keys, Keys::Own(Db::new()))
+        {
+            let space = Arc::into_inner(space).expect("all handles are gone by now");
+            self.keys = Keys::Own(Db::of(Shards::All(space.into_shards())));
+        }
+        match &mut self.keys {
+            Keys::Own(db) => db,
+            Keys::Shared(_) => unreachable!("just taken back"),
+        }
     }
+}
 
+/// Executes one operation on the key space, or on the part of it that the operation declares.
+pub(super) fn execute(db: &mut Db, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) {
+    db.begin(ctx);
+    match op::decode(op) {
+        Ok((protocol, Op::Command(args))) => {
+            db.command(args.as_slice(), protocol, ctx, reply);
+        }
+        Ok((_, Op::Watch(keys))) => {
+            let versions = keys.as_slice().iter().map(|key| db.watch_version(key));
+            versions.for_each(|version| reply.extend_from_slice(&version.to_le_bytes()));
+        }
+        Ok((protocol, Op::Transaction { watched, steps })) => {
+            db.transaction((&watched, &steps), protocol, ctx, reply);
+        }
+        Err(_) => Resp::new(reply, Protocol::Resp2).error(b"ERR malformed operation"),
+    }
+    db.end(ctx);
+}
+
+impl Db {
     fn command(
         &mut self,
         args: &[&[u8]],
@@ -57,8 +102,8 @@ impl KvService {
         let Run::Service(handler) = spec.run else {
             return reply.error(b"ERR this command is answered by the gateway");
         };
-        let now_ms = self.db.now_ms();
-        let mut call = Call { args, db: &mut self.db, ctx, reply, now_ms };
+        let now_ms = self.now_ms();
+        let mut call = Call { args, db: self, ctx, reply, now_ms };
         match handler(&mut call) {
             Ok(()) if call.reply.overflowed() => {
                 call.reply.clear();
@@ -80,7 +125,7 @@ impl KvService {
         out: &mut Vec<u8>,
     ) {
         let start = out.len();
-        if watched.iter().any(|(key, version)| self.db.watch_version(key) != *version) {
+        if watched.iter().any(|(key, version)| self.watch_version(key) != *version) {
             return Resp::new(out, protocol).null_array();
         }
         Resp::new(out, protocol).array(steps.len());
@@ -105,29 +150,19 @@ impl KvService {
 
 impl Service for KvService {
     fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
-        self.db.begin(ctx);
-        match op::decode(op) {
-            Ok((protocol, Op::Command(args))) => {
-                self.command(args.as_slice(), protocol, ctx, reply);
-            }
-            Ok((_, Op::Watch(keys))) => {
-                let versions = keys.as_slice().iter().map(|key| self.db.watch_version(key));
-                versions.for_each(|version| reply.extend_from_slice(&version.to_le_bytes()));
-            }
-            Ok((protocol, Op::Transaction { watched, steps })) => {
-                self.transaction((&watched, &steps), protocol, ctx, reply);
-            }
-            Err(_) => Resp::new(reply, Protocol::Resp2).error(b"ERR malformed operation"),
-        }
+        execute(self.db(), op, ctx, reply);
         Completion::Done
     }
 
     fn get(&self, object: u32, out: &mut Vec<u8>) {
-        self.db.encode_bucket(object, out);
+        match &self.keys {
+            Keys::Own(db) => db.bucket(object as usize).encode(out),
+            Keys::Shared(space) => space.with_bucket(object as usize, |bucket| bucket.encode(out)),
+        }
     }
 
     fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), Malformed> {
-        self.db.decode_bucket(object, bytes)
+        self.db().decode_bucket(object, bytes)
     }
 
     fn objects(&self) -> u32 {
@@ -135,7 +170,7 @@ impl Service for KvService {
     }
 
     fn digest(&mut self, object: u32) -> Digest {
-        self.db.digest_bucket(object)
+        self.db().digest_bucket(object)
     }
 
     fn digest_of(&self, object: u32, bytes: &[u8]) -> Result<Digest, Malformed> {
@@ -152,7 +187,7 @@ impl Service for KvService {
         // Its values remember their digests from now on.
         let right = is_right(decoded.digest());
         if right {
-            self.db.replace_bucket(object as usize, decoded);
+            self.db().replace_bucket(object as usize, decoded);
         }
         Ok(right)
     }
@@ -162,35 +197,41 @@ impl Service for KvService {
     }
 
     fn deadline(&self) -> Option<AgreedTime> {
-        let gone_ms = self.db.next_expiry_ms()?.saturating_add(1);
+        let soonest = match &self.keys {
+            Keys::Own(db) => db.next_expiry_ms(),
+            Keys::Shared(space) => Some(space.soonest()).filter(|when| *when != db::NEVER),
+        };
+        let gone_ms = soonest?.saturating_add(1);
         Some(AgreedTime(gone_ms.saturating_mul(1_000_000)))
     }
 
     fn wake(&mut self, ctx: &mut Context<'_>) {
-        self.db.begin(ctx);
-        self.db.expire(ctx, EXPIRED_PER_WAKE);
+        let db = self.db();
+        db.begin(ctx);
+        db.expire(ctx, EXPIRED_PER_WAKE);
+    }
+
+    fn parallel(&mut self) -> Option<Arc<dyn ParallelService>> {
+        if let Keys::Own(db) = &mut self.keys {
+            let Shards::All(all) = &mut db.shards else { unreachable!("the service has all") };
+            let space = Space::new(std::mem::take(all));
+            self.keys = Keys::Shared(Arc::new(space));
+        }
+        match &self.keys {
+            Keys::Shared(space) => Some(Arc::clone(space) as Arc<dyn ParallelService>),
+            Keys::Own(_) => None,
+        }
     }
 }
 
 impl Db {
-    /// Appends the canonical bytes of a bucket.
-    pub fn encode_bucket(&self, bucket: u32, out: &mut Vec<u8>) {
-        let bucket = &self.buckets[bucket as usize];
-        Writer::new(out).u64(bucket.deleted).count(bucket.slots.len());
-        for slot in &bucket.slots {
-            let entry = &slot.entry;
-            Writer::new(out).sized(&slot.key).u64(entry.expires_at).u64(entry.version);
-            entry.value.encode(out);
-        }
-    }
-
     /// The digest of a bucket. Costs the values written since the last time, and a pass over
     /// the bucket's keys.
     pub fn digest_bucket(&mut self, bucket: u32) -> Digest {
-        self.buckets[bucket as usize].digest()
+        self.bucket_mut(bucket as usize).digest()
     }
 
-    /// Replaces a bucket by what [`Db::encode_bucket`] wrote.
+    /// Replaces a bucket by what another replica's service wrote.
     ///
     /// # Errors
     /// When the bytes are no such bucket; the key space is then as it was.
@@ -202,6 +243,16 @@ impl Db {
 }
 
 impl db::Bucket {
+    /// Appends the canonical bytes.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        Writer::new(out).u64(self.deleted).count(self.slots.len());
+        for slot in &self.slots {
+            let entry = &slot.entry;
+            Writer::new(out).sized(&slot.key).u64(entry.expires_at).u64(entry.version);
+            entry.value.encode(out);
+        }
+    }
+
     /// Short strings stand in the digest themselves, everything else by its own digest.
     fn digest(&mut self) -> Digest {
         let mut bytes = Vec::with_capacity(12 + self.slots.len() * 128);
