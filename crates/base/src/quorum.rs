@@ -91,6 +91,12 @@ impl VoteSet {
         self.0 == 0
     }
 
+    /// Who is in one of the two.
+    #[must_use]
+    pub fn union(self, other: VoteSet) -> VoteSet {
+        VoteSet(self.0 | other.0)
+    }
+
     /// Members in ascending order.
     pub fn iter(self) -> impl Iterator<Item = ReplicaId> {
         (0..u16::try_from(u64::BITS).expect("64 fits"))

@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 use base::{AgreedTime, BatchEntry, Now, Seq, Sibling, Span, Time};
 
 use super::agree::Origin;
+use super::log::Phase;
 use super::msg::{Message, Proposal};
 use super::{Lane, Log};
 use crate::outbox::{Outbox, Target};
@@ -166,7 +167,8 @@ impl Lane {
         let must_fill = self.lead.next < self.lead.fill || (idle && self.may_fill_gently());
         let due = self.batch_is_due(now.mono);
         if due || (must_fill && self.pool.has_eligible()) {
-            let keys = self.pool.take_batch(batching.frames_max, batching.bytes_max);
+            let most = (batching.frames_max, batching.bytes_max);
+            let keys = self.pool.take_batch(self.cfg.quorums.quorum(), most);
             self.lead.gathering_since = self.pool.has_eligible().then_some(now.mono);
             if !keys.is_empty() {
                 self.lead.served = Some(now.mono);
@@ -207,10 +209,12 @@ impl Lane {
         let message = Message::PrePrepare { view: self.view, seq, proposal: proposal.clone() };
         self.install(now, seq, proposal, Origin::Leader);
         // Accepting records Q; the proposal leaves behind that record.
-        let accepted = out.effects().len();
         self.advance(now, seq, out);
-        debug_assert!(out.effects().len() > accepted, "the leader has what it proposes");
-        out.promise(Target::All, message);
+        let accepted = self.log.get(seq).is_some_and(|slot| slot.phase >= Phase::Accepted);
+        debug_assert!(accepted, "the leader has what it proposes");
+        if accepted {
+            out.promise(Target::All, message);
+        }
         out.siblings(Sibling::Proposed(seq));
     }
 

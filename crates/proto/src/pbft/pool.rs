@@ -9,6 +9,7 @@
 //! 3. `eligible` holds an entry at most once, and once more when it becomes urgent while it
 //!    waits there; and only as leader.
 
+mod entry;
 mod held;
 mod repeats;
 
@@ -22,6 +23,7 @@ use base::{
 
 pub(super) use super::arrival::{Arrival, Vouched};
 
+pub(super) use self::entry::{Entry, Want};
 use self::repeats::Repeats;
 use super::queue::Queue;
 
@@ -42,63 +44,6 @@ type Place = (bool, usize, Time, Key);
 /// What a key is, from a proposal's entry.
 pub(super) fn key_of(entry: &BatchEntry) -> Key {
     (entry.id, entry.digest)
-}
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct Entry {
-    pub(super) frame: Option<Arc<Frame>>,
-    /// This replica has the client's own word for it: it came over the client's link, or this
-    /// replica's part of the authenticator is genuine.
-    pub(super) own: bool,
-    /// It came over the client's link.
-    came: bool,
-    pub(super) vouches: VoteSet,
-    /// Who vouched after the frame was ordered: it counts if the frame is refused.
-    vouches_since: VoteSet,
-    /// This replica has vouched for it more than once, and keeps it if it is refused.
-    revouched: bool,
-    /// A proposal that this replica made or accepted names it.
-    pub(super) ordered: bool,
-    queued: bool,
-    /// Whose vouch alone made this entry, while that is so.
-    made_by: Option<ReplicaId>,
-    /// A quorum endorses it as overdue: it goes before others.
-    urgent: bool,
-    /// Who waits for it.
-    wanted: Vec<Want>,
-    /// When the entry was made: how old the oldest vouch for it may be.
-    made: Time,
-    /// When the frame came last: since then this replica has vouched for it.
-    since: Time,
-    /// Since when this replica, which has the client's own word for it, waits for its order.
-    pub(super) pending_since: Time,
-}
-
-/// A place in a proposal that waits for a frame.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Want {
-    /// The proposal's number; 0 for a leader that has not proposed the frame yet.
-    pub(super) seq: Seq,
-    /// The place of the frame in the proposal.
-    pub(super) place: usize,
-    /// Whether trust is needed besides the body.
-    pub(super) needs_trust: bool,
-}
-
-impl Entry {
-    /// Whether somebody waits for it.
-    pub(super) fn is_wanted(&self) -> bool {
-        !self.wanted.is_empty()
-    }
-
-    /// Whether this replica may take it for its client's: on its own word or a weak quorum's.
-    pub(super) fn is_trusted(&self, weak: usize) -> bool {
-        self.own || self.vouches.len() >= weak - usize::from(base::mutant!(LeadersWordIsTrust))
-    }
-
-    fn satisfies(&self, want: &Want, weak: usize) -> bool {
-        self.frame.is_some() && (!want.needs_trust || self.is_trusted(weak))
-    }
 }
 
 /// The frames that one pillar holds.
@@ -241,6 +186,7 @@ impl Pool {
     /// `peer` vouches for `key`.
     pub(super) fn vouch(&mut self, now: Time, peer: ReplicaId, key: Key, weak: usize) -> Vouched {
         if let Some(entry) = self.entries.get_mut(&key) {
+            let known = entry.backers();
             let fresh = entry.vouches.insert(peer);
             // A first vouch that is late is no second one: its sender may drop what is refused.
             if entry.ordered && !fresh {
@@ -249,7 +195,7 @@ impl Pool {
             if entry.frame.is_some() {
                 return Vouched::Held;
             }
-            if fresh && entry.vouches.len() == weak {
+            if known < weak && entry.backers() >= weak {
                 self.bodyless.push_back(key);
             }
             return Vouched::Bodyless;
@@ -287,8 +233,9 @@ impl Pool {
             release(&mut self.vouched_only, peer);
         }
         if let Some(voucher) = voucher {
-            let fresh = entry.vouches.insert(voucher);
-            if fresh && entry.frame.is_none() && entry.vouches.len() == weak {
+            let known = entry.backers();
+            entry.vouches.insert(voucher);
+            if entry.frame.is_none() && known < weak && entry.backers() >= weak {
                 self.bodyless.push_back(key);
             }
         }
@@ -350,10 +297,8 @@ impl Pool {
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
-        let known = entry.vouches.len();
-        for who in by.iter() {
-            entry.vouches.insert(who);
-        }
+        let known = entry.backers();
+        entry.endorsed = entry.endorsed.union(by);
         entry.urgent = true;
         if let (true, Some(frame)) = (entry.queued, &entry.frame) {
             // It stays in its old place, too, where it is skipped.
@@ -412,9 +357,7 @@ impl Pool {
     /// As leader: queues `key` for proposal when it has its body and `quorum` vouches.
     pub(super) fn queue_if_eligible(&mut self, key: Key, quorum: usize) {
         if let Some(entry) = self.entries.get_mut(&key)
-            && entry.frame.is_some()
-            && entry.vouches.len() >= if base::mutant!(OneVouchIsEnough) { 1 } else { quorum }
-            && !entry.ordered
+            && entry.is_eligible(quorum)
             && !entry.queued
         {
             entry.queued = true;
@@ -434,7 +377,11 @@ impl Pool {
     }
 
     /// Takes the next batch out of the queue, the principals in turn, and marks it ordered.
-    pub(super) fn take_batch(&mut self, frames_max: usize, bytes_max: usize) -> Vec<Key> {
+    pub(super) fn take_batch(
+        &mut self,
+        quorum: usize,
+        (frames_max, bytes_max): (usize, usize),
+    ) -> Vec<Key> {
         let mut keys = Vec::new();
         let mut bytes = 0;
         while let Some((key, weight)) = self.eligible.peek() {
@@ -442,14 +389,15 @@ impl Pool {
                 break;
             }
             self.eligible.pop();
-            // An entry may have been ordered or forgotten since it was queued.
-            if let Some(entry) = self.entries.get_mut(&key) {
-                entry.queued = false;
-                if !entry.ordered && entry.frame.is_some() {
-                    entry.ordered = true;
-                    bytes += weight;
-                    keys.push(key);
-                }
+            // An entry may have been ordered, refused or forgotten since it was queued, and have
+            // another place in the queue.
+            if let Some(entry) = self.entries.get_mut(&key)
+                && core::mem::take(&mut entry.queued)
+                && entry.is_eligible(quorum)
+            {
+                entry.ordered = true;
+                bytes += weight;
+                keys.push(key);
             }
         }
         keys
@@ -474,6 +422,7 @@ impl Pool {
             return self.remove(key);
         };
         entry.vouches = core::mem::take(&mut entry.vouches_since);
+        entry.endorsed = VoteSet::EMPTY;
         (entry.revouched, entry.ordered) = (false, false);
         entry.pending_since = entry.since;
         let wanted = core::mem::take(&mut entry.wanted);
@@ -529,7 +478,7 @@ impl Pool {
         let (mut due, mut more) = (Vec::new(), false);
         for key in &self.bodyless {
             let Some(entry) = entries.get_mut(key) else { continue };
-            if entry.vouches.len() < weak {
+            if entry.backers() < weak {
                 continue;
             }
             more = true;

@@ -2,6 +2,8 @@
 //! sends them again.
 
 use super::*;
+use crate::pbft::pool;
+use base::VoteSet;
 
 /// A leader that has ordered `frame` at number 1 and delivered it.
 fn ordered(frame: &Arc<Frame>) -> Rig {
@@ -167,4 +169,69 @@ fn what_was_vouched_for_again_without_coming_again_stays_when_it_is_refused() {
     refuse(&mut rig, &f);
     execute(&mut rig);
     assert_eq!(rig.lane.report().pending_frames, 1);
+}
+
+/// A pool that holds `f`, which its client has sent twice, and in which a quorum endorses it.
+fn endorsed(f: &Arc<Frame>, queued: bool) -> pool::Pool {
+    let (now, key) = (Time(1), pool::key_of(&entry(f)));
+    let mut pool = pool::Pool::default();
+    for _ in 0..2 {
+        pool.arrive(now, f);
+    }
+    if queued {
+        for from in [0, 1, 2] {
+            pool.vouch(now, ReplicaId(from), key, 2);
+        }
+        pool.queue_if_eligible(key, 3);
+    }
+    let mut by = VoteSet::EMPTY;
+    for from in [0, 1, 2] {
+        by.insert(ReplicaId(from));
+    }
+    assert!(!pool.endorsed(now, key, by, 2), "the body is here");
+    pool.queue_if_eligible(key, 3);
+    pool
+}
+
+/// A frame that is endorsed while it waits to be proposed has two places in the queue. It was
+/// proposed from the first and refused; from the second the leader proposed it once more, on the
+/// word of fewer than a quorum, without accepting that itself, and so without a record of it
+/// (swarm seed 14727 of that time).
+#[test]
+fn a_place_that_is_left_over_in_the_queue_proposes_nothing() {
+    let f = frame(2, b"op");
+    let key = pool::key_of(&entry(&f));
+    let mut pool = endorsed(&f, true);
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
+    pool.vouch(Time(2), ReplicaId(1), key, 2);
+    assert!(pool.refused(&key).is_empty());
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [], "one has vouched since");
+    for from in [2, 3] {
+        pool.vouch(Time(2), ReplicaId(from), key, 2);
+        pool.queue_if_eligible(key, 3);
+    }
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
+    pool.check();
+}
+
+/// Who endorsed a frame has not vouched for it twice when its first vouch comes, and may drop the
+/// frame when it is refused.
+#[test]
+fn a_first_vouch_after_an_endorsement_does_not_order_a_refused_frame_again() {
+    let f = frame(2, b"op");
+    let key = pool::key_of(&entry(&f));
+    let mut pool = endorsed(&f, false);
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key], "as good as vouches");
+    let vouch_again = |pool: &mut pool::Pool| {
+        for from in [0, 1, 2] {
+            pool.vouch(Time(2), ReplicaId(from), key, 2);
+        }
+    };
+    vouch_again(&mut pool);
+    assert!(pool.refused(&key).is_empty());
+    pool.queue_if_eligible(key, 3);
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [], "nobody has vouched twice");
+    vouch_again(&mut pool);
+    pool.queue_if_eligible(key, 3);
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
 }

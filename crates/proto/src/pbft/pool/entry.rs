@@ -1,0 +1,78 @@
+//! One frame on its way to being ordered, and a place that waits for it.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use base::{Frame, ReplicaId, Seq, Time, VoteSet};
+
+/// What is known about a frame.
+#[derive(Clone, Debug, Default)]
+pub(in crate::pbft) struct Entry {
+    pub(in crate::pbft) frame: Option<Arc<Frame>>,
+    /// This replica has the client's own word for it: it came over the client's link, or this
+    /// replica's part of the authenticator is genuine.
+    pub(in crate::pbft) own: bool,
+    /// It came over the client's link.
+    pub(super) came: bool,
+    pub(super) vouches: VoteSet,
+    /// Who vouched after the frame was ordered: it counts if the frame is refused.
+    pub(super) vouches_since: VoteSet,
+    /// Who endorses it as overdue. That is as good as a vouch, and yet none: a first vouch that
+    /// comes later is still its sender's first.
+    pub(super) endorsed: VoteSet,
+    /// This replica has vouched for it more than once, and keeps it if it is refused.
+    pub(super) revouched: bool,
+    /// A proposal that this replica made or accepted names it.
+    pub(in crate::pbft) ordered: bool,
+    pub(super) queued: bool,
+    /// Whose vouch alone made this entry, while that is so.
+    pub(super) made_by: Option<ReplicaId>,
+    /// A quorum endorses it as overdue: it goes before others.
+    pub(super) urgent: bool,
+    /// Who waits for it.
+    pub(super) wanted: Vec<Want>,
+    /// When the entry was made: how old the oldest vouch for it may be.
+    pub(super) made: Time,
+    /// When the frame came last: since then this replica has vouched for it.
+    pub(super) since: Time,
+    /// Since when this replica, which has the client's own word for it, waits for its order.
+    pub(in crate::pbft) pending_since: Time,
+}
+
+/// A place in a proposal that waits for a frame.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::pbft) struct Want {
+    /// The proposal's number; 0 for a leader that has not proposed the frame yet.
+    pub(in crate::pbft) seq: Seq,
+    /// The place of the frame in the proposal.
+    pub(in crate::pbft) place: usize,
+    /// Whether trust is needed besides the body.
+    pub(in crate::pbft) needs_trust: bool,
+}
+
+impl Entry {
+    /// Whether somebody waits for it.
+    pub(in crate::pbft) fn is_wanted(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// How many replicas answer for it.
+    pub(super) fn backers(&self) -> usize {
+        self.vouches.union(self.endorsed).len()
+    }
+
+    /// Whether this replica may take it for its client's: on its own word or a weak quorum's.
+    pub(in crate::pbft) fn is_trusted(&self, weak: usize) -> bool {
+        self.own || self.backers() >= weak - usize::from(base::mutant!(LeadersWordIsTrust))
+    }
+
+    /// Whether a leader may propose it: its body is here, and a quorum answers for it.
+    pub(super) fn is_eligible(&self, quorum: usize) -> bool {
+        let needed = if base::mutant!(OneVouchIsEnough) { 1 } else { quorum };
+        !self.ordered && self.frame.is_some() && self.backers() >= needed
+    }
+
+    pub(super) fn satisfies(&self, want: &Want, weak: usize) -> bool {
+        self.frame.is_some() && (!want.needs_trust || self.is_trusted(weak))
+    }
+}
