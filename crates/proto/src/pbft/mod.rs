@@ -501,7 +501,12 @@ impl Lane {
                     self.refused.insert((seq, key));
                 } else {
                     // A sibling's word of a stable checkpoint has overtaken this.
-                    self.pool.forget_recent(&key);
+                    let frames = match self.log.get(seq).and_then(|slot| slot.batch.as_deref()) {
+                        Some(Batch::Frames { frames, .. }) => &frames[..],
+                        _ => &[],
+                    };
+                    let frame = frames.iter().find(|f| (f.id(), f.digest()) == key);
+                    self.pool.refused_late(now.mono, key, frame);
                 }
             }
             // Replies and nudges go from the stage to the connections, past the lane.

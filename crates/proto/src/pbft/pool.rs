@@ -430,9 +430,17 @@ impl Pool {
         wanted
     }
 
-    /// Forgets that `key` was executed: it was refused.
-    pub(super) fn forget_recent(&mut self, key: &Key) {
-        self.recent.forget(key);
+    /// `key` was taken for executed and has left the pool, and was refused. If it came from its
+    /// client, who may have sent it again meanwhile, `frame` is kept: the leader may count on it.
+    pub(super) fn refused_late(&mut self, now: Time, key: Key, frame: Option<&Arc<Frame>>) {
+        let came = self.recent.forget(&key);
+        let is_here = self.entries.get(&key).is_some_and(|entry| entry.frame.is_some());
+        if let Some(frame) = frame.filter(|_| came && !is_here)
+            && self.charge(frame)
+        {
+            let entry = self.put_body(now, key, frame);
+            (entry.own, entry.came, entry.pending_since) = (true, true, now);
+        }
     }
 
     fn remove(&mut self, key: &Key) -> Vec<Want> {

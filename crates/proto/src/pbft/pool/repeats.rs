@@ -65,9 +65,9 @@ impl Repeats {
         }
     }
 
-    /// Forgets that `key` was executed.
-    pub(super) fn forget(&mut self, key: &Key) {
-        self.executed.remove(key);
+    /// Forgets that `key` was executed; whether it was, and had come over its principal's link.
+    pub(super) fn forget(&mut self, key: &Key) -> bool {
+        self.executed.remove(key).is_some_and(|came| came != Came::Never)
     }
 
     /// `key` arrived over its principal's own link. `None` when it was not executed of late, or

@@ -78,6 +78,34 @@ fn a_refusal_that_was_overtaken_by_a_checkpoint_is_not_lost() {
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
 
+/// It may have come again before, and the leader may have ordered it anew on the vouches that
+/// followed: whoever made one still has to have the body.
+#[test]
+fn what_is_refused_late_keeps_its_body_if_it_came_from_its_client() {
+    for came in [false, true] {
+        let f = frame(2, b"op");
+        let mut rig = Rig::new(1, 1);
+        let proposal = proposal(&[&f]);
+        if came {
+            rig.feed(Input::Request(f.clone())).expect("fresh");
+        }
+        rig.peer(0, pre_prepare(1, &proposal)).expect("a proposal");
+        if !came {
+            rig.wait(Span::millis(100));
+            rig.peer(0, Message::Body { vouched: true, frame: f.clone() }).expect("a body");
+        }
+        rig.peer(2, Message::Prepare(vote(1, &proposal))).expect("a vote");
+        for from in [0, 2] {
+            rig.peer(from, Message::Commit(vote(1, &proposal))).expect("a vote");
+        }
+        assert_eq!(rig.delivered(), [Seq(1)]);
+        execute(&mut rig);
+        refuse(&mut rig, &f);
+        assert_eq!(rig.lane.report().pending_frames, u64::from(came));
+        rig.lane.check();
+    }
+}
+
 /// A backup keeps the body of a frame that came again, and nothing of one that did not.
 #[test]
 fn a_refused_frame_stays_only_if_it_came_again() {
