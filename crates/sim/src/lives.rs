@@ -101,8 +101,12 @@ impl World {
             Err(error) => {
                 assert!(matches!(error, BootError::Store(StoreError::Io { .. })), "{error}");
                 let storage = &before.disk.storage;
+                // What only the system had is gone with the machine.
                 match storage.has_stopped() {
-                    true => storage.power_fails(),
+                    true => {
+                        before.disk.doubtful |= options.durability != Durability::Sync;
+                        storage.power_fails();
+                    }
                     false => storage.process_ends(),
                 }
                 let host = self.replica(replica);
