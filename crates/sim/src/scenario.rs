@@ -18,6 +18,9 @@ pub const SEED_VARIABLE: &str = "STYLITE_TEST_SEED";
 /// backed-off timers take, and some more.
 pub const PATIENCE: Span = Span::secs(300);
 
+/// Virtual time after which a replica forgets a frame that is not ordered, and some more.
+const SPENT_AFTER: Span = Span::secs(90);
+
 /// How many seeds: scaled down unless the full scale is asked for.
 #[must_use]
 pub fn seeds(ci: u64, full: u64) -> u64 {
@@ -106,17 +109,20 @@ pub fn settle(world: &mut World, ops: u64) {
     check_memory(world);
 }
 
-/// Correct replicas hold no more frames than a window of each session, and some that are spent.
+/// Correct replicas come to hold no more frames than a window of each session, and some that are
+/// spent. One that has just fetched a checkpoint may hold for a while what was executed in it.
 ///
 /// # Panics
-/// When they do.
-pub fn check_memory(world: &World) {
-    for replica in world.correct() {
-        for pillar in (0..world.options().pillars).map(PillarId) {
-            let report = world.lane(replica, pillar).report();
-            assert!(report.pending_frames <= 2048, "{replica:?} {pillar:?} {report:?}");
-        }
-    }
+/// When they do not.
+pub fn check_memory(world: &mut World) {
+    let spent = |world: &World| {
+        let lanes = |replica| {
+            let pillars = (0..world.options().pillars).map(PillarId);
+            pillars.map(move |pillar| world.lane(replica, pillar).report())
+        };
+        world.correct().into_iter().flat_map(lanes).all(|report| report.pending_frames <= 2048)
+    };
+    reach(world, SPENT_AFTER, "spent frames are forgotten", spent);
 }
 
 /// The replica that leads the highest view which a correct replica is in.

@@ -232,7 +232,7 @@ fn a_storm_of_view_changes_moves_nobody(seed: u64) {
     corrupt_last(&mut world, Behaviour::ViewChangeStorm);
     finish(&mut world, Span::secs(60));
     assert_eq!(highest_view(&world), View(0), "{}", world.describe());
-    check_memory(&world);
+    check_memory(&mut world);
     world.ask_more(50);
     depose(&mut world);
     settle(&mut world, 20);
@@ -268,6 +268,6 @@ fn hostile_clients_cost_others_nothing(seed: u64) {
     world.ask_more(50);
     finish(&mut world, Span::secs(60));
     assert_eq!(highest_view(&world), View(0), "{}", world.describe());
-    check_memory(&world);
+    check_memory(&mut world);
     settle(&mut world, 20);
 }

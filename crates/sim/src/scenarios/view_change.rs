@@ -392,7 +392,7 @@ fn view_changes_one_after_another_leave_nothing_behind(seed: u64) {
     }
     world.stop_asking();
     finish(&mut world, Span::secs(60));
-    crate::scenario::check_memory(&world);
+    crate::scenario::check_memory(&mut world);
 }
 
 fn a_pause_is_survived(seed: u64) {
