@@ -106,6 +106,9 @@ pub fn settle(world: &mut World, ops: u64) {
     world.freeze();
     world.ask_more(ops);
     finish(world, PATIENCE);
+    // A stage may have fetched the last state a moment ago: its lanes are yet to hear of that,
+    // and until then hold what was proposed meanwhile.
+    world.run_for(Span::secs(1), |_| false);
     check_memory(world);
 }
 
