@@ -27,6 +27,8 @@ pub(super) enum Origin {
     Leader,
     /// The NEW-VIEW of this view has chosen it.
     Plan,
+    /// A weak quorum of backups has accepted it.
+    Backups,
     /// A weak quorum says that it is decided.
     Decision,
 }
@@ -67,7 +69,6 @@ impl Lane {
         if seq <= self.views.top() && !base::mutant!(PlanDoesNotBind) {
             return self.on_proposal_is(now, seq, proposal, out);
         }
-        let is_next = seq == self.next_undelivered();
         let slot = self.log.slot(seq).ok_or(Reject::Stale("cut off"))?;
         let another = slot.proposal.as_ref().is_some_and(|known| *known != proposal);
         if base::mutant!(SecondProposalReplaces) && another && !slot.decided {
@@ -86,14 +87,21 @@ impl Lane {
                 (false, _) => Err(Reject::Misbehaviour("second proposal for one number")),
             };
         }
-        let named = proposal.entries().len();
-        if !is_next && named > 0 && self.pool.wants() + named > WANTS_MAX {
-            return Err(Reject::Stale("too many frames are missing already"));
-        }
+        self.room_for(seq, &proposal)?;
         self.in_time(now, seq, &proposal)?;
         self.install(now, seq, proposal, Origin::Leader);
         self.look_for_two_proposals(now, seq, out);
         self.advance(now, seq, out);
+        Ok(())
+    }
+
+    /// Whether there is room for the frames that the proposal names, should they be missing.
+    pub(super) fn room_for(&self, seq: Seq, proposal: &Proposal) -> Result<(), Reject> {
+        let named = proposal.entries().len();
+        let is_next = seq == self.next_undelivered();
+        if !is_next && named > 0 && self.pool.wants() + named > WANTS_MAX {
+            return Err(Reject::Stale("too many frames are missing already"));
+        }
         Ok(())
     }
 
@@ -229,8 +237,10 @@ impl Lane {
             return Err(Reject::Stale("already committed"));
         }
         counted(slot.prepares.add(from, vote.digest), "two prepares for one number")?;
-        if slot.phase > Phase::Empty && slot.digest != vote.digest {
-            self.look_for_two_proposals(now, vote.seq, out);
+        match slot.phase {
+            Phase::Empty => self.overhear(now, vote.seq),
+            _ if slot.digest != vote.digest => self.look_for_two_proposals(now, vote.seq, out),
+            _ => {}
         }
         self.advance(now, vote.seq, out);
         Ok(())

@@ -11,11 +11,12 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{BatchEntry, Frame, Now, ReplicaId, Seq, Span, Time, View, limits};
+use base::{BatchEntry, Frame, Now, ReplicaId, Seq, Span, Time, View};
 
 use super::agree::Origin;
 use super::log::{Counted, Phase, Slot};
 use super::msg::{Message, Proposal, Vote};
+use super::overheard::Overheard;
 use super::peers::{ANSWER_GAP, Peers};
 use super::{Lane, Reject, pool};
 use crate::group::link::ToCoordinator;
@@ -50,7 +51,7 @@ const ANSWER_BYTES: usize = 256 << 10;
 /// backup vouches this long after a frame came. A backup keeps the frame for longer than both
 /// together, so that what is proposed is still there: or a client could choose its moment to
 /// make a number that nobody can decide.
-const VOUCH_LIFETIME: Span = Span::secs(20);
+pub(super) const VOUCH_LIFETIME: Span = Span::secs(20);
 const FRAME_LIFETIME: Span = Span::secs(60);
 /// What a fetch costs its sender's share beside the bodies that it gets.
 const FETCH_COST_BYTES: usize = 1 << 10;
@@ -86,6 +87,7 @@ pub(super) struct Catchup {
     /// number that may have been proposed in it.
     leader_heard: Option<Time>,
     silence: (Span, Seq),
+    pub(super) overheard: Overheard,
 }
 
 impl Catchup {
@@ -106,6 +108,7 @@ impl Catchup {
             ask_again: false,
             leader_heard: None,
             silence: (Span(0), Seq(0)),
+            overheard: Overheard::default(),
         }
     }
 
@@ -264,18 +267,6 @@ impl Lane {
         out.send(Target::One(peer), self.status());
         if peer == self.leader() {
             self.vouch_again(now, VOUCH_AGAIN_MAX, out);
-        }
-    }
-
-    /// Vouches once more for what still waits for its order.
-    pub(super) fn vouch_again(&mut self, now: Now, max: usize, out: &mut Outbox) {
-        if self.leads() || !self.is_active() {
-            return;
-        }
-        let after = Time(now.mono.0.saturating_sub(VOUCH_LIFETIME.0));
-        let entries = self.pool.vouch_again(after, max);
-        for chunk in entries.chunks(limits::BATCH_FRAMES_MAX) {
-            out.send(Target::One(self.leader()), Message::Vouch(chunk.to_vec()));
         }
     }
 

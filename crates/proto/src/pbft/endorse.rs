@@ -11,8 +11,9 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use base::{BatchEntry, ClientId, Now, ReplicaId, Signature, Span, Time, View, VoteSet};
+use base::{BatchEntry, ClientId, Now, ReplicaId, Signature, Span, Time, View, VoteSet, limits};
 
+use super::catchup::VOUCH_LIFETIME;
 use super::msg::{ENDORSE_MAX, Message, endorse_bytes};
 use super::pool::{self, Key};
 use super::{Lane, Reject};
@@ -127,6 +128,18 @@ impl Endorsements {
 }
 
 impl Lane {
+    /// Vouches once more for what still waits for its order.
+    pub(super) fn vouch_again(&mut self, now: Now, max: usize, out: &mut Outbox) {
+        if self.leads() || !self.is_active() {
+            return;
+        }
+        let after = Time(now.mono.0.saturating_sub(VOUCH_LIFETIME.0));
+        let entries = self.pool.vouch_again(after, max);
+        for chunk in entries.chunks(limits::BATCH_FRAMES_MAX) {
+            out.send(Target::One(self.leader()), Message::Vouch(chunk.to_vec()));
+        }
+    }
+
     /// Endorses what is overdue, and looks whether what was endorsed is ordered.
     pub(super) fn look_for_starved(&mut self, now: Time, lags: bool, out: &mut Outbox) {
         let timeout = self.cfg.view_timeout;

@@ -14,6 +14,7 @@
 //! | `lead` | batching, null batches, ticks |
 //! | `checkpoint` | signatures of checkpoints, stability, truncation |
 //! | `catchup` | retransmission, bodies, decided instances |
+//! | `overheard` | proposals that the leader keeps from this replica |
 //! | `past` | what was promised in earlier views |
 //! | `views`, `early` | leaving a view, beginning one, what is said of it too early |
 //! | `start` | beginning with what a log holds; what the coordinator says |
@@ -34,6 +35,7 @@ mod lead;
 mod log;
 mod monitor;
 pub mod msg;
+mod overheard;
 mod past;
 mod peers;
 mod pool;
@@ -299,7 +301,8 @@ impl Lane {
     pub fn deadline(&self) -> Option<Time> {
         let catchup = Some(self.catchup_deadline());
         let lead = [self.batch_deadline(), self.fill_deadline(), self.tick_deadline()];
-        lead.into_iter().chain([self.grieve_deadline(), catchup]).flatten().min()
+        let rest = [self.grieve_deadline(), catchup, self.catchup.overheard.deadline()];
+        lead.into_iter().chain(rest).flatten().min()
     }
 
     /// The view this lane is in.
@@ -560,6 +563,7 @@ impl Lane {
             out.send(leader, Message::Vouch(chunk.to_vec()));
         }
         self.vouches.clear();
+        self.ask_for_overheard(now, out);
         self.catch_up(now, out);
         self.grieve(now, out);
         self.tell_progress(now, out);

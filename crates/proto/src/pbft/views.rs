@@ -15,7 +15,7 @@ use base::{Digest, Now, ReplicaId, Seq, Time, View};
 
 use super::agree::Origin;
 use super::early::Early;
-use super::log::Phase;
+use super::log::{Phase, Slot};
 use super::msg::{Message, Proposal};
 use super::{Input, Lane, LaneConfig, Reject};
 use crate::group::link::{Choice, Plan, SliceEntry, ToCoordinator};
@@ -233,7 +233,7 @@ impl Lane {
         self.advance(now, seq, out);
     }
 
-    /// A peer asks for the proposal behind a digest that it has from a NEW-VIEW.
+    /// A peer asks for the proposal behind a digest that it has from a NEW-VIEW, or from votes.
     pub(super) fn on_fetch_proposal(
         &mut self,
         now: Now,
@@ -258,7 +258,8 @@ impl Lane {
         Ok(())
     }
 
-    /// The proposal that the NEW-VIEW has chosen, from anybody: its digest proves it.
+    /// The proposal that the NEW-VIEW has chosen or that others vote for, from anybody: its
+    /// digest proves it.
     pub(super) fn on_proposal_is(
         &mut self,
         now: Now,
@@ -270,14 +271,24 @@ impl Lane {
             return Err(Reject::Misbehaviour("number of another pillar"));
         }
         let slot = self.log.get(seq).filter(|slot| slot.proposal.is_none());
-        let Some(chosen) = slot.and_then(|slot| slot.chosen) else {
+        let (weak, leads) = (self.cfg.quorums.weak(), self.leads());
+        let chosen = |slot: &Slot| slot.chosen.map(|digest| (digest, Origin::Plan));
+        let overheard = |slot: &Slot| {
+            let digest = slot.overheard(weak).filter(|_| !leads)?;
+            Some((digest, Origin::Backups))
+        };
+        let wanted = slot.and_then(|slot| chosen(slot).or_else(|| overheard(slot)));
+        let Some((digest, origin)) = wanted else {
             return Err(Reject::Stale("proposal that is not looked for"));
         };
-        if proposal.digest(self.cfg.group, seq) != chosen && !base::mutant!(ProposalUnverified) {
+        if proposal.digest(self.cfg.group, seq) != digest && !base::mutant!(ProposalUnverified) {
             // Perhaps it was in an earlier view.
             return Err(Reject::Stale("another proposal than is looked for"));
         }
-        self.install(now, seq, proposal, Origin::Plan);
+        if origin == Origin::Backups {
+            self.room_for(seq, &proposal)?;
+        }
+        self.install(now, seq, proposal, origin);
         self.advance(now, seq, out);
         Ok(())
     }

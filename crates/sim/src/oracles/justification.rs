@@ -154,7 +154,10 @@ impl Justification {
     }
 
     fn may_prepare(&self, replica: ReplicaId, view: View, seq: Seq, digest: Digest) -> bool {
-        let proposed = self.count(replica, (seq, digest, Word::Proposal(view))) > 0;
+        // One correct backup of a weak quorum has it from the leader.
+        let overheard = self.count(replica, (seq, digest, Word::Prepare(view)));
+        let proposed = self.count(replica, (seq, digest, Word::Proposal(view))) > 0
+            || overheard >= self.rules.quorums.weak();
         match self.plans.get(&(replica, view)) {
             Some(plan) if seq <= plan.start.seq => false,
             Some(plan) => match plan.choice(seq) {
@@ -222,6 +225,12 @@ mod tests {
         assert!(says(&oracle, 0).is_err(), "they do not lead");
         hears(&mut oracle, &[0], &proposed(0));
         assert_eq!(says(&oracle, 0), Ok(()));
+        let (start, choices) = (StableCheckpoint::default(), Vec::new());
+        oracle.installs(ME, &Arc::new(Plan { view: View(8), start, choices }));
+        hears(&mut oracle, &[2, 2], &Message::Prepare(vote(8)));
+        assert!(says(&oracle, 8).is_err(), "one backup may lie, however often");
+        hears(&mut oracle, &[3], &Message::Prepare(vote(8)));
+        assert_eq!(says(&oracle, 8), Ok(()), "one of two has it from the leader");
         let start = StableCheckpoint::default();
         let choices = vec![Choice::Digest(Digest([9; 32])); 5];
         oracle.installs(ME, &Arc::new(Plan { view: View(4), start, choices }));

@@ -343,3 +343,46 @@ fn a_leader_that_names_more_than_a_batch_may_hold_gets_no_votes() {
         assert_eq!(has_prepare(&rig.sent()), accepted, "{count} frames");
     }
 }
+
+/// The leader says nothing to this replica: it votes all the same, with what two others have
+/// accepted, and asks another one when the first does not answer.
+#[test]
+fn what_the_leader_keeps_from_a_backup_is_had_from_those_who_vote_for_it() {
+    let mut rig = Rig::new(2, 1);
+    let f = frame(1, b"op");
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    let (right, wrong) = (proposal(&[&f]), Proposal::Null);
+    let asks = |rig: &mut Rig| -> Vec<(Target, Seq)> {
+        let sent = rig.sent().into_iter();
+        let ask = |(to, message)| match message {
+            Message::FetchProposal { seq, digest } => {
+                assert_eq!(digest, right.digest(GROUP, seq));
+                Some((to, seq))
+            }
+            _ => None,
+        };
+        sent.filter_map(ask).collect()
+    };
+    let told = |seq, proposal: &Proposal| Message::ProposalIs { seq, proposal: proposal.clone() };
+    rig.peer(1, Message::Prepare(vote(1, &right))).expect("one may lie");
+    rig.wait(Span::millis(1));
+    assert_eq!(asks(&mut rig), []);
+    assert!(rig.peer(1, told(Seq(1), &right)).is_err(), "nor is one believed");
+    rig.peer(3, Message::Prepare(vote(1, &right))).expect("a second");
+    assert_eq!(asks(&mut rig), [], "the leader's own may be on its way");
+    rig.now.mono = rig.lane.deadline().expect("it is missed");
+    assert_eq!(asks(&mut rig), [(Target::One(ReplicaId(1)), Seq(1))]);
+    rig.wait(Span::millis(1));
+    assert_eq!(asks(&mut rig), [], "asked already");
+    rig.wait(Span::millis(5));
+    assert_eq!(asks(&mut rig), [(Target::One(ReplicaId(3)), Seq(1))], "somebody else");
+    assert!(rig.peer(3, told(Seq(1), &wrong)).is_err());
+    rig.peer(3, told(Seq(1), &right)).expect("what is looked for");
+    let sent = rig.sent();
+    assert!(has_prepare(&sent) && has_commit(&sent), "{sent:?}");
+    let other = proposal(&[]);
+    let second = rig.peer(0, pre_prepare(1, &other));
+    assert!(matches!(second, Err(Reject::Misbehaviour(_))), "the leader's is another: {second:?}");
+    rig.wait(Span::millis(1));
+    assert_eq!(asks(&mut rig), [], "nothing is missing any more");
+}
