@@ -4,27 +4,26 @@
 //! The order matters. The directory is locked and read; the decision is made (`store`); it is
 //! made durable; only then is anything said to others. What is read back is verified: records by
 //! the log's checksums and by their own form, a checkpoint by its certificate and its digests.
-//! Objects of a checkpoint that do not verify are fetched from the others.
+//! Which state follows from the checkpoints that are there is `load`'s topic.
 //!
 //! Not here: the files (`store`), and what runs the life that begins (`rt`, `sim`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::{Digest, FromStage, Incarnation, Keyring, Now, Seq, StableCheckpoint, Stripe, View};
-use exec::{Service, Stage, StageBuilder, StageConfig};
+use base::{FromStage, Incarnation, Keyring, Now, Seq, StableCheckpoint, Stripe, View};
+use exec::{Service, Stage, StageConfig};
 use proto::Record;
 use proto::group::link::{FromCoordinator, Plan};
 use proto::group::record::GroupRecord;
 use proto::group::rules::Rules;
 use proto::group::{Beginning, Coordinator, CoordinatorConfig, Effect, Input};
 use proto::pbft::LaneStart;
-use store::checkpoint::CheckpointHead;
 use store::{
-    Dir, Durability, Found, Identity, Item, Log, LogOptions, Opened, Refusal, Storage, StoreError,
-    Voice,
+    Dir, Durability, Identity, Log, LogOptions, Opened, Refusal, Storage, StoreError, Voice,
 };
 
+use crate::load::Loaded;
 use crate::remains::Remains;
 
 /// What a start has to know.
@@ -103,14 +102,6 @@ impl std::fmt::Debug for Boot {
     }
 }
 
-/// What a checkpoint on disk came to.
-struct Loaded {
-    stage: Stage,
-    stable: StableCheckpoint,
-    damage: Option<FromStage>,
-    saved: Option<(Seq, u64)>,
-}
-
 impl Boot {
     /// Reads the directory at `path`, decides, and makes the decision durable. Without a
     /// checkpoint to load, `begin` makes the stage.
@@ -128,16 +119,15 @@ impl Boot {
         let Opened { mut dir, mut found } = opened;
         let decided = store::beginning(&found, terms.fresh, terms.recover);
         let mut beginning = decided.map_err(BootError::from)?;
-        let mut remains = Remains::new(terms.identity.group, terms.stripe);
+        let mut remains = Remains::new(terms.identity.group, terms.stripe, found.cut());
         for record in std::mem::take(&mut found.log.records) {
             remains
                 .take(&record.bytes)
                 .map_err(|what| BootError::Records { dir: path.to_path_buf(), what })?;
         }
-        let loaded = match certified(terms, &found) {
-            Some(head) => load(terms, &dir, head, service).map_err(BootError::from)?,
-            None => Loaded::nothing(begin(service)?),
-        };
+        // What the log leads to counts only for who goes on with it.
+        let lead = Some(&remains).filter(|_| beginning.voice == Voice::Whole);
+        let loaded = Loaded::best(terms, &dir, (&found, lead), service, begin)?;
         if beginning.voice == Voice::Whole
             && let Some(doubt) = remains.doubt(&loaded.stable)
         {
@@ -188,59 +178,6 @@ impl Boot {
         }
         (core, first)
     }
-}
-
-impl Loaded {
-    fn nothing(stage: Stage) -> Loaded {
-        Loaded { stage, stable: StableCheckpoint::default(), damage: None, saved: None }
-    }
-}
-
-/// The newest checkpoint whose certificate is right: others are shown it, and believe it whole
-/// or not at all.
-fn certified<'a>(terms: &Terms<'_>, found: &'a Found) -> Option<&'a CheckpointHead> {
-    found.checkpoints.iter().find(|head| {
-        let right = head.manifest.digest(terms.stage.group) == head.certificate.digest
-            && terms.rules.certified(terms.keys, &head.certificate);
-        if !right {
-            let path = head.path.display();
-            tracing::warn!(%path, "a checkpoint is not certified by this group");
-        }
-        right
-    })
-}
-
-/// The stage from a checkpoint.
-fn load(
-    terms: &Terms<'_>,
-    dir: &Dir,
-    head: &CheckpointHead,
-    service: Box<dyn Service>,
-) -> Result<Loaded, StoreError> {
-    let mut reader = dir.checkpoints().read(head)?;
-    let mut builder = StageBuilder::new(terms.stage, service, head.manifest);
-    while let Some(item) = reader.next_item()? {
-        if let Item::Object { part, number, bytes } = item {
-            // What is no object of the service is fetched like one that is damaged.
-            let _ = builder.put(part, number, &bytes);
-        }
-    }
-    let summary = reader.summary();
-    let stable = head.certificate.clone();
-    let saved = Some((stable.seq, head.file_bytes));
-    let (stage, damage) = match builder.finish(&stable) {
-        Ok(stage) => (stage, None),
-        Err(damaged) => {
-            let path = head.path.display();
-            tracing::warn!(
-                %path, corrupt = summary.corrupt, missing = summary.missing,
-                "the checkpoint on disk is damaged: what does not verify is fetched"
-            );
-            let (certified, ours) = (stable.clone(), Digest::default());
-            (damaged.stage, Some(FromStage::Diverged { certified, ours }))
-        }
-    };
-    Ok(Loaded { stage, stable, damage, saved })
 }
 
 /// What the lanes must be told before anything else happens to them.

@@ -11,6 +11,7 @@
 //! | `portion` | the records of one group commit, and what is done before and after them |
 //! | `remains` | the records of earlier lives, and whether they are all that matter |
 //! | `boot` | how a life begins |
+//! | `load` | the state that it begins with |
 //! | `saving` | when a checkpoint goes to disk, and how far the log is cut then |
 //!
 //! Not here: the files (`store`), who writes and when (`rt::log_writer`, `sim`).
@@ -19,6 +20,7 @@
 
 mod boot;
 mod journal;
+mod load;
 mod portion;
 mod remains;
 mod saving;

@@ -4,7 +4,7 @@
 //! The order is what matters. What each new segment begins with is set before a record can begin
 //! one; a promise that waits for a record leaves after the commit; that a recovery is over is
 //! noted after the record that says so; the log is cut after the checkpoint that allows it is
-//! durable, which is whoever asks for the cut to know.
+//! durable, which is whoever asks for the cut to know, and after the life file says so.
 //!
 //! Not here: who waits for which record (`journal`), and the bytes on disk (`store`).
 
@@ -76,8 +76,114 @@ impl Portion {
             dir.recovered()?;
         }
         if let Some(seq) = self.trim {
+            if let Some(cut) = log.would_cut(seq) {
+                dir.cut(cut)?;
+            }
             log.trim(seq)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remains::Remains;
+    use base::{Digest, GroupId, Incarnation, ReplicaId, StableCheckpoint, Stripe, View};
+    use proto::Record;
+    use std::path::Path;
+    use std::sync::Arc;
+    use store::{Beginning, Durability, Identity, LogOptions, Memory, Opened, Storage, Voice};
+
+    const IDENTITY: Identity = Identity { group: GroupId([1; 32]), replica: ReplicaId(0) };
+
+    fn open(storage: &Arc<dyn Storage>) -> Opened {
+        Dir::open(Path::new("state"), IDENTITY, Arc::clone(storage)).expect("opens")
+    }
+
+    fn begin(storage: &Arc<dyn Storage>, voice: Voice, incarnation: u64) -> (Dir, Log) {
+        let Opened { mut dir, .. } = open(storage);
+        let beginning = Beginning { voice, why: String::new() };
+        let layout = LogOptions { segment_bytes: 4 << 10 };
+        let incarnation = Incarnation(incarnation);
+        let log = dir.begin(&beginning, incarnation, Durability::Sync, layout);
+        (dir, log.expect("nothing fails").expect("a log"))
+    }
+
+    fn write(log: &mut Log, numbers: std::ops::RangeInclusive<u64>) {
+        for number in numbers {
+            let (view, seq, digest) = (View(0), Seq(number), Digest([7; 32]));
+            let mut portion = Portion { urgent: true, ..Portion::default() };
+            Record::Prepared { view, seq, digest }.encode(&mut portion.bytes);
+            portion.ends.push((portion.bytes.len(), Some(seq)));
+            portion.write(log, true).expect("nothing fails");
+        }
+    }
+
+    /// What the log alone gives reason to doubt of who begins with the state at `loaded`.
+    fn doubt(storage: &Arc<dyn Storage>, loaded: u64) -> Option<String> {
+        let Opened { found, .. } = open(storage);
+        let stripe = Stripe::new(1).expect("in range");
+        let mut remains = Remains::new(IDENTITY.group, stripe, found.cut());
+        found.log.records.iter().for_each(|r| remains.take(&r.bytes).expect("a record"));
+        remains.doubt(&StableCheckpoint { seq: Seq(loaded), ..StableCheckpoint::default() })
+    }
+
+    /// Both checkpoint files may be gone: nothing in such a log names one.
+    #[test]
+    fn a_log_without_its_beginning_does_not_pass_for_whole() {
+        let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+        let (mut dir, mut log) = begin(&storage, Voice::Whole, 1);
+        write(&mut log, 1..=100);
+        assert_eq!(doubt_of_copy(&storage, 0), None, "nothing was cut off yet");
+        let cut = log.would_cut(Seq(60)).expect("there are many segments");
+        let portion = Portion { trim: Some(Seq(60)), ..Portion::default() };
+        portion.conclude(&mut log, &mut dir).expect("nothing fails");
+        drop((dir, log));
+        for loaded in [0, cut.0 - 1] {
+            assert!(doubt(&storage, loaded).is_some(), "{loaded}");
+        }
+        assert_eq!(doubt(&storage, cut.0), None);
+        // The next life knows it, too; one that begins anew has a log of its own.
+        drop(begin(&storage, Voice::Whole, 2));
+        assert!(doubt(&storage, cut.0 - 1).is_some());
+        drop(begin(&storage, Voice::Forgetful, 3));
+        assert_eq!(doubt(&storage, 0), None, "there is nothing in it");
+    }
+
+    /// The directory is in use: looks at it as the next life would find it.
+    fn doubt_of_copy(storage: &Arc<dyn Storage>, loaded: u64) -> Option<String> {
+        let copy: Arc<dyn Storage> = Arc::new(Memory::new());
+        let dir = Path::new("state");
+        for name in storage.list(dir).expect("it works") {
+            let file = storage.open(&dir.join(&name)).expect("is there");
+            let mut bytes = vec![0; usize::try_from(file.len().expect("it works")).expect("small")];
+            file.read_at(0, &mut bytes).expect("it works");
+            let new = copy.create(&dir.join(&name)).expect("it works");
+            new.write_at(0, &bytes).expect("it works");
+        }
+        doubt(&copy, loaded)
+    }
+
+    /// Wherever the machine stops: what is missing was said before.
+    #[test]
+    fn the_life_file_says_what_is_cut_before_it_is() {
+        for operations in 0..40 {
+            let disk = store::Volatile::over(Arc::new(Memory::new()));
+            let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+            let (mut dir, mut log) = begin(&storage, Voice::Whole, 1);
+            write(&mut log, 1..=100);
+            let stop = disk.operations() + operations;
+            disk.set_faults(store::Faults { stop_after: Some(stop), ..store::Faults::default() });
+            let portion = Portion { trim: Some(Seq(60)), ..Portion::default() };
+            let _ = portion.conclude(&mut log, &mut dir);
+            drop((dir, log));
+            disk.set_faults(store::Faults::default());
+            disk.crash().expect("the disk below works");
+            let Opened { found, .. } = open(&storage);
+            let lowest = found.log.records.iter().map(|r| r.highest).filter(|s| *s > Seq(0)).min();
+            let lowest = lowest.expect("the last segment stays");
+            assert!(found.cut() >= lowest.prev(), "{operations}: {lowest} {}", found.cut());
+        }
     }
 }

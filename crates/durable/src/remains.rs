@@ -15,14 +15,15 @@ pub struct Remains {
     /// Those of the coordinator.
     pub group_records: Vec<GroupRecord>,
     lowest: Option<Seq>,
+    cut: Seq,
 }
 
 impl Remains {
-    /// None so far.
+    /// None so far, of a log of which records about numbers up to `cut` may be missing.
     #[must_use]
-    pub fn new(group: GroupId, stripe: Stripe) -> Remains {
+    pub fn new(group: GroupId, stripe: Stripe, cut: Seq) -> Remains {
         let lanes = vec![Vec::new(); usize::from(stripe.pillars())];
-        Remains { group, stripe, lanes, group_records: Vec::new(), lowest: None }
+        Remains { group, stripe, lanes, group_records: Vec::new(), lowest: None, cut }
     }
 
     /// Takes a record as the log holds it.
@@ -54,11 +55,12 @@ impl Remains {
     #[must_use]
     pub fn doubt(&self, loaded: &StableCheckpoint) -> Option<String> {
         let gone = "the checkpoint that the log goes on from is gone";
-        self.misses_a_checkpoint(loaded).then(|| gone.to_owned())
+        (self.cut > loaded.seq || self.misses_a_checkpoint(loaded)).then(|| gone.to_owned())
     }
 
-    /// Whether the log was cut back by a checkpoint beyond the one that could be read: then
-    /// promises may be missing in between.
+    /// Whether the log begins beyond the checkpoint that could be read, though it knows of a later
+    /// one: then promises may be missing in between. Logs that do not say how far they were cut
+    /// are told by this alone.
     fn misses_a_checkpoint(&self, loaded: &StableCheckpoint) -> bool {
         let certified = self.group_records.iter().filter_map(|record| match record {
             GroupRecord::Stable(stable) | GroupRecord::Recovered { stable } => Some(stable.seq),
@@ -83,7 +85,8 @@ mod tests {
         let stable = Record::Group(GroupRecord::Stable(certified(known)));
         let committed =
             |seq: &u64| Record::Committed { seq: Seq(*seq), digest: Digest::ZERO, batch: None };
-        let mut remains = Remains::new(GroupId([1; 32]), Stripe::new(2).expect("in range"));
+        let stripe = Stripe::new(2).expect("in range");
+        let mut remains = Remains::new(GroupId([1; 32]), stripe, Seq(0));
         for record in seqs.iter().map(committed).chain([stable]) {
             let mut bytes = vec![];
             record.encode(&mut bytes);
@@ -98,6 +101,17 @@ mod tests {
         assert!(remains(&[7, 8, 9, 10], 8).doubt(&certified(4)).is_some(), "5 and 6 are gone");
         assert!(remains(&[5, 6, 9, 10], 8).doubt(&certified(4)).is_none());
         assert!(remains(&[], 8).doubt(&certified(4)).is_some());
+    }
+
+    /// Whatever else the log says: nothing in it need speak of a checkpoint.
+    #[test]
+    fn who_lost_the_checkpoint_that_its_log_was_cut_by_may_have_forgotten() {
+        let mut remains = remains(&[5, 6, 7], 0);
+        assert!(remains.doubt(&certified(0)).is_none(), "what was never said need not be there");
+        remains.cut = Seq(4);
+        assert!(remains.doubt(&certified(0)).is_some());
+        assert!(remains.doubt(&certified(3)).is_some());
+        assert!(remains.doubt(&certified(4)).is_none());
     }
 
     /// A checkpoint was fetched far ahead, and the process ended before it was on disk. The log

@@ -333,6 +333,10 @@ impl Engine {
         service.put_if(object, bytes, is_right)
     }
 
+    pub(crate) fn into_service(self) -> Box<dyn Service> {
+        self.service
+    }
+
     pub(crate) fn service(&self) -> &dyn Service {
         &*self.service
     }

@@ -160,3 +160,34 @@ fn a_replica_whose_disk_rots_repairs_itself_or_recovers() {
     }
     scene.end("rotten");
 }
+
+/// Nobody has the newest checkpoint any more, and nobody could be asked for it: everybody goes on
+/// from the one before, with the log, and has forgotten nothing.
+#[test]
+fn checkpoints_that_rot_everywhere_are_made_good_from_those_before() {
+    let mut lab = Lab::start(Setup { checkpoint_interval: 32, ..Setup::default() });
+    let gateways = [lab.gateway(0), lab.gateway(1)];
+    let load = Load::start(&steady(&gateways.iter().collect::<Vec<_>>()));
+    let all: Vec<u16> = lab.ids().collect();
+    for _ in 0..2 {
+        load.flows(100);
+        all.iter().for_each(|id| lab.checkpoint(*id));
+    }
+    load.flows(100);
+    let outcome = load.stop();
+    for id in &all {
+        let ended = lab.terminate(*id);
+        assert_eq!(ended.code(), Some(0), "{}", lab.log(*id));
+        let checkpoints = lab.checkpoints(*id);
+        assert!(checkpoints.len() > 1, "replica {id} keeps the one before: {checkpoints:?}");
+        chaos::lab::rot_objects(checkpoints.last().expect("has some"));
+    }
+    all.iter().for_each(|id| lab.start_one(*id));
+    lab.until_healthy();
+    lab.until_one_state(&all, &gateways[0]);
+    for id in &all {
+        let log = lab.log(*id);
+        assert!(log.contains("goes on from before the damaged checkpoint"), "replica {id}: {log}");
+    }
+    outcome.without_errors().verify(gateways[1].port);
+}

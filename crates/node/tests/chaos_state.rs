@@ -8,6 +8,7 @@ mod cluster;
 #[path = "support/soak.rs"]
 mod soak;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chaos::{Connection, Lab, Load, Plan, Setup};
@@ -53,6 +54,25 @@ fn rate_while(load: &Load, work: impl FnOnce()) -> (f64, f64) {
     (rate, seconds)
 }
 
+/// Good replies in each second until `work` is done, beside what [`rate_while`] says.
+fn rates_while(load: &Load, work: impl FnOnce()) -> (f64, f64, Vec<u64>) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let (mut seconds, mut last) = (vec![], load.replies());
+            while !over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_secs(1));
+                let now = load.replies();
+                seconds.push(now - std::mem::replace(&mut last, now));
+            }
+            seconds
+        });
+        let (rate, seconds) = rate_while(load, work);
+        over.store(true, Ordering::Relaxed);
+        (rate, seconds, sampler.join().expect("it only counts"))
+    })
+}
+
 /// Empties a replica of a group with a large state and brings it back.
 fn rejoin(replicas: u16, liar: Option<u16>, keys: u64, name: &str) {
     let setup = Setup { replicas, drills: liar.is_some(), durability: "async", ..Setup::default() };
@@ -85,7 +105,7 @@ fn rejoin(replicas: u16, liar: Option<u16>, keys: u64, name: &str) {
     lab.kill(victim);
     lab.wipe(victim);
     let (one_down, _) = rate_while(&load, || std::thread::sleep(calm));
-    let (during, seconds) = rate_while(&load, || {
+    let (during, seconds, by_second) = rates_while(&load, || {
         lab.start_with(victim, &["--recover"]);
         until_running(&lab, victim);
     });
@@ -98,6 +118,7 @@ fn rejoin(replicas: u16, liar: Option<u16>, keys: u64, name: &str) {
         "rejoined_after_s": seconds, "transfer": transfer,
         "requests_per_s": {
             "all_up": all_up, "one_down": one_down, "during": during, "after": after,
+            "during_by_second": by_second,
         },
         "share_during": during / one_down,
         "share_during_of_all_up": during / all_up,

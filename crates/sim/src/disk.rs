@@ -160,6 +160,12 @@ impl Disk {
         }
     }
 
+    /// Checkpoint files that are there.
+    pub(crate) fn checkpoints(&self) -> usize {
+        let heads = self.open.as_ref().map(|open| open.checkpoints.heads());
+        heads.and_then(Result::ok).map_or(0, |heads| heads.len())
+    }
+
     /// Whether records are under way to the log.
     pub(crate) fn is_writing(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.writing.is_some())

@@ -184,6 +184,11 @@ impl World {
         self.run_until(Span(self.now().0 + span.0), done)
     }
 
+    /// Checkpoint files on the disk of a replica that runs.
+    pub(crate) fn checkpoints_on_disk(&self, replica: ReplicaId) -> usize {
+        self.replicas[usize::from(replica.0)].disk.checkpoints()
+    }
+
     /// Whether every client has all its replies.
     #[must_use]
     pub fn clients_are_done(&self) -> bool {

@@ -16,3 +16,8 @@ fn what_a_disk_does_to_votes_is_found_out() {
 fn syncs_fail_everywhere() {
     check("syncs_fail_everywhere");
 }
+
+#[test]
+fn the_newest_checkpoint_rots_everywhere() {
+    check("the_newest_checkpoint_rots_everywhere");
+}

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::Incarnation;
+use base::{Incarnation, Seq};
 
 use crate::begin::{Beginning, Voice};
 use crate::checkpoint::{self, CheckpointHead, Checkpoints};
@@ -78,6 +78,15 @@ impl Found {
             LifeFound::None | LifeFound::Damaged => proposed,
         }
     }
+
+    /// Up to which number records may have been cut off the log.
+    #[must_use]
+    pub fn cut(&self) -> Seq {
+        match &self.life {
+            LifeFound::Good(life) => life.cut,
+            LifeFound::None | LifeFound::Damaged => Seq(0),
+        }
+    }
 }
 
 impl Dir {
@@ -132,7 +141,9 @@ impl Dir {
         }
         let recovering = beginning.voice == Voice::Forgetful;
         let boot = self.storage.boot();
-        let life = Life { incarnation, durability, boot, clean: false, recovering };
+        let keeps_log = !recovering && durability != Durability::Memory;
+        let cut = self.last.filter(|_| keeps_log).map_or(Seq(0), |last| last.cut);
+        let life = Life { incarnation, durability, boot, clean: false, recovering, cut };
         let (storage, identity) = (Arc::clone(&self.storage), self.identity);
         let strict = durability == Durability::Sync;
         let place = log::Place { storage, dir: self.path.clone(), identity, strict };
@@ -157,6 +168,16 @@ impl Dir {
     /// When the storage fails.
     pub fn recovered(&mut self) -> Result<(), StoreError> {
         self.change_life(|life| life.recovering = false)
+    }
+
+    /// Makes durable that records about numbers up to `seq` may be missing from the log from now
+    /// on. To be called before [`Log::trim`] takes them away: a log without its beginning that
+    /// did not say so would pass for whole, should no checkpoint be readable any more.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn cut(&mut self, seq: Seq) -> Result<(), StoreError> {
+        self.change_life(|life| life.cut = life.cut.max(seq))
     }
 
     /// Makes durable that this life ends in order. The log's last commit was with `sync`, and

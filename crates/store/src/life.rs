@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
-use base::{GroupId, Incarnation, Reader, ReplicaId, Writer};
+use base::{GroupId, Incarnation, Reader, ReplicaId, Seq, Writer};
 
 use crate::error::{StoreError, io};
 use crate::storage::{SECTOR_BYTES, Storage};
@@ -84,6 +84,9 @@ pub struct Life {
     pub clean: bool,
     /// It began forgetful, and has not recovered yet.
     pub recovering: bool,
+    /// Records about numbers up to this one may have been cut off the log: it goes on from a
+    /// checkpoint at or above it, and from nothing else.
+    pub cut: Seq,
 }
 
 const NAMES: [&str; 2] = ["life-a", "life-b"];
@@ -158,6 +161,7 @@ fn encode(identity: &Identity, counter: u64, life: &Life) -> Vec<u8> {
         Durability::Sync => 2,
     });
     w.u8(u8::from(life.clean)).u8(u8::from(life.recovering)).bytes(&life.boot.0);
+    w.u64(life.cut.0);
     bytes.resize(SECTOR_BYTES, 0);
     let sum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());
@@ -191,8 +195,8 @@ fn decode(
         };
         let (clean, recovering) = (r.u8("clean").ok()? == 1, r.u8("recovering").ok()? != 0);
         let boot = BootId(r.array("boot").ok()?);
-        let incarnation = Incarnation(incarnation);
-        Some((counter, Life { incarnation, durability, boot, clean, recovering }))
+        let (incarnation, cut) = (Incarnation(incarnation), Seq(r.u64("cut").ok()?));
+        Some((counter, Life { incarnation, durability, boot, clean, recovering, cut }))
     };
     Ok(rest())
 }

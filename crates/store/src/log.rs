@@ -259,6 +259,14 @@ impl Log {
         self.note(done)
     }
 
+    /// The highest number that records would be missing of after [`Log::trim`], if of any.
+    #[must_use]
+    pub fn would_cut(&self, seq: Seq) -> Option<Seq> {
+        let kept = self.segments.len().saturating_sub(1);
+        let gone = self.segments[..kept].iter().take_while(|segment| segment.highest <= seq);
+        gone.map(|segment| segment.highest).max().filter(|highest| *highest > Seq(0))
+    }
+
     /// Removes the oldest segments whose records all speak of numbers up to `seq`: a checkpoint
     /// at `seq` or above is durable.
     ///

@@ -170,7 +170,7 @@ fn found(life: LifeFound, verdict: Verdict) -> Found {
 
 fn life(durability: Durability) -> Life {
     let (incarnation, boot) = (Incarnation(1), BootId([b'y'; 36]));
-    Life { incarnation, durability, boot, clean: false, recovering: false }
+    Life { incarnation, durability, boot, clean: false, recovering: false, cut: Seq(0) }
 }
 
 fn doubt() -> Verdict {

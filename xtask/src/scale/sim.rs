@@ -61,6 +61,14 @@ pub(super) const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
+        file: "crates/sim/src/scenarios/disk.rs",
+        test: "the_newest_checkpoint_rots_everywhere",
+        ci: "24",
+        full: "4_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/sim/src/scenarios/forgeries.rs",
         test: "no_forged_view_begins",
         ci: "10",

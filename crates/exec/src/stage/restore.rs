@@ -38,6 +38,14 @@ pub struct Damaged {
     pub bad: Vec<(Part, u32)>,
 }
 
+impl Damaged {
+    /// The service with what was put into it, for another try with another checkpoint.
+    #[must_use]
+    pub fn into_service(self) -> Box<dyn Service> {
+        self.stage.state.engine.into_service()
+    }
+}
+
 /// The objects are not those that the manifest covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WrongState {

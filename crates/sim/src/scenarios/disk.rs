@@ -35,6 +35,15 @@ pub(super) const ALL: &[Scenario] = &[
         full_seeds: 4_000,
         run: syncs_fail_everywhere,
     },
+    Scenario {
+        name: "the_newest_checkpoint_rots_everywhere",
+        claim: "D-06: while all machines are off, the newest checkpoint of every replica rots, so \
+                that nobody has it and nobody can ask for it. The log leads there from the one \
+                before: nobody has forgotten anything, and the group goes on.",
+        ci_seeds: 24,
+        full_seeds: 4_000,
+        run: the_newest_checkpoint_rots_everywhere,
+    },
 ];
 
 fn options(seed: u64) -> Options {
@@ -129,4 +138,28 @@ fn syncs_fail_everywhere(seed: u64) {
     settle(&mut world, 20);
     let recovered = world.checker().counts().recovered;
     assert_eq!(recovered, 0, "nothing was said that is not durable:\n{}", world.describe());
+}
+
+fn the_newest_checkpoint_rots_everywhere(seed: u64) {
+    let mut world = world(Options { ops_per_client: 400, ..options(seed) });
+    let n = world.options().n;
+    let all = || (0..n).map(ReplicaId);
+    // The first has nothing before it but the log.
+    let wanted = 1 + seed as usize % 2;
+    for _ in 0..2 {
+        let there = world.run_for(Span::secs(2), |world| {
+            all().all(|replica| world.checkpoints_on_disk(replica) >= wanted)
+        });
+        assert!(there || world.clients_are_done(), "{}", world.describe());
+        all().for_each(|replica| world.fault(Fault::PowerFails(replica)));
+        // Most objects are empty, and a few bits more or less do not matter to those.
+        for replica in all().flat_map(|replica| std::iter::repeat_n(replica, 40)) {
+            world.fault(Fault::Disk(replica, DiskFault::Rot(Place::Checkpoint)));
+        }
+        all().for_each(|replica| world.fault(Fault::Restart(replica)));
+        world.run_for(Span::millis(50), |_| false);
+    }
+    settle(&mut world, 20);
+    let recovered = world.checker().counts().recovered;
+    assert_eq!(recovered, 0, "everything was on the disks:\n{}", world.describe());
 }

@@ -110,6 +110,18 @@ impl Checkpoints {
         CheckpointReader::open(&*self.storage, &head.path)
     }
 
+    /// Removes a file that turned out to be unusable: it must not stand in the place of the
+    /// previous one that [`Checkpoints::finish`] keeps.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn discard(&self, head: &CheckpointHead) -> Result<(), StoreError> {
+        let removed = self.storage.remove(&head.path);
+        removed.map_err(|e| io(&head.path, "remove the damaged checkpoint", e))?;
+        let synced = self.storage.sync_dir(&self.dir);
+        synced.map_err(|e| io(&self.dir, "make the directory durable", e))
+    }
+
     /// Bytes on disk, a file in the making included.
     ///
     /// # Errors

@@ -280,6 +280,14 @@ impl Lab {
         files.filter(named).map(|path| flip(&path, per_file)).sum()
     }
 
+    /// The checkpoint files of a replica, the newest at the end.
+    pub fn checkpoints(&self, id: u16) -> Vec<PathBuf> {
+        let is_one = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"))
+        };
+        files(&self.state(id)).into_iter().filter(is_one).collect()
+    }
+
     /// Bytes on disk of a replica's state.
     pub fn disk_bytes(&self, id: u16) -> u64 {
         use std::os::unix::fs::MetadataExt as _;
@@ -412,6 +420,15 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Flips bits all over a checkpoint file, but for the two heads that say whose it is.
+pub fn rot_objects(path: &Path) {
+    const HEAD_BYTES: usize = 8 << 10;
+    let mut bytes = std::fs::read(path).expect("a file");
+    let end = bytes.len() - HEAD_BYTES;
+    bytes[HEAD_BYTES..end].iter_mut().step_by(40).for_each(|byte| *byte ^= 1);
+    std::fs::write(path, bytes).expect("a file");
 }
 
 /// Flips one bit each of `count` bytes, spread over those that are not zero.
