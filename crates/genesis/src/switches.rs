@@ -69,6 +69,12 @@ pub const SWITCHES: &[Switch] = &[
         scope: Scope::Replica,
         what: "what is on disk before a promise leaves: everything, soon everything, nothing",
     },
+    Switch {
+        name: "parallelization",
+        values: &["cop", "top"],
+        scope: Scope::Replica,
+        what: "threads by instances (pillars), or by tasks: a pipeline, for one pillar only",
+    },
 ];
 
 /// All pairs that do not go together; every other combination is legal.

@@ -25,7 +25,7 @@ use base::ReplicaId;
 use genesis::{GROUP_FILE, Group, InitOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cli::Durability;
+use crate::cli::{Durability, Parallelization};
 use crate::cpus::ReplicaCpus;
 use crate::health::{Health, judge};
 use crate::logging::plain;
@@ -45,6 +45,8 @@ pub struct LocalOptions {
     pub threads: Option<usize>,
     /// Execution workers of each replica, if not as many as it thinks right.
     pub workers: Option<usize>,
+    /// How the work of each replica is put on threads.
+    pub parallelization: Parallelization,
     /// The log level of the replicas.
     pub log: String,
     /// When operations are durable.
@@ -394,6 +396,7 @@ fn spawn(group: &Group, id: ReplicaId, log: &Path, options: &LocalOptions) -> Re
     for (_, drill) in options.drills.iter().filter(|(replica, _)| *replica == id) {
         command.args(["--misbehave", &drill.to_string()]);
     }
+    command.args(["--parallelization", options.parallelization.word()]);
     if let Some(threads) = options.threads {
         command.arg("--threads").arg(threads.to_string());
     }

@@ -62,7 +62,7 @@ fn what_it_cannot_be_is_refused_with_a_reason() {
     let cluster = Cluster::found_with(shape, &["--agreement", "none"]);
     let output = cluster.command(0).output().expect("it runs");
     assert_eq!(code(&output), 1);
-    assert!(stderr(&output).contains("durability is memory"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--durability memory"), "{}", stderr(&output));
 }
 
 /// Its state is gone, and it must not pretend otherwise.

@@ -58,11 +58,22 @@ pub(crate) struct Conn {
     open: Option<usize>,
 }
 
+/// A connection as other threads of a task-oriented pipeline name it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct ConnId {
+    /// Its slot on its own thread.
+    pub(crate) slot: usize,
+    /// Tells it apart from others that have had the slot.
+    pub(crate) serial: u64,
+}
+
 /// What of a connection is on other threads, in a task-oriented pipeline.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Away {
-    /// The halves of its link were handed over.
-    pub(crate) handed: bool,
+    /// Its name there, once the halves of its link were handed over.
+    pub(crate) name: Option<ConnId>,
+    /// Bytes of packets that were handed over and not taken by the protocol's thread.
+    pub(crate) bytes: usize,
 }
 
 /// How far a connection has come.

@@ -1,36 +1,28 @@
-//! One thread: a poll, the lanes that live on it, and perhaps the coordinator and the execution
-//! stage.
+//! One thread: a poll, and the task that it has in its replica.
 //!
-//! A turn: poll; read; hand mail between lanes and stage until it is quiet; let the lanes end
-//! their turn; write, once per connection. It blocks in the poll whenever nothing is to be done,
-//! never anywhere else, and never spins.
+//! A turn: poll; let the task do what there is. It blocks in the poll whenever nothing is to be
+//! done, never anywhere else, and never spins. All threads of a replica are such loops, whatever
+//! parallelization it has.
 //!
-//! Not here: which lanes live where (`machine`). Depends on `mio` and on the hosts.
+//! Not here: what the tasks are: pillars with all that belongs to them (`pillars`), or the stages
+//! of a task-oriented pipeline (`top`). Depends on `mio`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use base::{Span, Time};
-use mio::{Events, Poll, Token};
+use base::{Now, Span, Time};
+use mio::{Events, Poll, Token, Waker};
 
 use crate::clock::Clock;
-use crate::coordinator_host::CoordinatorHost;
-use crate::lane_host::LaneHost;
 use crate::report::{Shared, ThreadSnapshot};
 use crate::ring::Bell;
-use crate::stage_host::StageHost;
 
 /// The token of the thread's own bell.
 pub(crate) const BELL: Token = Token(usize::MAX);
-/// The tokens of lane i begin at i times this.
-pub(crate) const TOKENS_PER_LANE: usize = 1 << 32;
 
 /// Most events per poll.
 pub(crate) const EVENTS_PER_TURN: usize = 512;
-/// How often mail is handed round in one turn. Whatever is left waits for the next one, which
-/// then begins without blocking.
-const ROUNDS_PER_TURN: usize = 4;
 /// How long to wait before trying a full ring, or a service that is not ready, again.
 const RETRY: Span = Span::millis(1);
 /// The least time between two snapshots.
@@ -38,101 +30,113 @@ const SNAPSHOT_EVERY: Span = Span::millis(100);
 /// How long a stopping replica may take to send what is owed to slow clients.
 const DRAIN_MAX: Span = Span::secs(1);
 
-/// One thread's part of a replica.
-pub(crate) struct EventLoop {
-    pub(crate) poll: Poll,
-    pub(crate) bell: Arc<Bell>,
-    pub(crate) clock: Clock,
-    pub(crate) lanes: Vec<LaneHost>,
-    pub(crate) stage: Option<StageHost>,
-    /// On the thread of pillar 0, which is then the first of `lanes`.
-    pub(crate) coordinator: Option<CoordinatorHost>,
-    pub(crate) shared: Arc<Shared>,
-    /// Which of the threads this is.
-    pub(crate) index: usize,
-    pub(crate) state: LoopState,
+/// What a thread does.
+pub(crate) trait Task: Send {
+    /// One turn: does what events, rings and timers ask for, and sends what came of it. True when
+    /// there was something.
+    fn turn(&mut self, now: Now, events: &Events) -> bool;
+
+    /// Whether there is work that needs no event to begin.
+    fn more(&self) -> bool;
+
+    /// When the next turn is wanted at the latest.
+    fn next_time(&self) -> Option<Time>;
+
+    /// Whether something has to be tried again soon: a ring is full, or a service not ready.
+    fn soon(&self) -> bool;
+
+    /// The replica stops: takes nothing new any more.
+    fn drain(&mut self) {}
+
+    /// The thread ends: writes what was queued during the last turn.
+    fn last_words(&mut self) {}
+
+    /// Whether everything has left that others wait for. Asked only when nothing is to be done.
+    fn drained(&mut self) -> bool {
+        true
+    }
+
+    /// What can be told about it.
+    fn snapshot(&mut self) -> ThreadSnapshot;
 }
 
-/// What changes from turn to turn.
-#[derive(Debug, Default)]
-pub(crate) struct LoopState {
+/// A thread's poll and what goes with it.
+pub(crate) struct Station {
+    pub(crate) poll: Poll,
+    pub(crate) bell: Arc<Bell>,
+    clock: Clock,
+    shared: Arc<Shared>,
+    /// Which of the threads this is.
+    pub(crate) index: usize,
     /// When the snapshot was taken, and whether anything has happened since.
     snapshot_at: Time,
     stale: bool,
     /// When draining began.
     draining: Option<Time>,
     drained: bool,
-    /// The last answer to a question for the status, and when it was made.
-    status: Option<(Time, Vec<u8>)>,
 }
 
-impl EventLoop {
+impl Station {
+    /// A poll for the thread `index`.
+    ///
+    /// # Errors
+    /// When the system refuses one.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        clock: Clock,
+        index: usize,
+    ) -> std::io::Result<Station> {
+        let poll = Poll::new()?;
+        let bell = Arc::new(Bell::new(Waker::new(poll.registry(), BELL)?));
+        let shared = Arc::clone(shared);
+        Ok(Station {
+            poll,
+            bell,
+            clock,
+            shared,
+            index,
+            snapshot_at: Time::ZERO,
+            stale: true,
+            draining: None,
+            drained: false,
+        })
+    }
+
     /// Runs until the replica stops.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self, mut task: impl Task) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        self.state.stale = true;
         while !self.stopping() {
-            if let Err(error) = self.turn(&mut events) {
+            if let Err(error) = self.turn(&mut task, &mut events) {
                 // The poll itself fails only for want of memory or for a bug: without it this
                 // thread is deaf, and a replica with a deaf thread is better gone.
                 self.shared.failure.set("cannot wait for the network", &error);
                 break;
             }
         }
-        // Last words: what was queued during the last turn.
-        self.lanes.iter_mut().for_each(LaneHost::flush);
-        self.publish(self.clock.mono());
+        task.last_words();
+        self.publish(&mut task, self.clock.mono());
     }
 
-    fn turn(&mut self, events: &mut Events) -> std::io::Result<()> {
-        self.wait(events)?;
+    /// Leaves a snapshot for whoever may ask.
+    pub(crate) fn publish(&mut self, task: &mut impl Task, now: Time) {
+        self.shared.publish(self.index, task.snapshot());
+        self.snapshot_at = now;
+        self.stale = false;
+    }
+
+    fn turn(&mut self, task: &mut impl Task, events: &mut Events) -> std::io::Result<()> {
+        self.wait(task, events)?;
         let now = self.clock.now();
-        for event in &*events {
-            let lane = event.token().0 / TOKENS_PER_LANE;
-            if event.token() != BELL
-                && let Some(lane) = self.lanes.get_mut(lane)
-            {
-                lane.door.links.on_event(event);
-            }
+        if self.shared.draining.load(Ordering::Acquire) && self.draining.is_none() {
+            self.draining = Some(now.mono);
+            task.drain();
         }
-        if self.shared.draining.load(Ordering::Acquire) && self.state.draining.is_none() {
-            self.state.draining = Some(now.mono);
-            self.lanes.iter_mut().for_each(LaneHost::drain);
+        let any = task.turn(now, events);
+        self.stale |= any || !events.is_empty();
+        if self.stale && now.mono >= self.snapshot_at.after(SNAPSHOT_EVERY) {
+            self.publish(task, now.mono);
         }
-        for lane in &mut self.lanes {
-            lane.begin(now);
-            lane.read();
-        }
-        let mut busy = !events.is_empty();
-        for _ in 0..ROUNDS_PER_TURN {
-            let mut any = false;
-            for lane in &mut self.lanes {
-                any |= lane.take_mail();
-            }
-            if let Some(stage) = &mut self.stage {
-                any |= stage.turn();
-            }
-            if let Some(coordinator) = &mut self.coordinator {
-                any |= coordinator.turn(now, &mut self.lanes[0].wired());
-            }
-            busy |= any;
-            if !any {
-                break;
-            }
-        }
-        for lane in &mut self.lanes {
-            lane.end();
-        }
-        if let Some(coordinator) = &mut self.coordinator {
-            coordinator.end(&mut self.lanes[0].wired());
-        }
-        self.answer_status(now.mono);
-        self.lanes.iter_mut().for_each(LaneHost::flush);
-        self.state.stale |= busy;
-        if self.state.stale && now.mono >= self.state.snapshot_at.after(SNAPSHOT_EVERY) {
-            self.publish(now.mono);
-        }
-        self.look_drained(now.mono);
+        self.look_drained(task, now.mono);
         Ok(())
     }
 
@@ -141,14 +145,14 @@ impl EventLoop {
     }
 
     /// Polls; blocks only if nothing is to be done.
-    fn wait(&mut self, events: &mut Events) -> std::io::Result<()> {
-        let mut timeout = self.timeout();
+    fn wait(&mut self, task: &impl Task, events: &mut Events) -> std::io::Result<()> {
+        let mut timeout = self.timeout(task);
         if timeout != Some(Duration::ZERO) {
             // The order matters: see `ring`.
             self.bell.doze();
             let stopping = self.stopping()
-                || self.shared.draining.load(Ordering::Acquire) != self.state.draining.is_some();
-            if stopping || self.more() {
+                || self.shared.draining.load(Ordering::Acquire) != self.draining.is_some();
+            if stopping || task.more() {
                 timeout = Some(Duration::ZERO);
             }
         }
@@ -164,76 +168,58 @@ impl EventLoop {
     }
 
     /// How long the poll may block; `None` for ever.
-    fn timeout(&self) -> Option<Duration> {
-        if self.more() {
+    fn timeout(&self, task: &impl Task) -> Option<Duration> {
+        if task.more() {
             return Some(Duration::ZERO);
         }
         let now = self.clock.mono();
-        let coordinator = self.coordinator.as_ref().and_then(CoordinatorHost::next_time);
-        let lanes = self.lanes.iter().filter_map(LaneHost::next_time);
-        let stage = self.stage.as_ref().and_then(StageHost::next_time);
-        let mut next = lanes.chain(coordinator).chain(stage).min();
+        let mut next = task.next_time();
         let mut until = |at: Time| next = Some(next.map_or(at, |next| next.min(at)));
-        if self.state.stale {
-            until(self.state.snapshot_at.after(SNAPSHOT_EVERY));
+        if self.stale {
+            until(self.snapshot_at.after(SNAPSHOT_EVERY));
         }
-        let soon = self.lanes.iter().any(LaneHost::overflowing)
-            || self.stage.as_ref().is_some_and(StageHost::soon)
-            || self.coordinator.as_ref().is_some_and(CoordinatorHost::overflowing)
-            || (self.state.draining.is_some() && !self.state.drained);
-        if soon {
+        if task.soon() || (self.draining.is_some() && !self.drained) {
             until(now.after(RETRY));
         }
         next.map(|at| Duration::from_nanos(at.since(now).0))
     }
 
-    fn more(&self) -> bool {
-        self.lanes.iter().any(LaneHost::more)
-            || self.stage.as_ref().is_some_and(StageHost::more)
-            || self.coordinator.as_ref().is_some_and(CoordinatorHost::more)
-    }
-
-    fn answer_status(&mut self, now: Time) {
-        if self.lanes.iter().all(|lane| lane.door.status_asked.is_empty()) {
-            return;
-        }
-        // Made at most as often as the snapshots that it is made of.
-        let fresh = matches!(&self.state.status, Some((at, _)) if now < at.after(SNAPSHOT_EVERY));
-        if !fresh {
-            self.publish(now);
-            let json = serde_json::to_vec(&self.shared.report());
-            self.state.status = Some((now, json.expect("a report is plain data")));
-        }
-        let Some((_, json)) = &self.state.status else { return };
-        for lane in &mut self.lanes {
-            lane.answer_status(|| json.clone());
-        }
-    }
-
-    /// Leaves a snapshot for whoever may ask.
-    pub(crate) fn publish(&mut self, now: Time) {
-        let snapshot = ThreadSnapshot {
-            lanes: self.lanes.iter_mut().map(LaneHost::snapshot).collect(),
-            stage: self.stage.as_ref().map(StageHost::snapshot),
-            coordinator: self.coordinator.as_ref().map(CoordinatorHost::snapshot),
-        };
-        let mut mine = self.shared.threads[self.index].lock().unwrap_or_else(|e| e.into_inner());
-        *mine = snapshot;
-        self.state.snapshot_at = now;
-        self.state.stale = false;
-    }
-
     /// Tells the handle once everything has left, or has had its time.
-    fn look_drained(&mut self, now: Time) {
-        let Some(since) = self.state.draining else { return };
-        if self.state.drained {
+    fn look_drained(&mut self, task: &mut impl Task, now: Time) {
+        let Some(since) = self.draining else { return };
+        if self.drained {
             return;
         }
-        let idle = self.stage.as_ref().is_none_or(StageHost::is_idle);
-        let quiet = idle && !self.more() && self.lanes.iter_mut().all(LaneHost::drained);
+        let quiet = !task.more() && task.drained();
         if quiet || now >= since.after(DRAIN_MAX) {
-            self.state.drained = true;
+            self.drained = true;
             self.shared.drained.fetch_add(1, Ordering::AcqRel);
         }
+    }
+}
+
+/// Makes the answers to questions for the status: at most as often as the snapshots that they are
+/// made of.
+pub(crate) struct StatusDesk {
+    shared: Arc<Shared>,
+    index: usize,
+    last: Option<(Time, Vec<u8>)>,
+}
+
+impl StatusDesk {
+    /// For the thread `index`.
+    pub(crate) fn new(shared: &Arc<Shared>, index: usize) -> StatusDesk {
+        StatusDesk { shared: Arc::clone(shared), index, last: None }
+    }
+
+    /// The replica's report as JSON. `mine` is this thread's part of it.
+    pub(crate) fn json(&mut self, now: Time, mine: impl FnOnce() -> ThreadSnapshot) -> &[u8] {
+        let fresh = matches!(&self.last, Some((at, _)) if now < at.after(SNAPSHOT_EVERY));
+        if !fresh {
+            self.shared.publish(self.index, mine());
+            let json = serde_json::to_vec(&self.shared.report());
+            self.last = Some((now, json.expect("a report is plain data")));
+        }
+        self.last.as_ref().map_or(&[], |(_, json)| json)
     }
 }

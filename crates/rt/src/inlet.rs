@@ -77,10 +77,13 @@ pub(crate) trait Inlet {
     ) -> Result<Outcome, Close>;
 
     /// Takes a packet of a link that was handed over, as it came.
-    fn sealed(&mut self, _conn: (usize, &mut Away), _body: &[u8]) {}
+    fn sealed(&mut self, _away: &mut Away, _body: &[u8]) {}
 
     /// Takes over the halves of a link that proved to live.
     fn hand_over(&mut self, _slot: usize, _conn: &mut Conn) {}
+
+    /// The handshake with whoever dialled on `slot` is answered.
+    fn answered(&mut self, _slot: usize, _conn: &Conn) {}
 }
 
 impl Inlet for Core {

@@ -22,17 +22,17 @@ use crate::peers::PeerTable;
 /// What one connection may read in one turn, in bytes.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
 /// What a frame costs its principal's share besides its bytes.
-const FRAME_COST_BYTES: usize = 512;
+pub(crate) const FRAME_COST_BYTES: usize = 512;
 /// Every connection has room for a packet of so many bytes; larger ones share their client's.
 const PACKET_BYTES_FREE: usize = 64 << 10;
 /// Most questions that one connection may have in one turn, each of which is answered within
 /// the turn.
 const QUESTIONS_MAX: u32 = 1024;
 /// How long a client at its quota is not listened to.
-const QUOTA_PAUSE: Span = Span::millis(5);
+pub(crate) const QUOTA_PAUSE: Span = Span::millis(5);
 /// How long a client is not listened to for each frame that it repeats beyond its allowance: many
 /// times what it takes to read one, so that repeating itself buys nobody a replica's time.
-const REPEAT_PAUSE: Span = Span::micros(100);
+pub(crate) const REPEAT_PAUSE: Span = Span::micros(100);
 
 /// What came of the packets that had arrived.
 enum Verdict {
@@ -65,13 +65,18 @@ impl Door {
         if self.resume_at.is_some_and(|at| at <= now) {
             self.resume_at = None;
             for slot in std::mem::take(&mut self.paused) {
-                if let Some(conn) = self.links.conns.get_mut(slot)
-                    && conn.paused
-                {
-                    (conn.paused, conn.listed) = (false, true);
-                    self.links.ready.push(slot);
-                }
+                self.resume(slot);
             }
+        }
+    }
+
+    /// What was taken off the connection on `slot` elsewhere makes room for more.
+    pub(crate) fn resume(&mut self, slot: usize) {
+        if let Some(conn) = self.links.conns.get_mut(slot)
+            && conn.paused
+        {
+            (conn.paused, conn.listed) = (false, true);
+            self.links.ready.push(slot);
         }
     }
 
@@ -210,6 +215,9 @@ impl Door {
                     counters.established += 1;
                     links.after_handshake(slot);
                     links.plan_scan(inlet.now());
+                    if let Some(conn) = links.conns.get_mut(slot) {
+                        inlet.answered(slot, conn);
+                    }
                 }
                 Outcome::Status => {
                     if let Err(why) = self.asks(slot) {
@@ -221,7 +229,7 @@ impl Door {
             if I::HANDS_OVER
                 && let Some(conn) = self.links.conns.get_mut(slot)
                 && conn.confirmed()
-                && !conn.away.handed
+                && conn.away.name.is_none()
             {
                 inlet.hand_over(slot, conn);
             }
@@ -299,7 +307,7 @@ impl Gate<'_> {
             }
             Phase::Up(link) => {
                 let Some(opener) = &mut link.opener else {
-                    inlet.sealed((self.slot, &mut conn.away), body);
+                    inlet.sealed(&mut conn.away, body);
                     return Ok(Some((Outcome::Done, None)));
                 };
                 let payload = opener.open(body).map_err(|_| Close::Malformed("seal"))?;
@@ -365,7 +373,8 @@ impl Gate<'_> {
 /// ones.
 fn has_room(conn: &mut Conn, clients: &mut ClientTable) -> bool {
     let Some(client) = conn.client() else { return true };
-    let wanted = conn.reader.announced().filter(|bytes| *bytes > PACKET_BYTES_FREE).unwrap_or(0);
+    let large = |bytes: usize| if bytes > PACKET_BYTES_FREE { bytes } else { 0 };
+    let wanted = large(conn.reader.announced().unwrap_or(0)) + large(conn.away.bytes);
     if wanted < conn.reserved {
         clients.release(client, conn.reserved - wanted);
         conn.reserved = wanted;

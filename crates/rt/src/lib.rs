@@ -62,6 +62,7 @@ mod mesh;
 mod models;
 mod options;
 mod peers;
+mod pillars;
 mod pin;
 pub mod report;
 mod ring;
@@ -70,12 +71,15 @@ mod stage_host;
 mod strangers;
 mod sync;
 mod throttle;
+mod top;
 
 pub use bans::ClientRow;
 pub use drill::{Drill, UnknownDrill};
 pub use evidence::{EvidenceRow, SuspicionRow};
 pub use machine::{CheckpointSaver, Replica};
-pub use options::{ConnectionLimits, CoreOptions, LogPolicy, OnBegin, ReplicaOptions, StartError};
+pub use options::{
+    ConnectionLimits, CoreOptions, LogPolicy, OnBegin, Parallelization, ReplicaOptions, StartError,
+};
 pub use report::{ReplicaReport, ReplicaState};
 pub use saver::SaveError;
 pub use store::{Durability, LogOptions, Real, Storage, StoreError, Volatile};

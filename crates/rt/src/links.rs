@@ -23,7 +23,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::bans::{Bans, Offence};
 use crate::clients::ClientTable;
-use crate::conn::{Conn, Phase, Slab};
+use crate::conn::{Conn, ConnId, Phase, Slab};
 use crate::counters::LinkCounters;
 use crate::options::ConnectionLimits;
 use crate::peers::PeerTable;
@@ -108,6 +108,12 @@ impl Close {
     }
 }
 
+/// Where events of the connections come from, and how they are numbered.
+struct Events {
+    registry: Registry,
+    tokens: usize,
+}
+
 /// The connections of one lane.
 pub(crate) struct Links {
     pub(crate) env: Arc<Env>,
@@ -124,12 +130,13 @@ pub(crate) struct Links {
     dirty: Vec<usize>,
     /// Connections to be closed as soon as nobody looks at them.
     pub(crate) doomed: Vec<(usize, Close)>,
+    /// Connections that are closed and known elsewhere.
+    pub(crate) gone: Vec<ConnId>,
     pub(crate) counters: LinkCounters,
     listener: Option<TcpListener>,
     accept_at: Option<Time>,
     scan_at: Option<Time>,
-    registry: Registry,
-    tokens: usize,
+    events: Events,
     header: Vec<u8>,
     complaints: Throttle,
     /// How many bans this lane has looked at.
@@ -137,8 +144,8 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// The links of `pillar`. Its events come with tokens from `tokens` on: that one is the
-    /// listener's, connection i has `tokens + 1 + i`.
+    /// The links of `pillar`, which accepts on `listener` and dials peers. Its events come with
+    /// tokens from `tokens` on: that one is the listener's, connection i has `tokens + 1 + i`.
     pub(crate) fn new(
         env: Arc<Env>,
         pillar: PillarId,
@@ -147,35 +154,48 @@ impl Links {
         tokens: usize,
     ) -> std::io::Result<Links> {
         registry.register(&mut listener, Token(tokens), Interest::READABLE)?;
+        let peers = PeerTable::new(env.me, pillar, env.n);
+        Ok(Links::with(env, pillar, (Some(listener), peers), registry, tokens))
+    }
+
+    /// Some of the links of `pillar`: those that `listener` accepts, if any, and those that
+    /// `peers` dials.
+    pub(crate) fn with(
+        env: Arc<Env>,
+        pillar: PillarId,
+        (listener, peers): (Option<TcpListener>, PeerTable),
+        registry: Registry,
+        tokens: usize,
+    ) -> Links {
         let incarnation = env.identity.incarnation();
         let mut header = Vec::new();
         PeerHeader { epoch: env.epoch, sender: env.me, pillar, incarnation }.encode(&mut header);
-        Ok(Links {
+        Links {
             pillar,
             conns: Slab::default(),
-            peers: PeerTable::new(env.me, pillar, env.n),
+            peers,
             clients: ClientTable::new(env.limits.clients_max, env.limits.per_client_max),
             ready: Vec::new(),
             deferred: Vec::new(),
             dirty: Vec::new(),
             doomed: Vec::new(),
+            gone: Vec::new(),
             strangers: Strangers::default(),
             counters: LinkCounters::default(),
-            listener: Some(listener),
+            listener,
             accept_at: None,
             scan_at: None,
-            registry,
-            tokens,
+            events: Events { registry, tokens },
             header,
             complaints: Throttle::default(),
             bans_seen: 0,
             env,
-        })
+        }
     }
 
     /// Takes note of an event of this lane.
     pub(crate) fn on_event(&mut self, event: &Event) {
-        let Some(slot) = (event.token().0 - self.tokens).checked_sub(1) else {
+        let Some(slot) = (event.token().0 - self.events.tokens).checked_sub(1) else {
             self.accept_at = Some(Time::ZERO);
             return;
         };
@@ -217,7 +237,7 @@ impl Links {
     pub(crate) fn stop_listening(&mut self) {
         self.accept_at = None;
         if let Some(mut listener) = self.listener.take() {
-            let _ = self.registry.deregister(&mut listener);
+            let _ = self.events.registry.deregister(&mut listener);
         }
     }
 
@@ -396,7 +416,7 @@ impl Links {
     }
 
     /// Drops the oldest stranger when there are too many.
-    fn make_room(&mut self, now: Time) {
+    pub(crate) fn make_room(&mut self, now: Time) {
         let max = self.env.limits.strangers_max;
         if self.conns.len() >= max {
             self.drop_stranger(max, now);
@@ -442,16 +462,29 @@ impl Links {
         Some(())
     }
 
-    fn adopt(&mut self, mut conn: Conn) -> Option<usize> {
-        let token = Token(self.tokens + 1 + self.conns.next());
+    fn adopt(&mut self, conn: Conn) -> Option<usize> {
         // Each is an improvement only, and a socket that is broken fails below.
         let _ = conn.stream.set_nodelay(true);
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&conn.stream, TCP_USER_TIMEOUT_MS);
         let _ = rustix::net::sockopt::set_socket_keepalive(&conn.stream, true);
         let _ = rustix::net::sockopt::set_tcp_keepidle(&conn.stream, KEEPALIVE_IDLE);
-        let both = Interest::READABLE | Interest::WRITABLE;
-        self.registry.register(&mut conn.stream, token, both).ok()?;
+        self.take_in(conn, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Takes a connection in, of which `interest` is of interest here.
+    pub(crate) fn take_in(&mut self, mut conn: Conn, interest: Interest) -> Option<usize> {
+        let token = Token(self.events.tokens + 1 + self.conns.next());
+        self.events.registry.register(&mut conn.stream, token, interest).ok()?;
         Some(self.conns.insert(conn))
+    }
+
+    /// Gives a connection away, which goes on elsewhere.
+    pub(crate) fn release(&mut self, slot: usize) -> Option<Box<Conn>> {
+        let mut conn = self.conns.remove(slot)?;
+        // It can be registered elsewhere only then.
+        self.events.registry.deregister(&mut conn.stream).ok()?;
+        (conn.listed, conn.paused, conn.dirty) = (false, false, false);
+        Some(conn)
     }
 
     fn scan(&mut self, now: Time) {
@@ -476,7 +509,8 @@ impl Links {
     fn close(&mut self, slot: usize, why: Close, now: Time) {
         let Some(mut conn) = self.conns.remove(slot) else { return };
         // The descriptor closes with the stream; a failure here changes nothing.
-        let _ = self.registry.deregister(&mut conn.stream);
+        let _ = self.events.registry.deregister(&mut conn.stream);
+        self.gone.extend(conn.away.name);
         self.count(why);
         let offence = why.offence();
         match &conn.phase {

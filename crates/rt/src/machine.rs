@@ -15,7 +15,7 @@ use base::{Incarnation, PillarId, ReplicaId};
 use durable::{Boot, FirstWords};
 use exec::StageConfig;
 use genesis::Group;
-use mio::{Poll, Waker};
+use mio::net::TcpListener;
 use proto::group::CoordinatorConfig;
 use proto::pbft::{Batching, Lane, LaneConfig, LaneStart};
 use proto::solo::Solo;
@@ -28,20 +28,22 @@ use crate::clock::Clock;
 use crate::coordinator_host::{CoordinatorHost, CoordinatorParts, Inflow};
 use crate::crew::Crew;
 use crate::drill::{Deaf, Drill, Saboteur, Scene};
-use crate::event_loop::{BELL, EventLoop, LoopState, TOKENS_PER_LANE};
+use crate::event_loop::{Station, StatusDesk, Task};
 use crate::evidence::Evidence;
 use crate::journal::Journal;
 use crate::lane_host::LaneHost;
 use crate::links::{Env, Links};
 use crate::log_writer::{Ending, LogParty, LogWriter};
 use crate::logic::Core;
-use crate::mesh::{Layout, Mesh};
-use crate::options::{ReplicaOptions, StartError};
+use crate::mesh::{LaneMail, Layout, Mesh};
+use crate::options::{Parallelization, ReplicaOptions, StartError};
+use crate::pillars::{Pillars, TOKENS_PER_LANE};
 use crate::pin;
 use crate::report::{ReplicaReport, Shared};
 use crate::ring::{Bell, ring};
 use crate::saver::{SaveDesk, SaveError, Saver, SnapshotFeed};
 use crate::stage_host::StageHost;
+use crate::top;
 
 /// How long [`Replica::stop`] waits for the threads to say that they have drained.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -82,26 +84,27 @@ impl Replica {
         let sharers = sharers(&addresses, options.id);
         let cpus = pin::allowed_cpus();
         let pillars = usize::from(options.group.pillars());
-        let layout = Layout::plan(pillars, cpus.len() / sharers, options.cores.threads);
+        let cores = cpus.len() / sharers;
+        let layout = match options.cores.parallelization {
+            Parallelization::Cop => Layout::plan(pillars, cores, options.cores.threads),
+            Parallelization::Top => top::layout(cores, options.cores.threads),
+        };
         let pinned = options.cores.pin.unwrap_or(sharers == 1 && layout.threads <= cpus.len());
-        let left = (cpus.len() / sharers).saturating_sub(layout.threads);
+        let left = cores.saturating_sub(layout.threads);
         options.cores.workers = Some(options.cores.workers.unwrap_or(left));
         let built = build(options, &layout, addresses, listeners)?;
-        let Built { shared, bells, loops, bell, writer, dir } = built;
+        let Built { shared, bells, runners, bell, writer, dir } = built;
         let (threads, addresses) = (Vec::new(), bound);
         let mut replica = Replica { shared, bells, threads, addresses, bell, writer, dir };
-        for mut one in loops {
-            // Whoever asks before the first turn finds every pillar, too.
-            one.publish(base::Time::ZERO);
+        for one in runners {
             // Replicas that are pinned to the same machine on demand take different cores.
             let nth = usize::from(replica.shared.id.0) * layout.threads + one.index;
             let cpu = pinned.then(|| cpus[nth % cpus.len()]);
-            let name = format!("replica-{}-{}", replica.shared.id, one.index);
-            let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let thread = std::thread::Builder::new().name(one.name).spawn(move || {
                 if cpu.is_some_and(|cpu| !pin::pin_to(cpu)) {
                     tracing::warn!(?cpu, "cannot pin a thread");
                 }
-                one.run();
+                (one.run)();
             })?;
             replica.threads.push(thread);
         }
@@ -233,12 +236,48 @@ impl std::fmt::Debug for Replica {
 struct Built {
     shared: Arc<Shared>,
     bells: Vec<Arc<Bell>>,
-    loops: Vec<EventLoop>,
+    runners: Vec<Runner>,
     /// The coordinator's.
     bell: Arc<Bell>,
     writer: Option<LogWriter>,
     /// Without a log nobody else keeps it.
     dir: Option<Dir>,
+}
+
+/// One thread of a replica before it is started.
+pub(crate) struct Runner {
+    /// What it does, as the system shows it: at most 15 bytes.
+    name: String,
+    /// Which of the threads this is.
+    index: usize,
+    run: Box<dyn FnOnce() + Send>,
+}
+
+impl Runner {
+    /// A thread that does `task` at `station`.
+    pub(crate) fn new(name: String, mut station: Station, mut task: impl Task + 'static) -> Runner {
+        // Whoever asks before the first turn finds every pillar, too.
+        station.publish(&mut task, base::Time::ZERO);
+        Runner { name, index: station.index, run: Box::new(move || station.run(task)) }
+    }
+}
+
+/// The parts of a replica, before they are put on threads.
+pub(crate) struct Parts {
+    pub(crate) env: Arc<Env>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pillars: Vec<PillarParts>,
+    pub(crate) stage: StageHost,
+    pub(crate) coordinator: CoordinatorHost,
+}
+
+/// One pillar.
+pub(crate) struct PillarParts {
+    pub(crate) pillar: PillarId,
+    pub(crate) listener: TcpListener,
+    pub(crate) core: Core,
+    pub(crate) mail: LaneMail,
+    pub(crate) saboteur: Option<Box<Saboteur>>,
 }
 
 fn build(
@@ -254,8 +293,9 @@ fn build(
     let shared = Arc::new(Shared::new(&options, boot.incarnation, layout.threads, clock));
     let life = (boot.incarnation, &keys, Arc::clone(&shared.bans));
     let env = Arc::new(environment(&options, life, addresses)?);
-    let mut loops = loops(layout.threads, &shared, clock)?;
-    let bells: Vec<Arc<Bell>> = loops.iter().map(|one| Arc::clone(&one.bell)).collect();
+    let stations = (0..layout.threads).map(|index| Station::new(&shared, clock, index));
+    let stations = stations.collect::<Result<Vec<_>, _>>()?;
+    let bells: Vec<Arc<Bell>> = stations.iter().map(|one| Arc::clone(&one.bell)).collect();
     shared.failure.tell(&bells);
     let checkpoints = boot.dir.as_ref().map(Dir::checkpoints);
     let evidence = Evidence::new(boot.dir.as_ref().map(|dir| dir.path().join("evidence")));
@@ -266,14 +306,11 @@ fn build(
     let config = coordinator_config(&options.group, options.id, boot.incarnation);
     let (core, mut first) = boot.coordinator(config, Box::new(keys.clone()), clock.now());
     let words = FirstWords::split(&mut first);
+    let mut pillars = Vec::new();
     let lanes = (0u16..).map(PillarId).zip(listeners).zip(mesh.lanes);
     for ((pillar, listener), mail) in lanes {
-        let home = &mut loops[layout.lanes[usize::from(pillar.0)]];
         listener.set_nonblocking(true)?;
-        let listener = mio::net::TcpListener::from_std(listener);
-        let registry = home.poll.registry().try_clone()?;
-        let tokens = home.lanes.len() * TOKENS_PER_LANE;
-        let links = Links::new(Arc::clone(&env), pillar, listener, registry, tokens)?;
+        let listener = TcpListener::from_std(listener);
         let records = std::mem::take(&mut boot.records[usize::from(pillar.0)]);
         let start = words.lane_start(&boot.stable, records);
         let lane = agreement(&options, pillar, &keys, start);
@@ -285,7 +322,7 @@ fn build(
             let _ = core.input(proto::pbft::Input::Coordinator(word.clone()));
         }
         let saboteur = saboteur(&options, pillar, &shared, &keys);
-        home.lanes.push(LaneHost::new(core, links, mail, saboteur));
+        pillars.push(PillarParts { pillar, listener, core, mail, saboteur });
     }
     let (orders, at_stage) = ring(4, mesh.order_bell);
     let inflow = Inflow::default();
@@ -295,7 +332,6 @@ fn build(
         host.crash_after(ops);
     }
     employ(&mut host, &options, &bells[layout.stage], &shared)?;
-    loops[layout.stage].stage = Some(host);
     let bell = Arc::clone(&bells[layout.coordinator()]);
     let log = (shared.log.get().cloned(), options.log.growth_bytes);
     let desk = Arc::clone(&shared.saves);
@@ -304,8 +340,41 @@ fn build(
     let mail = mesh.coordinator;
     let n = env.n;
     let parts = CoordinatorParts { core, first, journal, mail, inflow, saver, evidence, n };
-    loops[layout.coordinator()].coordinator = Some(CoordinatorHost::new(parts));
-    Ok(Built { shared, bells, loops, bell, writer, dir: boot.dir })
+    let coordinator = CoordinatorHost::new(parts);
+    let parts = Parts { env, shared: Arc::clone(&shared), pillars, stage: host, coordinator };
+    let runners = match mesh.replies {
+        None => cop(parts, stations, layout)?,
+        Some(replies) => top::assemble(parts, stations, replies)?,
+    };
+    Ok(Built { shared, bells, runners, bell, writer, dir: boot.dir })
+}
+
+/// Puts lanes, coordinator and stage on threads as `layout` has it.
+fn cop(parts: Parts, stations: Vec<Station>, layout: &Layout) -> Result<Vec<Runner>, StartError> {
+    let Parts { env, shared, pillars, stage, coordinator } = parts;
+    let task = |index| Pillars {
+        lanes: Vec::new(),
+        stage: None,
+        coordinator: None,
+        desk: StatusDesk::new(&shared, index),
+    };
+    let mut tasks: Vec<Pillars> = (0..stations.len()).map(task).collect();
+    for parts in pillars {
+        let PillarParts { pillar, listener, core, mail, saboteur } = parts;
+        let home = layout.lanes[usize::from(pillar.0)];
+        let registry = stations[home].poll.registry().try_clone()?;
+        let tokens = tasks[home].lanes.len() * TOKENS_PER_LANE;
+        let links = Links::new(Arc::clone(&env), pillar, listener, registry, tokens)?;
+        tasks[home].lanes.push(LaneHost::new(core, links, mail, saboteur));
+    }
+    tasks[layout.stage].stage = Some(stage);
+    tasks[layout.coordinator()].coordinator = Some(coordinator);
+    let named = stations.into_iter().zip(tasks).map(|(station, task)| {
+        let first = task.lanes.first().map(|lane| lane.logic.pillar);
+        let name = first.map_or_else(|| "stage".to_owned(), |pillar| format!("pillar-{pillar}"));
+        Runner::new(name, station, task)
+    });
+    Ok(named.collect())
 }
 
 /// Starts the execution workers, if any are wanted and the service is made for them.
@@ -317,8 +386,8 @@ fn employ(
 ) -> Result<(), StartError> {
     let workers = options.cores.workers.unwrap_or(0);
     if host.can_employ(workers)? {
-        let name = format!("replica-{}-worker", shared.id);
-        host.employ(Crew::start(&name, workers, bell, &shared.failure)?);
+        let name = "worker";
+        host.employ(Crew::start(name, workers, bell, &shared.failure)?);
         tracing::info!(id = %shared.id, workers, "independent operations execute in parallel");
     }
     Ok(())
@@ -385,34 +454,13 @@ fn start_log(
     let homes = layout.lanes.iter().chain([&layout.lanes[0]]);
     let party_bells = homes.map(|home| Arc::clone(&bells[*home])).collect();
     let sync = shared.durability == Durability::Sync;
-    let name = format!("replica-{}-log", shared.id);
+    let name = "log-writer".to_owned();
     let failure = Arc::clone(&shared.failure);
     let started = LogWriter::start(name, (log, dir), party_bells, sync, failure);
     let (writer, parties) = started?;
     // Nobody else sets it.
     let _ = shared.log.set(writer.gauge());
     Ok((Some(writer), Some(parties.into_iter())))
-}
-
-fn loops(threads: usize, shared: &Arc<Shared>, clock: Clock) -> Result<Vec<EventLoop>, StartError> {
-    let one = |index| {
-        let poll = Poll::new()?;
-        let bell = Arc::new(Bell::new(Waker::new(poll.registry(), BELL)?));
-        let shared = Arc::clone(shared);
-        let (lanes, state) = (Vec::new(), LoopState::default());
-        Ok(EventLoop {
-            poll,
-            bell,
-            clock,
-            lanes,
-            stage: None,
-            coordinator: None,
-            shared,
-            index,
-            state,
-        })
-    };
-    (0..threads).map(one).collect()
 }
 
 /// What orders the frames of one pillar. A server that nobody replicates has nothing to go on

@@ -26,6 +26,8 @@ pub(crate) struct Layout {
     pub(crate) threads: usize,
     pub(crate) lanes: Vec<usize>,
     pub(crate) stage: usize,
+    /// In a task-oriented pipeline: who takes replies instead of the lanes.
+    pub(crate) replies: Option<usize>,
 }
 
 impl Layout {
@@ -37,7 +39,8 @@ impl Layout {
         let threads = wanted.unwrap_or(default).clamp(1, enough);
         let for_lanes = threads.min(pillars);
         let lanes = (0..pillars).map(|pillar| pillar % for_lanes).collect();
-        Layout { threads, lanes, stage: if threads == enough { pillars } else { 0 } }
+        let stage = if threads == enough { pillars } else { 0 };
+        Layout { threads, lanes, stage, replies: None }
     }
 
     /// The coordinator's thread.
@@ -70,6 +73,8 @@ pub(crate) struct StageMail {
     pub(crate) inbox: Vec<RingReceiver<ToStage>>,
     pub(crate) to_lanes: Vec<RingSender<FromStage>>,
     pub(crate) to_coordinator: RingSender<FromStage>,
+    /// Where replies go instead of to the lanes, in a task-oriented pipeline.
+    pub(crate) replies: Option<RingSender<FromStage>>,
 }
 
 /// All rings, sorted by owner. Lanes are in the order of pillars.
@@ -79,6 +84,8 @@ pub(crate) struct Mesh {
     pub(crate) stage: StageMail,
     /// From the coordinator to the stage, for whatever else links the two.
     pub(crate) order_bell: Option<Arc<Bell>>,
+    /// Replies, in a task-oriented pipeline.
+    pub(crate) replies: Option<RingReceiver<FromStage>>,
 }
 
 impl Mesh {
@@ -91,7 +98,10 @@ impl Mesh {
         let (to_chief, from_stage) = ring(STAGE_RING, bell(layout.stage, chief));
         let mut coordinator =
             CoordinatorMail { to_lanes: vec![], from_lanes: vec![], to_stage, from_stage };
-        let mut stage = StageMail { inbox: vec![], to_lanes: vec![], to_coordinator: to_chief };
+        let replies = layout.replies.map(|to| ring(STAGE_RING, bell(layout.stage, to)));
+        let (replies, at_replies) = replies.unzip();
+        let mut stage =
+            StageMail { inbox: vec![], to_lanes: vec![], to_coordinator: to_chief, replies };
         let mut lanes = Vec::new();
         for &home in &layout.lanes {
             let (to_stage, at_stage) = ring(STAGE_RING, bell(home, layout.stage));
@@ -121,7 +131,8 @@ impl Mesh {
                 lanes[to].from_siblings.push(receiver);
             }
         }
-        Mesh { lanes, coordinator, stage, order_bell: bell(chief, layout.stage) }
+        let order_bell = bell(chief, layout.stage);
+        Mesh { lanes, coordinator, stage, order_bell, replies: at_replies }
     }
 }
 
@@ -132,11 +143,15 @@ mod tests {
     #[test]
     fn threads_follow_cores_and_every_party_has_a_home() {
         let plan = Layout::plan;
-        assert_eq!(plan(2, 8, None), Layout { threads: 3, lanes: vec![0, 1], stage: 2 });
-        assert_eq!(plan(4, 4, None), Layout { threads: 4, lanes: vec![0, 1, 2, 3], stage: 0 });
-        assert_eq!(plan(4, 2, None), Layout { threads: 2, lanes: vec![0, 1, 0, 1], stage: 0 });
-        assert_eq!(plan(1, 0, None), Layout { threads: 1, lanes: vec![0], stage: 0 });
-        assert_eq!(plan(2, 1, Some(99)), Layout { threads: 3, lanes: vec![0, 1], stage: 2 });
-        assert_eq!(plan(2, 9, Some(1)), Layout { threads: 1, lanes: vec![0, 0], stage: 0 });
+        let layout = |threads, lanes: &[usize], stage| {
+            let lanes = lanes.to_vec();
+            Layout { threads, lanes, stage, replies: None }
+        };
+        assert_eq!(plan(2, 8, None), layout(3, &[0, 1], 2));
+        assert_eq!(plan(4, 4, None), layout(4, &[0, 1, 2, 3], 0));
+        assert_eq!(plan(4, 2, None), layout(2, &[0, 1, 0, 1], 0));
+        assert_eq!(plan(1, 0, None), layout(1, &[0], 0));
+        assert_eq!(plan(2, 1, Some(99)), layout(3, &[0, 1], 2));
+        assert_eq!(plan(2, 9, Some(1)), layout(1, &[0, 0], 0));
     }
 }

@@ -15,6 +15,28 @@ use genesis::{Group, switches};
 use store::{Durability, LogOptions, Real, Refusal, Storage, StoreError};
 
 use crate::drill::Drill;
+use crate::top;
+
+/// How the work of a replica is put on threads. A matter of each replica alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Parallelization {
+    /// By instances: each thread has pillars, and does everything for them (COP).
+    #[default]
+    Cop,
+    /// By tasks: a pipeline of stages, a thread each (TOP), for comparison. One pillar only.
+    Top,
+}
+
+impl Parallelization {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Parallelization::Cop => "cop",
+            Parallelization::Top => "top",
+        }
+    }
+}
 
 /// What one replica is started with. Public fields with defaults: see [`ReplicaOptions::new`].
 pub struct ReplicaOptions {
@@ -65,10 +87,13 @@ pub struct ReplicaOptions {
 /// How a replica's threads are laid over the cores. All of it has defaults.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CoreOptions {
-    /// Threads for the pillars and the stage together, at least 1. Default: one per pillar and
-    /// one for the stage if this replica's share of the cores allows, otherwise as many as it
-    /// does allow. The share is smaller where other replicas of the group have the same IP
-    /// address.
+    /// How the work is put on threads. Default: by instances.
+    pub parallelization: Parallelization,
+    /// Threads for the pillars and the stage together, at least 1; of a pipeline, at least 6.
+    /// Default: one per pillar and one for the stage if this replica's share of the cores allows,
+    /// otherwise as many as it does allow; of a pipeline one per task, and more to authenticate
+    /// where there are more cores. The share is smaller where other replicas of the group have
+    /// the same IP address.
     pub threads: Option<usize>,
     /// Execution workers beside those threads, for services that are made for it; with fewer than
     /// two, operations execute one after the other on the stage's thread. Default: as many as
@@ -169,6 +194,9 @@ impl ReplicaOptions {
             return bad("a replica needs at least one thread");
         }
         let pillars = usize::from(self.group.pillars());
+        if self.cores.parallelization == Parallelization::Top {
+            self.check_pipeline()?;
+        }
         if self.listeners.as_ref().is_some_and(|all| all.len() != pillars) {
             return bad("a replica needs one listening socket per pillar");
         }
@@ -191,7 +219,23 @@ impl ReplicaOptions {
     fn chosen(&self) -> Vec<Choice> {
         let mut chosen = self.group.settings().chosen();
         chosen.push(Choice("durability", self.durability.word()));
+        chosen.push(Choice("parallelization", self.cores.parallelization.word()));
         chosen
+    }
+
+    /// What a task-oriented pipeline cannot do.
+    fn check_pipeline(&self) -> Result<(), StartError> {
+        let bad = |what| Err(StartError::Options(what));
+        if self.group.pillars() > 1 {
+            return bad("a task-oriented pipeline has one thread for the protocol: one pillar");
+        }
+        if self.cores.threads.is_some_and(|threads| threads < top::THREADS_MIN) {
+            return bad("a task-oriented pipeline has a thread for each task: at least 6");
+        }
+        if self.drill.is_some() {
+            return bad("drills are for pillars: a task-oriented pipeline does not misbehave");
+        }
+        Ok(())
     }
 
     /// What a server that nobody replicates cannot do.

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use base::{Incarnation, ReplicaId, View};
+use base::{Incarnation, PillarId, ReplicaId, View};
 use serde::{Deserialize, Serialize};
 use store::Durability;
 
@@ -236,6 +236,32 @@ pub(crate) struct ThreadSnapshot {
     pub(crate) lanes: Vec<LaneSnapshot>,
     pub(crate) stage: Option<StageSnapshot>,
     pub(crate) coordinator: Option<CoordinatorSnapshot>,
+    /// Connections of lanes that live on other threads.
+    pub(crate) ends: Vec<EndSnapshot>,
+}
+
+/// What a thread that has connections of a lane, and not the lane, tells about them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndSnapshot {
+    pub(crate) pillar: PillarId,
+    pub(crate) peers_up: usize,
+    pub(crate) clients: usize,
+    pub(crate) connections: usize,
+    pub(crate) links: LinkCounters,
+    pub(crate) traffic: TrafficCounters,
+}
+
+impl EndSnapshot {
+    fn add_to(&self, lane: &mut LaneSnapshot) {
+        if lane.pillar != self.pillar {
+            return;
+        }
+        lane.peers_up += self.peers_up;
+        lane.clients += self.clients;
+        lane.connections += self.connections;
+        lane.links.add(&self.links);
+        lane.traffic.add(&self.traffic);
+    }
 }
 
 impl Shared {
@@ -267,15 +293,27 @@ impl Shared {
         }
     }
 
+    /// Leaves what the thread `index` tells.
+    pub(crate) fn publish(&self, index: usize, snapshot: ThreadSnapshot) {
+        let mut mine = self.threads[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *mine = snapshot;
+    }
+
     /// Puts together what the threads left.
     pub(crate) fn report(&self) -> ReplicaReport {
-        let mut lanes = Vec::new();
+        let (mut lanes, mut ends) = (Vec::new(), Vec::new());
         let (mut stage, mut coordinator) = (None, None);
         for thread in &self.threads {
             let snapshot = thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             lanes.extend(snapshot.lanes.iter().cloned());
+            ends.extend(snapshot.ends.iter().copied());
             stage = stage.or(snapshot.stage);
             coordinator = coordinator.or_else(|| snapshot.coordinator.clone());
+        }
+        for lane in &mut lanes {
+            for end in &ends {
+                end.add_to(lane);
+            }
         }
         lanes.sort_by_key(|lane| lane.pillar);
         self.assemble(&lanes, stage, coordinator.unwrap_or_default())

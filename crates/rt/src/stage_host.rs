@@ -4,13 +4,14 @@
 //! the stage does (`exec`).
 
 use auth::AuthError;
-use base::{Time, ToStage};
+use base::{FromStage, Time, ToStage};
 use exec::{Job, Stage, StageOutbox, StageReport, Target, Turn};
 
 use crate::clock::Clock;
 use crate::coordinator_host::Inflow;
 use crate::crew::Crew;
 use crate::mesh::StageMail;
+use crate::ring::RingSender;
 use crate::saver::SnapshotFeed;
 
 /// Operations per turn: enough to make a turn worth its costs, few enough for the lanes on the
@@ -228,7 +229,7 @@ impl StageHost {
     }
 
     fn carry_out(&mut self) {
-        let StageMail { to_lanes, to_coordinator, .. } = &mut self.mail;
+        let StageMail { to_lanes, to_coordinator, replies, .. } = &mut self.mail;
         for (target, message) in self.outbox.messages.drain(..) {
             match target {
                 Target::All => {
@@ -237,12 +238,19 @@ impl StageHost {
                 }
                 Target::Coordinator => to_coordinator.push(message),
                 Target::Pillar(pillar) => {
+                    let for_client =
+                        matches!(message, FromStage::Reply { .. } | FromStage::Nudge { .. });
+                    if let Some(replies) = replies.as_mut().filter(|_| for_client) {
+                        replies.push(message);
+                        continue;
+                    }
                     let lane = to_lanes.get_mut(usize::from(pillar.0));
                     lane.expect("the stage names pillars of its own stripe").push(message);
                 }
             }
         }
         self.overflowing = to_coordinator.flush();
+        self.overflowing |= replies.as_mut().is_some_and(RingSender::flush);
         for lane in to_lanes {
             self.overflowing |= lane.flush();
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
-use super::{Agreement, BenchCommand, Durability, Output};
+use super::{Agreement, BenchCommand, Durability, Output, Parallelization};
 use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
 use crate::values::{duration, positive, some_duration};
 
@@ -97,6 +97,9 @@ pub struct LocalArgs {
     /// With --local: when an operation is durable.
     #[arg(long, value_name = "MODE", default_value = "memory", env = "STYLITE_DURABILITY")]
     pub durability: Durability,
+    /// With --local: how the work of each replica is put on threads.
+    #[arg(long, value_name = "HOW", default_value = "cop", env = "STYLITE_PARALLELIZATION")]
+    pub parallelization: Parallelization,
     /// With --local: threads of each replica. [default: as many as its share of the cores]
     #[arg(long, value_name = "T", env = "STYLITE_THREADS", value_parser = positive)]
     pub threads: Option<usize>,

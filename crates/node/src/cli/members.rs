@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use rt::Drill;
 
-use super::{Agreement, DrillStorage, Durability};
+use super::{Agreement, DrillStorage, Durability, Parallelization};
 use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_duration};
 
 /// `stylite demo`.
@@ -167,7 +167,11 @@ pub struct ReplicaArgs {
     /// the port of pillar 0 plus 1000]
     #[arg(long, value_name = "ADDR", env = "STYLITE_METRICS", value_parser = metrics)]
     pub metrics: Option<Metrics>,
-    /// Threads for pillars and execution together. [default: one each, if the cores suffice]
+    /// How the work is put on threads.
+    #[arg(long, value_name = "HOW", default_value = "cop", env = "STYLITE_PARALLELIZATION")]
+    pub parallelization: Parallelization,
+    /// Threads for pillars and execution together; of a pipeline, six or more. [default: one
+    /// each, if the cores suffice]
     #[arg(long, value_name = "T", env = "STYLITE_THREADS", value_parser = positive)]
     pub threads: Option<usize>,
     /// Threads that execute independent operations at the same time, where the service is made

@@ -223,6 +223,32 @@ impl From<Agreement> for genesis::Agreement {
     }
 }
 
+/// How the work of a replica is put on threads.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parallelization {
+    /// By instances: each thread has pillars, and does everything for them.
+    Cop,
+    /// By tasks: a pipeline with a thread for each task, for comparison. One pillar only.
+    Top,
+}
+
+impl Parallelization {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        rt::Parallelization::from(self).word()
+    }
+}
+
+impl From<Parallelization> for rt::Parallelization {
+    fn from(parallelization: Parallelization) -> rt::Parallelization {
+        match parallelization {
+            Parallelization::Cop => rt::Parallelization::Cop,
+            Parallelization::Top => rt::Parallelization::Top,
+        }
+    }
+}
+
 /// What stands in for the disk in a drill.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrillStorage {

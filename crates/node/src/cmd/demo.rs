@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::gateway::{Gateway, SERVICE};
 use super::{client_id, print, runtime, warn_of_faults};
-use crate::cli::{DemoArgs, Durability};
+use crate::cli::{DemoArgs, Durability, Parallelization};
 use crate::exit::Exit;
 use crate::local::{Ended, LocalGroup, LocalOptions, wait_until_healthy};
 use crate::probe::Prober;
@@ -105,6 +105,7 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
         dir: args.dir.clone(),
         threads: None,
         workers: None,
+        parallelization: Parallelization::Cop,
         log: log.unwrap_or("info").to_owned(),
         durability: args.durability,
         drills: args.misbehave.clone(),

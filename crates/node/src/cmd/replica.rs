@@ -100,6 +100,7 @@ fn start_replica(args: &ReplicaArgs, group: Group) -> Result<(Arc<Replica>, Opti
     let marked = group.clone();
     let dir = args.state_dir.clone().unwrap_or_else(|| mark::replica_dir(&group, id));
     let mut options = ReplicaOptions::new(group, id, secret, service);
+    options.cores.parallelization = args.parallelization.into();
     options.cores.threads = args.threads;
     options.cores.workers = args.workers;
     options.cores.pin = args.no_pin.then_some(false);

@@ -109,6 +109,8 @@ pub struct Cluster {
     pub seed: Option<std::path::PathBuf>,
     /// Who misbehaves from its next start on, and how.
     pub drills: BTreeMap<u16, rt::Drill>,
+    /// Whether replicas that start from now on are task-oriented pipelines.
+    pub pipelines: bool,
     /// Whether each replica was started before.
     pub started: Vec<bool>,
     sockets: Vec<Option<Vec<TcpListener>>>,
@@ -144,12 +146,19 @@ impl Cluster {
             disk: None,
             seed: None,
             drills: BTreeMap::new(),
+            // The same tests for both: see `pipeline.rs`.
+            pipelines: env!("CARGO_CRATE_NAME") == "pipeline" && options.pillars == 1,
             started: vec![false; usize::from(options.replicas)],
             secrets: local.replicas,
             clients: local.clients,
             threads,
             sockets,
         }
+    }
+
+    /// The listening sockets, for those who start replicas one by one.
+    pub fn take_sockets(&mut self) -> Vec<Option<Vec<TcpListener>>> {
+        std::mem::take(&mut self.sockets)
     }
 
     /// Starts all replicas but those in `down`, whose ports are closed.
@@ -175,7 +184,11 @@ impl Cluster {
         let secret = self.secrets[usize::from(id)].clone();
         let service = Box::new(Tally::default());
         let mut options = ReplicaOptions::new(self.group.clone(), ReplicaId(id), secret, service);
-        options.cores.threads = Some(self.threads);
+        let cores = &mut options.cores;
+        (cores.threads, cores.parallelization) = match self.pipelines {
+            true => (None, rt::Parallelization::Top),
+            false => (Some(self.threads), rt::Parallelization::Cop),
+        };
         options.listeners = listeners;
         options.limits.strangers_max = 64;
         options.limits.client_backlog_max = self.client_backlog_max;

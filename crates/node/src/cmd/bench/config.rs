@@ -80,6 +80,8 @@ pub struct GroupConfig {
     pub pillars: u16,
     /// `memory`, `async` or `sync`; none when the replicas are not ours to know it.
     pub durability: Option<&'static str>,
+    /// `cop` or `top`; none when the replicas are not ours to know it.
+    pub parallelization: Option<&'static str>,
     /// Threads per replica, if they were told.
     pub threads: Option<usize>,
     /// K.
@@ -168,6 +170,7 @@ impl GroupConfig {
             faults: group.quorums().f(),
             pillars: group.pillars(),
             durability: args.local.then(|| args.group.durability.word()),
+            parallelization: args.local.then(|| args.group.parallelization.word()),
             threads: args.group.threads.filter(|_| args.local),
             checkpoint_interval: settings.checkpoint_interval,
             window: settings.window,

@@ -160,6 +160,7 @@ fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> 
         dir: None,
         threads: args.group.threads,
         workers: args.group.workers,
+        parallelization: args.group.parallelization,
         log: log.unwrap_or("warn").to_owned(),
         durability: args.group.durability,
         drills: Vec::new(),

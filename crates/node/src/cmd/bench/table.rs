@@ -56,7 +56,10 @@ fn settings(config: &Config, out: &mut String) -> std::fmt::Result {
             "none" => "one server without agreement".to_owned(),
             _ => format!("{} (f = {})", count(group.replicas.into(), "replica"), group.faults),
         },
-        count(group.pillars.into(), "pillar"),
+        match group.parallelization {
+            Some("top") => "a pipeline each".to_owned(),
+            _ => count(group.pillars.into(), "pillar"),
+        },
         group.service,
         group.durability.map_or_else(String::new, |mode| format!(", durability {mode}")),
     )?;
