@@ -18,6 +18,8 @@ use crate::run;
 const DOCUMENT: &str = "docs/reliability.md";
 const BEGIN: &str = "<!-- attacks: written by `cargo xtask attack` -->";
 const END: &str = "<!-- attacks end -->";
+/// Where the attacks are.
+const TESTS: &str = "crates/node/tests/attack.rs";
 /// How long each attack is measured unless told: the suite then takes eight minutes or so.
 const SECONDS_DEFAULT: u64 = 14;
 
@@ -52,6 +54,23 @@ pub fn parse(arguments: &[String]) -> Result<Options, String> {
     Ok(options)
 }
 
+/// The names of all attacks, as the tests have them.
+///
+/// # Errors
+/// When the tests cannot be read.
+pub fn names(root: &Path) -> Result<Vec<String>> {
+    let text =
+        fs::read_to_string(root.join(TESTS)).with_context(|| format!("cannot read {TESTS}"))?;
+    let mut names: Vec<String> = text
+        .split("#[test]")
+        .skip(1)
+        .filter_map(|test| test.trim_start().strip_prefix("fn ")?.split_once('('))
+        .map(|(name, _)| name.replace('_', "-"))
+        .collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
 /// Runs the attacks. True when nothing was wrong; a figure that misses its goal is not.
 ///
 /// # Errors
@@ -70,8 +89,9 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
     let status = run::watched(&mut tests, |_| ())?;
     let rows = read(&results)?;
     if status.success() && rows.is_empty() {
-        let list = "cargo test --release -p stylite-node --test attack -- --list";
-        bail!(run::Usage(format!("no attack has such a name; `{list}` names them")));
+        bail!(run::Usage(
+            "no attack has such a name; `cargo xtask attack --help` names them".into()
+        ));
     }
     ensure!(!rows.is_empty(), "no attack came to its end");
     let table = table(&rows);
@@ -193,6 +213,15 @@ mod tests {
         for bad in ["--seconds", "--seconds 0", "--seconds x", "--second 3"] {
             assert!(parsed(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn help_names_what_there_is() {
+        let names = names(&crate::tree::root()).expect("readable");
+        assert!(names.iter().any(|name| name == "leader-crash"), "{names:?}");
+        let documented = fs::read_to_string(crate::tree::root().join(DOCUMENT)).expect("readable");
+        let missing = names.iter().find(|name| !documented.contains(&format!("`{name}`")));
+        assert_eq!(missing, None, "the table has a row for each");
     }
 
     #[test]

@@ -53,7 +53,8 @@ Options of test and soak:
 
 Options of attack:
   --seconds N     How long each attack is measured; 14 unless told, 8 minutes in all
-  NAME...         Only attacks whose names contain one of these; the document stays as it is
+  NAME...         Only attacks whose names contain one of these; the document stays as it is;
+                  `cargo xtask attack --help` names all
 
 Examples:
   cargo xtask test
@@ -74,6 +75,8 @@ enum Task {
     Verify,
     Test(Options),
     Attack(attack::Options),
+    /// What attacks there are.
+    Attacks,
     Tidy,
     Layers,
     Fuzz(Vec<String>),
@@ -96,7 +99,8 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         return mutants::parse(rest).map(Task::Mutants);
     }
     if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
-        return Ok(Task::Help);
+        let attacks = arguments[0] == "attack";
+        return Ok(if attacks { Task::Attacks } else { Task::Help });
     }
     let Some((command, rest)) = arguments.split_first() else {
         return Ok(Task::Help);
@@ -139,6 +143,11 @@ fn carry_out(task: &Task) -> Result<bool> {
         Task::Help => {
             std::io::stdout().write_all(HELP.as_bytes())?;
             return Ok(true);
+        }
+        Task::Attacks => {
+            let mut out = std::io::stdout();
+            out.write_all(HELP.as_bytes())?;
+            writeln!(out, "\nAttacks:\n  {}", attack::names(&root)?.join("\n  "))?;
         }
         Task::Verify => return verify::verify(&root),
         Task::Test(options) => return test::run(&root, options, Steps::default()),
@@ -192,6 +201,7 @@ mod tests {
         };
         assert_eq!(parsed(""), Ok(Task::Help));
         assert_eq!(parsed("test --help"), Ok(Task::Help));
+        assert_eq!(parsed("attack --help"), Ok(Task::Attacks));
         assert_eq!(parsed("test --fast quorum"), options(true, false, &["quorum"]));
         assert_eq!(parsed("soak"), options(false, true, &[]));
         assert_eq!(parsed("verify"), Ok(Task::Verify));

@@ -19,7 +19,15 @@ pub fn fuzz(root: &Path, arguments: &[String]) -> Result<bool> {
     command.args(["run", "--quiet", "--profile", "testing", "-p", "stylite-fuzz", "--"]);
     // The tests' profile, but a panic must not end the program: it is what is looked for.
     command.env("CARGO_PROFILE_TESTING_PANIC", "unwind");
-    Ok(command.args(arguments).current_dir(root).status()?.success())
+    stood(command.args(arguments).current_dir(root).status()?.code())
+}
+
+/// What the program's exit code says.
+fn stood(code: Option<i32>) -> Result<bool> {
+    match code {
+        Some(2) => bail!(run::Usage("see above, or `cargo xtask fuzz --help`".to_owned())),
+        code => Ok(code == Some(0)),
+    }
 }
 
 /// The same targets under `cargo fuzz`, guided by coverage, where it is installed with a nightly
@@ -80,4 +88,17 @@ pub fn miri(root: &Path) -> Result<()> {
     }
     ensure!(command.status()?.success(), "miri found something");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_not_there_is_wrong_usage_and_one_that_falls_is_not() {
+        assert!(matches!(stood(Some(0)), Ok(true)));
+        assert!(matches!(stood(Some(1)), Ok(false)));
+        assert!(matches!(stood(None), Ok(false)), "killed");
+        assert!(stood(Some(2)).is_err_and(|error| error.is::<run::Usage>()));
+    }
 }
