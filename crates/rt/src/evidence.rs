@@ -7,7 +7,9 @@
 //! Not here: what is a proof (`proto::group::evidence`). Depends on `serde` for reports.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::{AgreedTime, ReplicaId};
@@ -88,13 +90,8 @@ impl Evidence {
         if let Some(dir) = self.dir.clone() {
             let name = format!("replica-{accused}-{kind}.proof");
             let write = move || {
-                // Whole or not at all: what has its name is a proof, also after a kill.
-                let (path, draft) = (dir.join(&name), dir.join(format!("{name}.draft")));
-                let kept = std::fs::create_dir_all(&dir)
-                    .and_then(|()| std::fs::write(&draft, &bytes))
-                    .and_then(|()| std::fs::rename(&draft, &path));
-                if let Err(error) = kept {
-                    tracing::warn!(path = %path.display(), %error, "cannot keep a proof");
+                if let Err(error) = keep(&dir, &name, &bytes) {
+                    tracing::warn!(dir = %dir.display(), name, %error, "cannot keep a proof");
                 }
             };
             // Nobody waits for it, and the event loop must not wait for a disk.
@@ -127,6 +124,19 @@ impl Evidence {
             suspicions: self.suspicions.values().cloned().collect(),
         });
     }
+}
+
+/// Whole or not at all: what has its name is a proof, also after a loss of power.
+fn keep(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let (path, draft) = (dir.join(name), dir.join(format!("{name}.draft")));
+    std::fs::create_dir_all(dir)?;
+    let mut file = File::create(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&draft, &path)?;
+    // Its name, and that of its directory.
+    File::open(dir)?.sync_all()?;
+    dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 /// Adds to `rows` that `count` packets of `accused` meant nothing, the first one `since` then.
@@ -177,6 +187,20 @@ mod tests {
         let seen: Vec<_> =
             rows.suspicions.iter().map(|r| (r.accused, &*r.kind, r.count, r.since)).collect();
         assert_eq!(seen, [(1, "garbage", 1, 3), (2, "slow-leader", 100, 7)]);
+    }
+
+    #[test]
+    fn a_proof_is_kept_whole_and_leaves_no_draft() {
+        let place = tempfile::tempdir().expect("a directory");
+        let dir = place.path().join("evidence");
+        keep(&dir, "replica-2-garbage.proof", b"bytes").expect("kept");
+        keep(&dir, "replica-2-garbage.proof", b"other bytes").expect("kept again");
+        let kept: Vec<_> = std::fs::read_dir(&dir).expect("there").flatten().collect();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        assert_eq!(std::fs::read(kept[0].path()).expect("readable"), b"other bytes");
+        let file = place.path().join("a file");
+        std::fs::write(&file, b"").expect("written");
+        assert!(keep(&file, "replica-1-garbage.proof", b"bytes").is_err());
     }
 
     #[test]
