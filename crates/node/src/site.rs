@@ -81,9 +81,8 @@ impl Site for ReplicaSite {
             (Ask::Post, "/checkpoint") => self.checkpoint(),
             (Ask::Post, "/misbehave") => self.misbehave(true),
             (Ask::Post, "/behave") => self.misbehave(false),
-            (_, "/livez" | "/readyz" | "/metrics" | "/status" | "/checkpoint") => {
-                Answer::wrong_method()
-            }
+            (_, "/livez" | "/readyz" | "/metrics" | "/status")
+            | (_, "/checkpoint" | "/misbehave" | "/behave") => Answer::wrong_method(),
             _ => return None,
         })
     }
