@@ -61,13 +61,11 @@ pub enum Drill {
 #[derive(Clone, Debug)]
 pub(crate) struct DrillSwitch(Arc<AtomicBool>);
 
-impl Default for DrillSwitch {
-    fn default() -> DrillSwitch {
-        DrillSwitch(Arc::new(AtomicBool::new(true)))
-    }
-}
-
 impl DrillSwitch {
+    pub(crate) fn new(on: bool) -> DrillSwitch {
+        DrillSwitch(Arc::new(AtomicBool::new(on)))
+    }
+
     pub(crate) fn set(&self, on: bool) {
         self.0.store(on, Ordering::Relaxed);
     }

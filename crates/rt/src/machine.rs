@@ -170,7 +170,8 @@ impl Replica {
     }
 
     /// Has a replica that was told to misbehave do so, or behave for a while: those behaviours
-    /// that show in messages. It begins by misbehaving. False when it was told no such thing.
+    /// that show in messages. It begins by misbehaving unless its options say otherwise. False when
+    /// it was told no such thing.
     pub fn misbehave(&self, on: bool) -> bool {
         self.shared.drill.set(on);
         self.shared.drilled

@@ -82,6 +82,8 @@ pub struct ReplicaOptions {
     pub on_begin: Option<OnBegin>,
     /// How it is to misbehave, in a group that was founded for drills.
     pub drill: Option<Drill>,
+    /// It behaves until it is told otherwise ([`crate::Replica::misbehave`]).
+    pub drill_paused: bool,
 }
 
 /// How a replica's threads are laid over the cores. All of it has defaults.
@@ -181,6 +183,7 @@ impl ReplicaOptions {
             seed: None,
             on_begin: None,
             drill: None,
+            drill_paused: false,
         }
     }
 

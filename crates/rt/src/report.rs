@@ -287,7 +287,7 @@ impl Shared {
             saves: Arc::default(),
             bans: Arc::default(),
             drilled: options.drill.is_some(),
-            drill: DrillSwitch::default(),
+            drill: DrillSwitch::new(!options.drill_paused),
             clock,
             drained: AtomicUsize::new(0),
         }

@@ -110,14 +110,12 @@ fn start_replica(args: &ReplicaArgs, group: Group) -> Result<(Arc<Replica>, Opti
     options.fresh = fresh;
     options.recover = args.recover;
     options.drill = args.misbehave;
+    options.drill_paused = args.drill_paused;
     options.storage = storage(args.drill_storage);
     options.on_begin = Some(Box::new(move || {
         mark::take(&marked, id).map_err(|error| std::io::Error::other(format!("{error:#}")))
     }));
     let replica = Arc::new(Replica::start(options)?);
-    if args.drill_paused {
-        replica.misbehave(false);
-    }
     let site = Arc::new(ReplicaSite::new(Arc::clone(&replica)));
     let server = metrics.map(|listener| Server::start(listener, site)).transpose()?;
     Ok((replica, server))
