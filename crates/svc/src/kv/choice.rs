@@ -15,6 +15,10 @@ use super::types::trie::{Trie, Value};
 /// does with those it keeps in one piece.
 const SCANNED_WHOLE_MAX: usize = 128;
 
+/// Most elements that one command chooses with repetitions. Without a bound a request of forty
+/// bytes gets the largest reply that there is from a set of one element.
+pub const REPEATED_MAX: usize = 1 << 16;
+
 /// Pseudo-random numbers of one operation (SplitMix64).
 #[derive(Clone, Debug)]
 pub struct Choice(u64);
@@ -75,11 +79,16 @@ impl Wanted {
     /// Reads the count of SRANDMEMBER and its kin: negative means that repetitions are allowed.
     ///
     /// # Errors
-    /// When the argument is no integer or the smallest one.
+    /// When the argument is no integer or the smallest one, or wants more than [`REPEATED_MAX`]
+    /// with repetitions.
     pub fn parse(c: &Call<'_, '_>, index: usize) -> Result<Wanted, Fail> {
         let count = range_int(c, index, -i64::MAX, i64::MAX)?;
         let magnitude = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
-        Ok(if count < 0 { Wanted::Repeated(magnitude) } else { Wanted::Distinct(magnitude) })
+        match count < 0 {
+            true if magnitude > REPEATED_MAX => Err(Fail::OUT_OF_RANGE),
+            true => Ok(Wanted::Repeated(magnitude)),
+            false => Ok(Wanted::Distinct(magnitude)),
+        }
     }
 
     /// Reads the arguments `key [count [option]]` that HRANDFIELD and ZRANDMEMBER take, and
