@@ -21,13 +21,21 @@ impl Cpus {
     #[must_use]
     pub fn allowed() -> Cpus {
         let Ok(set) = sched_getaffinity(None) else { return Cpus(vec![0]) };
-        Cpus((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
+        let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
+        if all.is_empty() { Cpus(vec![0]) } else { Cpus(all) }
     }
 
     /// How many.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// Its first processor and its last one: the same one where there is no other.
+    #[must_use]
+    pub fn two(&self) -> [Cpus; 2] {
+        let one = |cpu: Option<&usize>| Cpus(vec![*cpu.expect("sets are not empty")]);
+        [one(self.0.first()), one(self.0.last())]
     }
 
     /// Ties the calling thread, and what it starts from now on, to this set.

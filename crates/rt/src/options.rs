@@ -146,7 +146,7 @@ pub struct ConnectionLimits {
 impl Default for ConnectionLimits {
     fn default() -> ConnectionLimits {
         ConnectionLimits {
-            clients_max: 1024,
+            clients_max: 4096,
             per_client_max: 512,
             strangers_max: 256,
             client_backlog_max: 64 << 20,

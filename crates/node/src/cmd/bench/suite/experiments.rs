@@ -5,7 +5,7 @@
 //! (2001) figures 6 and 7 and the sections after them, whose operations a/b carry a KiB in the
 //! request and b KiB in the result.
 
-use super::job::{Job, Peer};
+use super::job::{Job, Peer, System};
 
 /// One experiment.
 #[derive(Clone, Debug)]
@@ -369,23 +369,26 @@ fn yardstick() -> Experiment {
 }
 
 fn redis() -> Experiment {
-    let one = |name: &str, peer: fn(u32) -> Peer| {
-        let point = |depth: u32| Point { x: depth.into(), job: Job::Peer(peer(depth)) };
+    let one = |name: &str, system: System, keys: u32| {
+        let job = |depth: u32| Job::Peer(Peer { system, depth, keys });
+        let point = |depth: u32| Point { x: depth.into(), job: job(depth) };
         Series { name: name.to_owned(), points: [1, 16].map(point).into() }
     };
     Experiment {
         name: "redis".to_owned(),
-        title: "Redis: SET through redis-benchmark, 50 connections".to_owned(),
-        about: "One redis-server; the same with a replica, where every pipeline ends with WAIT 1, \
-            by a client of our own (redis-benchmark cannot); four replicas behind the gateway, \
-            with redis-benchmark.",
+        title: "Redis: SET, 50 connections".to_owned(),
+        about: "By redis-benchmark: one redis-server, and four replicas behind the gateway. By a \
+            client of our own, since redis-benchmark cannot: a redis-server with a replica, where \
+            every pipeline ends with WAIT 1.",
         x: "commands per pipeline",
         log_x: true,
         plots: vec![RATE, CPU],
         series: vec![
-            one("redis-server", Peer::Alone),
-            one("redis-server and a replica, WAIT 1", Peer::Confirmed),
-            one("stylite, gateway", Peer::Gateway),
+            one("redis-server, one key", System::Alone, 1),
+            one("gateway, one key", System::Gateway, 1),
+            one("redis-server, 100,000 keys", System::Alone, 100_000),
+            one("gateway, 100,000 keys", System::Gateway, 100_000),
+            one("redis-server, replica, WAIT 1", System::Confirmed, 100_000),
         ],
     }
 }

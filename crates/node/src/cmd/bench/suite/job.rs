@@ -27,15 +27,26 @@ pub enum Job {
     Never(String),
 }
 
-/// Another system, with as many commands per pipeline.
+/// Another system, and how it is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Peer {
+pub struct Peer {
+    /// Which.
+    pub system: System,
+    /// Commands per pipeline.
+    pub depth: u32,
+    /// Keys that are written, at random.
+    pub keys: u32,
+}
+
+/// The systems that commands of Redis are sent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum System {
     /// One redis-server.
-    Alone(u32),
+    Alone,
     /// A redis-server and a replica; every pipeline ends with WAIT 1.
-    Confirmed(u32),
+    Confirmed,
     /// A group of ours behind a gateway.
-    Gateway(u32),
+    Gateway,
 }
 
 /// What came of a point.

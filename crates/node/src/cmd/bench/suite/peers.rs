@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::job::{End, Peer, Waited, program, stop, wait};
+use super::job::{End, Peer, System, Waited, program, stop, wait};
 use crate::cli::SuiteArgs;
 use crate::cmd::bench::cpu;
 use crate::cmd::bench::result::Spread;
@@ -30,25 +30,32 @@ const TRIAL_COMMANDS: u64 = 100_000;
 /// What is run, in words.
 #[must_use]
 pub fn command(peer: Peer) -> String {
-    let (Peer::Alone(depth) | Peer::Confirmed(depth) | Peer::Gateway(depth)) = peer;
-    let benchmark = format!("redis-benchmark -t set -r 100000 -c {CONNECTIONS} -P {depth}");
-    match peer {
-        Peer::Alone(_) => format!("redis-server --save '' --appendonly no; {benchmark}"),
-        Peer::Confirmed(_) => format!(
+    let Peer { system, depth, .. } = peer;
+    let benchmark = ["redis-benchmark".to_owned()].into_iter().chain(flags(peer));
+    let benchmark = benchmark.collect::<Vec<String>>().join(" ");
+    match system {
+        System::Alone => format!("redis-server --save '' --appendonly no; {benchmark}"),
+        System::Confirmed => format!(
             "redis-server, and one with --replicaof; {CONNECTIONS} connections, {depth} SET and \
              WAIT 1 in each pipeline"
         ),
-        Peer::Gateway(_) => format!("stylite demo --durability memory; {benchmark}"),
+        System::Gateway => format!("stylite demo --durability memory; {benchmark}"),
     }
+}
+
+/// The load for redis-benchmark, but for its length.
+fn flags(Peer { depth, keys, .. }: Peer) -> Vec<String> {
+    let random = if keys > 1 { format!(" -r {keys}") } else { String::new() };
+    super::job::words(&format!("-t set -c {CONNECTIONS} -P {depth}{random}"))
 }
 
 /// Why it cannot be run here; none when it can.
 #[must_use]
 pub fn refused(peer: Peer) -> Option<String> {
-    let needed: &[&str] = match peer {
-        Peer::Alone(_) => &["redis-server", "redis-benchmark"],
-        Peer::Confirmed(_) => &["redis-server"],
-        Peer::Gateway(_) => &["redis-benchmark"],
+    let needed: &[&str] = match peer.system {
+        System::Alone => &["redis-server", "redis-benchmark"],
+        System::Confirmed => &["redis-server"],
+        System::Gateway => &["redis-benchmark"],
     };
     let missing = needed.iter().find(|name| installed(name).is_none())?;
     Some(format!("{missing} is not installed"))
@@ -82,12 +89,12 @@ impl Drop for Server {
 /// When a process cannot be started, or does not answer.
 pub async fn run(peer: Peer, suite: &SuiteArgs, signals: &mut Signals) -> Result<End> {
     let port = free_port()?;
-    let mut servers = vec![match peer {
-        Peer::Alone(_) | Peer::Confirmed(_) => redis(port, None, &suite.out)?,
-        Peer::Gateway(_) => gateway(port)?,
+    let mut servers = vec![match peer.system {
+        System::Alone | System::Confirmed => redis(port, None, &suite.out)?,
+        System::Gateway => gateway(port)?,
     }];
     answers(port).await?;
-    if let Peer::Confirmed(_) = peer {
+    if peer.system == System::Confirmed {
         let second = free_port()?;
         servers.push(redis(second, Some(port), &suite.out)?);
         answers(second).await?;
@@ -98,11 +105,12 @@ pub async fn run(peer: Peer, suite: &SuiteArgs, signals: &mut Signals) -> Result
     // The first one warms up and says how many commands fill the time.
     for run in 0..=suite.runs {
         let before = pids.iter().map(|pid| cpu::used_us(*pid)).sum::<u64>();
-        let measured = match peer {
-            Peer::Alone(depth) | Peer::Gateway(depth) => {
-                benchmark(port, depth, commands, suite, signals).await?
+        let measured = match peer.system {
+            System::Alone | System::Gateway => {
+                benchmark(port, peer, commands, suite, signals).await?
             }
-            Peer::Confirmed(depth) => {
+            System::Confirmed => {
+                let depth = peer.depth;
                 let seconds = Duration::from_secs(suite.seconds.into());
                 let work = tokio::task::spawn_blocking(move || pipelines(port, depth, seconds));
                 tokio::select! {
@@ -209,16 +217,15 @@ fn family(servers: &[Server]) -> Vec<u32> {
 /// Runs redis-benchmark once.
 async fn benchmark(
     port: u16,
-    depth: u32,
+    peer: Peer,
     commands: u64,
     suite: &SuiteArgs,
     signals: &mut Signals,
 ) -> Result<Measured> {
     let file = suite.out.join("point.csv");
     let mut command = Command::new("redis-benchmark");
-    command.args(["-p", &port.to_string(), "-t", "set", "-r", "100000", "--csv"]);
-    command.args(["-c", &CONNECTIONS.to_string(), "-P", &depth.to_string()]);
-    command.args(["-n", &commands.to_string()]);
+    command.args(["-p", &port.to_string(), "-n", &commands.to_string(), "--csv"]);
+    command.args(flags(peer));
     command.stdin(Stdio::null()).stdout(File::create(&file)?).stderr(Stdio::piped());
     let child = command.spawn().context("cannot start redis-benchmark")?;
     let most = Duration::from_secs(suite.seconds.into()) * 5 + RUN_MARGIN;
