@@ -301,6 +301,8 @@ impl Lane {
         }
         self.void_upto(now, floor);
         self.checkpoints.floor = floor;
+        // A quorum has certified a later one; while it floats, no mark moves past these.
+        self.checkpoints.votes.retain(|seq, _| *seq > floor);
         self.log.cut(floor);
         self.count_as_delivered(now, floor);
         self.told.0 = self.told.0.max(self.delivered);

@@ -222,6 +222,22 @@ fn a_replica_that_waits_for_a_state_votes_above_it() {
     assert_eq!((rig.lane.report().stable, rig.lane.report().delivered), (Seq(40), Seq(41)));
 }
 
+/// Seed 20671: the low mark stays while a state is fetched, and signatures of what was certified
+/// meanwhile were kept up to then.
+#[test]
+fn a_replica_that_floats_forgets_checkpoints_below_its_floor() {
+    let mut rig = Rig::new(2, 1);
+    let said =
+        |seq| Checkpoint { seq: Seq(seq), digest: Digest([3; 32]), signature: Signature([0; 64]) };
+    for seq in [8, 16, 24] {
+        rig.peer(3, Message::Checkpoint(said(seq))).expect("the first of its sender");
+    }
+    assert_eq!(rig.lane.holdings().checkpoints, 3);
+    let certified = StableCheckpoint { seq: Seq(16), ..StableCheckpoint::default() };
+    rig.feed(Input::Coordinator(FromCoordinator::Float(certified))).expect("never refused");
+    assert_eq!(rig.lane.holdings().checkpoints, 1, "that above the floor");
+}
+
 /// Seed 12455: what was delivered behind a gap, and then left to the state that is fetched, stayed
 /// ordered for ever. Such a replica proposed none of it when it led, whoever asked.
 #[test]
