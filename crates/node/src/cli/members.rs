@@ -21,7 +21,8 @@ use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_dur
     Drills: --misbehave makes a replica do something wrong, for example 0=silent, 1=wrong-reply, \
     2=equivocate; `stylite replica --help` names all behaviours.\n\nExamples:\n  stylite demo\n  \
     stylite demo --replicas 7 --pillars 2\n  stylite demo --misbehave 3=wrong-reply\n  \
-    stylite demo --redis 127.0.0.1:7000 --dir mygroup --durability sync"
+    stylite demo --redis 127.0.0.1:7000 --dir mygroup --durability sync\n  \
+    stylite demo --service zookeeper"
 )]
 pub struct DemoArgs {
     /// How many replicas; (n - 1) / 3 of them may be faulty.
@@ -30,9 +31,17 @@ pub struct DemoArgs {
     /// How many pillars: parallel lanes of agreement.
     #[arg(long, value_name = "P", default_value_t = 1, env = "STYLITE_PILLARS")]
     pub pillars: u16,
+    /// What is replicated, and which gateway stands in front of it: kv for Redis's clients,
+    /// zookeeper for ZooKeeper's.
+    #[arg(long, value_name = "NAME", default_value = "kv", env = "STYLITE_SERVICE",
+        value_parser = clap::builder::PossibleValuesParser::new(["kv", "zookeeper"]))]
+    pub service: String,
     /// Where the Redis gateway listens. [default: 127.0.0.1:6379, or the next free port]
     #[arg(long, value_name = "ADDR", env = "STYLITE_REDIS")]
     pub redis: Option<SocketAddr>,
+    /// Where the ZooKeeper gateway listens. [default: 127.0.0.1:2181, or the next free port]
+    #[arg(long, value_name = "ADDR", env = "STYLITE_ZOOKEEPER")]
+    pub zookeeper: Option<SocketAddr>,
     /// When an operation is durable.
     #[arg(long, value_name = "MODE", default_value = "memory", env = "STYLITE_DURABILITY")]
     pub durability: Durability,
@@ -79,7 +88,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "C", default_value_t = genesis::CLIENTS_DEFAULT,
         env = "STYLITE_CLIENTS", value_parser = clap::value_parser!(u32).range(1..))]
     pub clients: u32,
-    /// What is replicated: kv or echo.
+    /// What is replicated: kv, zookeeper or echo.
     #[arg(long, value_name = "NAME", default_value = "kv", env = "STYLITE_SERVICE",
         value_parser = clap::builder::PossibleValuesParser::new(svc::NAMES))]
     pub service: String,
@@ -203,6 +212,32 @@ pub struct RedisArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6379", env = "STYLITE_LISTEN")]
     pub listen: SocketAddr,
     /// Listen on an address that other machines can reach. There is neither password nor TLS.
+    #[arg(long, env = "STYLITE_ALLOW_REMOTE", value_parser = BoolishValueParser::new())]
+    pub allow_remote: bool,
+    /// Where metrics and health are served over HTTP; `none` for nowhere. [default: 127.0.0.1,
+    /// the gateway's port plus 1000]
+    #[arg(long, value_name = "ADDR", env = "STYLITE_METRICS", value_parser = metrics)]
+    pub metrics: Option<Metrics>,
+}
+
+/// `stylite gateway zookeeper`.
+#[derive(Args, Debug)]
+#[command(after_help = "Run it beside the clients that use it: it votes on the replicas' answers \
+    for them, and they trust it.\n\nExamples:\n  \
+    stylite gateway zookeeper --config mygroup --listen 127.0.0.1:2181\n  \
+    stylite gateway zookeeper --config mygroup --client 1")]
+pub struct ZooKeeperArgs {
+    /// The group's configuration, or the directory it is in.
+    #[arg(long, value_name = "FILE", env = "STYLITE_CONFIG")]
+    pub config: PathBuf,
+    /// Which of the group's clients the gateway is.
+    #[arg(long, value_name = "ID", default_value_t = 0, env = "STYLITE_CLIENT")]
+    pub client: u32,
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2181", env = "STYLITE_LISTEN")]
+    pub listen: SocketAddr,
+    /// Listen on an address that other machines can reach. There is no TLS, and only ACLs ask
+    /// for passwords.
     #[arg(long, env = "STYLITE_ALLOW_REMOTE", value_parser = BoolishValueParser::new())]
     pub allow_remote: bool,
     /// Where metrics and health are served over HTTP; `none` for nowhere. [default: 127.0.0.1,

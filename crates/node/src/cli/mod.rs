@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::values::some_duration;
 
 pub use bench::{Arrivals, BenchArgs, LoadArgs};
-pub use members::{DemoArgs, InitArgs, RedisArgs, ReplicaArgs};
+pub use members::{DemoArgs, InitArgs, RedisArgs, ReplicaArgs, ZooKeeperArgs};
 pub use snapshot::{RestoreArgs, SaveArgs, SnapshotCommand, VerifyArgs};
 pub use suite::{BaselineArgs, BenchCommand, SuiteArgs};
 
@@ -62,7 +62,7 @@ Examples:
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Start a local group with a Redis gateway, to try things out.
+    /// Start a local group with a gateway for Redis's or ZooKeeper's clients, to try things out.
     Demo(DemoArgs),
     /// Found a group: write its configuration and everybody's keys.
     Init(InitArgs),
@@ -72,7 +72,8 @@ pub enum Command {
     #[command(
         subcommand,
         after_help = "Examples:\n  stylite gateway redis --config mygroup\n  \
-        stylite gateway redis --config mygroup --listen 127.0.0.1:7000"
+        stylite gateway redis --config mygroup --listen 127.0.0.1:7000\n  \
+        stylite gateway zookeeper --config mygroup"
     )]
     Gateway(GatewayCommand),
     /// Ask every replica how it is.
@@ -109,6 +110,8 @@ pub enum Command {
 pub enum GatewayCommand {
     /// Speak Redis's protocol (RESP2 and RESP3) on one side and to the group on the other.
     Redis(RedisArgs),
+    /// Speak ZooKeeper's protocol on one side and to the group on the other.
+    Zookeeper(ZooKeeperArgs),
 }
 
 /// What to do with a configuration.

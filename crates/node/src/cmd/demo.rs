@@ -1,4 +1,4 @@
-//! `stylite demo`: a local group with a Redis gateway, to try things out.
+//! `stylite demo`: a local group with a gateway, to try things out.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +10,7 @@ use genesis::InitOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::gateway::{Gateway, SERVICE};
+use super::gateway::{Gateway, Protocol};
 use super::{client_id, print, runtime, warn_of_faults};
 use crate::cli::{DemoArgs, Durability, Parallelization};
 use crate::exit::Exit;
@@ -20,9 +20,7 @@ use crate::signals::Signals;
 use crate::start::{METRICS_OFFSET, metrics_default};
 use crate::values::count;
 
-/// Where Redis listens.
-const REDIS_PORT: u16 = 6379;
-/// How many ports beyond it are tried.
+/// How many ports beyond the usual one are tried.
 const PORTS_TRIED: u16 = 100;
 /// How often it is looked whether all replicas still run.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -40,18 +38,19 @@ pub fn run(args: &DemoArgs, log: Option<&str>) -> Result<Exit> {
     warn_of_faults(args.replicas, None);
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
-        let listener = listen(args.redis).await?;
+        let protocol = protocol(args)?;
+        let listener = listen(protocol, args).await?;
         print("Starting ...\n")?;
         let mut local = LocalGroup::start(&options(args, log))?;
         let started = tokio::select! {
             _ = signals.next() => None,
-            started = start(&mut local, listener) => Some(started),
+            started = start(protocol, &mut local, listener) => Some(started),
         };
         let (outcome, gateway) = match started {
             None => (Ok(Exit::Ok), None),
             Some(Err(error)) => (Err(error), None),
             Some(Ok(gateway)) => {
-                print(&welcome(&local, &gateway, args))?;
+                print(&welcome(protocol, &local, &gateway, args))?;
                 let restart = !args.no_restart;
                 (watch(&mut local, &mut signals, restart).await, Some(gateway))
             }
@@ -97,7 +96,7 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
     LocalOptions {
         init: InitOptions {
             name: "demo".to_owned(),
-            service: SERVICE.to_owned(),
+            service: args.service.clone(),
             replicas: args.replicas,
             pillars: args.pillars,
             ..InitOptions::default()
@@ -114,42 +113,76 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
     }
 }
 
-/// The address that was asked for, or the first free port from Redis's on.
-async fn listen(wanted: Option<SocketAddr>) -> Result<TcpListener> {
+/// What the gateway speaks. An address for the other one would be a misunderstanding.
+fn protocol(args: &DemoArgs) -> Result<Protocol> {
+    let protocol =
+        Protocol::of(&args.service).context("the demo has no gateway for this service")?;
+    let other = match protocol {
+        Protocol::Redis => args.zookeeper.is_some().then_some(Protocol::ZooKeeper),
+        Protocol::ZooKeeper => args.redis.is_some().then_some(Protocol::Redis),
+    };
+    if let Some(other) = other {
+        bail!("--{} is for --service {}, this is {}", other.word(), other.service(), args.service);
+    }
+    Ok(protocol)
+}
+
+/// The port at which the protocol's clients look first.
+fn usual_port(protocol: Protocol) -> u16 {
+    match protocol {
+        Protocol::Redis => 6379,
+        Protocol::ZooKeeper => 2181,
+    }
+}
+
+/// The address that was asked for, or the first free port from the usual one on.
+async fn listen(protocol: Protocol, args: &DemoArgs) -> Result<TcpListener> {
+    let (word, usual) = (protocol.word(), usual_port(protocol));
+    let wanted = if protocol == Protocol::Redis { args.redis } else { args.zookeeper };
     if let Some(address) = wanted {
         if !address.ip().is_loopback() {
             bail!(
-                "--redis {address}: the demo has neither passwords nor TLS and listens on \
-                loopback addresses only, such as 127.0.0.1:{REDIS_PORT}"
+                "--{word} {address}: the demo has neither passwords nor TLS and listens on \
+                loopback addresses only, such as 127.0.0.1:{usual}"
             );
         }
         let bound = TcpListener::bind(address).await;
-        return bound.with_context(|| format!("--redis {address}: cannot listen there"));
+        return bound.with_context(|| format!("--{word} {address}: cannot listen there"));
     }
-    for port in REDIS_PORT..REDIS_PORT + PORTS_TRIED {
+    for port in usual..usual + PORTS_TRIED {
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
             return Ok(listener);
         }
     }
     bail!(
-        "no free port between {REDIS_PORT} and {}; name one with --redis ADDR",
-        REDIS_PORT + PORTS_TRIED - 1
+        "no free port between {usual} and {}; name one with --{word} ADDR",
+        usual + PORTS_TRIED - 1
     )
 }
 
 /// Waits until the replicas take part and the gateway in front of them answers.
-async fn start(local: &mut LocalGroup, listener: TcpListener) -> Result<Gateway> {
+async fn start(
+    protocol: Protocol,
+    local: &mut LocalGroup,
+    listener: TcpListener,
+) -> Result<Gateway> {
     let group = local.group().clone();
     let prober = Prober::new(&group, client_id(&group, None)?, PROBE_TIMEOUT)?;
     wait_until_healthy(&prober, local).await?;
     let gateway = Gateway::start(&group, ClientId(0), listener).await?;
-    let tried = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, try_out(gateway.address)).await;
+    let tried = async {
+        match protocol {
+            Protocol::Redis => try_redis(gateway.address).await,
+            Protocol::ZooKeeper => try_zookeeper(gateway.address).await,
+        }
+    };
+    let tried = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, tried).await;
     tried.context("the gateway does not answer")?.context("the gateway does not serve")?;
     Ok(gateway)
 }
 
 /// Talks to the gateway as a Redis client would: until this works, nothing is promised.
-async fn try_out(address: SocketAddr) -> Result<()> {
+async fn try_redis(address: SocketAddr) -> Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     for (request, expected) in [
         ("PING", "+PONG\r\n"),
@@ -167,7 +200,33 @@ async fn try_out(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn welcome(local: &LocalGroup, gateway: &Gateway, args: &DemoArgs) -> String {
+/// Asks the gateway how much there is, which it has to ask the group.
+async fn try_zookeeper(address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"srvr").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    if !answer.contains("Node count") {
+        bail!("srvr was answered {answer:?}");
+    }
+    Ok(())
+}
+
+/// What to do first.
+fn to_try(protocol: Protocol, port: u16) -> String {
+    match protocol {
+        Protocol::Redis => format!(
+            "redis-cli -p {port} set greeting hello\n  \
+             redis-benchmark -p {port} -t set,get -n 100000 -c 50 -P 16 -q"
+        ),
+        Protocol::ZooKeeper => format!(
+            "zkCli.sh -server 127.0.0.1:{port} create /greeting hello\n  \
+             zkCli.sh -server 127.0.0.1:{port} get -s /greeting"
+        ),
+    }
+}
+
+fn welcome(protocol: Protocol, local: &LocalGroup, gateway: &Gateway, args: &DemoArgs) -> String {
     let group = local.group();
     let (quorums, dir, port) = (group.quorums(), local.dir().display(), gateway.address.port());
     let mut out = format!(
@@ -185,7 +244,7 @@ fn welcome(local: &LocalGroup, gateway: &Gateway, args: &DemoArgs) -> String {
     }
     // As it was called, so that it also works where it is not on the search path.
     let program = std::env::args().next().unwrap_or_else(|| "stylite".to_owned());
-    out.push_str(&format!("  Redis gateway  {}\n", gateway.address));
+    out.push_str(&format!("  {:<14} {}\n", protocol.gateway(), gateway.address));
     if let (Some(first), Some(at)) = (group.replicas().first(), gateway.metrics()) {
         let replica = metrics_default(first.ports[0]);
         out.push_str(&format!(
@@ -195,9 +254,8 @@ fn welcome(local: &LocalGroup, gateway: &Gateway, args: &DemoArgs) -> String {
     }
     out.push_str(&format!(
         "  files          {dir}\n\nThree things to try:\n\n  \
-         redis-cli -p {port} set greeting hello\n  \
-         redis-benchmark -p {port} -t set,get -n 100000 -c 50 -P 16 -q\n  \
-         {program} status --config {dir}\n",
+         {}\n  {program} status --config {dir}\n",
+        to_try(protocol, port),
     ));
     if let (1.., Some(leader)) = (quorums.f(), local.pids().first()) {
         out.push_str(&format!(

@@ -1,26 +1,46 @@
-//! `stylite gateway redis`: what Redis clients talk to.
+//! `stylite gateway redis` and `stylite gateway zookeeper`: what unmodified clients talk to.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use base::ClientId;
 use genesis::Group;
-use node::gateway::{Config, GatewayStats, serve};
+use node::gateway::GatewayStats;
+use node::{gateway, zookeeper};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{client_id, connect, load, print, runtime};
-use crate::cli::RedisArgs;
+use crate::cli::{RedisArgs, ZooKeeperArgs};
 use crate::exit::Exit;
 use crate::signals::Signals;
 use crate::site::GatewaySite;
 use crate::start;
+use crate::values::Metrics;
 use node::http::Server;
 
-/// The service that the gateway speaks for.
-pub const SERVICE: &str = "kv";
+/// What a gateway speaks on the side of its clients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    /// Redis's: RESP2 and RESP3.
+    Redis,
+    /// ZooKeeper's.
+    ZooKeeper,
+}
+
+/// What a gateway was asked to be.
+pub struct Asked<'a> {
+    protocol: Protocol,
+    config: &'a Path,
+    client: u32,
+    listen: SocketAddr,
+    allow_remote: bool,
+    metrics: Option<Metrics>,
+}
+
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -28,9 +48,10 @@ const BACKLOG: u32 = 1024;
 ///
 /// # Errors
 /// When the group cannot be reached, or the address cannot be listened on.
-pub fn run(args: &RedisArgs) -> Result<Exit> {
+pub fn run(args: &Asked<'_>) -> Result<Exit> {
     refuse_remote(args.listen, args.allow_remote)?;
-    let group = load(&args.config)?;
+    let group = load(args.config)?;
+    args.protocol.check(&group)?;
     let id = client_id(&group, Some(args.client))?;
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
@@ -48,7 +69,8 @@ pub fn run(args: &RedisArgs) -> Result<Exit> {
         let listener = socket.listen(BACKLOG).with_context(taken)?;
         let mut gateway = Gateway::serve(client, listener, metrics, &group)?;
         print(&format!(
-            "Redis gateway of the group \"{}\" on {}\n{}",
+            "{} gateway of the group \"{}\" on {}\n{}",
+            args.protocol.name(),
             group.name(),
             gateway.address,
             gateway.metrics().map_or_else(String::new, |at| {
@@ -62,6 +84,87 @@ pub fn run(args: &RedisArgs) -> Result<Exit> {
         signals.or_exit(gateway.stop()).await?;
         Ok(Exit::Ok)
     })
+}
+
+impl Protocol {
+    /// That of the clients of groups with this service, if it has some.
+    #[must_use]
+    pub fn of(service: &str) -> Option<Protocol> {
+        [Protocol::Redis, Protocol::ZooKeeper].into_iter().find(|own| own.service() == service)
+    }
+
+    /// The service that it is for.
+    #[must_use]
+    pub fn service(self) -> &'static str {
+        match self {
+            Protocol::Redis => "kv",
+            Protocol::ZooKeeper => "zookeeper",
+        }
+    }
+
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Redis => "Redis",
+            Protocol::ZooKeeper => "ZooKeeper",
+        }
+    }
+
+    /// Its gateway, in few letters.
+    #[must_use]
+    pub fn gateway(self) -> &'static str {
+        match self {
+            Protocol::Redis => "Redis gateway",
+            Protocol::ZooKeeper => "gateway",
+        }
+    }
+
+    /// The word on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Redis => "redis",
+            Protocol::ZooKeeper => "zookeeper",
+        }
+    }
+
+    fn check(self, group: &Group) -> Result<()> {
+        if group.service() != self.service() {
+            let (path, service) = (group.path().display(), group.service());
+            let (name, needed) = (self.name(), self.service());
+            bail!("{path}: service = {service}: the {name} gateway needs a group of {needed}");
+        }
+        Ok(())
+    }
+}
+
+impl<'a> From<&'a RedisArgs> for Asked<'a> {
+    fn from(args: &'a RedisArgs) -> Asked<'a> {
+        let RedisArgs { config, client, listen, allow_remote, metrics } = args;
+        Asked {
+            protocol: Protocol::Redis,
+            config,
+            client: *client,
+            listen: *listen,
+            allow_remote: *allow_remote,
+            metrics: *metrics,
+        }
+    }
+}
+
+impl<'a> From<&'a ZooKeeperArgs> for Asked<'a> {
+    fn from(args: &'a ZooKeeperArgs) -> Asked<'a> {
+        let ZooKeeperArgs { config, client, listen, allow_remote, metrics } = args;
+        Asked {
+            protocol: Protocol::ZooKeeper,
+            config,
+            client: *client,
+            listen: *listen,
+            allow_remote: *allow_remote,
+            metrics: *metrics,
+        }
+    }
 }
 
 /// Takes an address without listening on it yet.
@@ -114,10 +217,6 @@ impl Gateway {
 
     /// Connects to the group as `id`.
     async fn open(group: &Group, id: ClientId) -> Result<client::Client> {
-        if group.service() != SERVICE {
-            let (path, service) = (group.path().display(), group.service());
-            bail!("{path}: service = {service}: the Redis gateway needs a group of {SERVICE}");
-        }
         connect(group, id).await
     }
 
@@ -139,7 +238,19 @@ impl Gateway {
         };
         let start = |listener| Server::start(listener, Arc::new(site));
         let server = metrics.map(start).transpose()?;
-        let task = tokio::spawn(serve(listener, backend, Config::default(), stats, stopped));
+        let service = group.service();
+        let protocol = Protocol::of(service)
+            .with_context(|| format!("there is no gateway for groups of {service}"))?;
+        let task = match protocol {
+            Protocol::Redis => {
+                let config = gateway::Config::default();
+                tokio::spawn(gateway::serve(listener, backend, config, stats, stopped))
+            }
+            Protocol::ZooKeeper => {
+                let config = zookeeper::Config::default();
+                tokio::spawn(zookeeper::serve(listener, backend, config, stats, stopped))
+            }
+        };
         Ok(Gateway { address, task, stop, client, server })
     }
 

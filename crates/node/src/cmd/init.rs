@@ -4,7 +4,7 @@ use anyhow::Result;
 use base::Span;
 use genesis::{InitOptions, Settings};
 
-use super::gateway::SERVICE;
+use super::gateway::Protocol;
 use super::snapshot::Bar;
 use super::{print, warn_of_faults};
 use crate::cli::{Agreement, InitArgs};
@@ -60,11 +60,10 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
             Agreement::Pbft => "",
             Agreement::None => " --durability memory",
         },
-        if group.service() == SERVICE {
-            format!("for Redis clients:       stylite gateway redis --config {dir}\n")
-        } else {
-            String::new()
-        },
+        Protocol::of(group.service()).map_or_else(String::new, |protocol| {
+            let clients = format!("for {} clients:", protocol.name());
+            format!("{clients:<25}stylite gateway {} --config {dir}\n", protocol.word())
+        }),
     ))?;
     Ok(Exit::Ok)
 }

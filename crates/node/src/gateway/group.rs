@@ -23,6 +23,11 @@ impl Group {
     pub fn new(client: Client) -> Group {
         Group { client }
     }
+
+    /// The client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
 }
 
 impl Backend for Group {

@@ -104,7 +104,7 @@ pub fn open(perms: i32) -> Acl {
 pub fn read(r: &mut JuteReader<'_>) -> Result<Vec<Entry>, Malformed> {
     let entry = |r: &mut JuteReader<'_>| {
         let perms = r.int("permissions")?;
-        Ok(Entry { perms, who: Id::new(r.text("scheme")?, r.text("id")?) })
+        Ok(Entry { perms, who: Id::new(r.text_or_none("scheme")?, r.text_or_none("id")?) })
     };
     (0..r.count(12, "ACL")?).map(|_| entry(r)).collect()
 }

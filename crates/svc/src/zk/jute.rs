@@ -77,6 +77,15 @@ impl<'a> JuteReader<'a> {
         std::str::from_utf8(bytes).map_err(|_| Malformed(what))
     }
 
+    /// Reads a text that may be missing, which is an empty one: so some clients send it.
+    ///
+    /// # Errors
+    /// When it is not UTF-8.
+    pub fn text_or_none(&mut self, what: &'static str) -> Result<&'a str, Malformed> {
+        let bytes = self.buffer(what)?.unwrap_or(b"");
+        std::str::from_utf8(bytes).map_err(|_| Malformed(what))
+    }
+
     /// Reads a path: a text of a bounded length.
     ///
     /// # Errors

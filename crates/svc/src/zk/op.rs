@@ -13,16 +13,19 @@
 //! 1 attached: u64 session, u64 connection, u32 timeout in ms
 //! 2 refused:  u8 why
 //! 3 response: events, u32 error, i64 zxid, the body in jute
-//! 4 events:   u32 number, each: u64 session, u64 connection, events
+//! 4 events:   i64 zxid; u32 number, each: u64 session, u64 connection, events
 //!             u32 number of sessions gone, each: u64 session, u64 connection; u8 whether more wait
 //! 5 stats:    u64 each: zxid, nodes, ephemeral nodes, bytes of data, watches, sessions
 //! events:     u64 number of the first, u32 count, each: u8 kind, u32 length, path
 //! ```
 //!
 //! Numbers of the envelope are little-endian. A *connection* is one attachment of a session to a
-//! gateway: watches, credentials and events belong to it, as they do in ZooKeeper. Events of a
-//! connection are numbered from 0; each is handed over once, in a response to that session or in
-//! a result of *renew*, and whoever gets results out of order puts them in order by number.
+//! gateway: watches, credentials and events belong to it, as they do in ZooKeeper. Everything that
+//! a connection is told is numbered from 0, events and responses alike, in the order in which it
+//! came to be; a response has the number after those of the events that come with it. Each event
+//! is handed over once, in a response or in a result of *renew*, and whoever gets results out of
+//! order puts them in order by number: so no event overtakes the response that set the watch, and
+//! no response the event of what it shows.
 
 use base::{Malformed, Reader, Writer};
 
@@ -151,6 +154,8 @@ pub enum Outcome<'a> {
     },
     /// What has happened.
     Happened {
+        /// Where in the total order this was asked.
+        zxid: i64,
         /// The events of each connection that has some.
         events: Vec<(Attachment, Events)>,
         /// Those that were named and are no more, or are attached elsewhere.
@@ -236,8 +241,8 @@ impl Outcome<'_> {
                 events.encode(w.u8(3));
                 w.u32(error.cast_unsigned()).i64(*zxid).bytes(body);
             }
-            Outcome::Happened { events, gone, more } => {
-                w.u8(4).count(events.len());
+            Outcome::Happened { zxid, events, gone, more } => {
+                w.u8(4).i64(*zxid).count(events.len());
                 for (to, events) in events {
                     events.encode(attachment(&mut w, *to));
                 }
@@ -269,13 +274,14 @@ impl Outcome<'_> {
                 return Ok(Outcome::Response { events, error, zxid, body: r.rest() });
             }
             4 => {
+                let zxid = r.i64("zxid")?;
                 let mut events = Vec::new();
                 for _ in 0..r.count(usize::MAX, 28, "sessions with events")? {
                     events.push((attached(&mut r)?, Events::decode(&mut r)?));
                 }
                 let count = r.count(usize::MAX, 16, "sessions gone")?;
                 let gone = (0..count).map(|_| attached(&mut r)).collect::<Result<_, _>>()?;
-                Outcome::Happened { events, gone, more: r.u8("more")? != 0 }
+                Outcome::Happened { zxid, events, gone, more: r.u8("more")? != 0 }
             }
             5 => Outcome::Stats(Stats {
                 zxid: r.u64("zxid")?,
@@ -375,7 +381,12 @@ mod tests {
             Outcome::Attached { to: (1, 2), timeout_ms: 3 },
             Outcome::Refused(Refusal::Ahead),
             Outcome::Response { events: events.clone(), error: -101, zxid: 5, body: b"" },
-            Outcome::Happened { events: vec![((1, 2), events)], gone: vec![(3, 4)], more: true },
+            Outcome::Happened {
+                zxid: 6,
+                events: vec![((1, 2), events)],
+                gone: vec![(3, 4)],
+                more: true,
+            },
             Outcome::Stats(Stats { nodes: 5, ..Stats::default() }),
         ];
         for outcome in outcomes {

@@ -41,7 +41,7 @@ impl Call<'_, '_> {
                 self.stat(path, w)
             }
             kind::GET_EPHEMERALS => {
-                let prefix = r.text("prefix")?;
+                let prefix = r.text_or_none("prefix")?;
                 let own = || self.state.ephemerals(self.session);
                 let fits = |path: &&str| prefix == path::ROOT || path.starts_with(prefix);
                 w.count(own().filter(fits).count());

@@ -121,6 +121,7 @@ impl ZooKeeperService {
             }
         };
         let events = self.take(ctx, from.0);
+        self.state.count_response(ctx, from.0);
         Outcome::Response { events, error, zxid: zxid(ctx), body: &result }.encode(reply);
     }
 
@@ -157,7 +158,7 @@ impl ZooKeeperService {
             taken += 1;
         }
         let more = taken < waiting.len();
-        Outcome::Happened { events, gone, more }.encode(reply);
+        Outcome::Happened { zxid: zxid(ctx), events, gone, more }.encode(reply);
     }
 }
 
@@ -184,7 +185,8 @@ impl Service for ZooKeeperService {
                 if self.attached(ctx, from).is_ok() {
                     Call::new(&mut self.state, ctx, 0).detach(from.0);
                 }
-                Outcome::Happened { events: vec![], gone: vec![], more: false }.encode(reply);
+                let zxid = zxid(ctx);
+                Outcome::Happened { zxid, events: vec![], gone: vec![], more: false }.encode(reply);
             }
             Ok(Op::Stats) => {
                 let zxid = zxid(ctx).cast_unsigned();

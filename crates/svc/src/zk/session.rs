@@ -34,7 +34,7 @@ pub struct Session {
     pub(super) gateway: Gateway,
     /// The connection; 0 when there is none.
     pub(super) connection: u64,
-    /// Events that were handed over to the connection.
+    /// What the connection was told: events that were handed over, and responses.
     pub(super) told: u64,
     pub(super) events: VecDeque<Event>,
     /// What the connection has proved to be.

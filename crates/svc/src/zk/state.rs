@@ -208,6 +208,16 @@ impl State {
         result
     }
 
+    /// The session was given a response.
+    pub(super) fn count_response(&mut self, ctx: &mut Context<'_>, id: u64) {
+        let bucket = session_bucket(id);
+        if self.sessions[bucket].contains_key(&id) {
+            ctx.modify(SESSIONS + bucket as u32, |out| self.encode(Object::Sessions(bucket), out));
+            // No index is over it.
+            self.sessions[bucket].entry(id).and_modify(|session| session.told += 1);
+        }
+    }
+
     /// Puts a session in the place of what there is of that number, or takes it away.
     pub(super) fn put_session(&mut self, ctx: &mut Context<'_>, id: u64, session: Option<Session>) {
         let bucket = session_bucket(id);

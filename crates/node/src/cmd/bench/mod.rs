@@ -51,7 +51,7 @@ use self::result::{CpuPerOp, Outcome, Report};
 use self::table::table;
 use self::tally::{Tally, Window};
 use self::traffic::Counts;
-use super::gateway::SERVICE;
+use super::gateway::Protocol;
 use super::{
     client_id, client_options, connect, load as load_group, print, print_json, runtime,
     warn_of_faults,
@@ -265,7 +265,7 @@ impl Site<'_> {
         runtime()?.block_on(async {
             let client = connect(group, load_principal(args, group, 0)?).await?;
             let mut keys_left = None;
-            if last && !args.local && group.service() == SERVICE {
+            if last && !args.local && Protocol::of(group.service()) == Some(Protocol::Redis) {
                 progress.say("deleting the keys");
                 keys_left = Some(!deleted(&client, args.load.keys).await);
             }

@@ -1,0 +1,427 @@
+//! One connection: a task that reads requests, submits them, and tells the client what comes back
+//! in the order of the numbers that the service gave it.
+//!
+//! Invariants:
+//! 1. requests are submitted in the order in which they came, to one stream, and answered in it;
+//! 2. responses and events leave in the order of their numbers, without a gap: what came early
+//!    waits for what was handed over elsewhere and is still on its way;
+//! 3. when something that was to be told may be lost, the connection is closed, and the client
+//!    comes back and sets its watches anew.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use auth::random_u64;
+use svc::zk::kind;
+use svc::zk::op::{Attachment, Events, Op, Outcome, PASSWORD_BYTES, Refusal, Stats};
+use svc::zk::{REQUEST_BYTES_MAX, ZkError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::wire::{self, Begin, Greeting};
+use super::{Confirmed, Nudging, Peer, Push, Shared, words};
+use crate::gateway::{BackendError, StreamKey};
+
+/// Bytes that are read ahead of what is looked at, at most.
+const INPUT_MAX: usize = REQUEST_BYTES_MAX + 64 * 1024;
+/// How long the last bytes of a connection may take to leave.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A request on its way.
+struct Sent<P> {
+    xid: i32,
+    kind: i32,
+    at_ms: u64,
+    slot: Slot<P>,
+}
+
+enum Slot<P> {
+    Waiting(P),
+    Known(Result<Vec<u8>, BackendError>),
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The client closed its session, or the connection.
+    Done,
+    /// The bytes are no requests.
+    Malformed,
+    /// The session is over, or elsewhere.
+    Gone,
+    /// The client takes nothing, or says nothing.
+    Slow,
+    /// The group does not answer.
+    Unanswered,
+    /// The socket has failed.
+    Broken,
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> End {
+        End::Broken
+    }
+}
+
+/// A connection with a session.
+struct Conn<B: Nudging> {
+    shared: Arc<Shared>,
+    backend: B,
+    stream: StreamKey,
+    attached: Attachment,
+    timeout: Duration,
+    confirmed: Arc<Confirmed>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    pending: VecDeque<Sent<B::Pending>>,
+    /// Events that came early.
+    early: VecDeque<Events>,
+    /// The number of what the client is to be told next.
+    next: u64,
+    heard: Instant,
+    closing: bool,
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn run<B: Nudging>(
+    stream: TcpStream,
+    from: SocketAddr,
+    shared: Arc<Shared>,
+    backend: B,
+    id: u64,
+) {
+    let (mut reader, mut writer) = stream.into_split();
+    let mut input = Vec::new();
+    let begin = read_begin(&mut reader, &mut input);
+    let Ok(Ok(begin)) = tokio::time::timeout(shared.config.greeting_timeout, begin).await else {
+        shared.stats.protocol_errors.add(1);
+        return;
+    };
+    let greeting = match begin {
+        Begin::Greeting(greeting, taken) => {
+            input.drain(..taken);
+            greeting
+        }
+        Begin::Word(word) => {
+            let stats = match words::needs_stats(&word) {
+                true => stats(&backend).await,
+                false => None,
+            };
+            let answer = words::answer(&word, &shared, stats);
+            let _ = tokio::time::timeout(FAREWELL, writer.write_all(answer.as_bytes())).await;
+            return;
+        }
+    };
+    let stream = StreamKey(id);
+    let at_ms = shared.now_ms();
+    let Some((attached, timeout)) = attach(&backend, stream, &greeting, &mut writer).await else {
+        return;
+    };
+    let (push, pushed) = mpsc::unbounded_channel();
+    let confirmed = Arc::new(Confirmed::default());
+    confirmed.raise(at_ms);
+    let peer = Peer { push, confirmed: Arc::clone(&confirmed), address: from };
+    shared.peers().insert(attached, peer);
+    let mut conn = Conn {
+        shared,
+        backend,
+        stream,
+        attached,
+        timeout,
+        confirmed,
+        input,
+        output: Vec::new(),
+        pending: VecDeque::new(),
+        early: VecDeque::new(),
+        next: 0,
+        heard: Instant::now(),
+        closing: false,
+    };
+    let end = conn.serve(&mut reader, &mut writer, pushed).await;
+    tracing::debug!(session = attached.0, ?end, "a connection ends");
+    conn.part(&end);
+    let _ = tokio::time::timeout(FAREWELL, writer.write_all(&conn.output)).await;
+}
+
+async fn read_begin(reader: &mut OwnedReadHalf, input: &mut Vec<u8>) -> Result<Begin, End> {
+    loop {
+        if let Some(begin) = wire::begin(input).map_err(|_| End::Malformed)? {
+            return Ok(begin);
+        }
+        if reader.read_buf(input).await? == 0 {
+            return Err(End::Done);
+        }
+    }
+}
+
+async fn stats<B: Nudging>(backend: &B) -> Option<Stats> {
+    let mut op = Vec::new();
+    Op::Stats.encode(&mut op);
+    let result = backend.submit(StreamKey(super::OWN_STREAM), op).await.ok()?;
+    match Outcome::decode(&result) {
+        Ok(Outcome::Stats(stats)) => Some(stats),
+        _ => None,
+    }
+}
+
+/// Opens or resumes the client's session and answers the greeting. `None` when the connection
+/// is to end.
+async fn attach<B: Nudging>(
+    backend: &B,
+    stream: StreamKey,
+    greeting: &Greeting,
+    writer: &mut OwnedWriteHalf,
+) -> Option<(Attachment, Duration)> {
+    let Greeting { last_zxid, timeout_ms, session, mut password, .. } = *greeting;
+    let mut op = Vec::new();
+    if session == 0 {
+        for half in password.chunks_mut(PASSWORD_BYTES / 2) {
+            half.copy_from_slice(&random_u64().ok()?.to_be_bytes());
+        }
+        Op::Open { password, timeout_ms }.encode(&mut op);
+    } else {
+        Op::Resume { session, password, timeout_ms, last_zxid }.encode(&mut op);
+    }
+    let result = backend.submit(stream, op).await;
+    let result = result.inspect_err(|error| tracing::warn!(%error, "no session")).ok()?;
+    let mut answer = Vec::new();
+    let attached = match Outcome::decode(&result) {
+        Ok(Outcome::Attached { to, timeout_ms }) => {
+            wire::welcome(&mut answer, Some((to.0, timeout_ms, password)), greeting);
+            Some((to, Duration::from_millis(timeout_ms.into())))
+        }
+        Ok(Outcome::Refused(Refusal::Expired | Refusal::Password)) => {
+            wire::welcome(&mut answer, None, greeting);
+            None
+        }
+        // ZooKeeper hangs up as well: the client tries elsewhere.
+        _ => None,
+    };
+    let written = tokio::time::timeout(FAREWELL, writer.write_all(&answer)).await;
+    if !matches!(written, Ok(Ok(()))) {
+        return None;
+    }
+    attached
+}
+
+impl<B: Nudging> Conn<B> {
+    async fn serve(
+        &mut self,
+        reader: &mut OwnedReadHalf,
+        writer: &mut OwnedWriteHalf,
+        mut pushed: mpsc::UnboundedReceiver<Push>,
+    ) -> End {
+        // What came together with the greeting.
+        if let Err(end) = self.take_requests() {
+            return end;
+        }
+        loop {
+            match self.step(reader, writer, &mut pushed).await {
+                Ok(()) if self.is_over() => return End::Done,
+                Ok(()) => {}
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// Whether the client closed its session and was told everything.
+    fn is_over(&self) -> bool {
+        self.closing && self.pending.is_empty() && self.output.is_empty()
+    }
+
+    /// Waits for something to happen and does what follows.
+    async fn step(
+        &mut self,
+        reader: &mut OwnedReadHalf,
+        writer: &mut OwnedWriteHalf,
+        pushed: &mut mpsc::UnboundedReceiver<Push>,
+    ) -> Result<(), End> {
+        let config = &self.shared.config;
+        let reads = self.pending.len() < config.in_flight_max
+            && self.output.len() < config.output_max
+            && self.input.len() < INPUT_MAX
+            && !self.closing;
+        let silent = self.heard + self.timeout;
+        let waits = matches!(self.pending.front(), Some(Sent { slot: Slot::Waiting(_), .. }));
+        tokio::select! {
+            result = front(&mut self.pending), if waits => {
+                if let Some(sent) = self.pending.front_mut() {
+                    sent.slot = Slot::Known(result);
+                }
+                self.tell()
+            }
+            push = pushed.recv() => match push {
+                Some(Push::Events(events)) => {
+                    self.early.push_back(events);
+                    self.tell()
+                }
+                Some(Push::Gone) | None => Err(End::Gone),
+            },
+            written = writer.write(&self.output), if !self.output.is_empty() => {
+                let written = written?;
+                self.shared.stats.bytes_out.add(written as u64);
+                self.output.drain(..written);
+                Ok(())
+            }
+            read = reader.read_buf(&mut self.input), if reads => {
+                let read = read?;
+                self.shared.stats.bytes_in.add(read as u64);
+                self.heard = Instant::now();
+                if read == 0 { Err(End::Done) } else { self.take_requests() }
+            }
+            () = tokio::time::sleep_until(silent), if !self.closing => {
+                // Reading may have stopped for the client's own good.
+                if reads { Err(End::Slow) } else { self.heard = Instant::now(); Ok(()) }
+            }
+        }
+    }
+
+    /// Submits the requests that have come.
+    fn take_requests(&mut self) -> Result<(), End> {
+        let input = std::mem::take(&mut self.input);
+        let mut at = 0;
+        while !self.closing && self.pending.len() < self.shared.config.in_flight_max {
+            match self.take_request(&input[at..])? {
+                0 => break,
+                taken => at += taken,
+            }
+        }
+        self.input = input;
+        self.input.drain(..at);
+        Ok(())
+    }
+
+    /// Submits the first request of `bytes`; how many bytes it took, 0 when it is not all there.
+    fn take_request(&mut self, bytes: &[u8]) -> Result<usize, End> {
+        let malformed = |_| {
+            self.shared.stats.protocol_errors.add(1);
+            End::Malformed
+        };
+        let Some((frame, taken)) = wire::frame(bytes).map_err(malformed)? else { return Ok(0) };
+        let (xid, kind, body) = wire::request(frame).map_err(malformed)?;
+        self.shared.stats.commands.add(1);
+        if kind == kind::PING {
+            self.ping(xid)?;
+            return Ok(taken);
+        }
+        let mut op = Vec::with_capacity(body.len() + 32);
+        Op::Request { from: self.attached, kind, body }.encode(&mut op);
+        self.shared.stats.submitted.add(1);
+        let at_ms = self.shared.now_ms();
+        let slot = Slot::Waiting(self.backend.submit(self.stream, op));
+        self.pending.push_back(Sent { xid, kind, at_ms, slot });
+        self.closing = kind == kind::CLOSE;
+        Ok(taken)
+    }
+
+    /// Answers a ping, if the group has heard of the session lately.
+    fn ping(&mut self, xid: i32) -> Result<(), End> {
+        let timeout_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
+        if self.shared.now_ms() >= self.confirmed.ms().saturating_add(timeout_ms) {
+            return Err(End::Unanswered);
+        }
+        self.shared.pinged().insert(self.attached);
+        wire::response(&mut self.output, xid, 0, 0, &[]);
+        Ok(())
+    }
+
+    /// Tells the client what is next, as far as it is there.
+    fn tell(&mut self) -> Result<(), End> {
+        loop {
+            while self.early.front().is_some_and(|events| events.first == self.next) {
+                let Some(events) = self.early.pop_front() else { break };
+                self.tell_events(&events);
+            }
+            let Some(Sent { xid, kind, at_ms, slot: Slot::Known(result) }) = self.pending.front()
+            else {
+                break;
+            };
+            let result = result.as_ref().map_err(|error| {
+                self.shared.stats.unanswered.add(1);
+                tracing::debug!(%error, "a request without a response");
+                End::Unanswered
+            })?;
+            let (events, error, zxid, body) = match Outcome::decode(result) {
+                Ok(Outcome::Response { events, error, zxid, body }) => (events, error, zxid, body),
+                Ok(Outcome::Refused(_)) => return Err(End::Gone),
+                _ => return Err(End::Unanswered),
+            };
+            let last = *kind == kind::CLOSE && error == 0;
+            if events.first > self.next && !last {
+                break;
+            }
+            self.confirmed.raise(*at_ms);
+            let rejected = *kind == kind::AUTH && error == ZkError::AuthFailed.code();
+            let mut out = std::mem::take(&mut self.output);
+            events.list.iter().for_each(|event| wire::event(&mut out, event));
+            wire::response(&mut out, *xid, zxid, error, body);
+            self.output = out;
+            self.next = events.first.saturating_add(events.list.len() as u64 + 1);
+            self.pending.pop_front();
+            if rejected {
+                return Err(End::Done);
+            }
+            self.poll_front();
+        }
+        let most = self.shared.config.output_max * 8;
+        if self.output.len() > most || self.early.len() > EARLY_MAX {
+            self.shared.stats.slow_readers.add(1);
+            return Err(End::Slow);
+        }
+        if !self.input.is_empty() { self.take_requests() } else { Ok(()) }
+    }
+
+    fn tell_events(&mut self, events: &Events) {
+        events.list.iter().for_each(|event| wire::event(&mut self.output, event));
+        self.next += events.list.len() as u64;
+    }
+
+    /// Takes the next result, too, if it is there: one turn for all of them.
+    fn poll_front(&mut self) {
+        let Some(Sent { slot, .. }) = self.pending.front_mut() else { return };
+        let Slot::Waiting(result) = slot else { return };
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        if let Poll::Ready(result) = Pin::new(result).poll(&mut context) {
+            *slot = Slot::Known(result);
+        }
+    }
+
+    /// Takes the connection out of the books; the session waits for its client.
+    fn part(&mut self, end: &End) {
+        self.shared.peers().remove(&self.attached);
+        self.shared.pinged().remove(&self.attached);
+        if matches!(end, End::Slow) {
+            self.shared.stats.idle_closed.add(1);
+        }
+        if !self.closing {
+            let mut op = Vec::new();
+            Op::Leave(self.attached).encode(&mut op);
+            // Nobody waits for it; without it, events wait in vain until the session ends.
+            drop(self.backend.submit(self.stream, op));
+        }
+    }
+}
+
+/// Most batches of events that wait for a response before them.
+const EARLY_MAX: usize = 65_536;
+
+/// The result of the first request.
+async fn front<P>(pending: &mut VecDeque<Sent<P>>) -> Result<Vec<u8>, BackendError>
+where
+    P: Future<Output = Result<Vec<u8>, BackendError>> + Unpin,
+{
+    poll_fn(|cx| match pending.front_mut() {
+        Some(Sent { slot: Slot::Waiting(result), .. }) => Pin::new(result).poll(cx),
+        _ => Poll::Pending,
+    })
+    .await
+}

@@ -1,0 +1,112 @@
+//! What the gateway asks the group for on behalf of all its connections: it renews the sessions
+//! of clients that pinged, and fetches the events of clients that ask nothing.
+//!
+//! One operation at a time does both. It is ordered when clients have pinged, when f + 1 replicas
+//! say that something waits since a batch that the last one has not seen, and now and then, since
+//! what replicas say by themselves can be lost with a link.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use svc::zk::op::{Attachment, Events, Op, Outcome, RENEW_MAX};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::{Nudging, OWN_STREAM, Push, Shared};
+use crate::gateway::StreamKey;
+
+/// Where a batch's number stands in a zxid.
+const BATCH_SHIFT: u32 = 23;
+
+/// Works until the task is dropped.
+pub(super) async fn run<B: Nudging>(shared: Arc<Shared>, backend: B) {
+    let mut nudges = backend.nudges();
+    let mut ticks = tokio::time::interval(shared.config.renew_every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = 0;
+    let mut looked = Instant::now();
+    let mut open = true;
+    loop {
+        let nudged = tokio::select! {
+            changed = nudges.changed(), if open => {
+                open = changed.is_ok();
+                true
+            }
+            _ = ticks.tick() => false,
+        };
+        let news = *nudges.borrow_and_update() > seen;
+        let due = looked.elapsed() >= shared.config.look_every && !shared.peers().is_empty();
+        let pinged = if nudged { BTreeSet::new() } else { take_pinged(&shared) };
+        if pinged.is_empty() && !news && !due {
+            continue;
+        }
+        looked = Instant::now();
+        match ask(&shared, &backend, pinged).await {
+            Some(batch) => seen = seen.max(batch),
+            None => {
+                // What was handed over and did not arrive is lost: clients come back and set
+                // their watches anew.
+                for peer in shared.peers().values() {
+                    let _ = peer.push.send(Push::Gone);
+                }
+            }
+        }
+    }
+}
+
+fn take_pinged(shared: &Shared) -> BTreeSet<Attachment> {
+    let mut pinged = shared.pinged();
+    let rest = match pinged.iter().nth(RENEW_MAX).copied() {
+        Some(at) => pinged.split_off(&at),
+        None => BTreeSet::new(),
+    };
+    std::mem::replace(&mut *pinged, rest)
+}
+
+/// Renews sessions and hands events out; returns the batch up to which everything is known, or
+/// `None` when the group has not answered.
+async fn ask<B: Nudging>(
+    shared: &Shared,
+    backend: &B,
+    pinged: BTreeSet<Attachment>,
+) -> Option<u64> {
+    let at_ms = shared.now_ms();
+    let mut named: Vec<Attachment> = pinged.into_iter().collect();
+    loop {
+        let mut op = Vec::new();
+        Op::Renew(named.clone()).encode(&mut op);
+        shared.stats.submitted.add(1);
+        let result = backend.submit(StreamKey(OWN_STREAM), op).await;
+        let result = result.map_err(|error| {
+            shared.stats.unanswered.add(1);
+            tracing::warn!(%error, "sessions cannot be renewed");
+        });
+        let Ok(result) = result else { return None };
+        let Ok(Outcome::Happened { zxid, events, gone, more }) = Outcome::decode(&result) else {
+            return None;
+        };
+        hand_out(shared, events, &gone);
+        let peers = shared.peers();
+        let renewed = named.iter().filter_map(|attachment| peers.get(attachment));
+        renewed.for_each(|peer| peer.confirmed.raise(at_ms));
+        if !more {
+            return Some(zxid.cast_unsigned() >> BATCH_SHIFT);
+        }
+        drop(peers);
+        named.clear();
+    }
+}
+
+fn hand_out(shared: &Shared, events: Vec<(Attachment, Events)>, gone: &[Attachment]) {
+    let mut peers = shared.peers();
+    for (to, events) in events {
+        if let Some(peer) = peers.get(&to) {
+            // Whose connection is about to end needs none.
+            let _ = peer.push.send(Push::Events(events));
+        }
+    }
+    for attachment in gone {
+        if let Some(peer) = peers.remove(attachment) {
+            let _ = peer.push.send(Push::Gone);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The ZooKeeper gateway: a sidecar that speaks ZooKeeper's protocol to unmodified clients and
+//! hands their requests to a group as operations of the coordination service.
+//!
+//! It runs beside its clients and is trusted by them alone: it is one principal of the group, and
+//! its driver votes on the replies. Sessions, watches and events are the service's ([`svc::zk`]);
+//! what is the gateway's: connections and their greeting, the order in which a client is told
+//! things, pings, and the commands of four letters.
+//!
+//! Pings are answered here, but only for as long as the group is known to have heard of the
+//! session within its timeout: a client that believes itself connected has a session. They renew
+//! the session in the group, those of all clients together ([`herald`]).
+//!
+//! May depend on `svc`, `client` and tokio; runs on any tokio runtime with I/O and time, one task
+//! per connection and one for all of them together.
+
+mod conn;
+mod herald;
+pub mod wire;
+mod words;
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use svc::zk::op::{Attachment, Events};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::gateway::{Backend, GatewayStats, Group, Local};
+
+/// The stream of what the gateway asks for itself.
+const OWN_STREAM: u64 = 0;
+
+/// A group, or something that behaves like one, that tells when something waits.
+pub trait Nudging: Backend {
+    /// Changes when something waits in the state for this gateway: the number of a batch.
+    fn nudges(&self) -> watch::Receiver<u64>;
+}
+
+impl Nudging for Group {
+    fn nudges(&self) -> watch::Receiver<u64> {
+        self.client().nudges()
+    }
+}
+
+impl Nudging for Local {
+    fn nudges(&self) -> watch::Receiver<u64> {
+        Local::nudges(self)
+    }
+}
+
+/// How a gateway behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Most connections at a time; one more is closed at once.
+    pub clients_max: usize,
+    /// How long a connection may take to say what it wants.
+    pub greeting_timeout: Duration,
+    /// How often pings renew their sessions in the group.
+    pub renew_every: Duration,
+    /// How often the group is asked for events although it has not said that there are some.
+    pub look_every: Duration,
+    /// Most requests of one connection in flight; reading stops until some are answered.
+    pub in_flight_max: usize,
+    /// A connection with so many bytes unsent is not read from; with eight times as many it is
+    /// closed.
+    pub output_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            clients_max: 10_000,
+            greeting_timeout: Duration::from_secs(10),
+            renew_every: Duration::from_millis(300),
+            look_every: Duration::from_secs(2),
+            in_flight_max: 1000,
+            output_max: 4 << 20,
+        }
+    }
+}
+
+/// What a connection is told by others.
+#[derive(Debug)]
+enum Push {
+    /// Events of its session.
+    Events(Events),
+    /// Its session is over or attached elsewhere, or nobody knows what it missed: close.
+    Gone,
+}
+
+/// A connection with a session.
+#[derive(Debug)]
+struct Peer {
+    push: mpsc::UnboundedSender<Push>,
+    confirmed: Arc<Confirmed>,
+    address: SocketAddr,
+}
+
+/// When the latest operation was submitted that the group has answered for a session, in ms since
+/// the gateway's start: it was heard of no earlier.
+#[derive(Debug, Default)]
+struct Confirmed(AtomicU64);
+
+impl Confirmed {
+    fn raise(&self, ms: u64) {
+        self.0.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    fn ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What all connections of a gateway share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    stats: Arc<GatewayStats>,
+    started: Instant,
+    address: SocketAddr,
+    peers: Mutex<HashMap<Attachment, Peer>>,
+    /// Sessions that pinged since they were renewed last.
+    pinged: Mutex<BTreeSet<Attachment>>,
+    next_id: AtomicU64,
+}
+
+impl Shared {
+    fn peers(&self) -> MutexGuard<'_, HashMap<Attachment, Peer>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pinged(&self) -> MutexGuard<'_, BTreeSet<Attachment>> {
+        self.pinged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Accepts connections and serves them until `shutdown` becomes true or its sender is gone; then
+/// the connections are closed. Sessions stay: their clients take them to another gateway.
+///
+/// # Errors
+/// When the listener fails for good. Single connections that fail are closed and logged.
+pub async fn serve<B: Nudging>(
+    listener: TcpListener,
+    backend: B,
+    config: Config,
+    stats: Arc<GatewayStats>,
+    mut shutdown: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let shared = Arc::new(Shared {
+        config,
+        stats,
+        started: Instant::now(),
+        address: listener.local_addr()?,
+        peers: Mutex::default(),
+        pinged: Mutex::default(),
+        next_id: AtomicU64::new(OWN_STREAM + 1),
+    });
+    let mut tasks = JoinSet::new();
+    let herald = tokio::spawn(herald::run(Arc::clone(&shared), backend.clone()));
+    loop {
+        tokio::select! {
+            // In a block, so that the guard it yields is gone at once: it may not change threads.
+            () = async { drop(shutdown.wait_for(|stop| *stop).await) } => break,
+            // Finished tasks are taken out as they end, so that the set does not grow.
+            Some(_) = tasks.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => admit((stream, from), &shared, &backend, &mut tasks),
+                Err(error) => {
+                    // Mostly "too many open files": it passes when connections end.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    herald.abort();
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// How long to wait after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+fn admit<B: Nudging>(
+    (stream, from): (TcpStream, SocketAddr),
+    shared: &Arc<Shared>,
+    backend: &B,
+    tasks: &mut JoinSet<()>,
+) {
+    if shared.stats.connected.get() >= shared.config.clients_max as u64 {
+        shared.stats.rejected.add(1);
+        return;
+    }
+    // Responses leave in one write anyway; waiting for more only costs latency.
+    let _ = stream.set_nodelay(true);
+    shared.stats.accepted.add(1);
+    shared.stats.connected.add(1);
+    let presence = Presence(Arc::clone(shared));
+    let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
+    let (shared, backend) = (Arc::clone(shared), backend.clone());
+    tasks.spawn(async move {
+        let _presence = presence;
+        conn::run(stream, from, shared, backend, id).await;
+    });
+}
+
+/// Takes a connection out of the books when its task ends, however it ends.
+struct Presence(Arc<Shared>);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.stats.connected.sub(1);
+    }
+}
