@@ -63,6 +63,18 @@
 //! Large states are cut into many objects ([`Service::objects`]), so that a checkpoint costs as
 //! much as was written since the last one.
 //!
+//! # Operations that execute at the same time
+//!
+//! A service executes one operation after the other unless it takes two steps:
+//! [`Service::footprint`] says which conflict classes an operation reads and writes, and
+//! [`Service::parallel`] hands out the state behind locks. Replicas with workers
+//! ([`LocalGroupBuilder::workers`], [`RunOptions`]) then execute operations that do not depend on
+//! each other on several threads; replies and state are those of one after the other. Operations
+//! that are cheaper than a hand-off stay on one thread by themselves. `examples/bank.rs` says how
+//! to declare, step by step, and its test proves that no schedule makes or loses money. The rules
+//! are in the documentation of the trait's module, `exec::service`; services that know operations
+//! by function and argument declare with [`Operators`] and [`Matrices`] instead.
+//!
 //! # From a test to a group of machines
 //!
 //! | stage | with |

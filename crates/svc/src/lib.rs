@@ -1,9 +1,10 @@
 //! Services that come with Stylite: a key-value store with Redis's commands, a coordination
-//! service with ZooKeeper's data model, and an echo service for benchmarks.
+//! service with ZooKeeper's data model, and for benchmarks an echo service and one whose operations
+//! take as long as they are told.
 //!
 //! Deterministic: results depend on the state, the operation and its context alone. Not here:
-//! connections, protocols, threads, clocks. Depends on `base` and `exec`, and on small crates
-//! that search and format bytes.
+//! connections, protocols; threads and clocks only where no result can depend on them. Depends on
+//! `base` and `exec`, and on small crates that search and format bytes.
 
 #![forbid(unsafe_code)]
 
@@ -13,14 +14,16 @@ pub mod echo;
 pub mod kv;
 #[cfg(test)]
 mod testing;
+pub mod work;
 pub mod zk;
 
 pub use echo::EchoService;
 pub use kv::KvService;
+pub use work::WorkService;
 pub use zk::ZooKeeperService;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["kv", "zookeeper", "echo"];
+pub const NAMES: &[&str] = &["kv", "zookeeper", "echo", "work"];
 
 /// A fresh service of that name.
 #[must_use]
@@ -29,6 +32,7 @@ pub fn by_name(name: &str) -> Option<Box<dyn Service>> {
         "kv" => Some(Box::new(KvService::new())),
         "zookeeper" => Some(Box::new(ZooKeeperService::new())),
         "echo" => Some(Box::new(EchoService::new())),
+        "work" => Some(Box::new(WorkService::new())),
         _ => None,
     }
 }

@@ -149,6 +149,14 @@ pub(super) const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
+        file: "crates/sim/src/scenarios/parallel.rs",
+        test: "a_log_gives_the_same_with_any_workers_and_schedule",
+        ci: "150",
+        full: "3_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/sim/src/scenarios/recovery.rs",
         test: "everything_acknowledged_survives_the_loss_of_all_power",
         ci: "24",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
+use svc::work::Kind;
 
 use super::{Agreement, BenchCommand, Durability, Output, Parallelization};
 use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
@@ -129,6 +130,15 @@ impl LocalArgs {
     }
 }
 
+impl LoadArgs {
+    /// What operations of the work service do, and for how long.
+    #[must_use]
+    pub fn work(&self) -> Option<(Kind, Duration)> {
+        let spin = self.spin.map(|time| (Kind::Spin, time));
+        self.sleep.map(|time| (Kind::Sleep, time)).or(spin)
+    }
+}
+
 /// The load of `stylite bench`.
 #[derive(Args, Debug, Clone)]
 pub struct LoadArgs {
@@ -167,7 +177,15 @@ pub struct LoadArgs {
         env = "STYLITE_REPLY",
         value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     pub reply: u32,
-    /// Keys that are written (key-value service only).
+    /// How long each operation sleeps (work service only).
+    #[arg(long, value_name = "TIME", env = "STYLITE_SLEEP", conflicts_with = "spin",
+        value_parser = some_duration)]
+    pub sleep: Option<Duration>,
+    /// How long each operation computes (work service only).
+    #[arg(long, value_name = "TIME", env = "STYLITE_SPIN", value_parser = some_duration)]
+    pub spin: Option<Duration>,
+    /// Keys that are written (key-value and work service only). Operations of the work service
+    /// that have the same key depend on each other.
     #[arg(long, value_name = "KEYS", default_value_t = 100_000, env = "STYLITE_KEYS",
         value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub keys: u64,

@@ -13,6 +13,7 @@ mod disk;
 mod forgeries;
 mod lanes;
 mod normal_case;
+mod parallel;
 mod recovery;
 mod strategies;
 mod swarm;
@@ -44,6 +45,7 @@ const FAMILIES: &[&[Scenario]] = &[
     forgeries::ALL,
     lanes::ALL,
     tables::ALL,
+    parallel::ALL,
     normal_case::ALL,
     view_change::ALL,
     recovery::ALL,

@@ -3,8 +3,10 @@
 //! A transfer writes two objects of the state, so a checkpoint, a transfer of state or a restart
 //! that has one of the two only is seen in the sum. An audit reads all accounts in one operation.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use base::{Malformed, Reader, Writer};
-use exec::service::{Completion, Context, Service};
+use exec::service::{Completion, Context, Footprint, ParallelService, Service};
 
 use super::STREAMS;
 
@@ -19,58 +21,99 @@ const AUDIT: u8 = 1;
 const TRANSFER: u8 = 2;
 
 /// The service.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Bank {
-    accounts: Vec<u64>,
+    accounts: Arc<Accounts>,
 }
+
+/// Accounts behind locks. Who has what it needs for itself is the stage's business: each lock is
+/// held for a moment.
+#[derive(Debug)]
+struct Accounts(Vec<Mutex<u64>>);
 
 impl Default for Bank {
     fn default() -> Bank {
-        Bank { accounts: vec![BEGINNING; ACCOUNTS as usize] }
+        let accounts = (0..ACCOUNTS).map(|_| Mutex::new(BEGINNING)).collect();
+        Bank { accounts: Arc::new(Accounts(accounts)) }
     }
 }
 
-impl Bank {
-    fn transfer(&mut self, r: &mut Reader<'_>, ctx: &mut Context<'_>) -> Option<[u64; 2]> {
+impl Accounts {
+    fn lock(&self, account: u32) -> MutexGuard<'_, u64> {
+        self.0[account as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<u64> {
+        (0..ACCOUNTS).map(|account| *self.lock(account)).collect()
+    }
+
+    fn transfer(&self, r: &mut Reader<'_>, ctx: &mut Context<'_>) -> Option<[u64; 2]> {
         let (from, to) = (r.u32("from").ok()?, r.u32("to").ok()?);
         let amount = r.u64("amount").ok()?;
         if from == to || from.max(to) >= ACCOUNTS {
             return None;
         }
-        let (a, b) = (self.accounts[from as usize], self.accounts[to as usize]);
+        let (a, b) = (*self.lock(from), *self.lock(to));
         if let Some(rest) = a.checked_sub(amount) {
             for account in [from, to] {
+                ctx.writes(account.into());
                 ctx.modify(account, |out| self.get(account, out));
             }
-            self.accounts[from as usize] = rest;
-            self.accounts[to as usize] = b + amount;
+            *self.lock(from) = rest;
+            *self.lock(to) = b + amount;
         }
         Some([a, b])
     }
+
+    fn get(&self, account: u32, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.lock(account).to_le_bytes());
+    }
 }
 
-impl Service for Bank {
+impl ParallelService for Accounts {
     /// A transfer answers what both accounts had before, and has no effect when that is too
     /// little; an audit answers all accounts.
-    fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
+    fn execute(&self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) {
         let mut r = Reader::new(op);
         let before = match r.u8("kind") {
-            Ok(AUDIT) => self.accounts.clone(),
+            Ok(AUDIT) => self.all(),
             Ok(TRANSFER) => self.transfer(&mut r, ctx).map_or(Vec::new(), Vec::from),
             _ => Vec::new(),
         };
         before.iter().for_each(|account| reply.extend_from_slice(&account.to_le_bytes()));
+    }
+}
+
+impl Service for Bank {
+    fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
+        ParallelService::execute(&*self.accounts, op, ctx, reply);
         Completion::Done
     }
 
     fn get(&self, object: u32, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.accounts[object as usize].to_le_bytes());
+        self.accounts.get(object, out);
     }
 
     fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), Malformed> {
         let account = bytes.try_into().map_err(|_| Malformed("account"))?;
-        self.accounts[object as usize] = u64::from_le_bytes(account);
+        *self.accounts.lock(object) = u64::from_le_bytes(account);
         Ok(())
+    }
+
+    fn footprint(&self, op: &[u8], out: &mut Footprint) {
+        let mut r = Reader::new(op);
+        match r.u8("kind") {
+            Ok(AUDIT) => out.reads.extend(0..u64::from(ACCOUNTS)),
+            Ok(TRANSFER) => {
+                let accounts = [r.u32("from"), r.u32("to")].into_iter().flatten();
+                out.writes.extend(accounts.map(u64::from));
+            }
+            _ => {}
+        }
+    }
+
+    fn parallel(&mut self) -> Option<Arc<dyn ParallelService>> {
+        Some(Arc::clone(&self.accounts) as Arc<dyn ParallelService>)
     }
 
     fn objects(&self) -> u32 {
@@ -167,9 +210,9 @@ mod tests {
         for (token, reply) in (0..).zip(run(&mut bank, 400)) {
             assert_eq!(Order::new(0, token).judge(&reply), Ok(()));
         }
-        assert_ne!(bank.accounts, Bank::default().accounts);
+        assert_ne!(bank.accounts.all(), Bank::default().accounts.all());
         assert_eq!(Work::Bank.invariant(&bank), Ok(()));
-        bank.accounts[3] += 1;
+        *bank.accounts.lock(3) += 1;
         assert!(Work::Bank.invariant(&bank).is_err());
         let audit = run(&mut bank, STREAMS).pop().expect("the last one is an audit");
         assert!(Order::Audit.judge(&audit).is_err());

@@ -342,7 +342,11 @@ fn plan(args: &BenchArgs, group: &Group) -> Result<Plan> {
         clients.push(options);
     }
     let seed = auth::random_u64()? >> 1;
-    let ops = Ops::new(group.service(), load.payload, load.reply, load.keys, seed)?;
+    let ops = match load.work() {
+        Some(work) if group.service() == "work" => Ops::working(work, load.keys, seed)?,
+        Some(_) => bail!("--sleep and --spin are for the service work"),
+        None => Ops::new(group.service(), load.payload, load.reply, load.keys, seed)?,
+    };
     let wanted = load.client_threads.unwrap_or(THREADS_DEFAULT);
     let threads = wanted.min(clients.len());
     let streams = u32::from(group.pillars());

@@ -1,10 +1,12 @@
 //! What the load consists of: operations of the group's service, and what they must answer.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use svc::kv::op::encode_command;
 use svc::kv::reply::Protocol;
+use svc::work::Kind;
 
 /// The key of operations before its number is written into it; all keys are as long.
 const KEY: &[u8] = b"bench:000000000";
@@ -39,6 +41,7 @@ impl Ops {
     pub fn new(service: &str, payload: u32, reply: u32, keys: u64, seed: u64) -> Result<Ops> {
         let value = vec![b'x'; payload as usize];
         match service {
+            "work" => Ops::working((Kind::Nothing, Duration::ZERO), keys, seed),
             "echo" => Ok(Ops {
                 bytes: svc::echo::encode(reply, &value),
                 expected: Expected::Length(reply as usize),
@@ -53,8 +56,19 @@ impl Ops {
                 let digits = at + DIGITS.start..at + DIGITS.end;
                 Ok(Ops { bytes, expected: Expected::Ok, keys: Some((digits, keys)), next: seed })
             }
-            other => bail!("no load is known for the service {other}; only for kv and echo"),
+            other => bail!("no load is known for the service {other}; only for kv, echo and work"),
         }
+    }
+
+    /// Operations of the work service, which do this for so long, with `keys` keys in turn.
+    ///
+    /// # Errors
+    /// Never; it is like [`Ops::new`].
+    pub fn working((kind, time): (Kind, Duration), keys: u64, seed: u64) -> Result<Ops> {
+        let bytes = svc::work::encode(kind, time, KEY);
+        let at = bytes.len() - KEY.len();
+        let keys = Some((at + DIGITS.start..at + DIGITS.end, keys));
+        Ok(Ops { bytes, expected: Expected::Length(0), keys, next: seed })
     }
 
     /// The same for the client of this number: clients begin at different keys.

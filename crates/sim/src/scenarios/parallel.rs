@@ -1,0 +1,156 @@
+//! Parallel execution by itself: a stage with workers, whose jobs are chosen, run and brought back
+//! in any order, against one without.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::crypto::{ClientKeyring, PlainKeys};
+use base::{
+    AgreedTime, Batch, ClientId, Digest, Frame, FrameBuilder, FrameId, FromStage, ReplicaId, Seq,
+    SessionId, Stripe, ToStage,
+};
+use exec::{Job, Stage, StageConfig, StageOutbox};
+
+use super::Scenario;
+use crate::host::GROUP;
+use crate::prng::Prng;
+use crate::work::{Memory, STREAMS, Work};
+
+/// The scenarios of this family.
+pub(super) const ALL: &[Scenario] = &[Scenario {
+    name: "a_log_gives_the_same_with_any_workers_and_schedule",
+    claim: "Trap 6: with 1, 2, 4 and 8 workers, whichever of the operations that may execute is \
+            next, whenever it is done and whenever it is brought back, every reply, every \
+            checkpoint and the state at the end are byte for byte those of one after the other.",
+    ci_seeds: 150,
+    full_seeds: 3_000,
+    run: a_log_gives_the_same_with_any_workers_and_schedule,
+}];
+
+const CLIENTS: usize = 3;
+const INTERVAL: u64 = 5;
+
+/// What clients ask, in the order in which a generator has it agreed.
+struct Asking {
+    prng: Prng,
+    work: Work,
+    tokens: [u64; CLIENTS],
+    ids: BTreeMap<(usize, u32), u64>,
+}
+
+impl Asking {
+    /// A frame of operations of one stream.
+    fn frame(&mut self) -> Arc<Frame> {
+        let client = self.prng.below(CLIENTS as u64) as usize;
+        let stream = self.prng.below(STREAMS) as u32;
+        let mut builder = FrameBuilder::new();
+        for _ in 0..self.prng.between(1, 5) {
+            let round = self.tokens[client];
+            self.tokens[client] += 1;
+            // Of whatever kind the stream's operations are.
+            let token = round * STREAMS + u64::from(stream);
+            builder.push(&self.work.question(client, token, &Memory::default()).op);
+        }
+        let id = self.ids.entry((client, stream)).or_default();
+        *id += 1;
+        let name =
+            FrameId { client: ClientId(client as u32), session: SessionId(1), stream, id: *id };
+        Arc::new(builder.request(GROUP, name, *id - 1, |digest| keys().authenticate(digest)))
+    }
+
+    fn log(&mut self, batches: u64) -> Vec<Arc<Batch>> {
+        let sign = |digest: Digest| keys().authenticate(digest);
+        let open =
+            |client| Arc::new(FrameBuilder::open(GROUP, ClientId(client), SessionId(1), sign));
+        let mut time = 1_700_000_000_000_000_000;
+        let mut log = vec![Batch::Frames {
+            time: AgreedTime(time),
+            frames: (0..CLIENTS as u32).map(open).collect(),
+        }];
+        for _ in 1..batches {
+            time += self.prng.below(50_000_000);
+            let frames = (0..self.prng.below(6)).map(|_| self.frame()).collect();
+            log.push(match self.prng.below(10) {
+                0 => Batch::Null,
+                _ => Batch::Frames { time: AgreedTime(time), frames },
+            });
+        }
+        log.into_iter().map(Arc::new).collect()
+    }
+}
+
+fn keys() -> PlainKeys {
+    PlainKeys { me: ReplicaId(0), n: 4 }
+}
+
+/// What a stage says that must not depend on workers.
+#[derive(PartialEq, Eq, Debug, Default)]
+struct Said {
+    replies: BTreeMap<FrameId, Arc<Vec<u8>>>,
+    checkpoints: Vec<(Seq, Digest)>,
+    end: Option<Digest>,
+}
+
+fn hear(said: &mut Said, out: &mut StageOutbox) {
+    for (_, message) in out.messages.drain(..) {
+        match message {
+            FromStage::Reply { frame, content } => drop(said.replies.insert(frame, content)),
+            FromStage::Checkpoint { seq, digest } => said.checkpoints.push((seq, digest)),
+            _ => {}
+        }
+    }
+}
+
+/// Executes the log with so many workers, in an order that the generator decides.
+fn execute(work: Work, log: &[Arc<Batch>], workers: usize, prng: &mut Prng) -> Said {
+    let stripe = Stripe::new(1).expect("pillars in range");
+    let window = log.len() as u64;
+    let config = StageConfig { group: GROUP, stripe, checkpoint_interval: INTERVAL, window };
+    let mut stage = Stage::new(config, work.service());
+    stage.engage(workers);
+    let (mut said, mut out) = (Said::default(), StageOutbox::new());
+    for (seq, batch) in (1..).map(Seq).zip(log) {
+        let batch = Arc::clone(batch);
+        stage.on(ToStage::Deliver { seq, batch }, &mut out).expect("in the window");
+    }
+    let (mut given, mut done): (Vec<Job>, Vec<_>) = (vec![], vec![]);
+    while stage.report().executed.0 < window {
+        stage.run(prng.between(1, 40) as usize, &mut out);
+        while given.len() + done.len() < workers
+            && let Some(job) = stage.choose_job(&mut |n| prng.below(n as u64) as usize)
+        {
+            given.push(job);
+        }
+        if !given.is_empty() {
+            done.push(given.swap_remove(prng.below(given.len() as u64) as usize).run());
+        }
+        if !done.is_empty() && (given.is_empty() || prng.below(2) == 0) {
+            let one = done.swap_remove(prng.below(done.len() as u64) as usize);
+            stage.finished(one, &mut out);
+        }
+        hear(&mut said, &mut out);
+    }
+    stage.check();
+    stage.check_state();
+    work.invariant(stage.service()).expect("an invariant of the service");
+    said.end = Some(stage.state_digest());
+    said
+}
+
+fn a_log_gives_the_same_with_any_workers_and_schedule(seed: u64) {
+    let mut prng = Prng::new(seed);
+    // The key-value service is several times as dear.
+    let work = if seed % 16 == 7 { Work::Redis } else { Work::Bank };
+    let batches = prng.between(5, 30);
+    let mut asking =
+        Asking { prng: Prng::new(seed ^ 1), work, tokens: [0; CLIENTS], ids: BTreeMap::new() };
+    let log = asking.log(batches);
+    let expected = execute(work, &log, 0, &mut prng);
+    for workers in [1, 2, 4, 8] {
+        let got = execute(work, &log, workers, &mut prng);
+        for (frame, content) in &expected.replies {
+            assert_eq!(got.replies.get(frame), Some(content), "{workers} workers: {frame:?}");
+        }
+        assert!(got == expected, "{workers} workers: checkpoints or states differ");
+    }
+}
