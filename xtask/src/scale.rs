@@ -230,6 +230,22 @@ const TABLE: &[Scaled] = &[
         unit: "values of 1 KiB",
         reason: "memory and time",
     },
+    Scaled {
+        file: "crates/node/tests/zookeeper_clients.rs",
+        test: "recipes_work_while_replicas_are_killed",
+        ci: "22",
+        full: "330",
+        unit: "s of recipes",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/node/tests/zookeeper_clients.rs",
+        test: "random_operations_get_the_answers_of_zookeeper",
+        ci: "3_000",
+        full: "24_000",
+        unit: "random operations",
+        reason: "time",
+    },
 ];
 
 /// All rows.

@@ -82,7 +82,8 @@ class Side:
             return self.stat(value, now)
         if isinstance(value, (list, tuple)):
             items = [self.plain(item, now) for item in value]
-            if isinstance(value, list) and all(isinstance(i, str) for i in items):
+            # Children and what a client has proved have no order in ZooKeeper.
+            if isinstance(value, list) and all(isinstance(i, (str, ACL)) for i in value):
                 items.sort()
             return items
         return value
