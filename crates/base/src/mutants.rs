@@ -173,5 +173,16 @@ mod table {
         StateUnverified: "trap 9", "nothing that was fetched is verified";
         PinnedObjectsChange: "trap 11", "a checkpoint that is kept readable changes with the state";
         EdgeDropped: "trap 6", "an operation that writes what others read does not wait for them";
+        PromisesNotHeld: "trap 12", "effects do not wait for the records of their core";
+        CertifiesBeforeDurable: "L10", "CHECKPOINTs leave before what they rest on is durable";
+        OnePillarUnwritten: "decision 9", "a group commit leaves out the records of one pillar";
+        LastRecordStays: "trap 2", "a start takes up the last record of each number only";
+        CommitsNotSynced: "trap 12", "commits of the log are written and not synced";
+        NamesNotSynced: "trap 12", "the directory is not synced after a new segment of the log";
+        TrimsTooMuch: "trap 12", "the log is cut beyond the checkpoint on disk";
+        LostCommitIsTorn: "trap 12", "a durable commit that is blank is taken for a torn one";
+        BlockUnchecked: "trap 12", "the checksums of the log's blocks are not looked at";
+        CheckpointNamedUnsynced: "decision 9", "a checkpoint is named before it is on the disk";
+        DoubtfulVotes: "R1", "a replica with a log in doubt counts as whole";
     }
 }

@@ -172,7 +172,7 @@ impl<E: Journalled, L: Party> Journal<E, L> {
                 None
             }
             Sorted::Settled(seq, effect) => {
-                if seq > self.settled {
+                if seq > self.settled && !base::mutant!(CertifiesBeforeDurable) {
                     (self.settled, self.after) = (seq, log.barrier());
                 }
                 self.promise(effect)
@@ -183,7 +183,8 @@ impl<E: Journalled, L: Party> Journal<E, L> {
     }
 
     fn promise(&mut self, effect: E) -> Option<E> {
-        if self.held.is_empty() && !self.keeps && self.ripe_at(self.after) {
+        let ripe = self.held.is_empty() && !self.keeps && self.ripe_at(self.after);
+        if ripe || base::mutant!(PromisesNotHeld) {
             return Some(effect);
         }
         // A disk that stands still is no reason to hoard what is said again and again.

@@ -39,7 +39,11 @@ impl Remains {
             (Some(seq), record) => {
                 self.lowest = Some(self.lowest.map_or(seq, |lowest| lowest.min(seq)));
                 let PillarId(pillar) = self.stripe.pillar_of(seq);
-                self.lanes[usize::from(pillar)].push(record);
+                let lane = &mut self.lanes[usize::from(pillar)];
+                if base::mutant!(LastRecordStays) {
+                    lane.retain(|earlier| earlier.seq() != Some(seq));
+                }
+                lane.push(record);
             }
             (None, _) => {}
         }

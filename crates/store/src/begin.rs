@@ -85,6 +85,7 @@ pub fn beginning(found: &Found, virgin: bool, recover: bool) -> Result<Beginning
     match (life.durability, &found.log.verdict) {
         (Durability::Memory, _) => Ok(forgetful("the last life kept its votes in memory")),
         (_, Verdict::Missing) => Ok(forgetful("the log is gone")),
+        (_, Verdict::Doubt { .. }) if base::mutant!(DoubtfulVotes) => Ok(whole("never mind")),
         (_, doubt @ Verdict::Doubt { .. }) => Ok(forgetful(&format!("{doubt}"))),
         (Durability::Sync, _) => Ok(whole("every promise is on the disk")),
         (Durability::Async, Verdict::Clean) if life.clean => {

@@ -150,7 +150,8 @@ fn open(seed: u32, block: &[u8]) -> Option<(u8, u8, Stamp, &[u8])> {
         return None;
     }
     let mut r = Reader::new(block);
-    if r.u32("sum").ok()? != crc32c::crc32c_append(seed, &block[4..]) {
+    let sum = r.u32("sum").ok()?;
+    if sum != crc32c::crc32c_append(seed, &block[4..]) && !base::mutant!(BlockUnchecked) {
         return None;
     }
     let (kind, flags) = (r.u8("kind").ok()?, r.u8("flags").ok()?);

@@ -131,6 +131,9 @@ impl Place {
     }
 
     fn sync_dir(&self) -> Result<(), StoreError> {
+        if base::mutant!(NamesNotSynced) {
+            return Ok(());
+        }
         let synced = self.storage.sync_dir(&self.dir);
         synced.map_err(|e| io(&self.dir, "make the directory durable", e))
     }
@@ -255,7 +258,7 @@ impl Log {
     /// every later call of any function says the same.
     pub fn commit(&mut self, sync: bool) -> Result<(), StoreError> {
         self.check()?;
-        let done = self.write_pending(sync);
+        let done = self.write_pending(sync && !base::mutant!(CommitsNotSynced));
         self.note(done)
     }
 
@@ -274,7 +277,8 @@ impl Log {
     /// When the storage fails: final, like in [`Log::commit`].
     pub fn trim(&mut self, seq: Seq) -> Result<(), StoreError> {
         self.check()?;
-        while self.segments.len() > 1 && self.segments[0].highest <= seq {
+        let spoken_of = |segment: &Segment| segment.highest > seq && !base::mutant!(TrimsTooMuch);
+        while self.segments.len() > 1 && !spoken_of(&self.segments[0]) {
             let number = self.segments[0].number;
             let removed = self.place.remove(number);
             self.note(removed)?;
