@@ -8,7 +8,7 @@
 //!
 //! Pings are answered here, but only for as long as the group is known to have heard of the
 //! session within its timeout: a client that believes itself connected has a session. They renew
-//! the session in the group, those of all clients together ([`herald`]).
+//! the session in the group, those of all clients together (`herald`).
 //!
 //! May depend on `svc`, `client` and tokio; runs on any tokio runtime with I/O and time, one task
 //! per connection and one for all of them together.
