@@ -171,6 +171,11 @@ mod table {
         StreamWindowUnchecked: "trap 5", "a stream's window has no end";
         ManifestUnverified: "trap 9", "what a source says a checkpoint consists of is believed";
         StateUnverified: "trap 9", "nothing that was fetched is verified";
+        WrongBucketAccepted: "L26", "a leader may propose frames that are dealt to another";
+        BucketsStay: "L26", "frames are dealt to the same leader in every interval";
+        OneBlameExcludes: "V17", "one VIEW-CHANGE's word excludes a leader";
+        AnyNumberExcluded: "V17", "more than f leaders may be excluded";
+        ExclusionsForgotten: "V17", "an exclusion ends with its view";
         PinnedObjectsChange: "trap 11", "a checkpoint that is kept readable changes with the state";
         EdgeDropped: "trap 6", "an operation that writes what others read does not wait for them";
         PromisesNotHeld: "trap 12", "effects do not wait for the records of their core";

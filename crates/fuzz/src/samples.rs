@@ -14,6 +14,7 @@ use proto::group::evidence::Proof;
 use proto::group::link::SliceEntry;
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::record::GroupRecord;
+use proto::group::roster::Roster;
 use proto::group::rules::Rules;
 use proto::pbft::msg::{Checkpoint, Message, Proposal, Vote, endorse_bytes};
 
@@ -111,7 +112,8 @@ pub fn change(replica: u16, view: u64, stable: StableCheckpoint) -> ViewChange {
     ];
     let (replica, incarnation) = (ReplicaId(replica), Incarnation(1));
     let signature = Signature([0; 64]);
-    let change = ViewChange { replica, incarnation, view: View(view), stable, entries, signature };
+    let (view, roster) = (View(view), Roster::default());
+    let change = ViewChange { replica, incarnation, view, stable, entries, roster, signature };
     sign_change(change)
 }
 

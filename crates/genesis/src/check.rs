@@ -13,9 +13,10 @@ use crate::group::{ClientEntry, Group, ReplicaEntry};
 use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
 use crate::settings::{
     Agreement, BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, CHECKPOINT_INTERVAL_MAX,
-    CLOCK_SKEW_MS_MAX, Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN, window_for, window_max,
+    CLOCK_SKEW_MS_MAX, Leaders, Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN, window_for,
+    window_max,
 };
-use crate::switches;
+use crate::switches::{self, Choice};
 
 /// Longest name of a group, a service or a client, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -169,9 +170,24 @@ fn settings(
         window,
         clock_skew_max: Span::millis(skew),
         view_timeout: Span::millis(timeout),
+        leaders: leaders(path, raw, interval)?,
         batching: batching(path, &raw.batching, window / pillars)?,
         drills: raw.drills.unwrap_or(default.drills),
     })
+}
+
+/// Where leaders rotate, each has to have a number of every pillar in each checkpoint interval: in
+/// some of them, clients' frames are its alone to propose.
+fn leaders(path: &Path, raw: &RawGroup, interval: u64) -> Result<Leaders, GenesisError> {
+    let Some(word) = &raw.leaders else { return Ok(Leaders::default()) };
+    let leaders = Leaders::from_word(word)
+        .ok_or_else(|| field(path, "leaders", quoted(word), "must be \"fixed\" or \"rotating\""))?;
+    let least = u64::from(raw.pillars) * u64::from(raw.replicas);
+    if leaders == Leaders::Rotating && interval < least {
+        let remedy = format!("with rotating leaders at least pillars times replicas: {least}");
+        return Err(field(path, "checkpoint_interval", interval, &remedy));
+    }
+    Ok(leaders)
 }
 
 fn initial_state(path: &Path, raw: &RawGroup) -> Result<Option<Digest>, GenesisError> {
@@ -340,6 +356,13 @@ fn identity(
         u64::from(batching.unbatched),
     ] {
         hasher.update_u64(number);
+    }
+    // A switch at its default leaves no trace, so that it may be newer than the group.
+    for Choice(name, value) in settings.chosen() {
+        let older = ["agreement", "batching"].contains(&name);
+        if !older && switches::default_of(name) != Some(value) {
+            hasher.update_sized(name.as_bytes()).update_sized(value.as_bytes());
+        }
     }
     hasher.update_sized(initial_state.as_ref().map_or(&[], |digest| &digest.0[..]));
     hasher.update_u64(replicas.len() as u64);

@@ -23,6 +23,7 @@ pub(crate) struct RawGroup {
     pub(crate) window: Option<u64>,
     pub(crate) clock_skew_ms: Option<u64>,
     pub(crate) view_timeout_ms: Option<u64>,
+    pub(crate) leaders: Option<String>,
     pub(crate) drills: Option<bool>,
     pub(crate) initial_state: Option<String>,
     #[serde(default)]
@@ -77,6 +78,7 @@ const GROUP_KEYS: &[&str] = &[
     "window",
     "clock_skew_ms",
     "view_timeout_ms",
+    "leaders",
     "drills",
     "initial_state",
     "batching",

@@ -29,6 +29,31 @@ impl Agreement {
     }
 }
 
+/// Who leads in a view.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Leaders {
+    /// One replica.
+    #[default]
+    Fixed,
+    /// The replicas in turn, block by block of sequence numbers.
+    Rotating,
+}
+
+impl Leaders {
+    /// Its name, as the configuration and the command line have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Leaders::Fixed => "fixed",
+            Leaders::Rotating => "rotating",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Leaders> {
+        [Leaders::Fixed, Leaders::Rotating].into_iter().find(|one| one.word() == word)
+    }
+}
+
 /// Settings of the whole group. Part of the group's identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -45,6 +70,8 @@ pub struct Settings {
     /// T: how long a new view may take to begin and to agree on something, at first; it doubles
     /// with each that fails. From [`VIEW_TIMEOUT_MS_MIN`] to [`VIEW_TIMEOUT_MS_MAX`].
     pub view_timeout: Span,
+    /// Who leads in a view.
+    pub leaders: Leaders,
     /// How leaders make batches.
     pub batching: Batching,
     /// Whether replicas obey orders to misbehave, for drills. Never in production.
@@ -120,7 +147,11 @@ impl Settings {
     #[must_use]
     pub fn chosen(&self) -> Vec<Choice> {
         let batching = if self.batching.unbatched { "off" } else { "on" };
-        vec![Choice("agreement", self.agreement.word()), Choice("batching", batching)]
+        vec![
+            Choice("agreement", self.agreement.word()),
+            Choice("batching", batching),
+            Choice("leaders", self.leaders.word()),
+        ]
     }
 }
 
@@ -140,6 +171,7 @@ impl Default for Settings {
             window: 8192,
             clock_skew_max: Span::millis(5_000),
             view_timeout: Span::millis(1_000),
+            leaders: Leaders::default(),
             batching: Batching::default(),
             drills: false,
         }

@@ -64,6 +64,12 @@ pub const SWITCHES: &[Switch] = &[
         what: "agree on batches of many frames, or on each frame alone (`--no-batching`)",
     },
     Switch {
+        name: "leaders",
+        values: &["fixed", "rotating"],
+        scope: Scope::Group,
+        what: "one replica leads in a view, or all in turn, block by block",
+    },
+    Switch {
         name: "durability",
         values: &["sync", "async", "memory"],
         scope: Scope::Replica,
@@ -79,6 +85,12 @@ pub const SWITCHES: &[Switch] = &[
 
 /// All pairs that do not go together; every other combination is legal.
 pub const CONFLICTS: &[Conflict] = &[
+    Conflict {
+        one: Choice("agreement", "none"),
+        other: Choice("leaders", "rotating"),
+        why: "a server without agreement has nobody to take turns with",
+        remedy: "leave leaders fixed",
+    },
     Conflict {
         one: Choice("agreement", "none"),
         other: Choice("durability", "sync"),

@@ -45,6 +45,11 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
     writeln!(out, "clock_skew_ms = {}", settings.clock_skew_max.0 / 1_000_000)?;
     writeln!(out, "\n# How long a new leader may take at first; doubles with each that fails.")?;
     writeln!(out, "view_timeout_ms = {}", settings.view_timeout.0 / 1_000_000)?;
+    writeln!(
+        out,
+        "\n# Who leads in a view: fixed, one replica; or rotating, all of them in turn."
+    )?;
+    writeln!(out, "leaders = \"{}\"", settings.leaders.word())?;
     writeln!(out, "\n# Whether replicas obey orders to misbehave. For drills only.")?;
     writeln!(out, "drills = {}", settings.drills)?;
     if let Some(digest) = group.initial_state {

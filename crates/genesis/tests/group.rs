@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use auth::Peer;
 use base::{ClientId, Digest, PillarId, ReplicaId, Span, limits};
-use genesis::{Agreement, Batching, GenesisError, Group, InitOptions, LocalGroup, Settings};
+use genesis::{
+    Agreement, Batching, GenesisError, Group, InitOptions, Leaders, LocalGroup, Settings,
+};
 
 const FILE: &str = "/somewhere/group.toml";
 
@@ -42,7 +44,8 @@ fn refusal(text: &str) -> (String, String, String) {
 fn what_is_written_is_read_back() {
     let settings = Settings {
         agreement: Agreement::Pbft,
-        checkpoint_interval: 16,
+        leaders: Leaders::Rotating,
+        checkpoint_interval: 32,
         window: 64,
         clock_skew_max: Span::millis(77),
         view_timeout: Span::millis(250),

@@ -19,9 +19,10 @@ use base::{
 };
 use proto::group::link::{FromCoordinator, ToCoordinator};
 use proto::group::msg::{GroupMessage, ViewChange};
+use proto::group::roster::Roster;
 use proto::group::{self, Beginning, Coordinator, CoordinatorConfig};
 use proto::pbft::msg::{Message, Proposal, Vote};
-use proto::pbft::{Batching, Input, Lane, LaneConfig};
+use proto::pbft::{Batching, Input, Lane, LaneConfig, Leaders, Switches};
 use proto::{Effect, Outbox};
 
 use crate::explore::{Model, Next};
@@ -133,6 +134,7 @@ impl World {
             stripe,
             window,
             checkpoint_interval,
+            leaders: Leaders::Fixed,
             view_timeout: TIMEOUT,
         };
         let stable = StableCheckpoint::default();
@@ -146,6 +148,7 @@ impl World {
             stripe,
             window,
             checkpoint_interval,
+            switches: Switches::default(),
             batching: Batching {
                 frames_max: 1,
                 bytes_max: 1 << 10,
@@ -400,6 +403,7 @@ fn wishes() -> VecDeque<GroupMessage> {
             view: View(1),
             stable: StableCheckpoint::default(),
             entries: vec![],
+            roster: Roster::default(),
             signature: Signature([0; 64]),
         };
         let signed = rules.change_signed(rules.change_digest(&change));

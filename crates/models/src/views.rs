@@ -14,6 +14,7 @@ use base::{Digest, Incarnation, Quorums, ReplicaId, Seq, Signature, StableCheckp
 use proto::group::decide::Decision;
 use proto::group::link::{Choice, SliceEntry};
 use proto::group::msg::ViewChange;
+use proto::group::roster::Roster;
 
 use crate::explore::{Model, Next};
 
@@ -250,6 +251,7 @@ fn change(
         view: View(view),
         stable: StableCheckpoint::default(),
         entries: if empty { vec![] } else { vec![entry] },
+        roster: Roster::default(),
         signature: Signature([0; 64]),
     })
 }

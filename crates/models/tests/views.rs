@@ -28,7 +28,7 @@ fn prepared(changes: &[Arc<ViewChange>]) -> impl Iterator<Item = (View, base::Di
 
 fn plan(view: View, changes: &[Arc<ViewChange>], choice: Option<Choice>) -> Decision {
     let choices = choice.into_iter().collect();
-    Decision::Decided(Plan { view, start: changes[0].stable.clone(), choices })
+    Decision::Decided(Plan { view, start: changes[0].stable.clone(), choices, excluded: vec![] })
 }
 
 /// Bug: the first P that comes, not that of the highest view.

@@ -14,10 +14,10 @@ use auth::{LinkIdentity, Peer, ReplicaKeys};
 use base::{Incarnation, PillarId, ReplicaId};
 use durable::{Boot, FirstWords};
 use exec::StageConfig;
-use genesis::Group;
+use genesis::{Group, Settings};
 use mio::net::TcpListener;
 use proto::group::CoordinatorConfig;
-use proto::pbft::{Batching, Lane, LaneConfig, LaneStart};
+use proto::pbft::{Batching, Lane, LaneConfig, LaneStart, Leaders, Switches};
 use proto::solo::Solo;
 use store::{Dir, Durability};
 
@@ -492,6 +492,7 @@ fn lane_config(options: &ReplicaOptions, pillar: PillarId) -> LaneConfig {
         stripe: group.stripe(),
         window: settings.window,
         checkpoint_interval: settings.checkpoint_interval,
+        switches: switches(settings),
         batching: Batching {
             frames_max: batching.frames_limit(),
             bytes_max: batching.bytes_max,
@@ -501,6 +502,15 @@ fn lane_config(options: &ReplicaOptions, pillar: PillarId) -> LaneConfig {
         clock_skew_max: settings.clock_skew_max,
         retransmit: options.retransmit,
         view_timeout: settings.view_timeout,
+    }
+}
+
+fn switches(settings: &Settings) -> Switches {
+    Switches {
+        leaders: match settings.leaders {
+            genesis::Leaders::Fixed => Leaders::Fixed,
+            genesis::Leaders::Rotating => Leaders::Rotating,
+        },
     }
 }
 
@@ -515,6 +525,7 @@ fn coordinator_config(group: &Group, me: ReplicaId, incarnation: Incarnation) ->
         stripe: group.stripe(),
         window: settings.window,
         checkpoint_interval: settings.checkpoint_interval,
+        leaders: switches(settings).leaders,
         view_timeout: settings.view_timeout,
     }
 }

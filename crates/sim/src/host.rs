@@ -18,7 +18,7 @@ use proto::group::link::FromCoordinator;
 use proto::group::rules::Rules;
 use proto::group::{Coordinator, CoordinatorConfig, GroupFact};
 use proto::pbft::msg::Message;
-use proto::pbft::{Batching, Input, Lane, LaneConfig};
+use proto::pbft::{Batching, Input, Lane, LaneConfig, Switches};
 use proto::{Effect, Outbox, Record, Target, group};
 
 use crate::disk::Disk;
@@ -153,6 +153,7 @@ pub(crate) fn lane_config(options: &Options, me: ReplicaId, pillar: PillarId) ->
         stripe: stripe(options),
         window: options.window,
         checkpoint_interval: options.checkpoint_interval,
+        switches: Switches { leaders: options.leaders },
         batching: Batching {
             frames_max: if options.unbatched { 1 } else { 64 },
             bytes_max: 1 << 20,
@@ -179,6 +180,7 @@ pub(crate) fn coordinator_config(
         stripe: stripe(options),
         window: options.window,
         checkpoint_interval: options.checkpoint_interval,
+        leaders: options.leaders,
         view_timeout: options.view_timeout,
     }
 }

@@ -1,6 +1,7 @@
 //! The shape of a simulated world and of its network.
 
 use base::Span;
+use proto::pbft::Leaders;
 
 use crate::prng::Ratio;
 use crate::work::Work;
@@ -75,6 +76,8 @@ pub struct Options {
     pub net: Net,
     /// One operation per frame and one frame per batch.
     pub unbatched: bool,
+    /// Who leads in a view.
+    pub leaders: Leaders,
     /// When promises may leave, and what a restart finds.
     pub durability: Durability,
     /// T: what a leader may take for what it owes.
@@ -95,6 +98,20 @@ impl Options {
     }
 }
 
+impl Options {
+    /// The same with checkpoints as far apart as rotating leaders need, where they rotate.
+    #[must_use]
+    pub fn fitted(self) -> Options {
+        if self.leaders == Leaders::Fixed {
+            return self;
+        }
+        let least = u64::from(self.n) * u64::from(self.pillars);
+        let checkpoint_interval = self.checkpoint_interval.max(least);
+        let intervals = self.window.div_ceil(checkpoint_interval).max(4);
+        Options { checkpoint_interval, window: intervals * checkpoint_interval, ..self }
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {
@@ -109,6 +126,7 @@ impl Default for Options {
             window: 32,
             net: Net::CALM,
             unbatched: false,
+            leaders: Leaders::Fixed,
             durability: Durability::Memory,
             view_timeout: Span::millis(200),
             inside_delay_max_us: 20,

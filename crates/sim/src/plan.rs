@@ -8,6 +8,7 @@
 use std::fmt;
 
 use base::{PillarId, ReplicaId, Span};
+use proto::pbft::Leaders;
 
 use crate::adversary::{Behaviour, Hostile};
 use crate::faults::{Fault, Shape};
@@ -191,15 +192,20 @@ impl World {
 
 /// A group of some shape, under a load that lasts.
 fn options(seed: u64, prng: &mut Prng) -> Options {
+    // Of a source of its own: a seed has the same faults whatever switches there are.
+    let mut switch = Prng::new(seed ^ 0x51_7c4);
+    let leaders = pick(&mut switch, &[Leaders::Fixed, Leaders::Fixed, Leaders::Rotating]);
     let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
-    Options {
+    let options = Options {
         seed,
         n,
         f,
+        leaders,
         pillars: pick(prng, &[1, 2, 4, 3]),
         clients: prng.between(1, 3) as u32,
         outstanding: pick(prng, &[1, 4, 16]),
-        ops_per_client: 150,
+        // Where leaders rotate, whatever is ordered takes a number of every replica.
+        ops_per_client: if leaders == Leaders::Fixed { 150 } else { 50 },
         // Some logs are so short that replicas are left behind all the time, also such as the
         // others cannot do without.
         window: pick(prng, &[32, 64, 1024]),
@@ -212,7 +218,8 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
         // The store is dear; there is a scenario of its own for it.
         work: prng.chance(Ratio(1, 128)).then_some(Work::Redis),
         ..Options::default()
-    }
+    };
+    options.fitted()
 }
 
 fn pick<T: Copy>(prng: &mut Prng, of: &[T]) -> T {

@@ -129,7 +129,7 @@ impl World {
             if self.condition(address) == Condition::Running {
                 let view = self.view(address);
                 let what = Grievance::Equivocates;
-                let message = ToCoordinator::Grievance { view, what };
+                let message = ToCoordinator::Grievance { view, what, whom: view.leader(4) };
                 self.step_coordinator(address, proto::group::Input::Lane(message));
             }
         }

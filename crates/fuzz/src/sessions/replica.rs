@@ -16,7 +16,7 @@ use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget};
 use proto::group::msg::{GroupMessage, NewView, ViewChange};
 use proto::group::{self, Beginning, Coordinator, CoordinatorConfig};
 use proto::pbft::msg::{Checkpoint, Message, endorse_bytes};
-use proto::pbft::{Batching, Input, Lane, LaneConfig};
+use proto::pbft::{Batching, Input, Lane, LaneConfig, Leaders, Switches};
 use proto::{Effect, Outbox};
 use svc::echo::EchoService;
 
@@ -62,6 +62,7 @@ impl Replica {
             stripe,
             window,
             checkpoint_interval,
+            leaders: Leaders::Fixed,
             view_timeout,
         };
         let stable = StableCheckpoint::default();
@@ -75,6 +76,7 @@ impl Replica {
             stripe,
             window,
             checkpoint_interval,
+            switches: Switches::default(),
             batching: Batching {
                 frames_max: 16,
                 bytes_max: 1 << 20,

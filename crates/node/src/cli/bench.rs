@@ -7,7 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use svc::work::Kind;
 
-use super::{Agreement, BenchCommand, Durability, Output, Parallelization};
+use super::{Agreement, BenchCommand, Durability, Leaders, Output, Parallelization};
 use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
 use crate::values::{duration, positive, some_duration};
 
@@ -91,6 +91,9 @@ pub struct LocalArgs {
     /// With --local: how many pillars.
     #[arg(long, value_name = "P", default_value_t = 1, env = "STYLITE_PILLARS")]
     pub pillars: u16,
+    /// With --local: who leads in a view.
+    #[arg(long, value_name = "WHO", default_value = "fixed", env = "STYLITE_LEADERS")]
+    pub leaders: Leaders,
     /// With --local: what is replicated, kv or echo.
     #[arg(long, value_name = "NAME", default_value = "echo", env = "STYLITE_SERVICE",
         value_parser = clap::builder::PossibleValuesParser::new(svc::NAMES))]

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use rt::Drill;
 
-use super::{Agreement, DrillStorage, Durability, Parallelization};
+use super::{Agreement, DrillStorage, Durability, Leaders, Parallelization};
 use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_duration};
 
 /// `stylite demo`.
@@ -36,6 +36,9 @@ pub struct DemoArgs {
     #[arg(long, value_name = "NAME", default_value = "kv", env = "STYLITE_SERVICE",
         value_parser = clap::builder::PossibleValuesParser::new(["kv", "zookeeper"]))]
     pub service: String,
+    /// Who leads in a view.
+    #[arg(long, value_name = "WHO", default_value = "fixed", env = "STYLITE_LEADERS")]
+    pub leaders: Leaders,
     /// Where the Redis gateway listens. [default: 127.0.0.1:6379, or the next free port]
     #[arg(long, value_name = "ADDR", env = "STYLITE_REDIS")]
     pub redis: Option<SocketAddr>,
@@ -84,6 +87,9 @@ pub struct InitArgs {
     /// How many pillars: parallel lanes of agreement. At most one per core is of use.
     #[arg(long, value_name = "P", default_value_t = 1, env = "STYLITE_PILLARS")]
     pub pillars: u16,
+    /// Who leads in a view.
+    #[arg(long, value_name = "WHO", default_value = "fixed", env = "STYLITE_LEADERS")]
+    pub leaders: Leaders,
     /// How many clients (gateways, programs, tools) get keys.
     #[arg(long, value_name = "C", default_value_t = genesis::CLIENTS_DEFAULT,
         env = "STYLITE_CLIENTS", value_parser = clap::value_parser!(u32).range(1..))]

@@ -252,6 +252,24 @@ impl From<Parallelization> for rt::Parallelization {
     }
 }
 
+/// Who leads in a view.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leaders {
+    /// One replica, until it fails.
+    Fixed,
+    /// The replicas in turn, block by block; one that fails is left out for a while.
+    Rotating,
+}
+
+impl From<Leaders> for genesis::Leaders {
+    fn from(leaders: Leaders) -> genesis::Leaders {
+        match leaders {
+            Leaders::Fixed => genesis::Leaders::Fixed,
+            Leaders::Rotating => genesis::Leaders::Rotating,
+        }
+    }
+}
+
 /// What stands in for the disk in a drill.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrillStorage {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use base::ClientId;
-use genesis::InitOptions;
+use genesis::{InitOptions, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -99,6 +99,7 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
             service: args.service.clone(),
             replicas: args.replicas,
             pillars: args.pillars,
+            settings: Settings { leaders: args.leaders.into(), ..Settings::default() },
             ..InitOptions::default()
         },
         dir: args.dir.clone(),

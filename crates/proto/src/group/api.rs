@@ -14,6 +14,7 @@ use super::msg::GroupMessage;
 use super::record::GroupRecord;
 use super::rules::Rules;
 use crate::outbox::{Target, When};
+use crate::pbft::Leaders;
 
 /// What a coordinator must know, the same for its whole life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +35,8 @@ pub struct CoordinatorConfig {
     pub window: u64,
     /// K.
     pub checkpoint_interval: u64,
+    /// Who leads in a view.
+    pub leaders: Leaders,
     /// T: how long a new view may take at first; doubles with each that fails.
     pub view_timeout: Span,
 }

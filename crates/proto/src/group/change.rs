@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 
 use base::{Incarnation, PillarId, ReplicaId, Seq, Signature, Span, StableCheckpoint, Time, View};
 
+use super::blame::Blame;
 use super::decide::{Decision, decide};
 use super::evidence::Proof;
 use super::link::{FromCoordinator, Grievance, Plan, SliceEntry};
@@ -43,11 +44,11 @@ struct Slice {
 /// Where this replica stands.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
-    wishes: Wishes,
+    pub(super) wishes: Wishes,
     /// The view in which this replica votes, or voted last.
     installed: View,
     /// It votes in no view below this one.
-    left: View,
+    pub(super) left: View,
     /// The last NEW-VIEW: kept for those who lag, across everything.
     last: Option<Arc<NewView>>,
     /// What the pillars handed over for `left`.
@@ -57,11 +58,12 @@ pub(super) struct Change {
     /// View changes since the last one that worked: the timeout's exponent.
     failed: u32,
     /// When `left` was left for, or `installed` installed.
-    since: Time,
+    pub(super) since: Time,
     /// Whether something was delivered in the installed view.
-    progressed: bool,
+    pub(super) progressed: bool,
     /// What the lanes complain about in the installed view, while it still has time.
-    aggrieved: Vec<Grievance>,
+    pub(super) aggrieved: Vec<Grievance>,
+    pub(super) blame: Blame,
     /// Whether anything happened since the last heartbeat.
     busy: bool,
     say_next: Time,
@@ -82,6 +84,7 @@ impl Change {
             since: Time::ZERO,
             progressed: true,
             aggrieved: Vec::new(),
+            blame: Blame::default(),
             busy: true,
             say_next: Time::ZERO,
             resend_next: Time::ZERO,
@@ -101,7 +104,7 @@ impl Change {
         self.installed_count
     }
 
-    fn is_changing(&self) -> bool {
+    pub(super) fn is_changing(&self) -> bool {
         self.left > self.installed
     }
 
@@ -130,6 +133,7 @@ impl Change {
             return None;
         }
         self.installed = nv.view;
+        self.blame.begin_view(&plan);
         self.replay_left(nv.view);
         self.last = Some(nv);
         Some(plan.start)
@@ -172,7 +176,7 @@ impl Change {
 
 impl Coordinator {
     /// How long the view that is asked for, or was installed last, has.
-    fn timeout(&self) -> Span {
+    pub(super) fn timeout(&self) -> Span {
         let first = self.cfg.view_timeout;
         let failed = if base::mutant!(TimeoutStays) { 0 } else { self.change.failed.min(32) };
         let doubled = first.0.saturating_mul(1 << failed);
@@ -268,39 +272,6 @@ impl Coordinator {
         out.push(Effect::Lanes(FromCoordinator::Stop { view: self.change.left }));
     }
 
-    /// V1: a lane wants another leader.
-    pub(super) fn on_grievance(
-        &mut self,
-        now: Time,
-        view: View,
-        what: Grievance,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), Reject> {
-        let change = &mut self.change;
-        if view != change.installed || change.is_changing() || change.wishes.own() > view {
-            return Err(Reject::Stale("grievance about a view that is left"));
-        }
-        if change.aggrieved.contains(&what) {
-            return Err(Reject::Stale("grievance again"));
-        }
-        change.aggrieved.push(what);
-        let in_time = matches!(what, Grievance::Stalled | Grievance::Starved);
-        let patient = in_time && !change.progressed;
-        self.suspect(view.leader(self.cfg.quorums.n()), SuspicionKind::Leader(what), out);
-        // V15: a view that has not worked yet gets its doubled time.
-        if !patient || now >= self.change.since.after(self.timeout()) {
-            self.wish_for_next(now, out);
-        }
-        Ok(())
-    }
-
-    fn wish_for_next(&mut self, now: Time, out: &mut Vec<Effect>) {
-        self.change.aggrieved.clear();
-        if self.change.wishes.raise(View(self.change.installed.0 + 1)) {
-            self.wish_raised(now, out);
-        }
-    }
-
     /// V15: the installed view works.
     pub(super) fn on_progress(&mut self, view: View) -> Result<(), Reject> {
         let change = &mut self.change;
@@ -311,6 +282,9 @@ impl Coordinator {
         change.progressed = true;
         change.failed = 0;
         change.aggrieved.retain(|what| *what != Grievance::Stalled);
+        if change.aggrieved.is_empty() && change.wishes.own() <= view {
+            change.blame.whom = None;
+        }
         Ok(())
     }
 
@@ -334,7 +308,7 @@ impl Coordinator {
         }
     }
 
-    fn wish_raised(&mut self, now: Time, out: &mut Vec<Effect>) {
+    pub(super) fn wish_raised(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.say_wish(now, Target::All, out);
         self.follow_wishes(now, out);
     }
@@ -414,7 +388,9 @@ impl Coordinator {
         let (replica, incarnation) = (self.cfg.me, self.cfg.incarnation);
         let view = self.change.left;
         let signature = Signature([0; 64]);
-        let mut change = ViewChange { replica, incarnation, view, stable, entries, signature };
+        let roster = self.roster(stable.seq);
+        let mut change =
+            ViewChange { replica, incarnation, view, stable, entries, roster, signature };
         let digest = self.rules.change_digest(&change);
         change.signature = self.keys.sign(&self.rules.change_signed(digest));
         // Never seen to happen; if it did, the others would hold it against this replica for good.
@@ -559,6 +535,7 @@ impl Coordinator {
         debug_assert!(view > change.installed && view >= change.left);
         change.installed = view;
         change.left = view;
+        change.blame.begin_view(&plan);
         change.last = Some(nv.clone());
         change.since = now;
         change.progressed = false;

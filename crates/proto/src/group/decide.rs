@@ -13,6 +13,8 @@
 //! | choose null for n | a quorum has no P for n |
 //! | else | undecided: wait for more |
 //!
+//! Who leads no number in the view follows from the same set (`roster`).
+//!
 //! Where several choices pass for one number, none of them was committed, and the one of the
 //! highest view is taken, so that everybody takes the same. More VIEW-CHANGEs never make a
 //! decided set undecided.
@@ -26,6 +28,7 @@ use base::{Digest, Quorums, Seq, StableCheckpoint, View};
 
 use super::link::{Choice, Plan, SliceEntry};
 use super::msg::ViewChange;
+use super::roster;
 
 /// What a set of VIEW-CHANGEs comes to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,7 +70,8 @@ pub fn decide(quorums: Quorums, view: View, changes: &[Arc<ViewChange>]) -> Deci
             None => return Decision::Undecided(seq),
         }
     }
-    Decision::Decided(Plan { view, start, choices })
+    let excluded = roster::decide(quorums, changes, top);
+    Decision::Decided(Plan { view, start, choices, excluded })
 }
 
 /// Moves `cursor` to `seq`; its entry, when there is one.

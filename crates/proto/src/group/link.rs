@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 
 use base::{Digest, PillarId, ReplicaId, Seq, StableCheckpoint, View};
 
+use super::roster::Exclusion;
+
 /// What this replica has promised about one number, over all views (design, trap 2).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SliceEntry {
@@ -60,6 +62,8 @@ pub struct Plan {
     /// What numbers `start.seq + 1 + i` hold, over all pillars, without a gap. The leader goes
     /// on after the last.
     pub choices: Vec<Choice>,
+    /// Who does not lead in this view, or not yet, where leaders rotate. Ascending.
+    pub excluded: Vec<Exclusion>,
 }
 
 impl Plan {
@@ -111,6 +115,16 @@ pub enum ToCoordinator {
         view: View,
         /// What is felt.
         what: Grievance,
+        /// Whom it is about: the leader, or one of them where they rotate.
+        whom: ReplicaId,
+    },
+    /// Said before a slice, where leaders rotate: who would soon be blamed for a standstill, had
+    /// the others not been faster.
+    Suspects {
+        /// The view that is asked for.
+        view: View,
+        /// Who.
+        whom: ReplicaId,
     },
     /// The pillar has delivered a number beyond all before, in `view`: the view works.
     Progress {

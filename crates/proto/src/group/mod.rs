@@ -31,6 +31,7 @@
 //!    replica, one NEW-VIEW, and the store of proofs.
 
 mod api;
+mod blame;
 mod change;
 pub mod decide;
 pub mod evidence;
@@ -42,6 +43,7 @@ mod pins;
 pub mod record;
 mod recover;
 mod rest;
+pub mod roster;
 pub mod rules;
 #[cfg(test)]
 mod tests;
@@ -379,7 +381,10 @@ impl Coordinator {
                 self.certified_seen(&stable);
                 self.on_slice(now, pillar, view, stable, entries, out)
             }
-            ToCoordinator::Grievance { view, what } => self.on_grievance(now, view, what, out),
+            ToCoordinator::Grievance { view, what, whom } => {
+                self.on_grievance(now, view, (what, whom), out)
+            }
+            ToCoordinator::Suspects { view, whom } => self.on_suspects(view, whom),
             ToCoordinator::Progress { view, delivered: _ } => self.on_progress(view),
             ToCoordinator::Stable(stable) => self.on_stable(now, stable, out),
             ToCoordinator::Ahead(stable) => {

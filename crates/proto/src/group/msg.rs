@@ -12,6 +12,7 @@ use base::{
 
 use super::evidence::Proof;
 use super::link::SliceEntry;
+use super::roster::Roster;
 use super::wire;
 
 /// VIEW-CHANGE: what one replica has promised, as it leaves all views below `view`. Signed.
@@ -28,6 +29,8 @@ pub struct ViewChange {
     pub stable: StableCheckpoint,
     /// P and Q above that, over all pillars, ascending.
     pub entries: Vec<SliceEntry>,
+    /// What its sender says about leaders, where they rotate.
+    pub roster: Roster,
     /// Over everything above.
     pub signature: Signature,
 }

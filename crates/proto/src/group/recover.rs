@@ -20,7 +20,7 @@ use super::msg::{GroupMessage, NewView, Recover, ViewChange};
 use super::record::GroupRecord;
 use super::{Coordinator, Effect, GroupFact, promise, send};
 use crate::outbox::Target;
-use crate::pbft::Reject;
+use crate::pbft::{Leaders, Reject};
 
 /// How often this replica says again that it recovers, and what it waits for.
 const REPEAT: Span = Span::millis(500);
@@ -396,11 +396,17 @@ impl Coordinator {
     /// `from` waits for the numbers up to `upto`: the leader owes them from now on, so it must
     /// have been asked. A faulty replica could ask the others alone, and have them blame it.
     pub(super) fn fill_for(&mut self, from: ReplicaId, upto: Seq, out: &mut Vec<Effect>) {
+        let news = upto > self.peers.filling;
         self.peers.filling = upto.max(self.peers.filling);
         out.push(Effect::Lanes(FromCoordinator::Fill(upto)));
         let leader = self.change.installed().leader(self.cfg.quorums.n());
-        if leader != self.cfg.me && leader != from {
-            send(out, Target::One(leader), GroupMessage::Seek(upto));
+        match self.cfg.leaders {
+            // Each owes its own of these numbers.
+            Leaders::Rotating if news => send(out, Target::All, GroupMessage::Seek(upto)),
+            Leaders::Fixed if leader != self.cfg.me && leader != from => {
+                send(out, Target::One(leader), GroupMessage::Seek(upto));
+            }
+            Leaders::Rotating | Leaders::Fixed => {}
         }
     }
 
@@ -412,8 +418,12 @@ impl Coordinator {
     /// The leader may have been another when it was asked, or had no time for it.
     pub(super) fn fill_again(&self, out: &mut Vec<Effect>) {
         let leader = self.change.installed().leader(self.cfg.quorums.n());
-        if self.is_filling() && leader != self.cfg.me {
-            send(out, Target::One(leader), GroupMessage::Seek(self.peers.filling));
+        let to = match self.cfg.leaders {
+            Leaders::Rotating => Some(Target::All),
+            Leaders::Fixed => (leader != self.cfg.me).then_some(Target::One(leader)),
+        };
+        if let Some(to) = to.filter(|_| self.is_filling()) {
+            send(out, to, GroupMessage::Seek(self.peers.filling));
         }
     }
 }

@@ -139,6 +139,9 @@ impl Rules {
             last = entry.seq.0;
             self.entry_shape(change.view, entry)?;
         }
+        if !change.roster.has_shape(self) {
+            return Err("roster of a view-change");
+        }
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use base::{
 
 use super::link::{PRE_PREPARED_MAX, SliceEntry};
 use super::msg::{NewView, Recover, ViewChange};
+use super::roster::Roster;
 
 /// Bytes of one signature of a certificate.
 const SIGNER_BYTES: usize = 2 + 64;
@@ -27,6 +28,8 @@ const ENTRY_BYTES_MIN: usize = 8 + 1 + 1;
 const PAIR_BYTES: usize = 8 + 32;
 /// Most bytes of an entry.
 const ENTRY_BYTES_MAX: usize = ENTRY_BYTES_MIN + (1 + PRE_PREPARED_MAX) * PAIR_BYTES;
+/// The bit of a VIEW-CHANGE's view that says that a roster follows its entries.
+const ROSTER: u64 = 1 << 63;
 /// What the seal, the packet's header and the message's own fields take of a packet.
 const PACKET_OVERHEAD_BYTES: usize = 4096;
 /// Most entries of all the VIEW-CHANGEs in one packet, for [`window_fits`] keeps them below.
@@ -38,7 +41,7 @@ const ENTRIES_MAX: usize = limits::REPLICA_PACKET_BYTES_MAX / ENTRY_BYTES_MAX;
 #[must_use]
 pub fn window_fits(quorums: Quorums, window: u64) -> bool {
     let n = usize::from(quorums.n());
-    let change = (2 + 8 + 8 + certificate_bytes(n) + 4 + 64) as u64;
+    let change = (2 + 8 + 8 + certificate_bytes(n) + 4 + Roster::len_max(n) + 64) as u64;
     let entries = window.saturating_mul(ENTRY_BYTES_MAX as u64);
     let all = entries.saturating_add(change).saturating_mul(n as u64);
     all <= (limits::REPLICA_PACKET_BYTES_MAX - PACKET_OVERHEAD_BYTES) as u64
@@ -76,7 +79,9 @@ pub(super) fn stable_len(stable: &StableCheckpoint) -> usize {
 
 /// Appends everything of a VIEW-CHANGE but its signature: what the signature is over.
 pub(super) fn encode_change_body(change: &ViewChange, out: &mut Vec<u8>) {
-    Writer::new(out).u16(change.replica.0).u64(change.incarnation.0).u64(change.view.0);
+    // Nothing about leaders takes no room, and the same bytes as before there was a roster.
+    let flag = if change.roster.is_empty() { 0 } else { ROSTER };
+    Writer::new(out).u16(change.replica.0).u64(change.incarnation.0).u64(change.view.0 | flag);
     encode_stable(&change.stable, out);
     let mut w = Writer::new(out);
     w.count(change.entries.len());
@@ -89,6 +94,9 @@ pub(super) fn encode_change_body(change: &ViewChange, out: &mut Vec<u8>) {
         for (view, digest) in &entry.pre_prepared {
             w.u64(view.0).digest(*digest);
         }
+    }
+    if !change.roster.is_empty() {
+        change.roster.encode(out);
     }
 }
 
@@ -103,14 +111,16 @@ pub(super) fn change_len(change: &ViewChange) -> usize {
         |entry: &SliceEntry| entry.pre_prepared.len() + usize::from(entry.prepared.is_some());
     let entries: usize =
         change.entries.iter().map(|e| ENTRY_BYTES_MIN + pairs(e) * PAIR_BYTES).sum();
-    2 + 8 + 8 + stable_len(&change.stable) + 4 + entries + 64
+    let roster = if change.roster.is_empty() { 0 } else { change.roster.encoded_len() };
+    2 + 8 + 8 + stable_len(&change.stable) + 4 + entries + roster + 64
 }
 
 /// Reads one VIEW-CHANGE; `room` is how many entries the packet may still hold.
 fn decode_change_within(r: &mut Reader<'_>, room: &mut usize) -> Result<ViewChange, Malformed> {
     let replica = ReplicaId(r.u16("view-change sender")?);
     let incarnation = Incarnation(r.u64("view-change incarnation")?);
-    let view = decode_view(r)?;
+    let said = r.u64("view-change view")?;
+    let view = View(below_half(said & !ROSTER, "view")?);
     let stable = decode_stable(r)?;
     let count = r.count(*room, ENTRY_BYTES_MIN, "view-change entries")?;
     *room -= count;
@@ -118,8 +128,12 @@ fn decode_change_within(r: &mut Reader<'_>, room: &mut usize) -> Result<ViewChan
     for _ in 0..count {
         entries.push(decode_entry(r)?);
     }
+    let roster = if said & ROSTER == 0 { Roster::default() } else { Roster::decode(r)? };
+    if roster.is_empty() != (said & ROSTER == 0) {
+        return Err(Malformed("empty roster"));
+    }
     let signature = Signature(r.array("view-change signature")?);
-    Ok(ViewChange { replica, incarnation, view, stable, entries, signature })
+    Ok(ViewChange { replica, incarnation, view, stable, entries, roster, signature })
 }
 
 pub(super) fn decode_change(r: &mut Reader<'_>) -> Result<ViewChange, Malformed> {

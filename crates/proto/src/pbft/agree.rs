@@ -63,7 +63,7 @@ impl Lane {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         self.in_scope(from, view, seq)?;
-        if from != self.leader() && !base::mutant!(AnybodyProposes) {
+        if from != self.leader(seq) && !base::mutant!(AnybodyProposes) {
             return Err(Reject::Misbehaviour("pre-prepare from a replica that does not lead"));
         }
         if seq <= self.views.top() && !base::mutant!(PlanDoesNotBind) {
@@ -88,8 +88,10 @@ impl Lane {
             };
         }
         self.room_for(seq, &proposal)?;
+        self.in_bucket(from, seq, &proposal)?;
         self.in_time(now, seq, &proposal)?;
         self.install(now, seq, proposal, Origin::Leader);
+        self.follow_proposal(now.mono, seq);
         self.look_for_two_proposals(now, seq, out);
         self.advance(now, seq, out);
         Ok(())
@@ -115,14 +117,15 @@ impl Lane {
         let early = Span(time.0.saturating_sub(now.wall.0));
         let late = Span(now.wall.0.saturating_sub(time.0));
         let bound = self.cfg.clock_skew_max;
-        let patience = Span(bound.0.saturating_add(self.silence_before(seq).0));
+        let silence = self.silence_before(self.leader(seq), seq);
+        let patience = Span(bound.0.saturating_add(silence.0));
         if (early <= bound && late <= patience) || base::mutant!(ClockUnchecked) {
             return Ok(());
         }
         let digest = proposal.digest(self.cfg.group, seq);
         let backers = |slot: &Slot| {
             let mut who = VoteSet::EMPTY;
-            who.insert(self.leader());
+            who.insert(self.leader(seq));
             slot.prepares.senders(digest).chain(slot.commits.senders(digest)).for_each(|r| {
                 who.insert(r);
             });
@@ -163,7 +166,7 @@ impl Lane {
     pub(super) fn want_bodies(&mut self, now: Now, seq: Seq, origin: Origin) {
         let weak = self.cfg.quorums.weak();
         // The leader's proposal says that it has checked the frames itself.
-        let voucher = (origin == Origin::Leader).then_some(self.leader());
+        let voucher = (origin == Origin::Leader).then_some(self.leader(seq));
         let slot = self.log.get_mut(seq).expect("the caller found the slot");
         let entries = slot.proposal.as_ref().map_or(&[][..], |proposal| proposal.entries());
         // The slot holds on to the bodies itself: the pool lets go of a frame as soon as *some*
@@ -229,7 +232,7 @@ impl Lane {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         self.in_scope(from, vote.view, vote.seq)?;
-        if from == self.leader() && !base::mutant!(LeaderPrepares) {
+        if from == self.leader(vote.seq) && !base::mutant!(LeaderPrepares) {
             return Err(Reject::Misbehaviour("prepare from the leader"));
         }
         let slot = self.log.slot(vote.seq).ok_or(Reject::Stale("cut off"))?;
@@ -242,6 +245,7 @@ impl Lane {
             _ if slot.digest != vote.digest => self.look_for_two_proposals(now, vote.seq, out),
             _ => {}
         }
+        self.follow_votes(now.mono, vote.seq);
         self.advance(now, vote.seq, out);
         Ok(())
     }
@@ -274,7 +278,7 @@ impl Lane {
         others.sort_unstable();
         let told_two = others.chunk_by(|a, b| a == b).any(|same| same.len() >= weak);
         if told_two && !base::mutant!(EquivocationUnnoticed) {
-            self.aggrieved(now.mono, Grievance::Equivocates, out);
+            self.aggrieved(now.mono, (Grievance::Equivocates, self.leader(seq)), out);
         }
     }
 
@@ -301,7 +305,7 @@ impl Lane {
 
     /// The proposal of this view is complete: Q(n, d, v), and a backup's PREPARE.
     fn try_accept(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
-        let (leads, me, view) = (self.leads(), self.cfg.me, self.view);
+        let (leads, me, view) = (self.leads(seq), self.cfg.me, self.view);
         let may_vote = self.may_vote(seq);
         let Some(slot) = self.log.get_mut(seq) else { return };
         // A decision may have displaced what this replica has voted for in this view.
@@ -360,7 +364,9 @@ impl Lane {
             if slot.phase == Phase::Prepared {
                 slot.phase = Phase::Committed;
                 let round = now.mono.since(slot.accepted_at);
-                self.grievances.monitor.committed(round);
+                let leader = usize::from(self.views.roles.leader(seq).0);
+                let own = self.grievances.pace.monitors.get_mut(leader);
+                own.unwrap_or(&mut self.grievances.monitor).committed(round);
             }
         }
         // What came with a state that was fetched is not handed over again.

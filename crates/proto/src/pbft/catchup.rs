@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use base::{BatchEntry, Frame, Now, ReplicaId, Seq, Span, Time, View};
 
 use super::agree::Origin;
+use super::hearing::Hearing;
 use super::log::{Counted, Phase, Slot};
 use super::msg::{Message, Proposal, Vote};
 use super::overheard::Overheard;
@@ -65,6 +66,7 @@ const _: () = assert!(FRAME_LIFETIME.0 > 2 * VOUCH_LIFETIME.0);
 #[derive(Clone, Debug)]
 pub(super) struct Catchup {
     pub(super) peers: Peers,
+    pub(super) hearing: Hearing,
     last_progress: Time,
     /// Since when it is known that there is more to come than is here.
     behind_since: Option<Time>,
@@ -83,10 +85,6 @@ pub(super) struct Catchup {
     told_lost_at: Option<Time>,
     /// Decisions flow: the next are to be asked for soon.
     ask_again: bool,
-    /// When the leader was last heard, and the last long silence before that, with the highest
-    /// number that may have been proposed in it.
-    leader_heard: Option<Time>,
-    silence: (Span, Seq),
     pub(super) overheard: Overheard,
 }
 
@@ -94,6 +92,7 @@ impl Catchup {
     pub(super) fn new(n: u16) -> Catchup {
         Catchup {
             peers: Peers::new(n),
+            hearing: Hearing::new(n),
             last_progress: Time::ZERO,
             behind_since: None,
             cries: 0,
@@ -106,8 +105,6 @@ impl Catchup {
             told_lost: None,
             told_lost_at: None,
             ask_again: false,
-            leader_heard: None,
-            silence: (Span(0), Seq(0)),
             overheard: Overheard::default(),
         }
     }
@@ -116,12 +113,6 @@ impl Catchup {
         self.last_progress = now;
         self.cries = 0;
         self.moved_since_heartbeat = true;
-    }
-
-    /// Another leader: how long nothing was heard of it counts from here.
-    pub(super) fn begin_view(&mut self, now: Time) {
-        self.leader_heard = None;
-        self.progressed(now);
     }
 
     pub(super) fn last_progress(&self) -> Time {
@@ -178,30 +169,6 @@ impl Lane {
             || self.log.highest_touched().is_some_and(|top| top >= next)
     }
 
-    /// The leader is heard.
-    pub(super) fn leader_speaks(&mut self, now: Now) {
-        let heard = self.catchup.leader_heard.replace(now.mono);
-        let silence = heard.map_or(Span(u64::MAX), |at| now.mono.since(at));
-        let (longest, upto) = self.catchup.silence;
-        // A shorter silence does not take the excuse from what is open since a longer one.
-        let is_over = self.next_undelivered() > upto;
-        if silence.0 > self.cfg.clock_skew_max.0 / 4 && (is_over || silence >= longest) {
-            self.catchup.silence = (silence, self.high());
-        }
-    }
-
-    /// For tests that are not about the beginning.
-    #[cfg(test)]
-    pub(super) fn catchup_forgets_the_first_silence(&mut self) {
-        self.catchup.silence = (Span(0), Seq(0));
-    }
-
-    /// How long nothing was heard of the leader at a time when it may have proposed `seq`.
-    pub(super) fn silence_before(&self, seq: Seq) -> Span {
-        let (silence, upto) = self.catchup.silence;
-        if seq <= upto { silence } else { Span(0) }
-    }
-
     pub(super) fn catchup_deadline(&self) -> Time {
         let heartbeat = self.catchup.heartbeat_at(self.pool.len() > 0);
         [self.catchup.cry_at(self.cfg.retransmit), self.catchup.fetch_at()]
@@ -231,10 +198,10 @@ impl Lane {
             self.catchup.last_heartbeat = now.mono;
             self.catchup.moved_since_heartbeat = false;
             out.send(Target::All, self.status());
-            self.vouch_again(now, VOUCH_AGAIN_MAX, out);
+            self.vouch_again(now, (self.vouched_to(), VOUCH_AGAIN_MAX), out);
             let before = |span: Span| Time(now.mono.0.saturating_sub(span.0));
             let (vouched, came) = (before(VOUCH_LIFETIME), before(FRAME_LIFETIME));
-            self.pool.expire(self.leads(), vouched, came);
+            self.pool.expire(now.mono, self.pool_role(), (vouched, came));
         }
     }
 
@@ -265,8 +232,8 @@ impl Lane {
         }
         self.catchup.peers.connected(peer);
         out.send(Target::One(peer), self.status());
-        if peer == self.leader() {
-            self.vouch_again(now, VOUCH_AGAIN_MAX, out);
+        if self.views.roles.rotate() || peer == self.leader(Seq(1)) {
+            self.vouch_again(now, (Target::One(peer), VOUCH_AGAIN_MAX), out);
         }
     }
 
@@ -290,7 +257,7 @@ impl Lane {
                 out.send(Target::All, Message::FetchProposal { seq, digest });
             }
         }
-        if self.leads() {
+        if self.is_leader() {
             waiting |= self.fetch_unproposed(now, out);
         }
         if !waiting {
@@ -375,13 +342,13 @@ impl Lane {
         };
         // In order: the authenticator is looked at only while the frame is not trusted yet, or
         // where a leader's own vouch may make the quorum.
-        let open = !entry.is_trusted(weak) || (self.leads() && !entry.own);
+        let open = !entry.is_trusted(weak) || (self.is_leader() && !entry.own);
         let own = open && self.keys.check(key.0.client, key.1, frame.authenticator());
         let own = own || base::mutant!(BodyUnauthenticated);
         if vouched {
             self.pool.vouch(now.mono, from, key, weak);
         }
-        if own && self.leads() {
+        if own && self.is_leader() {
             self.pool.vouch(now.mono, self.cfg.me, key, weak);
         }
         let next = self.next_undelivered();
@@ -455,7 +422,7 @@ impl Lane {
         if votes && slot.phase >= Phase::Accepted {
             let vote = Vote { view: self.view, seq, digest: slot.digest };
             let (view, me) = (self.view, self.cfg.me);
-            if self.leads() && slot.chosen.is_none() {
+            if self.leads(seq) && slot.chosen.is_none() {
                 out.promise(to, Message::PrePrepare { view, seq, proposal: proposal.clone() });
             }
             if slot.prepares.said(me, slot.digest) {

@@ -40,8 +40,8 @@ const FORGED_COST_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Endorsements {
     said: Vec<VecDeque<(BatchEntry, Signature)>>,
-    /// When the leader was told.
-    forwarded: BTreeMap<Key, Time>,
+    /// When a leader was told, and which.
+    forwarded: BTreeMap<Key, (Time, ReplicaId)>,
     last: Option<Time>,
     /// The principal whose frames were endorsed last: the next ones in turn come first.
     turn: ClientId,
@@ -72,7 +72,7 @@ impl Endorsements {
         if self.forwarded.is_empty() {
             return;
         }
-        if let Some(at) = self.forwarded.remove(key) {
+        if let Some((at, _)) = self.forwarded.remove(key) {
             let waited = now.since(since.unwrap_or(at).min(at));
             if threshold == Span(0) || waited <= threshold {
                 self.slow = self.slow.saturating_sub(PROMPT_WORTH);
@@ -89,7 +89,7 @@ impl Endorsements {
 
     /// For so long this replica could not see what the leader did.
     pub(super) fn excuse(&mut self, now: Time, slept: Span) {
-        self.forwarded.values_mut().for_each(|at| *at = at.after(slept).min(now));
+        self.forwarded.values_mut().for_each(|(at, _)| *at = at.after(slept).min(now));
     }
 
     fn keep(&mut self, from: ReplicaId, entry: BatchEntry, signature: Signature) {
@@ -129,14 +129,14 @@ impl Endorsements {
 
 impl Lane {
     /// Vouches once more for what still waits for its order.
-    pub(super) fn vouch_again(&mut self, now: Now, max: usize, out: &mut Outbox) {
-        if self.leads() || !self.is_active() {
+    pub(super) fn vouch_again(&mut self, now: Now, (to, max): (Target, usize), out: &mut Outbox) {
+        if to == Target::One(self.cfg.me) || !self.is_active() {
             return;
         }
         let after = Time(now.mono.0.saturating_sub(VOUCH_LIFETIME.0));
         let entries = self.pool.vouch_again(after, max);
         for chunk in entries.chunks(limits::BATCH_FRAMES_MAX) {
-            out.send(Target::One(self.leader()), Message::Vouch(chunk.to_vec()));
+            out.send(to, Message::Vouch(chunk.to_vec()));
         }
     }
 
@@ -145,20 +145,30 @@ impl Lane {
         let timeout = self.cfg.view_timeout;
         let doubts = self.grievances.monitor.doubts();
         self.endorse_oldest(now, out);
-        let pool = &self.pool;
+        let (stalls, stalled) = (self.owes_for(Span(timeout.0 / 4)), self.suspect());
+        let (pool, roles, next) = (&self.pool, &self.views.roles, self.next_undelivered());
         let endorsements = &mut self.grievances.endorsements;
-        endorsements.forwarded.retain(|key, _| pool.is_overdue(key));
+        // Whom a frame is dealt to next is told anew.
+        let owes = |key: &Key, who| pool.is_overdue(key) && roles.dealt_to(&key.0, next) == who;
+        endorsements.forwarded.retain(|key, (_, who)| owes(key, *who));
+        if self.views.roles.rotate() && stalls {
+            // Whoever does not order them waits for another leader itself.
+            let waits = |who: &ReplicaId| *who != stalled;
+            let forwarded = endorsements.forwarded.values_mut();
+            forwarded.filter(|(_, who)| waits(who)).for_each(|(at, _)| *at = now);
+        }
         if lags {
             // What it does not know of may be ordered.
-            endorsements.forwarded.values_mut().for_each(|at| *at = now);
+            endorsements.forwarded.values_mut().for_each(|(at, _)| *at = now);
         }
-        let starved = endorsements.forwarded.values().any(|at| now.since(*at) >= timeout);
+        let mut told = endorsements.forwarded.values();
+        let starved = told.find(|(at, _)| now.since(*at) >= timeout).map(|(_, who)| *who);
         let slow = endorsements.slow;
-        if starved && !base::mutant!(StarvationUnnoticed) {
-            self.aggrieved(now, Grievance::Starved, out);
+        if let Some(who) = starved.filter(|_| !base::mutant!(StarvationUnnoticed)) {
+            self.aggrieved(now, (Grievance::Starved, who), out);
         }
         if slow >= SLOW_PROOFS && doubts && !base::mutant!(SlownessUnnoticed) {
-            self.aggrieved(now, Grievance::Slow, out);
+            self.aggrieved(now, (Grievance::Slow, self.leader(next)), out);
             self.grievances.endorsements.slow = 0;
             self.grievances.monitor.reassured();
         }
@@ -251,14 +261,15 @@ impl Lane {
         if proof.len() < quorum {
             return;
         }
-        if self.leads() {
+        let leader = self.views.roles.dealt_to(&entry.id, self.next_undelivered());
+        if leader == self.cfg.me {
             let by = voters(&proof);
             self.take_endorsed(now, key, by);
             return;
         }
-        self.grievances.endorsements.forwarded.insert(key, now);
+        self.grievances.endorsements.forwarded.insert(key, (now, leader));
         let message = Message::Endorsed { view: self.view, entry: *entry, proof };
-        out.send(Target::One(self.leader()), message);
+        out.send(Target::One(leader), message);
     }
 
     /// A quorum endorses a frame, as its signatures prove: this replica, which leads, owes it.
@@ -270,7 +281,7 @@ impl Lane {
         proof: &[(ReplicaId, Signature)],
     ) -> Result<(), Reject> {
         let key = pool::key_of(&entry);
-        if view != self.view || !self.leads() {
+        if view != self.view || !self.is_leader() {
             return Err(Reject::Stale("endorsed frame for another leader"));
         }
         if self.pool.is_urgent(&key) {

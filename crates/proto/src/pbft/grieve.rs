@@ -17,12 +17,13 @@
 
 use alloc::collections::BTreeMap;
 
-use base::{ClientId, Now, Seq, Span, Time, VoteSet};
+use base::{ClientId, Now, ReplicaId, Seq, Span, Time, VoteSet};
 
 use super::catchup::HEARTBEAT_IDLE;
 use super::endorse::Endorsements;
 use super::log::{Phase, Slot};
 use super::monitor::Monitor;
+use super::rotate::Pace;
 use super::{Lane, LaneConfig, pool};
 use crate::group::link::{Grievance, ToCoordinator};
 use crate::outbox::Outbox;
@@ -44,6 +45,7 @@ const LOOKS: u64 = 8;
 #[derive(Clone, Debug)]
 pub(super) struct Grievances {
     pub(super) monitor: Monitor,
+    pub(super) pace: Pace,
     pub(super) endorsements: Endorsements,
     looked: Time,
     /// When to look again even if nothing else happens, and how long the last pause was.
@@ -64,13 +66,14 @@ pub(super) struct Grievances {
     /// The leader proposed something at this number that was refused for its time.
     refused: Seq,
     /// What was told in this view, and when last.
-    told: BTreeMap<Grievance, Time>,
+    told: BTreeMap<(Grievance, ReplicaId), Time>,
 }
 
 impl Grievances {
     pub(super) fn new(cfg: &LaneConfig) -> Grievances {
         Grievances {
             monitor: Monitor::default(),
+            pace: Pace::new(cfg.switches, cfg.quorums.n()),
             endorsements: Endorsements::new(cfg.quorums.n()),
             looked: Time::ZERO,
             due: Time::ZERO,
@@ -116,7 +119,7 @@ impl Grievances {
     }
 
     pub(super) fn begin_view(&mut self, now: Time) {
-        let blamed = self.told.contains_key(&Grievance::Slow);
+        let blamed = self.told.keys().any(|(what, _)| *what == Grievance::Slow);
         self.monitor.begin_view(now, blamed);
         self.endorsements.clear();
         (self.owed_since, self.helped_since, self.unfilled_since) = (None, None, None);
@@ -153,7 +156,7 @@ impl Lane {
 
     /// When the timers are to be looked at, if there is a leader to watch over.
     pub(super) fn grieve_deadline(&self) -> Option<Time> {
-        if !self.is_active() || self.leads() {
+        if !self.is_active() || self.leads_alone() {
             return None;
         }
         let soon = self.grievances.looked.after(self.look_pause());
@@ -166,15 +169,31 @@ impl Lane {
     }
 
     /// Tells the coordinator, once per T and kind, unless the view is over here.
-    pub(super) fn aggrieved(&mut self, now: Time, what: Grievance, out: &mut Outbox) {
-        if !self.is_active() || self.leads() {
+    pub(super) fn aggrieved(
+        &mut self,
+        now: Time,
+        (what, whom): (Grievance, ReplicaId),
+        out: &mut Outbox,
+    ) {
+        if !self.is_active() || whom == self.cfg.me {
             return;
         }
-        let told = self.grievances.told.get(&what);
+        let told = self.grievances.told.get(&(what, whom));
         if told.is_none_or(|at| now.since(*at) >= self.cfg.view_timeout) {
-            self.grievances.told.insert(what, now);
-            out.coordinator(ToCoordinator::Grievance { view: self.view, what });
+            self.grievances.told.insert((what, whom), now);
+            out.coordinator(ToCoordinator::Grievance { view: self.view, what, whom });
         }
+    }
+
+    /// Whether there is no leader to watch over but this replica itself.
+    fn leads_alone(&self) -> bool {
+        !self.views.roles.rotate() && self.is_leader()
+    }
+
+    /// Whether something has been owed for at least so long.
+    pub(super) fn owes_for(&self, span: Span) -> bool {
+        let since = self.grievances.owed_since.map(|at| at.max(self.catchup.last_progress()));
+        since.is_some_and(|since| self.grievances.looked.since(since) >= span)
     }
 
     /// Looks at the timers.
@@ -206,6 +225,7 @@ impl Lane {
         self.look_for_unfilled(now, lags, out);
         self.look_for_deserters(now, lags, out);
         self.look_for_starved(now, lags, out);
+        self.look_for_late(now, out);
     }
 
     /// A process that was stopped, or had no processor, has seen nothing of what happened in
@@ -240,7 +260,7 @@ impl Lane {
         let since = *self.grievances.owed_since.get_or_insert(now);
         let reset = if base::mutant!(TimerNotReset) { since } else { self.catchup.last_progress() };
         if now.since(since.max(reset)) >= self.cfg.view_timeout {
-            self.aggrieved(now, Grievance::Stalled, out);
+            self.aggrieved(now, (Grievance::Stalled, self.suspect()), out);
         }
     }
 
@@ -252,7 +272,7 @@ impl Lane {
         let since = *self.grievances.unfilled_since.get_or_insert(now);
         let patience = Span(self.cfg.view_timeout.0.saturating_mul(FILL_PATIENCE));
         if now.since(since.max(self.catchup.last_progress())) >= patience {
-            self.aggrieved(now, Grievance::Stalled, out);
+            self.aggrieved(now, (Grievance::Stalled, self.suspect()), out);
         }
     }
 
@@ -274,7 +294,7 @@ impl Lane {
         }
         let begun = *self.grievances.deserted_since.get_or_insert(now);
         if now.since(begun) >= HEARTBEAT_IDLE {
-            self.aggrieved(now, Grievance::Stalled, out);
+            self.aggrieved(now, (Grievance::Stalled, self.suspect()), out);
         }
     }
 
@@ -321,7 +341,8 @@ impl Lane {
 
     /// Own frames of the proposal that was just accepted: how long they have waited.
     pub(super) fn watch_order(&mut self, now: Time, seq: Seq) {
-        if self.grievances.monitor.is_full() {
+        // Where they rotate, `rotate` looks at how late each of them is.
+        if self.grievances.monitor.is_full() || self.views.roles.rotate() {
             return;
         }
         let delivered = self.cfg.stripe.next_of(self.cfg.pillar, self.delivered);

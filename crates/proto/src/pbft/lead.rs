@@ -43,6 +43,8 @@ pub(super) struct Lead {
     served: Option<Time>,
     /// Since when the oldest eligible frame waits for a fuller batch.
     gathering_since: Option<Time>,
+    /// The end of the checkpoint interval for which frames were dealt.
+    dealt: Seq,
     /// The service's deadline in agreed time, and when the monotonic clock will show it.
     deadline: Option<AgreedTime>,
     tick_at: Option<Time>,
@@ -57,6 +59,7 @@ impl Lead {
             gentle_fill: Seq(0),
             served: None,
             gathering_since: None,
+            dealt: Seq(0),
             deadline: None,
             tick_at: None,
             last_tick: Time::ZERO,
@@ -82,6 +85,7 @@ impl Lead {
     /// A view begins: its NEW-VIEW has fixed everything below `next`.
     pub(super) fn begin_view(&mut self, next: Seq) {
         (self.next, self.gathering_since, self.tick_at) = (next, None, None);
+        self.dealt = Seq(0);
     }
 
     pub(super) fn deadline_changed(&mut self, deadline: Option<AgreedTime>) {
@@ -97,7 +101,8 @@ impl Lane {
     pub(super) fn in_flight(&self) -> usize {
         let executed = self.cfg.stripe.next_of(self.cfg.pillar, self.progress.executed);
         let ahead = self.lead.next.0.saturating_sub(executed.0);
-        usize::try_from(ahead / u64::from(self.cfg.stripe.pillars())).expect("below the window")
+        let apart = u64::from(self.cfg.stripe.pillars()) * self.views.roles.count(executed).max(1);
+        usize::try_from(ahead / apart).expect("below the window")
     }
 
     /// The next number that this replica would propose.
@@ -132,12 +137,13 @@ impl Lane {
 
     /// Proposes all that is due.
     pub(super) fn propose(&mut self, now: Now, out: &mut Outbox) {
-        if !self.leads() {
+        if !self.is_leader() {
             return;
         }
         self.schedule_tick(now);
         loop {
             self.skip_known();
+            self.deal(now.mono);
             if !self.may_propose() {
                 break;
             }
@@ -148,16 +154,32 @@ impl Lane {
 
     /// Whether this replica leads and the next number is its to propose.
     fn may_propose(&self) -> bool {
-        self.leads() && self.may_vote(self.lead.next) && self.lead.next <= self.high()
+        let next = self.lead.next;
+        next <= self.high() && self.leads(next) && self.may_vote(next)
     }
 
     /// Moves past numbers for which a proposal is known that this life of the leader did not
     /// make: what a peer says is decided stays decided.
     fn skip_known(&mut self) {
-        self.lead.next = self.lead.next.max(self.log.first()).max(self.next_undelivered());
+        let least = self.log.first().max(self.next_undelivered());
+        if self.lead.next < least {
+            self.lead.next = self.own_after(least.prev());
+        }
         let known = |log: &Log, seq| log.get(seq).is_some_and(|slot| slot.proposal.is_some());
         while known(&self.log, self.lead.next) {
-            self.lead.next = self.cfg.stripe.next_of(self.cfg.pillar, self.lead.next);
+            self.lead.next = self.own_after(self.lead.next);
+        }
+    }
+
+    /// Where leaders rotate: queues what is dealt to this replica in the checkpoint interval of
+    /// its next number.
+    pub(super) fn deal(&mut self, now: Time) {
+        let end = self.views.roles.interval_end(self.lead.next);
+        if self.views.roles.rotate() && end != self.lead.dealt {
+            self.lead.dealt = end;
+            let quorum = self.cfg.quorums.quorum();
+            self.pool.deal((&self.views.roles, self.cfg.me, self.lead.next), quorum);
+            self.lead.gathering_since = self.pool.has_eligible().then_some(now);
         }
     }
 
@@ -204,7 +226,7 @@ impl Lane {
 
     fn propose_one(&mut self, now: Now, proposal: Proposal, out: &mut Outbox) {
         let seq = self.lead.next;
-        self.lead.next = self.cfg.stripe.next_of(self.cfg.pillar, seq);
+        self.lead.next = self.own_after(seq);
         self.log.slot(seq).expect("known numbers were skipped");
         let message = Message::PrePrepare { view: self.view, seq, proposal: proposal.clone() };
         self.install(now, seq, proposal, Origin::Leader);
@@ -216,11 +238,19 @@ impl Lane {
             out.promise(Target::All, message);
         }
         out.siblings(Sibling::Proposed(seq));
+        if self.views.roles.rotate() {
+            self.owes_below(now.mono, seq);
+        }
     }
 
     /// Pillar 0 orders a tick when the service has declared a deadline and nothing else moves
     /// agreed time past it.
     fn schedule_tick(&mut self, now: Now) {
+        // Where all lead, the one whose number is next.
+        if !self.leads(self.next_undelivered()) {
+            self.lead.tick_at = None;
+            return;
+        }
         if self.cfg.pillar.0 != 0 || self.lead.tick_at.is_some() {
             return;
         }

@@ -21,7 +21,8 @@
 //! | `grieve`, `endorse`, `monitor` | when another leader is wanted |
 //! | `holdings` | what all of it takes in memory |
 //! | `queue` | what a leader has to propose, the principals in turn |
-//! | `peers` | how far the others are, and how much help each got |
+//! | `peers`, `hearing` | how far the others are, and how much help each got; silent leaders |
+//! | `roles`, `rotate` | who leads which number; what follows where that is not one alone |
 
 mod agree;
 mod arrival;
@@ -30,6 +31,7 @@ mod checkpoint;
 mod early;
 mod endorse;
 mod grieve;
+mod hearing;
 mod holdings;
 mod lead;
 mod log;
@@ -40,6 +42,8 @@ mod past;
 mod peers;
 mod pool;
 mod queue;
+mod roles;
+mod rotate;
 mod start;
 mod views;
 
@@ -56,7 +60,7 @@ use base::{
 };
 
 use crate::group::link::{FromCoordinator, Plan, ToCoordinator};
-use crate::outbox::{Outbox, Record, Target};
+use crate::outbox::{Outbox, Record};
 use catchup::Catchup;
 use checkpoint::Checkpoints;
 pub use early::Held as HeldEarly;
@@ -66,6 +70,7 @@ use lead::Lead;
 use log::{Log, Phase};
 use msg::Message;
 use pool::{Arrival, Pool, Vouched};
+pub use roles::{Leaders, Roles};
 use views::Views;
 
 /// How a leader makes batches.
@@ -80,6 +85,13 @@ pub struct Batching {
     /// How many of its instances a lane keeps proposed and unexecuted before it lets frames
     /// gather: this is what adapts the batch size to the load.
     pub in_flight_max: usize,
+}
+
+/// Ways of doing the same thing, alike in the whole group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Switches {
+    /// Who leads in a view.
+    pub leaders: Leaders,
 }
 
 /// What a lane must know, the same for its whole life.
@@ -101,6 +113,8 @@ pub struct LaneConfig {
     pub window: u64,
     /// K: numbers between checkpoints. L is at least 2K.
     pub checkpoint_interval: u64,
+    /// Which ways are taken.
+    pub switches: Switches,
     /// How batches are made.
     pub batching: Batching,
     /// How far a fresh proposal's clock may be off this replica's.
@@ -215,12 +229,14 @@ impl Lane {
         let batching = cfg.batching;
         assert!((1..=limits::BATCH_FRAMES_MAX).contains(&batching.frames_max));
         assert!(batching.in_flight_max > 0 && cfg.view_timeout.0 > 0);
+        let roles = Roles::new(&cfg);
+        let first = roles.next_of(cfg.me, cfg.pillar, Seq(0)).unwrap_or(Seq(u64::MAX >> 1));
         Lane {
             keys,
             view: View(0),
             pool: Pool::default(),
             log: Log::new(cfg.stripe, cfg.pillar),
-            lead: Lead::new(cfg.stripe.next_of(cfg.pillar, Seq(0))),
+            lead: Lead::new(first),
             checkpoints: Checkpoints::default(),
             catchup: Catchup::new(cfg.quorums.n()),
             progress: Progress::default(),
@@ -271,7 +287,7 @@ impl Lane {
                 Ok(())
             }
             Input::Sibling(Sibling::Proposed(seq)) => {
-                self.lead.fill_to(seq);
+                self.fill_block(seq);
                 Ok(())
             }
             Input::Sibling(Sibling::Stable(_)) if base::mutant!(MarksPerPillar) => Ok(()),
@@ -321,7 +337,7 @@ impl Lane {
             delivered: self.delivered,
             pending_frames: self.pool.len() as u64,
             // A backup has proposed nothing, wherever the plan of its view ends.
-            in_flight: if self.leads() { self.in_flight() as u64 } else { 0 },
+            in_flight: if self.is_leader() { self.in_flight() as u64 } else { 0 },
             stale: self.stale,
             misbehaviour: self.misbehaviour,
         }
@@ -369,14 +385,6 @@ impl Lane {
         Seq(self.low().0 + self.cfg.window)
     }
 
-    fn leader(&self) -> ReplicaId {
-        self.view.leader(self.cfg.quorums.n())
-    }
-
-    fn leads(&self) -> bool {
-        self.leader() == self.cfg.me
-    }
-
     fn next_undelivered(&self) -> Seq {
         self.cfg.stripe.next_of(self.cfg.pillar, self.delivered)
     }
@@ -391,9 +399,7 @@ impl Lane {
         if from == self.cfg.me || from.0 >= self.cfg.quorums.n() {
             return Err(Reject::Misbehaviour("sender is not another replica"));
         }
-        if from == self.leader() {
-            self.leader_speaks(now);
-        }
+        self.leader_speaks(now, from);
         self.keep_early(from, &message);
         match message {
             Message::PrePrepare { view, seq, proposal } => {
@@ -438,9 +444,10 @@ impl Lane {
                 self.grievances.frame_waits(now.mono, self.cfg.view_timeout);
             }
         }
-        if self.leads() {
+        if self.is_leader() {
             self.vouched(now, self.cfg.me, entry);
-        } else if self.is_active() {
+        }
+        if self.is_active() && (self.views.roles.rotate() || !self.is_leader()) {
             self.vouches.push(entry);
         }
         self.frame_changed(now, &pool::key_of(&entry), out);
@@ -455,7 +462,7 @@ impl Lane {
     ) -> Result<(), Reject> {
         // Others may begin a view earlier than its leader's pillar does.
         let leads_soon = self.views.asked.leader(self.cfg.quorums.n()) == self.cfg.me;
-        if !self.leads() && !leads_soon {
+        if !self.is_leader() && !leads_soon {
             return Err(Reject::Stale("vouch to a replica that does not lead"));
         }
         let mut over = false;
@@ -470,7 +477,7 @@ impl Lane {
         let key = pool::key_of(&entry);
         let vouched = self.pool.vouch(now.mono, who, key, self.cfg.quorums.weak());
         match vouched {
-            Vouched::Held if self.leads() => {
+            Vouched::Held if self.is_leader() => {
                 self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
             }
             Vouched::Held => {}
@@ -550,7 +557,7 @@ impl Lane {
         let key = (frame.id(), frame.digest());
         let refused = self.refused.remove(&(seq, key));
         let wanted = if refused { self.pool.refused(&key) } else { self.pool.executed(&key) };
-        if refused && self.leads() {
+        if refused && self.is_leader() {
             self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
         }
         self.fill_places(now, frame, &wanted, out);
@@ -558,7 +565,7 @@ impl Lane {
 
     fn on_turn(&mut self, now: Now, out: &mut Outbox) {
         self.propose(now, out);
-        let leader = Target::One(self.leader());
+        let leader = self.vouched_to();
         for chunk in self.vouches.chunks(limits::BATCH_FRAMES_MAX) {
             out.send(leader, Message::Vouch(chunk.to_vec()));
         }

@@ -67,7 +67,7 @@ impl Lane {
     pub(super) fn overhear(&mut self, now: Now, seq: Seq) {
         let weak = self.cfg.quorums.weak();
         let missing = |log: &Log| log.get(seq).is_some_and(|slot| slot.overheard(weak).is_some());
-        if !self.leads() && missing(&self.log) {
+        if !self.leads(seq) && missing(&self.log) {
             self.catchup.overheard.note(now.mono, seq);
         }
     }

@@ -11,6 +11,7 @@
 
 mod entry;
 mod held;
+mod leading;
 mod repeats;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -24,6 +25,8 @@ use base::{
 pub(super) use super::arrival::{Arrival, Vouched};
 
 pub(super) use self::entry::{Entry, Want};
+use self::leading::Deal;
+pub(super) use self::leading::Keeps;
 use self::repeats::Repeats;
 use super::queue::Queue;
 
@@ -56,6 +59,8 @@ pub(super) struct Pool {
     vouched_only: BTreeMap<ReplicaId, usize>,
     /// What waits to be proposed.
     eligible: Queue,
+    /// What this replica may propose; without one, everything.
+    deal: Option<Deal>,
     /// Places that wait for frames, of all entries together.
     wants: usize,
     /// Entries without a body that a weak quorum vouches for, oldest first; some may have one by
@@ -354,55 +359,6 @@ impl Pool {
         }
     }
 
-    /// As leader: queues `key` for proposal when it has its body and `quorum` vouches.
-    pub(super) fn queue_if_eligible(&mut self, key: Key, quorum: usize) {
-        if let Some(entry) = self.entries.get_mut(&key)
-            && entry.is_eligible(quorum)
-            && !entry.queued
-        {
-            entry.queued = true;
-            let weight = entry.frame.as_ref().map_or(0, |frame| frame.weight());
-            self.eligible.push(key, weight, entry.urgent);
-        }
-    }
-
-    /// Whether frames wait to be proposed.
-    pub(super) fn has_eligible(&self) -> bool {
-        self.eligible.len() > 0
-    }
-
-    /// Whether what waits to be proposed fills a batch of the given size.
-    pub(super) fn has_full_batch(&self, frames_max: usize, bytes_max: usize) -> bool {
-        self.eligible.len() >= frames_max || self.eligible.bytes() >= bytes_max
-    }
-
-    /// Takes the next batch out of the queue, the principals in turn, and marks it ordered.
-    pub(super) fn take_batch(
-        &mut self,
-        quorum: usize,
-        (frames_max, bytes_max): (usize, usize),
-    ) -> Vec<Key> {
-        let mut keys = Vec::new();
-        let mut bytes = 0;
-        while let Some((key, weight)) = self.eligible.peek() {
-            if keys.len() >= frames_max || (!keys.is_empty() && bytes + weight > bytes_max) {
-                break;
-            }
-            self.eligible.pop();
-            // An entry may have been ordered, refused or forgotten since it was queued, and have
-            // another place in the queue.
-            if let Some(entry) = self.entries.get_mut(&key)
-                && core::mem::take(&mut entry.queued)
-                && entry.is_eligible(quorum)
-            {
-                entry.ordered = true;
-                bytes += weight;
-                keys.push(key);
-            }
-        }
-        keys
-    }
-
     /// `key` was executed: it leaves the pool and is remembered for a while. Who still waits for
     /// it (a faulty leader may propose a frame twice) may have it: what the group executed is
     /// authentic.
@@ -470,53 +426,6 @@ impl Pool {
             BatchEntry { id: *id, digest: *digest }
         };
         self.entries.iter_mut().filter(|(_, entry)| waits(entry)).take(max).map(again).collect()
-    }
-
-    /// How many names are looked at for bodies to fetch.
-    #[cfg(test)]
-    pub(super) fn bodyless(&self) -> usize {
-        self.bodyless.len()
-    }
-
-    /// Makes a leader wait for the bodies that a weak quorum vouches for: those of entries made
-    /// up to `before`, at most a batch of them. Also whether there are any more, or younger ones.
-    pub(super) fn want_unproposed(&mut self, weak: usize, before: Time) -> (Vec<BatchEntry>, bool) {
-        let entries = &mut self.entries;
-        self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));
-        let (mut due, mut more) = (Vec::new(), false);
-        for key in &self.bodyless {
-            let Some(entry) = entries.get_mut(key) else { continue };
-            if entry.backers() < weak {
-                continue;
-            }
-            more = true;
-            if entry.made > before || due.len() >= limits::BATCH_FRAMES_MAX {
-                break;
-            }
-            if !entry.is_wanted() {
-                entry.wanted.push(Want { seq: Seq(0), place: 0, needs_trust: false });
-                self.wants += 1;
-            }
-            due.push(BatchEntry { id: key.0, digest: key.1 });
-        }
-        (due, more)
-    }
-
-    /// Forgets what nobody ordered and nobody waits for: as leader (`leads`) what was first
-    /// vouched for before `vouched`, else what came before `came`.
-    pub(super) fn expire(&mut self, leads: bool, vouched: Time, came: Time) {
-        let is_old = |e: &Entry| if leads { e.made < vouched } else { e.since < came };
-        let old: Vec<Key> = self
-            .entries
-            .iter()
-            .filter(|(_, e)| !e.ordered && is_old(e) && e.wanted.iter().all(|w| w.seq.0 == 0))
-            .map(|(key, _)| *key)
-            .collect();
-        old.iter().for_each(|key| drop(self.remove(key)));
-        self.recent.expire(came);
-        let entries = &self.entries;
-        self.eligible.retain(|key| entries.contains_key(key));
-        self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));
     }
 
     pub(super) fn check(&self) {

@@ -32,11 +32,15 @@ impl Lane {
             (None, false) => base::View(0),
         };
         let low = stable.seq;
+        match &plan {
+            Some(plan) if plan.view == lane.view => lane.views.roles.install(plan),
+            _ => lane.views.roles.begin(lane.view),
+        }
         lane.checkpoints.begin(stable);
         lane.progress.executed = low;
         lane.delivered = cfg.stripe.last_of(cfg.pillar, low).unwrap_or_default();
         lane.log.cut(low);
-        lane.lead.begin_view(cfg.stripe.next_of(cfg.pillar, low));
+        lane.lead.begin_view(lane.own_after(low));
         let mine = |record: &Record| {
             record.seq().is_some_and(|seq| seq > low && cfg.stripe.pillar_of(seq) == cfg.pillar)
         };
@@ -46,7 +50,7 @@ impl Lane {
             lane.recall_votes();
         }
         if let Some(plan) = plan.filter(|plan| plan.view == lane.view) {
-            lane.lead.begin_view(cfg.stripe.next_of(cfg.pillar, plan.top().max(low)));
+            lane.lead.begin_view(lane.own_after(plan.top().max(low)));
             lane.views.take(plan);
         }
         (lane.begins, lane.restored) = (true, true);
@@ -81,8 +85,8 @@ impl Lane {
 
     /// The votes in the present view are where they were.
     fn recall_votes(&mut self) {
-        let (view, me, leads) = (self.view, self.cfg.me, self.leads());
-        for (_, slot) in self.log.iter_mut() {
+        let (view, me) = (self.view, self.cfg.me);
+        for (seq, slot) in self.log.iter_mut() {
             let Some(past) = &slot.past else { continue };
             let Some(digest) = past.voted_for(view) else { continue };
             let prepared = past.prepared() == Some((view, digest));
@@ -92,7 +96,7 @@ impl Lane {
                 _ => continue,
             }
             slot.phase = Phase::Accepted;
-            if !leads {
+            if self.views.roles.leader(seq) != me {
                 slot.prepares.add(me, digest);
             }
             if prepared {

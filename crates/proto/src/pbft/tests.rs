@@ -13,7 +13,7 @@ use base::{
 };
 
 use super::msg::{Checkpoint, Message, Proposal, Vote};
-use super::{Batching, Input, Lane, LaneConfig, Reject};
+use super::{Batching, Input, Lane, LaneConfig, Reject, Switches};
 use crate::outbox::{Effect, Fact, Outbox, Target};
 
 mod grieve;
@@ -45,6 +45,7 @@ impl Rig {
             stripe: Stripe::new(pillars).expect("in range"),
             window: 16,
             checkpoint_interval: 4,
+            switches: Switches::default(),
             batching: Batching {
                 frames_max: 8,
                 bytes_max: 1 << 20,

@@ -17,7 +17,7 @@ use super::agree::Origin;
 use super::early::Early;
 use super::log::{Phase, Slot};
 use super::msg::{Message, Proposal};
-use super::{Input, Lane, LaneConfig, Reject};
+use super::{Input, Lane, LaneConfig, Reject, Roles};
 use crate::group::link::{Choice, Plan, SliceEntry, ToCoordinator};
 use crate::outbox::{Outbox, Target};
 
@@ -41,6 +41,8 @@ pub(super) struct Views {
     /// The view for which the coordinator waits for this pillar's slice.
     owes_slice: Option<View>,
     early: Early,
+    /// Who leads in the view.
+    pub(super) roles: Roles,
 }
 
 impl Views {
@@ -56,6 +58,7 @@ impl Views {
             applied: Seq(0),
             owes_slice: None,
             early: Early::new(cfg.quorums.n(), numbers),
+            roles: Roles::new(cfg),
         }
     }
 
@@ -99,7 +102,12 @@ impl Lane {
     /// Keeps what is said in a view that is not installed here yet.
     pub(super) fn keep_early(&mut self, from: ReplicaId, message: &Message) {
         let view = match message {
-            Message::PrePrepare { view, .. } if from == view.leader(self.cfg.quorums.n()) => *view,
+            // Where they rotate, who leads is not known before the view begins.
+            Message::PrePrepare { view, .. }
+                if self.views.roles.rotate() || from == view.leader(self.cfg.quorums.n()) =>
+            {
+                *view
+            }
             Message::Prepare(vote) | Message::Commit(vote) => vote.view,
             _ => return,
         };
@@ -139,6 +147,7 @@ impl Lane {
             return;
         }
         self.views.owes_slice = None;
+        self.tell_suspect(view, out);
         let pillar = self.cfg.pillar;
         out.coordinator(ToCoordinator::Slice { pillar, view, stable, entries });
     }
@@ -149,6 +158,7 @@ impl Lane {
             return;
         }
         let old = core::mem::replace(&mut self.view, plan.view);
+        self.views.roles.install(plan);
         self.views.asked = plan.view;
         self.views.owes_slice = None;
         let mut void = Vec::new();
@@ -165,11 +175,14 @@ impl Lane {
         open.into_iter().for_each(|seq| self.mark_ordered(now, seq));
         self.views.take(plan.clone());
         self.on_certified(now, &plan.start, out);
-        self.catchup.begin_view(now.mono);
+        self.catchup.progressed(now.mono);
+        self.catchup.hearing.begin_view();
+        self.grievances.pace.begin_view(now.mono);
         self.grievances.begin_view(now.mono);
         self.told = (self.delivered, Time::ZERO);
         self.carry_out_plan(now, out);
-        self.lead.begin_view(self.cfg.stripe.next_of(self.cfg.pillar, self.views.top));
+        self.lead.begin_view(self.own_after(self.views.top));
+        self.deal(now.mono);
         self.offer_pending(now, out);
         for (from, message) in self.views.early.take(self.view) {
             // Counted there, if it is of no use any more.
@@ -182,12 +195,12 @@ impl Lane {
     fn offer_pending(&mut self, now: Now, out: &mut Outbox) {
         self.vouches.clear();
         self.grievances.frame_waits(now.mono, self.cfg.view_timeout);
-        let leads = self.leads();
+        let leads = self.is_leader();
         for key in self.pool.begin_view(now.mono, leads.then_some(self.cfg.me)) {
             self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
             self.catchup.waits_for_bodies(now.mono);
         }
-        self.vouch_again(now, usize::MAX, out);
+        self.vouch_again(now, (self.vouched_to(), usize::MAX), out);
     }
 
     /// Carries out the plan as far as the high mark allows.
@@ -271,7 +284,7 @@ impl Lane {
             return Err(Reject::Misbehaviour("number of another pillar"));
         }
         let slot = self.log.get(seq).filter(|slot| slot.proposal.is_none());
-        let (weak, leads) = (self.cfg.quorums.weak(), self.leads());
+        let (weak, leads) = (self.cfg.quorums.weak(), self.leads(seq));
         let chosen = |slot: &Slot| slot.chosen.map(|digest| (digest, Origin::Plan));
         let overheard = |slot: &Slot| {
             let digest = slot.overheard(weak).filter(|_| !leads)?;

@@ -38,6 +38,7 @@ impl Rig {
             stripe: Stripe::new(pillars).expect("in range"),
             window: 16,
             checkpoint_interval: 4,
+            switches: crate::pbft::Switches::default(),
             batching: Batching {
                 frames_max: 4,
                 bytes_max: 1 << 20,

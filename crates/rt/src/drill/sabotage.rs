@@ -14,6 +14,7 @@ use base::{
 use proto::Target;
 use proto::group::link::SliceEntry;
 use proto::group::msg::{GroupMessage, NewView, ViewChange};
+use proto::group::roster::Roster;
 use proto::group::rules::Rules;
 use proto::pbft::msg::{Checkpoint, Message, Proposal};
 
@@ -233,6 +234,7 @@ impl Saboteur {
             view,
             stable: StableCheckpoint::default(),
             entries: vec![entry],
+            roster: Roster::default(),
             signature: Signature([0; 64]),
         };
         let digest = rules.change_digest(&change);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use base::{Digest, Keyring, Seq, Signature, Span, StableCheckpoint, View};
 use proto::group::link::SliceEntry;
 use proto::group::msg::{GroupMessage, ViewChange};
+use proto::group::roster::Roster;
 
 use super::Scene;
 
@@ -45,6 +46,7 @@ fn change(scene: &Scene, keys: &dyn Keyring, view: View, entries: u64) -> ViewCh
         view,
         stable: StableCheckpoint::default(),
         entries: (1..=entries).map(entry).collect(),
+        roster: Roster::default(),
         signature: Signature([0; 64]),
     };
     if entries == 0 {

@@ -16,6 +16,7 @@ use base::{
 use proto::group::evidence::Proof;
 use proto::group::link::{PRE_PREPARED_MAX, SliceEntry};
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
+use proto::group::roster::{Exclusion, Roster};
 use proto::pbft::msg::{Checkpoint, ENDORSE_MAX, Message, Proposal, Vote};
 
 use super::frames::Parts;
@@ -234,13 +235,29 @@ impl Touch<'_> {
             self.pools.changes.learn(change, self.prng);
         }
         let change = Arc::make_mut(change);
-        let ViewChange { replica, incarnation, view, stable, entries, signature } = change;
+        let ViewChange { replica, incarnation, view, stable, entries, roster, signature } = change;
         self.replica("changing replica", replica);
         self.incarnation(incarnation);
         self.view("next view", view);
         self.stable(stable);
         self.list("promises", entries);
+        self.roster(roster);
         self.signature("view-change signature", signature);
+    }
+
+    fn roster(&mut self, roster: &mut Roster) {
+        let Roster { blames, excluded } = roster;
+        if self.turn("blame") {
+            *blames = match blames {
+                Some(_) => None,
+                None => Some(ReplicaId(self.prng.below(5) as u16)),
+            };
+        }
+        if self.turn("exclusions") {
+            let one =
+                |at: u16| Exclusion { replica: ReplicaId(at), since: Seq(1 << 40), strikes: 9 };
+            *excluded = (0..4).map(one).collect();
+        }
     }
 
     fn slice(&mut self, entry: &mut SliceEntry) {

@@ -11,6 +11,7 @@ use base::{
 use proto::group::evidence::Proof;
 use proto::group::link::SliceEntry;
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
+use proto::group::roster::Roster;
 use proto::pbft::msg::{Checkpoint, Message, Proposal, Vote};
 
 use super::kind::Kind;
@@ -139,6 +140,7 @@ impl Parts<'_> {
             view,
             stable: self.stable.clone(),
             entries: vec![entry],
+            roster: Roster::default(),
             signature: NONE,
         })
     }
@@ -205,7 +207,9 @@ impl Parts<'_> {
                 ..Manifest::default()
             })),
             Kind::TellNodes => {
-                tell(StateAnswer::Nodes { part, level: 1, first: 0, digests: vec![digest; 16] })
+                // No two alike, or turning the list around would change nothing.
+                let digests = (0..16).map(|place| Digest([4 + place; 32])).collect();
+                tell(StateAnswer::Nodes { part, level: 1, first: 0, digests })
             }
             Kind::TellObject => {
                 let bytes = vec![7; 12];

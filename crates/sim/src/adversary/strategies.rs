@@ -7,6 +7,7 @@ use base::transfer::{PIECE_BYTES_MAX, StateAnswer, StateMessage};
 use base::{Digest, Reader, ReplicaId, Reply, ReplyStatus, Seq, StableCheckpoint, View};
 use proto::group::link::SliceEntry;
 use proto::group::msg::{GroupMessage, NewView, ViewChange};
+use proto::group::roster::Roster;
 use proto::group::rules::Rules;
 use proto::pbft::msg::{Checkpoint, Message, Proposal, Vote};
 
@@ -146,6 +147,7 @@ impl Strategist<'_> {
             view,
             stable,
             entries,
+            roster: Roster::default(),
             signature: base::Signature([0; 64]),
         }))
     }

@@ -165,6 +165,7 @@ mod tests {
     use crate::oracles::testing::rules;
     use base::{Signature, StableCheckpoint};
     use proto::group::msg::NewView;
+    use proto::group::roster::Roster;
     use proto::pbft::msg::Vote;
     use std::sync::Arc;
 
@@ -192,6 +193,7 @@ mod tests {
             view: View(view),
             stable: StableCheckpoint::default(),
             entries: entries.to_vec(),
+            roster: Roster::default(),
             signature: Signature([0; 64]),
         };
         Message::Group(Arc::new(GroupMessage::ViewChange(Arc::new(change))))

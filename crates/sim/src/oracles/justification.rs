@@ -14,6 +14,7 @@ use base::batch::{batch_digest, null_digest};
 use base::{Batch, BatchEntry, Digest, ReplicaId, Seq, View, VoteSet};
 use proto::group::link::{Choice, Plan};
 use proto::group::rules::Rules;
+use proto::pbft::Roles;
 use proto::pbft::msg::Message;
 
 use super::Verdict;
@@ -33,6 +34,8 @@ type Heard = HashMap<(Seq, Digest, Word), VoteSet>;
 #[derive(Debug)]
 pub struct Justification {
     rules: Rules,
+    /// Who leads, in any view that nobody is excluded from.
+    roles: Roles,
     heard: BTreeMap<ReplicaId, Heard>,
     /// The views in which COMMITs were heard for a number.
     views: BTreeMap<ReplicaId, HashMap<(Seq, Digest), Vec<View>>>,
@@ -43,9 +46,10 @@ pub struct Justification {
 impl Justification {
     /// Nothing is heard yet.
     #[must_use]
-    pub fn new(rules: Rules) -> Justification {
+    pub fn new(rules: Rules, roles: Roles) -> Justification {
         Justification {
             rules,
+            roles,
             heard: BTreeMap::new(),
             views: BTreeMap::new(),
             plans: BTreeMap::new(),
@@ -72,13 +76,10 @@ impl Justification {
     pub fn hears(&mut self, to: ReplicaId, from: ReplicaId, message: &Message) {
         let group = self.rules.group;
         let (seq, digest, word) = match message {
-            Message::PrePrepare { view, seq, proposal } if from == self.leader(*view) => {
+            Message::PrePrepare { view, seq, proposal } => {
                 (*seq, proposal.digest(group, *seq), Word::Proposal(*view))
             }
-            // A PREPARE of the leader is not one.
-            Message::Prepare(vote) if from != self.leader(vote.view) => {
-                (vote.seq, vote.digest, Word::Prepare(vote.view))
-            }
+            Message::Prepare(vote) => (vote.seq, vote.digest, Word::Prepare(vote.view)),
             Message::Commit(vote) => {
                 let key = (vote.seq, vote.digest);
                 let views = self.views.entry(to).or_default().entry(key).or_default();
@@ -107,8 +108,11 @@ impl Justification {
             Message::Prepare(vote) => self.may_prepare(replica, vote.view, vote.seq, vote.digest),
             Message::Commit(vote) => {
                 let word = Word::Prepare(vote.view);
-                let own = usize::from(replica != self.leader(vote.view));
-                let backups = self.count(replica, (vote.seq, vote.digest, word)) + own;
+                // A PREPARE of the leader is not one.
+                let leader = self.leader(replica, vote.view, vote.seq);
+                let own = usize::from(replica != leader);
+                let heard = self.who(replica, (vote.seq, vote.digest, word));
+                let backups = heard.iter().filter(|from| *from != leader).count() + own;
                 backups + 1 >= self.rules.quorums.quorum()
             }
             _ => true,
@@ -144,19 +148,31 @@ impl Justification {
         if reason { Ok(()) } else { Err(format!("{replica:?} has no reason to deliver {seq:?}")) }
     }
 
-    fn leader(&self, view: View) -> ReplicaId {
-        view.leader(self.rules.quorums.n())
+    /// Who leads `seq`, as `replica` knows the view.
+    fn leader(&self, replica: ReplicaId, view: View, seq: Seq) -> ReplicaId {
+        let mut roles = self.roles.clone();
+        match self.plans.get(&(replica, view)) {
+            Some(plan) => roles.install(plan),
+            None => roles.begin(view),
+        }
+        roles.leader(seq)
+    }
+
+    fn who(&self, replica: ReplicaId, what: (Seq, Digest, Word)) -> VoteSet {
+        let heard = self.heard.get(&replica).and_then(|heard| heard.get(&what));
+        heard.copied().unwrap_or_default()
     }
 
     fn count(&self, replica: ReplicaId, what: (Seq, Digest, Word)) -> usize {
-        let heard = self.heard.get(&replica).and_then(|heard| heard.get(&what));
-        heard.map_or(0, |senders| senders.len())
+        self.who(replica, what).len()
     }
 
     fn may_prepare(&self, replica: ReplicaId, view: View, seq: Seq, digest: Digest) -> bool {
         // One correct backup of a weak quorum has it from the leader.
-        let overheard = self.count(replica, (seq, digest, Word::Prepare(view)));
-        let proposed = self.count(replica, (seq, digest, Word::Proposal(view))) > 0
+        let leader = self.leader(replica, view, seq);
+        let backups = self.who(replica, (seq, digest, Word::Prepare(view)));
+        let overheard = backups.iter().filter(|from| *from != leader).count();
+        let proposed = self.who(replica, (seq, digest, Word::Proposal(view))).contains(leader)
             || overheard >= self.rules.quorums.weak();
         match self.plans.get(&(replica, view)) {
             Some(plan) if seq <= plan.start.seq => false,
@@ -174,7 +190,7 @@ impl Justification {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracles::testing::rules;
+    use crate::oracles::testing::{roles, rules};
     use base::StableCheckpoint;
     use proto::pbft::msg::{Proposal, Vote};
 
@@ -192,7 +208,7 @@ mod tests {
 
     #[test]
     fn votes_take_distinct_voters_of_one_view() {
-        let mut oracle = Justification::new(rules());
+        let mut oracle = Justification::new(rules(), roles());
         let commit = Message::Commit(vote(0));
         // The leader's own PREPARE is none, and one said three times is one.
         hears(&mut oracle, &[0, 0, 0], &Message::Prepare(vote(0)));
@@ -203,7 +219,7 @@ mod tests {
         assert_eq!(oracle.says(ME, &commit), Ok(()));
         hears(&mut oracle, &[0, 0], &commit);
         assert!(oracle.delivers(ME, SEQ, &Batch::Null).is_err());
-        let mut oracle = Justification::new(rules());
+        let mut oracle = Justification::new(rules(), roles());
         hears(&mut oracle, &[0, 2], &commit);
         assert_eq!(oracle.delivers(ME, SEQ, &Batch::Null), Ok(()));
         oracle.reborn(ME, true);
@@ -215,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_backup_votes_for_what_its_leader_proposed_or_its_plan_fixed() {
-        let mut oracle = Justification::new(rules());
+        let mut oracle = Justification::new(rules(), roles());
         let says = |oracle: &Justification, view| oracle.says(ME, &Message::Prepare(vote(view)));
         let proposed = |view| {
             let proposal = Proposal::Null;
@@ -226,14 +242,14 @@ mod tests {
         hears(&mut oracle, &[0], &proposed(0));
         assert_eq!(says(&oracle, 0), Ok(()));
         let (start, choices) = (StableCheckpoint::default(), Vec::new());
-        oracle.installs(ME, &Arc::new(Plan { view: View(8), start, choices }));
+        oracle.installs(ME, &Arc::new(Plan { view: View(8), start, choices, excluded: vec![] }));
         hears(&mut oracle, &[2, 2], &Message::Prepare(vote(8)));
         assert!(says(&oracle, 8).is_err(), "one backup may lie, however often");
         hears(&mut oracle, &[3], &Message::Prepare(vote(8)));
         assert_eq!(says(&oracle, 8), Ok(()), "one of two has it from the leader");
         let start = StableCheckpoint::default();
         let choices = vec![Choice::Digest(Digest([9; 32])); 5];
-        oracle.installs(ME, &Arc::new(Plan { view: View(4), start, choices }));
+        oracle.installs(ME, &Arc::new(Plan { view: View(4), start, choices, excluded: vec![] }));
         hears(&mut oracle, &[0], &proposed(4));
         assert!(says(&oracle, 4).is_err(), "the plan has another digest");
     }

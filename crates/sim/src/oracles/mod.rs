@@ -41,8 +41,8 @@ use std::sync::Arc;
 use base::{Batch, ClientId, Digest, Frame, FrameId, PillarId, ReplicaId, Seq, View};
 use exec::stage::Stage;
 use proto::group::GroupFact;
-use proto::pbft::Lane;
 use proto::pbft::msg::Message;
+use proto::pbft::{Lane, Roles};
 
 use accountability::Accountability;
 use agreement::Agreement;
@@ -58,7 +58,7 @@ use replies::Replies;
 use sight::is_checkpoint;
 use validity::Validity;
 
-use crate::host::rules;
+use crate::host::{lane_config, rules};
 use crate::options::Options;
 use crate::work::Work;
 
@@ -115,6 +115,7 @@ impl Oracles {
     #[must_use]
     pub fn new(options: &Options) -> Oracles {
         let (rules, clients, work) = (rules(options), options.clients, options.work());
+        let roles = Roles::new(&lane_config(options, ReplicaId(0), PillarId(0)));
         Oracles {
             agreement: Agreement::default(),
             validity: Validity::default(),
@@ -124,7 +125,7 @@ impl Oracles {
             answers: Answers::default(),
             checkpoints: Checkpoints::new(clients),
             contradiction: Contradiction::new(rules),
-            justification: Justification::new(rules),
+            justification: Justification::new(rules, roles),
             accountability: Accountability::new(rules),
             memory: Memory::new(options),
             interval: rules.checkpoint_interval,

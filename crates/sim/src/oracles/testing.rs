@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use base::crypto::{ClientKeyring, PlainKeys};
 use base::{
-    AgreedTime, Batch, ClientId, Epoch, Frame, FrameBuilder, FrameId, Quorums, ReplicaId, SessionId,
+    AgreedTime, Batch, ClientId, Epoch, Frame, FrameBuilder, FrameId, PillarId, Quorums, ReplicaId,
+    SessionId,
 };
 use proto::group::rules::Rules;
+use proto::pbft::Roles;
 
-use crate::host::GROUP;
+use crate::host::{GROUP, lane_config};
+use crate::options::Options;
 
 /// The rules of a group of four.
 pub(crate) fn rules() -> Rules {
@@ -19,6 +22,12 @@ pub(crate) fn rules() -> Rules {
         window: 32,
         checkpoint_interval: 8,
     }
+}
+
+/// Replica 0 leads view 0, and so on.
+pub(crate) fn roles() -> Roles {
+    let options = Options { n: 4, f: 1, ..Options::default() };
+    Roles::new(&lane_config(&options, ReplicaId(0), PillarId(0)))
 }
 
 /// Frame `id` of stream 1 of a client.

@@ -12,6 +12,7 @@ use base::{Digest, Incarnation, Quorums, ReplicaId, Seq, Signature, StableCheckp
 use proto::group::decide::{Decision, decide};
 use proto::group::link::{Choice, PRE_PREPARED_MAX, Plan, SliceEntry};
 use proto::group::msg::ViewChange;
+use proto::group::roster::Roster;
 
 use super::Scenario;
 use crate::host::GROUP;
@@ -221,6 +222,7 @@ impl Promises {
             view,
             stable: StableCheckpoint { seq: self.stable, ..StableCheckpoint::default() },
             entries: self.pre_prepared.iter().map(entry).collect(),
+            roster: Roster::default(),
             signature: Signature([0; 64]),
         })
     }

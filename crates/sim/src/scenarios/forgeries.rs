@@ -13,8 +13,10 @@ use proto::group::evidence::Proof;
 use proto::group::link::{FromCoordinator, Grievance, SliceEntry, ToCoordinator};
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::record::GroupRecord;
+use proto::group::roster::Roster;
 use proto::group::rules::Rules;
 use proto::group::{Beginning, Coordinator, CoordinatorConfig, Effect, GroupFact, Input};
+use proto::pbft::Leaders;
 use proto::pbft::msg::Checkpoint;
 
 use super::Scenario;
@@ -102,6 +104,7 @@ impl Stand {
             stripe: Stripe::new(pillars).expect("in range"),
             window: L,
             checkpoint_interval: K,
+            leaders: Leaders::Fixed,
             view_timeout: Span::secs(1),
         };
         let stable = StableCheckpoint::default();
@@ -161,6 +164,7 @@ fn change(replica: ReplicaId, view: u64, more: u64) -> ViewChange {
         view: View(view),
         stable: certificate(K, &[LIAR, A, B]),
         entries: vec![entry],
+        roster: Roster::default(),
         signature: Signature([0; 64]),
     }
 }
@@ -326,7 +330,11 @@ fn views_are_left_and_found_by_the_rules(seed: u64) {
     assert_eq!(stops(&wish(&mut stand, B, 3, 0)), Some(View(3)), "a quorum with its own");
     let (mut alone, _) = Stand::new(Beginning::Whole);
     let what = Grievance::Stalled;
-    let out = alone.step(Input::Lane(ToCoordinator::Grievance { view: View(0), what }));
+    let out = alone.step(Input::Lane(ToCoordinator::Grievance {
+        view: View(0),
+        what,
+        whom: ReplicaId(0),
+    }));
     assert_eq!(stops(&out), None, "its own wish alone");
     assert_eq!(stops(&wish(&mut alone, A, 1, 0)), None, "f + 1 wishes");
     // Pillars hear of stable checkpoints at different times.

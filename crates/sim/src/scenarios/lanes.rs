@@ -90,7 +90,7 @@ fn commits(effects: &[Effect]) -> bool {
 
 /// A plan for `view` that fixes number 1.
 fn install(lane: &mut Lane, view: u64, start: StableCheckpoint, choice: Choice) -> Vec<Effect> {
-    let plan = Plan { view: View(view), start, choices: vec![choice] };
+    let plan = Plan { view: View(view), start, choices: vec![choice], excluded: vec![] };
     step(lane, Input::Coordinator(FromCoordinator::Install(Arc::new(plan))))
 }
 
@@ -110,7 +110,8 @@ fn no_lie_moves_a_lane(seed: u64) {
     }
     let told = |e: &Effect| {
         let what = Grievance::Equivocates;
-        *e.coordinator().unwrap_or(&none()) == ToCoordinator::Grievance { view: View(0), what }
+        *e.coordinator().unwrap_or(&none())
+            == ToCoordinator::Grievance { view: View(0), what, whom: ReplicaId(0) }
     };
     assert!(out.iter().any(told), "a leader told others something else");
     // A checkpoint that nobody signed.

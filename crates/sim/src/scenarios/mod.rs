@@ -15,6 +15,7 @@ mod lanes;
 mod normal_case;
 mod parallel;
 mod recovery;
+mod rotation;
 mod strategies;
 mod swarm;
 mod tables;
@@ -52,6 +53,7 @@ const FAMILIES: &[&[Scenario]] = &[
     disk::ALL,
     transfer::ALL,
     adversary::ALL,
+    rotation::ALL,
     strategies::ALL,
     swarm::ALL,
 ];

@@ -90,6 +90,8 @@ pub struct GroupConfig {
     pub window: u64,
     /// Whether leaders put many frames into a batch.
     pub batching: bool,
+    /// Who leads in a view.
+    pub leaders: &'static str,
     /// Most frames in a batch.
     pub batch_frames_max: usize,
     /// Most bytes in a batch.
@@ -175,6 +177,7 @@ impl GroupConfig {
             checkpoint_interval: settings.checkpoint_interval,
             window: settings.window,
             batching: !batching.unbatched,
+            leaders: settings.leaders.word(),
             batch_frames_max: batching.frames_limit(),
             batch_bytes_max: batching.bytes_max,
             batch_delay_us: batching.delay.0 / 1_000,

@@ -145,7 +145,8 @@ fn run_local(args: BenchArgs, placement: Placement, log: Option<&str>) -> Result
 /// one more asks for the status.
 fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> LocalOptions {
     let agreement = args.group.agreement.into();
-    let mut settings = Settings { agreement, ..Settings::default() };
+    let leaders = args.group.leaders.into();
+    let mut settings = Settings { agreement, leaders, ..Settings::default() };
     settings.batching.unbatched = args.load.no_batching;
     LocalOptions {
         init: InitOptions {

@@ -233,7 +233,10 @@ fn lively_group() -> Vec<GroupMessage> {
         for me in 0..4 {
             let view = world.core(me).report().view;
             let what = Grievance::Stalled;
-            world.input(me, Input::Lane(ToCoordinator::Grievance { view, what }));
+            world.input(
+                me,
+                Input::Lane(ToCoordinator::Grievance { view, what, whom: view.leader(4) }),
+            );
         }
         world.crash(victim);
         let beginning = if round % 2 == 0 { Beginning::Forgetful } else { Beginning::Whole };

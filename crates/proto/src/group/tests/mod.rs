@@ -23,10 +23,11 @@ use base::{
 
 use super::link::SliceEntry;
 use super::msg::{NewView, ViewChange};
+use super::roster::Roster;
 use super::rules::{Genuine, Judge, Rules};
 use super::{Beginning, Coordinator, CoordinatorConfig, Effect, Input};
-use crate::pbft::Reject;
 use crate::pbft::msg::Checkpoint;
+use crate::pbft::{Leaders, Reject};
 
 pub(super) const K: u64 = 8;
 pub(super) const L: u64 = 32;
@@ -41,6 +42,7 @@ pub(super) fn config(n: u16, f: u16, me: u16, pillars: u16) -> CoordinatorConfig
         stripe: Stripe::new(pillars).unwrap(),
         window: L,
         checkpoint_interval: K,
+        leaders: Leaders::Fixed,
         view_timeout: Span::secs(1),
     }
 }
@@ -92,9 +94,20 @@ pub(super) fn change(replica: u16, view: u64, entries: Vec<SliceEntry>) -> Arc<V
         view: View(view),
         stable: StableCheckpoint::default(),
         entries,
+        roster: Roster::default(),
         signature: Signature([0; 64]),
     };
     sign_change(&rules(), change)
+}
+
+/// A VIEW-CHANGE that promises nothing and says something about leaders.
+pub(super) fn change_with(replica: u16, roster: Roster) -> Arc<ViewChange> {
+    let change = Arc::unwrap_or_clone(change(replica, 1, vec![]));
+    sign_change(&rules(), ViewChange { roster, ..change })
+}
+
+pub(super) fn quorums() -> Quorums {
+    rules().quorums
 }
 
 pub(super) fn new_view(view: u64, changes: Vec<Arc<ViewChange>>) -> NewView {

@@ -159,7 +159,10 @@ fn a_thousand_view_changes_leave_nothing_behind() {
         let view = world.core(0).report().view;
         for me in 0..4 {
             let what = Grievance::Slow;
-            world.input(me, Input::Lane(ToCoordinator::Grievance { view, what }));
+            world.input(
+                me,
+                Input::Lane(ToCoordinator::Grievance { view, what, whom: view.leader(4) }),
+            );
         }
         assert!(world.run_until(5000, |w| w.agree() && w.node_view(0) > view), "round {round}");
     }

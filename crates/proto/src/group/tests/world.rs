@@ -374,7 +374,10 @@ impl World {
             } else if self.load && self.now.since(self.node(me).delivered_at) > Span::secs(1) {
                 self.node(me).delivered_at = self.now;
                 let what = Grievance::Stalled;
-                self.input(me, Input::Lane(ToCoordinator::Grievance { view, what }));
+                self.input(
+                    me,
+                    Input::Lane(ToCoordinator::Grievance { view, what, whom: view.leader(4) }),
+                );
             }
         }
     }

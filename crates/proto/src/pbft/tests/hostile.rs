@@ -81,7 +81,7 @@ fn a_proposal_that_could_not_be_decided_in_its_time_can_be_decided_later() {
         rig.wait(Span::secs(1));
         rig.peer(0, status(0, 0)).expect("the leader is heard");
     }
-    rig.lane.catchup_forgets_the_first_silence();
+    rig.lane.hearing_forgets_the_first_silence();
     assert_eq!(rig.peer(0, pre_prepare(1, &p)), Err(Reject::Stale("proposed too long ago")));
     rig.peer(2, Message::Prepare(vote(1, &p))).expect("a prepare");
     rig.peer(0, pre_prepare(1, &p)).expect("a weak quorum supports it");
@@ -92,7 +92,7 @@ fn a_proposal_that_could_not_be_decided_in_its_time_can_be_decided_later() {
 fn what_a_leader_proposed_while_it_was_cut_off_is_not_too_old() {
     let mut rig = Rig::new(1, 1);
     rig.peer(0, status(0, 0)).expect("the leader is heard");
-    rig.lane.catchup_forgets_the_first_silence();
+    rig.lane.hearing_forgets_the_first_silence();
     let p = proposal(&[]);
     rig.wait(Span::secs(30));
     rig.peer(0, pre_prepare(1, &p)).expect("nothing was heard of it in between");

@@ -54,7 +54,7 @@ fn who_gets_no_help_in_an_idle_group_asks_for_a_checkpoint() {
 
 fn stalled(told: &[ToCoordinator]) -> bool {
     let what = Grievance::Stalled;
-    told.contains(&ToCoordinator::Grievance { view: View(0), what })
+    told.contains(&ToCoordinator::Grievance { view: View(0), what, whom: ReplicaId(0) })
 }
 
 /// The process was stopped for a minute in the middle of the work, or the whole machine was:

@@ -29,7 +29,7 @@ pub(super) fn told(rig: &mut Rig) -> Vec<ToCoordinator> {
 
 pub(super) fn plan(view: u64, start: u64, choices: &[Choice]) -> Arc<Plan> {
     let start = StableCheckpoint { seq: Seq(start), ..StableCheckpoint::default() };
-    Arc::new(Plan { view: View(view), start, choices: choices.to_vec() })
+    Arc::new(Plan { view: View(view), start, choices: choices.to_vec(), excluded: Vec::new() })
 }
 
 pub(super) fn install(rig: &mut Rig, plan: &Arc<Plan>) {

@@ -1,0 +1,81 @@
+//! Why a view is to end, and who is blamed for it where leaders rotate (V1, V17).
+//!
+//! Not here: what follows from everybody's blame (`roster`), nor when a lane complains.
+
+use alloc::vec::Vec;
+
+use base::{ReplicaId, Seq, Time, View};
+
+use super::link::{Grievance, Plan};
+use super::roster::{Exclusion, Roster, still_known};
+use super::{Coordinator, Effect, SuspicionKind};
+use crate::pbft::{Leaders, Reject};
+
+/// Whom this replica blames, and who is excluded in its view.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Blame {
+    /// Whom a lane has complained about last in the installed view.
+    pub(super) whom: Option<ReplicaId>,
+    excluded: Vec<Exclusion>,
+}
+
+impl Blame {
+    pub(super) fn begin_view(&mut self, plan: &Plan) {
+        *self = Blame { whom: None, excluded: plan.excluded.clone() };
+    }
+}
+
+impl Coordinator {
+    /// What this replica's VIEW-CHANGE says about leaders, with this low mark.
+    pub(super) fn roster(&self, stable: Seq) -> Roster {
+        if self.cfg.leaders == Leaders::Fixed {
+            return Roster::default();
+        }
+        let Blame { whom, excluded } = &self.change.blame;
+        let excluded = still_known(excluded, stable, self.cfg.checkpoint_interval);
+        Roster { blames: whom.filter(|whom| *whom != self.cfg.me), excluded }
+    }
+
+    /// A lane that has stopped names who would soon have been blamed.
+    pub(super) fn on_suspects(&mut self, view: View, whom: ReplicaId) -> Result<(), Reject> {
+        if view != self.change.left || self.change.own_change().is_some() {
+            return Err(Reject::Stale("suspect of another view"));
+        }
+        self.change.blame.whom.get_or_insert(whom);
+        Ok(())
+    }
+
+    /// V1: a lane wants another leader.
+    pub(super) fn on_grievance(
+        &mut self,
+        now: Time,
+        view: View,
+        (what, whom): (Grievance, ReplicaId),
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Reject> {
+        let change = &mut self.change;
+        if view != change.installed() || change.is_changing() || change.wishes.own() > view {
+            return Err(Reject::Stale("grievance about a view that is left"));
+        }
+        change.blame.whom = Some(whom);
+        if change.aggrieved.contains(&what) {
+            return Err(Reject::Stale("grievance again"));
+        }
+        change.aggrieved.push(what);
+        let in_time = matches!(what, Grievance::Stalled | Grievance::Starved);
+        let patient = in_time && !change.progressed;
+        self.suspect(whom, SuspicionKind::Leader(what), out);
+        // V15: a view that has not worked yet gets its doubled time.
+        if !patient || now >= self.change.since.after(self.timeout()) {
+            self.wish_for_next(now, out);
+        }
+        Ok(())
+    }
+
+    pub(super) fn wish_for_next(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.change.aggrieved.clear();
+        if self.change.wishes.raise(View(self.change.installed().0 + 1)) {
+            self.wish_raised(now, out);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What a leader does with the pool: what it may propose, and what it takes for a batch.
+
+use alloc::vec::Vec;
+
+use base::{BatchEntry, ReplicaId, Seq, Time, VoteSet, limits};
+
+use super::{Entry, Key, Pool, Queue, Want};
+use crate::pbft::roles::Roles;
+
+/// Which frames are dealt to this replica, where leaders rotate.
+#[derive(Clone, Debug)]
+pub(super) struct Deal {
+    roles: Roles,
+    me: ReplicaId,
+    /// Any number of the checkpoint interval for which they are dealt.
+    seq: Seq,
+}
+
+impl Deal {
+    pub(super) fn is_mine(&self, key: &Key) -> bool {
+        self.roles.dealt_to(&key.0, self.seq) == self.me
+    }
+}
+
+/// For whose part a pool keeps frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::pbft) enum Keeps {
+    /// A leader's, which proposes what it has vouches for.
+    AsLeader,
+    /// A backup's, which has at hand what is proposed.
+    AsBackup,
+    /// Where leaders rotate: both.
+    Both,
+}
+
+impl Pool {
+    /// This replica, `me`, may propose from now on what is dealt to it in the checkpoint interval
+    /// of `seq`: that is queued, as far as it has its body and `quorum` vouches.
+    pub(in crate::pbft) fn deal(
+        &mut self,
+        (roles, me, seq): (&Roles, ReplicaId, Seq),
+        quorum: usize,
+    ) {
+        self.deal = Some(Deal { roles: roles.clone(), me, seq });
+        self.eligible = Queue::default();
+        self.entries.values_mut().for_each(|entry| entry.queued = false);
+        let ready: Vec<Key> = self
+            .entries
+            .iter()
+            .filter(|(_, e)| e.is_eligible(quorum))
+            .map(|(key, _)| *key)
+            .collect();
+        ready.into_iter().for_each(|key| self.queue_if_eligible(key, quorum));
+    }
+
+    /// As leader: queues `key` for proposal when it has its body and `quorum` vouches.
+    pub(in crate::pbft) fn queue_if_eligible(&mut self, key: Key, quorum: usize) {
+        if let Some(entry) = self.entries.get_mut(&key)
+            && entry.is_eligible(quorum)
+            && !entry.queued
+            && self.deal.as_ref().is_none_or(|deal| deal.is_mine(&key))
+        {
+            entry.queued = true;
+            let weight = entry.frame.as_ref().map_or(0, |frame| frame.weight());
+            self.eligible.push(key, weight, entry.urgent);
+        }
+    }
+
+    /// Whether frames wait to be proposed.
+    pub(in crate::pbft) fn has_eligible(&self) -> bool {
+        self.eligible.len() > 0
+    }
+
+    /// Whether what waits to be proposed fills a batch of the given size.
+    pub(in crate::pbft) fn has_full_batch(&self, frames_max: usize, bytes_max: usize) -> bool {
+        self.eligible.len() >= frames_max || self.eligible.bytes() >= bytes_max
+    }
+
+    /// Takes the next batch out of the queue, the principals in turn, and marks it ordered.
+    pub(in crate::pbft) fn take_batch(
+        &mut self,
+        quorum: usize,
+        (frames_max, bytes_max): (usize, usize),
+    ) -> Vec<Key> {
+        let mut keys = Vec::new();
+        let mut bytes = 0;
+        while let Some((key, weight)) = self.eligible.peek() {
+            if keys.len() >= frames_max || (!keys.is_empty() && bytes + weight > bytes_max) {
+                break;
+            }
+            self.eligible.pop();
+            // An entry may have been ordered, refused or forgotten since it was queued, and have
+            // another place in the queue.
+            if let Some(entry) = self.entries.get_mut(&key)
+                && core::mem::take(&mut entry.queued)
+                && entry.is_eligible(quorum)
+            {
+                entry.ordered = true;
+                bytes += weight;
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    /// How many names are looked at for bodies to fetch.
+    #[cfg(test)]
+    pub(in crate::pbft) fn bodyless(&self) -> usize {
+        self.bodyless.len()
+    }
+
+    /// Makes a leader wait for the bodies that a weak quorum vouches for: those of entries made
+    /// up to `before`, at most a batch of them. Also whether there are any more, or younger ones.
+    pub(in crate::pbft) fn want_unproposed(
+        &mut self,
+        weak: usize,
+        before: Time,
+    ) -> (Vec<BatchEntry>, bool) {
+        let entries = &mut self.entries;
+        self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));
+        let (mut due, mut more) = (Vec::new(), false);
+        for key in &self.bodyless {
+            let Some(entry) = entries.get_mut(key) else { continue };
+            // Who may not propose it need not have it.
+            let mine = self.deal.as_ref().is_none_or(|deal| deal.is_mine(key));
+            if entry.backers() < weak || !mine {
+                continue;
+            }
+            more = true;
+            if entry.made > before || due.len() >= limits::BATCH_FRAMES_MAX {
+                break;
+            }
+            if !entry.is_wanted() {
+                entry.wanted.push(Want { seq: Seq(0), place: 0, needs_trust: false });
+                self.wants += 1;
+            }
+            due.push(BatchEntry { id: key.0, digest: key.1 });
+        }
+        (due, more)
+    }
+
+    /// Forgets what nobody ordered and nobody waits for: as leader what was first vouched for
+    /// before `vouched`, else what came before `came`. Who is both keeps the frame, which others
+    /// may propose, and proposes it itself on fresh vouches only.
+    pub(in crate::pbft) fn expire(
+        &mut self,
+        now: Time,
+        keeps: Keeps,
+        (vouched, came): (Time, Time),
+    ) {
+        let is_old = |e: &Entry| match keeps {
+            Keeps::AsLeader => e.made < vouched,
+            Keeps::AsBackup | Keeps::Both => e.since < came,
+        };
+        let old: Vec<Key> = self
+            .entries
+            .iter()
+            .filter(|(_, e)| !e.ordered && is_old(e) && e.wanted.iter().all(|w| w.seq.0 == 0))
+            .map(|(key, _)| *key)
+            .collect();
+        old.iter().for_each(|key| drop(self.remove(key)));
+        if keeps == Keeps::Both {
+            for entry in self.entries.values_mut().filter(|e| !e.ordered && e.made < vouched) {
+                (entry.made, entry.queued) = (now, false);
+                (entry.vouches, entry.endorsed) = (VoteSet::EMPTY, VoteSet::EMPTY);
+            }
+        }
+        self.recent.expire(came);
+        let entries = &self.entries;
+        self.eligible.retain(|key| entries.get(key).is_some_and(|entry| entry.queued));
+        self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));
+    }
+}

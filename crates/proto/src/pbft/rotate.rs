@@ -1,0 +1,191 @@
+//! What rotating leaders (`roles`) ask of a lane: to follow the others' numbers, to propose no
+//! frames but those dealt to it, and to notice who does not keep up.
+//!
+//! Numbers are proposed by all leaders side by side, and executed only without a gap. So who sees
+//! a proposal owes all its own numbers below it, with frames if there are any, else null; and a
+//! leader that has used up its numbers of a checkpoint interval obliges the others to end the
+//! interval, for frames may wait that are dealt to somebody else in the next.
+
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use base::{BatchEntry, ReplicaId, Seq, Span, Time, View};
+
+use super::monitor::Monitor;
+use super::msg::Proposal;
+use super::pool::Keeps;
+use super::{Lane, Leaders, Reject, Roles, Switches};
+use crate::group::link::{Grievance, ToCoordinator};
+use crate::outbox::{Outbox, Target};
+
+/// When which numbers were owed, and how late each leader was with them.
+#[derive(Clone, Debug)]
+pub(super) struct Pace {
+    /// Since when a number is owed, ascending: all below it that were not proposed before.
+    seen: VecDeque<(Seq, Time)>,
+    /// How late each leader proposes what it owes. Empty with a fixed leader.
+    pub(super) monitors: Vec<Monitor>,
+}
+
+impl Pace {
+    pub(super) fn new(switches: Switches, n: u16) -> Pace {
+        let count = if switches.leaders == Leaders::Rotating { usize::from(n) } else { 0 };
+        Pace { seen: VecDeque::new(), monitors: vec![Monitor::default(); count] }
+    }
+
+    pub(super) fn begin_view(&mut self, now: Time) {
+        self.seen.clear();
+        self.monitors.iter_mut().for_each(|monitor| monitor.begin_view(now, false));
+    }
+
+    /// A number up to `seq` is proposed: those below are owed from now on.
+    fn owed(&mut self, now: Time, seq: Seq, delivered: Seq) {
+        while self.seen.front().is_some_and(|(seq, _)| *seq <= delivered) {
+            self.seen.pop_front();
+        }
+        if self.seen.back().is_none_or(|(last, _)| seq > *last) {
+            self.seen.push_back((seq, now));
+        }
+    }
+
+    /// How long `seq` has been owed.
+    fn lateness(&self, now: Time, seq: Seq) -> Span {
+        let place = self.seen.partition_point(|(owed, _)| *owed <= seq);
+        self.seen.get(place).map_or(Span(0), |(_, since)| now.since(*since))
+    }
+}
+
+impl Lane {
+    /// Who leads in this view.
+    #[must_use]
+    pub fn roles(&self) -> &Roles {
+        &self.views.roles
+    }
+
+    pub(super) fn leader(&self, seq: Seq) -> ReplicaId {
+        self.views.roles.leader(seq)
+    }
+
+    pub(super) fn leads(&self, seq: Seq) -> bool {
+        self.leader(seq) == self.cfg.me
+    }
+
+    /// Whether this replica leads some numbers of its view.
+    pub(super) fn is_leader(&self) -> bool {
+        self.views.roles.rotate() || self.leads(Seq(1))
+    }
+
+    /// Whom this replica's vouches are for.
+    pub(super) fn vouched_to(&self) -> Target {
+        if self.views.roles.rotate() { Target::All } else { Target::One(self.leader(Seq(1))) }
+    }
+
+    /// The first number above `after` that is this replica's to propose; none that it ever comes
+    /// to if it does not lead.
+    pub(super) fn own_after(&self, after: Seq) -> Seq {
+        if !self.views.roles.rotate() {
+            return self.cfg.stripe.next_of(self.cfg.pillar, after);
+        }
+        let next = self.views.roles.next_of(self.cfg.me, self.cfg.pillar, after);
+        next.unwrap_or(Seq(u64::MAX >> 1))
+    }
+
+    /// How the pool keeps frames: what it is to forget, and when.
+    pub(super) fn pool_role(&self) -> Keeps {
+        match (self.views.roles.rotate(), self.is_leader()) {
+            (true, _) => Keeps::Both,
+            (false, true) => Keeps::AsLeader,
+            (false, false) => Keeps::AsBackup,
+        }
+    }
+
+    /// Whether the leader of `seq` may propose these frames there.
+    pub(super) fn in_bucket(
+        &self,
+        leader: ReplicaId,
+        seq: Seq,
+        proposal: &Proposal,
+    ) -> Result<(), Reject> {
+        let dealt = |entry: &BatchEntry| self.views.roles.dealt_to(&entry.id, seq) == leader;
+        if self.views.roles.rotate()
+            && !proposal.entries().iter().all(dealt)
+            && !base::mutant!(WrongBucketAccepted)
+        {
+            return Err(Reject::Misbehaviour("frames that are dealt to another leader"));
+        }
+        Ok(())
+    }
+
+    /// `seq` is proposed: whatever of this replica is below is owed.
+    pub(super) fn follow_proposal(&mut self, now: Time, seq: Seq) {
+        if !self.views.roles.rotate() || seq <= self.progress.executed {
+            return;
+        }
+        let late = self.grievances.pace.lateness(now, seq);
+        let leader = self.leader(seq);
+        self.grievances.pace.monitors[usize::from(leader.0)].ordered(late, false);
+        self.owes_below(now, seq);
+    }
+
+    /// A weak quorum votes for `seq`: it is proposed, also where the proposal did not come.
+    pub(super) fn follow_votes(&mut self, now: Time, seq: Seq) {
+        let weak = self.cfg.quorums.weak();
+        let voted = |slot: &super::log::Slot| slot.prepares.all().count() >= weak;
+        if self.views.roles.rotate() && self.log.get(seq).is_some_and(voted) {
+            self.owes_below(now, seq);
+        }
+    }
+
+    pub(super) fn owes_below(&mut self, now: Time, seq: Seq) {
+        self.grievances.pace.owed(now, seq, self.delivered);
+        self.lead.fill_to(seq);
+        let end = self.views.roles.interval_end(seq);
+        let next = self.views.roles.next_of(self.leader(seq), self.cfg.pillar, seq);
+        if next.is_none_or(|next| next > end) {
+            // Frames may wait for whom they are dealt to next.
+            self.lead.fill_to(end.next());
+        }
+    }
+
+    /// A sibling has proposed `seq`: its block is to be proposed whole.
+    pub(super) fn fill_block(&mut self, seq: Seq) {
+        let upto = match self.views.roles.rotate() {
+            // Not into the next interval, whose numbers oblige others to end it.
+            true => self.views.roles.block_end(seq).min(self.views.roles.interval_end(seq)).next(),
+            false => seq,
+        };
+        self.lead.fill_to(upto);
+    }
+
+    /// Whom this lane complains about when nothing gets on.
+    pub(super) fn suspect(&self) -> ReplicaId {
+        self.leader(self.next_undelivered())
+    }
+
+    /// Names who would soon be blamed, with the slice that ends the view.
+    pub(super) fn tell_suspect(&self, view: View, out: &mut Outbox) {
+        let whom = self.suspect();
+        if self.views.roles.rotate() && whom != self.cfg.me && self.owes_for(self.half_timeout()) {
+            out.coordinator(ToCoordinator::Suspects { view, whom });
+        }
+    }
+
+    fn half_timeout(&self) -> Span {
+        Span(self.cfg.view_timeout.0 / 2)
+    }
+
+    /// Looks at who proposes late what it owes. No client has a part in that.
+    pub(super) fn look_for_late(&mut self, now: Time, out: &mut Outbox) {
+        let base = Span(self.cfg.view_timeout.0 / 5);
+        for place in 0..self.grievances.pace.monitors.len() {
+            let monitor = &mut self.grievances.pace.monitors[place];
+            monitor.turn(now, base);
+            if monitor.doubts() && !base::mutant!(SlownessUnnoticed) {
+                monitor.reassured();
+                let whom = ReplicaId(u16::try_from(place).expect("one per replica"));
+                self.aggrieved(now, (Grievance::Slow, whom), out);
+            }
+        }
+    }
+}
