@@ -12,6 +12,7 @@ use exec::{Context, Output};
 
 use super::acl::{self, Acl, Entry, Id, perms};
 use super::error::ZkError;
+use super::jute::PATH_BYTES_MAX;
 use super::node::{self, CONTAINER, Node, Owner, TTL_MAX_MS};
 use super::op::Event;
 use super::path;
@@ -127,6 +128,10 @@ impl<'a, 'c> Call<'a, 'c> {
             if mode.sequential { format!("{:010}", parent.created) } else { String::new() };
         let path = format!("{path}{suffix}");
         path::validate(&path)?;
+        // With its suffix: nobody could name a longer one to delete it.
+        if path.len() > PATH_BYTES_MAX {
+            return Err(ZkError::BadArguments);
+        }
         if self.state.node(&path).is_some() {
             return Err(ZkError::NodeExists);
         }
@@ -316,11 +321,12 @@ impl<'a, 'c> Call<'a, 'c> {
         }
         let (client, session) = session.gateway;
         let event = Event { kind, path: path.into() };
-        let told = self.state.with_session(self.ctx, id, |session| session.tell(event));
+        let own = id == self.session;
+        let told = self.state.with_session(self.ctx, id, |session| session.tell(event, own));
         if told == Some(false) {
             self.detach(id);
         }
-        if id != self.session {
+        if !own {
             self.ctx.emit(Output::Nudge { client, session });
         }
     }

@@ -72,10 +72,13 @@ impl Session {
         self.proved.clear();
     }
 
-    /// Queues an event; false when there are too many, or nobody to tell.
-    pub(super) fn tell(&mut self, event: Event) -> bool {
-        let bytes: usize = self.events.iter().map(|event| event.path.len()).sum();
-        let fits = self.events.len() < EVENTS_MAX && bytes + event.path.len() <= EVENT_BYTES_MAX;
+    /// Queues an event; false when there are too many, or nobody to tell. There are never too many
+    /// where they leave `at_once`, with the response to the session's own request: that request's
+    /// size bounds them, and a client that was cut off for them would make it again.
+    pub(super) fn tell(&mut self, event: Event, at_once: bool) -> bool {
+        let bytes = || self.events.iter().map(|event| event.path.len()).sum::<usize>();
+        let room = || self.events.len() < EVENTS_MAX;
+        let fits = at_once || (room() && bytes() + event.path.len() <= EVENT_BYTES_MAX);
         if fits && self.connection != 0 {
             self.events.push_back(event);
         }
@@ -140,7 +143,7 @@ mod tests {
         let mut session = Session::new([3; 16], 0, 7);
         assert_eq!(session.timeout_ms, TIMEOUT_MIN_MS);
         session.attach((ClientId(1), SessionId(2)), 3);
-        assert!(session.tell(event()) && session.prove(Id::new("digest", "a:b")));
+        assert!(session.tell(event(), false) && session.prove(Id::new("digest", "a:b")));
         let mut out = vec![];
         session.encode(&mut Writer::new(&mut out));
         assert_eq!(Session::decode(&mut Reader::new(&out)), Ok(session));
@@ -152,14 +155,15 @@ mod tests {
     #[test]
     fn events_are_handed_over_once_numbered_and_bounded() {
         let mut session = Session::new([3; 16], 5000, 7);
-        assert!(!session.tell(event()), "nobody to tell");
+        assert!(!session.tell(event(), false), "nobody to tell");
         session.attach((ClientId(1), SessionId(2)), 3);
-        assert!(session.tell(event()) && session.tell(event()));
+        assert!(session.tell(event(), false) && session.tell(event(), false));
         assert_eq!((session.take().list.len(), session.take().list.len()), (2, 0));
-        assert!(session.tell(event()));
+        assert!(session.tell(event(), false));
         assert_eq!(session.take().first, 2);
-        let fits = (0..EVENTS_MAX + 1).filter(|_| session.tell(event())).count();
+        let fits = (0..EVENTS_MAX + 1).filter(|_| session.tell(event(), false)).count();
         assert_eq!(fits, EVENTS_MAX);
+        assert!(session.tell(event(), true), "it leaves at once");
         session.attach((ClientId(1), SessionId(2)), 4);
         assert_eq!((session.told, session.events.len()), (0, 0));
     }

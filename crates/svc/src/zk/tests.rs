@@ -552,6 +552,20 @@ fn a_session_with_too_many_events_is_cut_off_and_misses_none() {
     zk.harness.root();
 }
 
+/// Nothing of it waits, and a client that was cut off for it would come back with the same.
+#[test]
+fn a_session_is_told_of_everything_that_its_own_request_does() {
+    let mut zk = Fixture::new();
+    let s = zk.open(4000);
+    zk.ok(s, kind::ADD_WATCH, &path_int("/", 1));
+    zk.ok(s, kind::CREATE, &create("/a", b"", 0));
+    let parts = vec![(kind::SET_DATA, set("/a", b"", -1)); 5000];
+    assert_eq!(zk.ok(s, kind::MULTI, &multi(&parts)).told().len(), 5000);
+    assert!(zk.exists(s, "/a"), "its connection goes on");
+    let long = "/".to_owned() + &"n".repeat(4090);
+    assert_eq!(zk.error(s, kind::CREATE, &create(&long, b"", 2)), -8, "nobody could delete it");
+}
+
 #[test]
 fn a_state_that_was_carried_over_goes_on_like_the_one_it_came_from() {
     let mut zk = Fixture::new();
