@@ -281,7 +281,12 @@ impl Outcome<'_> {
                 }
                 let count = r.count(usize::MAX, 16, "sessions gone")?;
                 let gone = (0..count).map(|_| attached(&mut r)).collect::<Result<_, _>>()?;
-                Outcome::Happened { zxid, events, gone, more: r.u8("more")? != 0 }
+                let more = match r.u8("more")? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Malformed("more")),
+                };
+                Outcome::Happened { zxid, events, gone, more }
             }
             5 => Outcome::Stats(Stats {
                 zxid: r.u64("zxid")?,
@@ -398,5 +403,10 @@ mod tests {
             }
         }
         assert!(Outcome::decode(&[2, 0]).is_err());
+        let nothing = Outcome::Happened { zxid: 6, events: vec![], gone: vec![], more: true };
+        let mut out = vec![];
+        nothing.encode(&mut out);
+        *out.last_mut().expect("whether there is more") = 2;
+        assert!(Outcome::decode(&out).is_err(), "one outcome, one encoding");
     }
 }

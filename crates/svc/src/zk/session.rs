@@ -122,6 +122,9 @@ impl Session {
         if !(TIMEOUT_MIN_MS..=TIMEOUT_MAX_MS).contains(&timeout_ms) || heard > u64::MAX / 2 {
             return Err(Malformed("timeout"));
         }
+        if told > u64::MAX / 2 {
+            return Err(Malformed("events told"));
+        }
         let count = r.count(EVENTS_MAX, 5, "events")?;
         let events = (0..count).map(|_| Event::decode(r)).collect::<Result<_, _>>()?;
         let count = r.count(PROVED_MAX, 8, "proved ids")?;
@@ -149,6 +152,21 @@ mod tests {
         assert_eq!(Session::decode(&mut Reader::new(&out)), Ok(session));
         for len in 0..out.len() {
             assert!(Session::decode(&mut Reader::new(&out[..len])).is_err());
+        }
+    }
+
+    #[test]
+    fn numbers_that_could_not_be_counted_on_from_are_refused() {
+        let bytes = |session: &Session| {
+            let mut out = vec![];
+            session.encode(&mut Writer::new(&mut out));
+            out
+        };
+        for (heard, told, legal) in [(7, 7, true), (u64::MAX, 7, false), (7, u64::MAX, false)] {
+            let mut session = Session::new([3; 16], 5000, heard);
+            session.told = told;
+            let out = bytes(&session);
+            assert_eq!(Session::decode(&mut Reader::new(&out)).is_ok(), legal, "{heard} {told}");
         }
     }
 
