@@ -2,8 +2,8 @@
 
 use base::limits::{CLIENT_PACKET_BYTES_MAX, FRAME_BYTES_MAX, REPLICA_PACKET_BYTES_MAX};
 
-use crate::decoders::{auth, base as wire, exec, proto, store, text};
-use crate::sessions::{client, ports, replica};
+use crate::decoders::{auth, base as wire, exec, proto, store, text, zk};
+use crate::sessions::{client, ports, replica, zookeeper};
 use crate::target::{Budget, Target};
 
 /// What a decoder may take: a value is at most some ten times as large in memory as on the
@@ -52,6 +52,21 @@ const KV_WORDS: &[&[u8]] = &[
     b"LINSERT ",
     b"COPY a b REPLACE\n",
     b"GETRANGE a 0 -1\n",
+];
+
+/// Words of ZooKeeper's protocol: paths, schemes, lengths that are none.
+const ZK_WORDS: &[&[u8]] = &[
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    b"\0\0\0\x01",
+    b"\0\0\0\0",
+    b"\0\0\0\x02/a",
+    b"\0\0\0\x01/",
+    b"\0\0\0\x11/zookeeper/config",
+    b"\0\0\0\x05world\0\0\0\x06anyone",
+    b"\0\0\0\x04auth\0\0\0\0",
+    b"/a/b/",
+    b"\x80\0\0\0\0\0\0\0",
 ];
 
 /// Every target, by the crate whose code it feeds.
@@ -250,12 +265,67 @@ pub static ALL: &[Target] = &[
         short_runs: 300,
     },
     Target {
+        name: "zk-op",
+        about: "svc: operations of the coordination service, executed",
+        seeds: zk::operation_seeds,
+        words: ZK_WORDS,
+        budget: Budget { fixed: 32 << 20, per_byte: 64, most: 2 * FRAME_BYTES_MAX },
+        open: zk::operation,
+        short_runs: 2_000,
+        ..DECODER
+    },
+    Target {
+        name: "zk-outcome",
+        about: "svc: outcomes of the coordination service, as gateways read them",
+        seeds: zk::outcome_seeds,
+        words: ZK_WORDS,
+        open: zk::outcome,
+        ..DECODER
+    },
+    Target {
+        name: "zk-object",
+        about: "svc: an object of the coordination service",
+        seeds: zk::object_seeds,
+        words: ZK_WORDS,
+        budget: Budget { fixed: 8 << 20, per_byte: 64, most: 32 << 20 },
+        open: zk::object,
+        short_runs: 2_000,
+        ..DECODER
+    },
+    Target {
+        name: "zk-requests",
+        about: "svc: requests of two sessions of the coordination service, executed",
+        seeds: zk::requests_seeds,
+        words: ZK_WORDS,
+        budget: Budget { fixed: 32 << 20, per_byte: 4 << 10, most: 8 * FRAME_BYTES_MAX },
+        open: zk::requests,
+        slowness: 10,
+        short_runs: 300,
+        ..DECODER
+    },
+    Target {
+        name: "jute",
+        about: "svc: values of ZooKeeper's encoding",
+        seeds: zk::jute_seeds,
+        words: ZK_WORDS,
+        open: zk::jute_values,
+        ..DECODER
+    },
+    Target {
         name: "resp",
         about: "node: RESP, as clients of the gateway send it",
         seeds: text::resp_seeds,
         words: &[b"\r\n", b"*", b"$", b"$-1\r\n", b"*-1\r\n", b"*1000000000\r\n", b"\"", b"\\x"],
         budget: Budget { fixed: 1 << 20, per_byte: 256, most: 2 * FRAME_BYTES_MAX },
         open: text::resp,
+        ..DECODER
+    },
+    Target {
+        name: "zk-frames",
+        about: "node: greetings and requests, as clients of the ZooKeeper gateway send them",
+        seeds: zk::frames_seeds,
+        words: ZK_WORDS,
+        open: zk::frames,
         ..DECODER
     },
     Target {
@@ -301,6 +371,16 @@ pub static ALL: &[Target] = &[
         words: &[b"\r\n", b"*1\r\n$4\r\nQUIT\r\n", b"$-1\r\n", b"*1000000000\r\n", b"MULTI"],
         budget: Budget { fixed: 32 << 20, per_byte: 64, most: 2 * FRAME_BYTES_MAX },
         open: ports::gateway,
+        short_runs: 300,
+        ..DECODER
+    },
+    Target {
+        name: "zookeeper-port",
+        about: "node: the ZooKeeper gateway's port",
+        seeds: zk::frames_seeds,
+        words: ZK_WORDS,
+        budget: Budget { fixed: 32 << 20, per_byte: 4 << 10, most: 2 * FRAME_BYTES_MAX },
+        open: zookeeper::port,
         short_runs: 300,
         ..DECODER
     },

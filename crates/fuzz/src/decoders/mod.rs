@@ -6,6 +6,7 @@ pub mod exec;
 pub mod proto;
 pub mod store;
 pub mod text;
+pub mod zk;
 
 use std::fmt::Debug;
 

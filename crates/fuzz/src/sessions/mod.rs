@@ -3,3 +3,4 @@
 pub mod client;
 pub mod ports;
 pub mod replica;
+pub mod zookeeper;

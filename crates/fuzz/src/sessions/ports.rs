@@ -28,16 +28,16 @@ use crate::decoders::text::{as_resp, resp_seeds};
 use crate::target::{Outcome, Run};
 
 /// How long anything may take that is sure to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long an answer is waited for that need not come.
 const PAUSE: Duration = Duration::from_millis(30);
 /// Principals: whoever offends is shut out for a while, so each session is another one's.
 const CLIENTS: u32 = 2_000;
 /// After so many inputs an honest caller looks whether it is served.
-const HONEST_EVERY: u32 = 50;
+pub(super) const HONEST_EVERY: u32 = 50;
 
 /// Writes, ends writing, and reads what comes until the end: how many bytes, and the first ones.
-fn exchange(mut stream: TcpStream, bytes: &[u8]) -> (usize, Vec<u8>, bool) {
+pub(super) fn exchange(mut stream: TcpStream, bytes: &[u8]) -> (usize, Vec<u8>, bool) {
     // The other end may close before all is written.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);
@@ -57,7 +57,7 @@ fn asked(mut stream: TcpStream, bytes: &[u8]) -> (usize, Vec<u8>, bool) {
     (early + late, [first, rest].concat(), closed)
 }
 
-fn drained(stream: &mut TcpStream, patience: Duration) -> (usize, Vec<u8>, bool) {
+pub(super) fn drained(stream: &mut TcpStream, patience: Duration) -> (usize, Vec<u8>, bool) {
     stream.set_read_timeout(Some(patience)).expect("not zero");
     let (mut buffer, mut first, mut count) = ([0; 4096], vec![], 0);
     loop {
@@ -76,7 +76,7 @@ fn drained(stream: &mut TcpStream, patience: Duration) -> (usize, Vec<u8>, bool)
     }
 }
 
-fn call(to: SocketAddr) -> TcpStream {
+pub(super) fn call(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&to, PATIENCE).expect("the port is open");
     stream.set_nodelay(true).expect("a fresh socket");
     stream
