@@ -14,6 +14,10 @@ use base::{AgreedTime, Frame, OpPlace, Seq};
 use crate::parallel::Ticket;
 use crate::service::{Context, Offload, Output, ParallelService, Writes};
 
+/// Bytes of results after which a job begins no further operation: one small frame may ask for
+/// much, and many jobs are out at the same time.
+const RESULTS_MAX: usize = 1 << 20;
+
 /// Operations to execute apart from the stage.
 pub struct Job {
     pub(crate) service: Arc<dyn ParallelService>,
@@ -48,6 +52,16 @@ pub struct Finished {
     pub(crate) writes: Writes,
     /// What was produced beyond replies; each with its frame and operation.
     pub(crate) outputs: Vec<(u64, u32, Output)>,
+    /// What was not begun.
+    pub(crate) left: Vec<(Ticket, Task)>,
+}
+
+impl Finished {
+    /// Number of operations that were executed.
+    #[must_use]
+    pub fn ops(&self) -> usize {
+        self.ended.len()
+    }
 }
 
 /// An operation that is done.
@@ -61,13 +75,8 @@ pub(crate) struct Ended {
 }
 
 impl Job {
-    /// Number of operations.
-    #[must_use]
-    pub fn ops(&self) -> usize {
-        self.tasks.len()
-    }
-
-    /// Executes the operations. No handle on the service is left behind.
+    /// Executes the operations, at least one, until their results take much memory. No handle on
+    /// the service is left behind.
     ///
     /// # Panics
     /// When the service does, or a result is longer than 4 GiB.
@@ -78,7 +87,10 @@ impl Job {
         let mut writes = Writes { saves, objects: Vec::new() };
         let (mut outputs, mut emitted, mut raw) = (Vec::new(), Vec::new(), Vec::new());
         let mut ended = Vec::with_capacity(tasks.len());
-        for (ticket, task) in tasks {
+        let mut tasks = tasks.into_iter();
+        while results.len() < RESULTS_MAX
+            && let Some((ticket, task)) = tasks.next()
+        {
             let start = results.len();
             let Task { frame, place, seq, time, index, number, op } = task;
             let bytes = frame.op_at(place);
@@ -100,6 +112,7 @@ impl Job {
             ended.push(Ended { ticket, number, op, start, end });
         }
         drop((service, offload));
-        Finished { flight, ended, results: Arc::new(results), writes, outputs }
+        let left = tasks.collect();
+        Finished { flight, ended, results: Arc::new(results), writes, outputs, left }
     }
 }

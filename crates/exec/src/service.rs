@@ -27,7 +27,8 @@
 //!   operation *might* read or write, whatever the state turns out to be;
 //! - operations that may write the same object have a class in common that they write. Let
 //!   classes be objects, or be coarser, and it is so;
-//! - an operation that may bring [`Service::deadline`] forward says so ([`Footprint::schedules`]);
+//! - an operation that may bring [`Service::deadline`] forward, or that moves what it is about
+//!   from one place to another, says so ([`Footprint::schedules`]);
 //! - whatever is counted or collected over the whole state (a number of keys, a list of all) is
 //!   read by barriers only, or belongs to a class of its own;
 //! - locks are taken in one order, so that no two threads wait for each other, and are gone when

@@ -198,10 +198,11 @@ fn work(desk: &Desk, bell: &Bell) {
             continue;
         };
         drop(waiting);
-        let (ops, began) = (job.ops(), Instant::now());
+        let began = Instant::now();
         let finished = job.run();
         let took = Span(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
         let mut done = lock(&desk.done);
+        let ops = finished.ops();
         done.push(Done { finished, ops, took });
         desk.count.store(done.len(), Ordering::Release);
         drop(done);

@@ -199,6 +199,10 @@ impl StageHost {
         } else {
             self.run_by_itself();
         }
+        // Now that nobody writes, and before somebody does again.
+        if self.stage.is_quiet() {
+            self.feed.turn(&self.stage);
+        }
         let Some(crew) = &mut self.crew else { return };
         while crew.wants_more(self.jobs.len())
             && let Some(job) = self.stage.next_job(crew.grain())

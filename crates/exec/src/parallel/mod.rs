@@ -194,6 +194,19 @@ impl<T> Parallelizer<T> {
         slot.map(|slot| self.issue(slot))
     }
 
+    /// Takes back an operation that was not begun: it may be handed out again, and is next.
+    ///
+    /// # Panics
+    /// When it is not one that was handed out.
+    pub fn return_request(&mut self, ticket: Ticket, payload: T) {
+        let node = &mut self.nodes[ticket.slot as usize];
+        let known = node.generation == ticket.generation && node.state == State::Issued;
+        assert!(known, "a request comes back that was not handed out");
+        (node.state, node.payload) = (State::Ready, Some(payload));
+        self.issued -= 1;
+        self.ready.push_front(ticket.slot);
+    }
+
     /// Takes back an operation that is done: what depended on it alone is ready now.
     ///
     /// # Panics

@@ -124,7 +124,7 @@ impl Stage {
 
     /// Takes back a job. Call [`Stage::run`] after it.
     pub fn finished(&mut self, finished: Finished, out: &mut StageOutbox) {
-        let Finished { flight, ended, results, writes, outputs } = finished;
+        let Finished { flight, ended, results, writes, outputs, left } = finished;
         self.flight.running -= 1;
         self.state.engine.announced(&writes);
         if flight != self.flight.number {
@@ -132,6 +132,9 @@ impl Stage {
             return;
         }
         self.state.engine.ops += ended.len() as u64;
+        for (ticket, task) in left.into_iter().rev() {
+            self.flight.graph.return_request(ticket, task);
+        }
         let mut outputs = outputs.into_iter().peekable();
         for one in &ended {
             let mut own = Vec::new();

@@ -88,13 +88,14 @@ fn command_footprint(args: &[&[u8]], out: &mut Footprint) {
     }
 }
 
-/// Whether a command may set an expiry. One that carries an existing one over to another key
-/// brings nothing forward.
+/// Whether a command may set an expiry, or carries one over to another key: while it does, shard by
+/// shard, the earliest of all may be in neither.
 fn schedules(spec: &CommandSpec, args: &[&[u8]]) -> bool {
     match spec.name {
         "set" => args.len() > 3,
         "setex" | "psetex" | "getex" => true,
         "expire" | "expireat" | "pexpire" | "pexpireat" => true,
+        "rename" | "renamenx" | "copy" => true,
         _ => false,
     }
 }
