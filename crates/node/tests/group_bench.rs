@@ -61,7 +61,7 @@ fn what_processes_and_links_cost_is_told_apart() {
         let threads = role["threads"].as_array().expect("a list");
         threads.iter().any(|row| row["thread"].as_str().expect("a text").starts_with(prefix))
     };
-    assert!(has(&roles[0], "replica-0-") && has(&roles[4], "load-0"), "{result}");
+    assert!(has(&roles[0], "pillar-0") && has(&roles[4], "load-0"), "{result}");
     let traffic = result["traffic"].as_array().expect("a list");
     assert_eq!(traffic.len(), 4, "{result}");
     for row in traffic {
