@@ -100,13 +100,15 @@ impl Load {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Waits for the end.
+    /// Waits for the end. Look at what threads have used before: they are gone after it.
     ///
     /// # Errors
     /// When a thread fails.
     pub fn finish(self) -> Result<Tally> {
+        let Load { go, threads, .. } = self;
+        drop(go);
         let mut all = Tally::new();
-        for thread in self.threads {
+        for thread in threads {
             let one = thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
             all.merge(one);
         }
@@ -140,10 +142,13 @@ fn worker(
         };
         let window = window.expect("waited for");
         let shared = Shared { plan, window, done };
-        match shared.plan.rate {
+        let tally = match shared.plan.rate {
             None => closed::run(&shared, clients).await,
             Some(_) => open::run(&shared, index, clients).await,
-        }
+        };
+        // What a thread has used is gone with it: it stays until somebody has looked.
+        while wait.changed().await.is_ok() {}
+        tally
     })
 }
 
