@@ -37,8 +37,10 @@ pub(super) struct Overheard {
     asked: Seq,
     /// The lowest number that is missing, and since when it is that and asked for.
     lowest: (Seq, Time),
-    /// Questions that were not answered in time.
-    tries: usize,
+    /// Who was asked for that, and who is asked first: whoever did not answer in time comes last,
+    /// also for later numbers.
+    asked_of: ReplicaId,
+    first: ReplicaId,
 }
 
 impl Overheard {
@@ -86,20 +88,25 @@ impl Lane {
         let state = &mut self.catchup.overheard;
         let Some(lowest) = missing.peek().map(|(seq, ..)| *seq) else {
             // What is beyond reach is noted again when it is voted for.
-            *state = Overheard::default();
+            *state = Overheard { first: state.first, ..Overheard::default() };
             return;
         };
         if state.lowest.0 != lowest {
-            (state.lowest, state.tries) = ((lowest, now.mono), 0);
+            state.lowest = (lowest, now.mono);
         } else if now.mono.since(state.lowest.1) >= AGAIN {
             (state.asked, state.lowest.1) = (Seq(0), now.mono);
-            state.tries += 1;
+            state.first = ReplicaId(state.asked_of.0.saturating_add(1));
         }
         state.since = Some(now.mono);
         for (seq, slot, digest) in missing {
             if seq > state.asked {
-                let voters: Vec<ReplicaId> = slot.prepares.senders(digest).collect();
-                let who = voters[state.tries % voters.len()];
+                let mut voters: Vec<ReplicaId> = slot.prepares.senders(digest).collect();
+                voters.sort_unstable();
+                let who = voters.iter().find(|who| **who >= state.first).unwrap_or(&voters[0]);
+                let who = *who;
+                if seq == lowest {
+                    state.asked_of = who;
+                }
                 out.send(Target::One(who), Message::FetchProposal { seq, digest });
                 state.asked = seq;
             }

@@ -386,3 +386,38 @@ fn what_the_leader_keeps_from_a_backup_is_had_from_those_who_vote_for_it() {
     rig.wait(Span::millis(1));
     assert_eq!(asks(&mut rig), [], "nothing is missing any more");
 }
+
+/// A voter that does not answer costs the time of one question, not of one for every number.
+#[test]
+fn a_voter_that_keeps_a_proposal_to_itself_is_not_asked_first_again() {
+    let mut rig = Rig::new(2, 1);
+    let asked = |rig: &mut Rig| -> Vec<Target> {
+        let sent = rig.sent().into_iter();
+        let ask = |(to, message)| matches!(message, Message::FetchProposal { .. }).then_some(to);
+        sent.filter_map(ask).collect()
+    };
+    let mut first = Vec::new();
+    for seq in 1..=4 {
+        let p = Proposal::Null;
+        for from in [1, 3] {
+            rig.peer(from, Message::Prepare(vote(seq, &p))).expect("a vote");
+        }
+        rig.wait(Span::millis(1));
+        let mut who = asked(&mut rig);
+        first.push(who[0]);
+        for _ in 0..8 {
+            // Replica 1 says nothing.
+            if who.contains(&Target::One(ReplicaId(3))) {
+                break;
+            }
+            rig.wait(Span::millis(6));
+            who = asked(&mut rig);
+        }
+        rig.peer(3, Message::ProposalIs { seq: Seq(seq), proposal: p }).expect("an answer");
+        assert!(has_prepare(&rig.sent()), "{seq}");
+        rig.wait(Span::millis(6));
+        assert_eq!(asked(&mut rig), [], "nothing is missing");
+    }
+    let (silent, other) = (Target::One(ReplicaId(1)), Target::One(ReplicaId(3)));
+    assert_eq!(first, [silent, other, other, other]);
+}
