@@ -432,7 +432,7 @@ impl Lane {
     /// the leader with this turn's votes.
     fn on_request(&mut self, now: Now, frame: &Arc<Frame>, out: &mut Outbox) -> Result<(), Reject> {
         let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
-        match self.pool.arrive(now.mono, frame) {
+        match self.pool.arrive(now.mono, frame, self.cfg.quorums.weak()) {
             Arrival::OverQuota => return Err(Reject::Quota),
             Arrival::TooOften => return Err(Reject::Repeats),
             Arrival::Executed => {

@@ -9,6 +9,7 @@
 //! 3. `eligible` holds an entry at most once, and once more when it becomes urgent while it
 //!    waits there; and only as leader.
 
+mod divided;
 mod entry;
 mod held;
 mod leading;
@@ -24,6 +25,7 @@ use base::{
 
 pub(super) use super::arrival::{Arrival, Vouched};
 
+use self::divided::Divided;
 pub(super) use self::entry::{Entry, Want};
 use self::leading::Deal;
 pub(super) use self::leading::Keeps;
@@ -68,6 +70,8 @@ pub(super) struct Pool {
     bodyless: VecDeque<Key>,
     /// What was executed of late.
     recent: Repeats,
+    /// Clients whose frames a leader holds back.
+    divided: Divided,
 }
 
 impl Pool {
@@ -84,8 +88,8 @@ impl Pool {
         self.entries.get(key)
     }
 
-    /// A frame arrived on its principal's own link.
-    pub(super) fn arrive(&mut self, now: Time, frame: &Arc<Frame>) -> Arrival {
+    /// A frame arrived on its principal's own link. `weak` is the size of a weak quorum.
+    pub(super) fn arrive(&mut self, now: Time, frame: &Arc<Frame>, weak: usize) -> Arrival {
         let key = (frame.id(), frame.digest());
         self.forget_acknowledged(now, frame);
         if let Some(arrival) = self.recent.arrive(now, &key) {
@@ -113,7 +117,24 @@ impl Pool {
         }
         let entry = self.put_body(now, key, frame);
         (entry.own, entry.came, entry.pending_since) = (true, true, now);
+        self.look_for_division(now, key.0, weak);
         Arrival::Fresh
+    }
+
+    /// Looks whether the client sent one body under this id over its own link, and a weak quorum
+    /// answers for another one that is not here.
+    fn look_for_division(&mut self, now: Time, id: FrameId, weak: usize) {
+        let mut same = self.entries.range((id, Digest([0; 32]))..=(id, Digest([0xff; 32])));
+        let (mut came, mut elsewhere) = (false, false);
+        if let (Some(one), Some(two)) = (same.next(), same.next()) {
+            for (_, entry) in [one, two].into_iter().chain(same) {
+                came |= entry.came;
+                elsewhere |= entry.frame.is_none() && entry.backers() >= weak;
+            }
+        }
+        if came && elsewhere {
+            self.divided.note(now, id.client);
+        }
     }
 
     /// The client has the replies to what `frame` acknowledges. After a checkpoint was fetched,
@@ -202,6 +223,7 @@ impl Pool {
             }
             if known < weak && entry.backers() >= weak {
                 self.bodyless.push_back(key);
+                self.look_for_division(now, key.0, weak);
             }
             return Vouched::Bodyless;
         }

@@ -16,6 +16,7 @@ use super::msg::{Checkpoint, Message, Proposal, Vote};
 use super::{Batching, Input, Lane, LaneConfig, Reject, Switches};
 use crate::outbox::{Effect, Fact, Outbox, Target};
 
+mod divided;
 mod grieve;
 mod hostile;
 mod lasting;
@@ -160,12 +161,12 @@ fn a_leader_proposes_only_what_a_quorum_of_distinct_replicas_vouches_for() {
 #[test]
 fn different_bodies_under_one_id_are_never_proposed_and_block_nobody() {
     let mut rig = Rig::new(0, 1);
-    let (a, b, other) = (frame(1, b"a"), frame(1, b"b"), frame(2, b"c"));
+    let (a, b, c, other) = (frame(1, b"a"), frame(1, b"b"), frame(1, b"c"), frame(2, b"d"));
     rig.feed(Input::Request(a.clone())).expect("fresh");
     rig.feed(Input::Request(other.clone())).expect("fresh");
     rig.peer(1, Message::Vouch(vec![entry(&a), entry(&other)])).expect("a vouch");
     rig.peer(2, Message::Vouch(vec![entry(&b), entry(&other)])).expect("a vouch");
-    rig.peer(3, Message::Vouch(vec![entry(&b)])).expect("a vouch");
+    rig.peer(3, Message::Vouch(vec![entry(&c)])).expect("a vouch");
     assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
 }
 

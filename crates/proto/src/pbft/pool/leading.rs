@@ -53,10 +53,13 @@ impl Pool {
         ready.into_iter().for_each(|key| self.queue_if_eligible(key, quorum));
     }
 
-    /// As leader: queues `key` for proposal when it has its body and `quorum` vouches.
+    /// As leader: queues `key` for proposal when it has its body and `quorum` vouches, and its
+    /// client is not one that is held back.
     pub(in crate::pbft) fn queue_if_eligible(&mut self, key: Key, quorum: usize) {
+        let divided = self.divided.holds(key.0.client);
         if let Some(entry) = self.entries.get_mut(&key)
             && entry.is_eligible(quorum)
+            && (entry.urgent || !divided)
             && !entry.queued
             && self.deal.as_ref().is_none_or(|deal| deal.is_mine(&key))
         {
@@ -94,6 +97,7 @@ impl Pool {
             if let Some(entry) = self.entries.get_mut(&key)
                 && core::mem::take(&mut entry.queued)
                 && entry.is_eligible(quorum)
+                && (entry.urgent || !self.divided.holds(key.0.client))
             {
                 entry.ordered = true;
                 bytes += weight;
@@ -123,7 +127,8 @@ impl Pool {
             let Some(entry) = entries.get_mut(key) else { continue };
             // Who may not propose it need not have it.
             let mine = self.deal.as_ref().is_none_or(|deal| deal.is_mine(key));
-            if entry.backers() < weak || !mine {
+            let held_back = self.divided.holds(key.0.client) && !entry.urgent;
+            if entry.backers() < weak || !mine || held_back {
                 continue;
             }
             more = true;
@@ -166,6 +171,7 @@ impl Pool {
             }
         }
         self.recent.expire(came);
+        self.divided.forgive(now);
         let entries = &self.entries;
         self.eligible.retain(|key| entries.get(key).is_some_and(|entry| entry.queued));
         self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));

@@ -204,7 +204,7 @@ fn endorsed(f: &Arc<Frame>, queued: bool) -> pool::Pool {
     let (now, key) = (Time(1), pool::key_of(&entry(f)));
     let mut pool = pool::Pool::default();
     for _ in 0..2 {
-        pool.arrive(now, f);
+        pool.arrive(now, f, 2);
     }
     if queued {
         for from in [0, 1, 2] {
