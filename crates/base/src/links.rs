@@ -23,6 +23,16 @@ pub enum ToStage {
         /// The batch with its bodies.
         batch: Arc<Batch>,
     },
+    /// `batch` is prepared at `seq` in `view`: in a group that executes tentatively it may be
+    /// executed before it is committed, and taken back when another one is.
+    Tentative {
+        /// The batch's number.
+        seq: Seq,
+        /// The view in which it is prepared.
+        view: View,
+        /// The batch with its bodies.
+        batch: Arc<Batch>,
+    },
     /// A client sent a frame again that was already executed: answer it once more from the
     /// reply cache, through `pillar`.
     Resend {
@@ -99,6 +109,8 @@ pub enum FromStage {
         frame: FrameId,
         /// The encoded reply, as clients vote on it.
         content: Arc<Vec<u8>>,
+        /// The view in which what it says is prepared, where that is not committed yet.
+        tentative: Option<View>,
     },
     /// To one pillar: tell the client that something waits for it in the service's state.
     Nudge {

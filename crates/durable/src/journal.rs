@@ -83,7 +83,8 @@ impl Journalled for Effect {
             Effect::Persist(record) => Sorted::Record(record),
             Effect::Send { when: When::Settled(seq), .. } => Sorted::Settled(seq, self),
             Effect::Send { when: When::Durable, .. }
-            | Effect::Stage(ToStage::Deliver { .. })
+            // Tentative replies promise what a COMMIT does.
+            | Effect::Stage(ToStage::Deliver { .. } | ToStage::Tentative { .. })
             | Effect::Coordinator(_) => Sorted::Promise(self),
             Effect::Send { when: When::Now, .. }
             | Effect::Stage(_)

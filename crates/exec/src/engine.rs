@@ -20,7 +20,8 @@ use base::{AgreedTime, ClientId, Digest, Frame, FrameId, Malformed, Seq, Session
 
 use crate::reply::ReplyBuilder;
 use crate::service::{
-    Completion, Context, Footprint, Offload, Output, ParallelService, Service, Writes,
+    Completion, Context, Footprint, Offload, Output, ParallelService, Service, Tentative, Undo,
+    Writes,
 };
 use crate::tree::ObjectTree;
 
@@ -49,6 +50,16 @@ pub(crate) struct Engine {
     pub(crate) nudges_dropped: u64,
     pub(crate) ops: u64,
     pub(crate) rehashed: u64,
+}
+
+/// What a tentative batch counts on from: what is put back with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    nudges: u64,
+    nudges_dropped: u64,
+    ops: u64,
+    /// When the service wanted to be woken.
+    pub(crate) deadline: Option<AgreedTime>,
 }
 
 /// A frame in execution.
@@ -331,6 +342,41 @@ impl Engine {
         let Engine { service, tree, .. } = self;
         tree.modify(object, |out| service.get(object, out));
         service.put_if(object, bytes, is_right)
+    }
+
+    /// What executes from now on may have to be taken back.
+    pub(crate) fn begin(&mut self) -> Counted {
+        self.shared = None;
+        if self.service.undo() == Undo::Objects {
+            self.tree.begin();
+        }
+        self.service.tentative(Tentative::Begin);
+        let Engine { nudges, nudges_dropped, ops, .. } = *self;
+        Counted { nudges, nudges_dropped, ops, deadline: self.deadline() }
+    }
+
+    /// What was executed since the beginning stays.
+    pub(crate) fn commit(&mut self) {
+        self.shared = None;
+        self.tree.before().end();
+        self.service.tentative(Tentative::Commit);
+    }
+
+    /// What was executed since the beginning never was.
+    ///
+    /// # Panics
+    /// When the service refuses an object that it gave: its state cannot be trusted any more.
+    pub(crate) fn roll_back(&mut self, before: Counted) {
+        self.shared = None;
+        self.service.tentative(Tentative::RollBack);
+        for (object, bytes) in self.tree.before().objects() {
+            let put = self.service.put(object, bytes);
+            put.expect("a service takes back the bytes of its own object");
+        }
+        self.tree.before().end();
+        self.nudged.clear();
+        let Counted { nudges, nudges_dropped, ops, .. } = before;
+        (self.nudges, self.nudges_dropped, self.ops) = (nudges, nudges_dropped, ops);
     }
 
     pub(crate) fn into_service(self) -> Box<dyn Service> {

@@ -15,6 +15,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod before;
 mod engine;
 mod job;
 pub mod merge;
@@ -35,10 +36,12 @@ pub use engine::{NUDGES_MAX, WAKE_INDEX};
 pub use job::{Finished, Job};
 pub use merge::{Merge, Undeliverable};
 pub use parallel::{Invocation, Matrices, Operators, Parallelizer};
-pub use service::{Completion, Context, Footprint, Offload, Output, ParallelService, Service};
+pub use service::{
+    Completion, Context, Footprint, Offload, Output, ParallelService, Service, Tentative, Undo,
+};
 pub use session::{Decision, SessionCounts, Sessions};
 pub use stage::{
     Damaged, Stage, StageBuilder, StageConfig, StageOutbox, StageReject, StageReport, Target,
-    TransferReport, Turn, WrongState,
+    TentativeReport, TransferReport, Turn, WrongState,
 };
 pub use tree::ObjectTree;

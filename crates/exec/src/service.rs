@@ -183,8 +183,9 @@ impl<'a> Context<'a> {
     }
 
     /// Announces that `object` is about to be written. **Must** come before the write:
-    /// `save` writes the object's bytes as [`Service::get`] would, and is called only when a
-    /// checkpoint that is still needed would otherwise lose them.
+    /// `save` appends the object's bytes as [`Service::get`] would, and is called only when a
+    /// checkpoint that is still needed would otherwise lose them, or the write may have to be
+    /// taken back.
     ///
     /// # Panics
     /// When there is no such object.
@@ -236,6 +237,31 @@ impl Writes {
         }
         self.objects.push((object, bytes));
     }
+}
+
+/// How a service takes back what was executed tentatively.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Undo {
+    /// By the objects that were written: their bytes from before are put back
+    /// ([`Service::put`]). Right for every service whose whole state is in its objects.
+    Objects,
+    /// The service keeps what it needs itself, from [`Tentative::Begin`] on, and costs nobody a
+    /// copy of its objects.
+    Itself,
+    /// Not at all: what it does has effects outside. A group of it cannot execute tentatively.
+    Never,
+}
+
+/// What becomes of operations that were executed tentatively.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tentative {
+    /// What executes from now on may be taken back, all of it together.
+    Begin,
+    /// What was executed since then stays.
+    Commit,
+    /// What was executed since then never was. With [`Undo::Objects`] the objects that were
+    /// written are put back after this.
+    RollBack,
 }
 
 /// A deterministic service.
@@ -343,6 +369,17 @@ pub trait Service: Send {
     fn poll(&mut self, ticket: u64, reply: &mut Vec<u8>) -> bool {
         let _ = (ticket, reply);
         true
+    }
+
+    /// How what was executed tentatively is taken back. Always the same.
+    fn undo(&self) -> Undo {
+        Undo::Objects
+    }
+
+    /// What was executed tentatively begins, stays or goes, in turn. Only a service that takes it
+    /// back itself need listen.
+    fn tentative(&mut self, step: Tentative) {
+        let _ = step;
     }
 
     /// The part of the service that runs in the pillars, outside the total order (COP §4.3.1).

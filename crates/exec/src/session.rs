@@ -17,6 +17,7 @@
 //! 3. a frame is let through to execution at most once, and never in a session that is not open.
 
 mod forecast;
+mod undo;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -33,6 +34,7 @@ use crate::tree::ObjectTree;
 use crate::window::{Stream, Verdict};
 
 pub(crate) use forecast::{Pending, Waiting};
+use undo::{Undo, Was};
 
 /// Number of buckets of the table. A principal is in the bucket of its number modulo this.
 pub const BUCKETS: u32 = 1024;
@@ -44,6 +46,7 @@ pub struct Sessions {
     tree: ObjectTree,
     open: usize,
     counts: SessionCounts,
+    undo: Undo,
 }
 
 /// What the merge decides about a frame.
@@ -113,6 +116,7 @@ impl Sessions {
             tree: ObjectTree::new(BUCKETS),
             open: 0,
             counts: SessionCounts::default(),
+            undo: Undo::default(),
         }
     }
 
@@ -144,7 +148,22 @@ impl Sessions {
         }
         session.digest = None;
         session.bytes += reply.len();
-        let mut dropped = session.shrink(limits::CACHED_REPLY_BYTES_PER_SESSION_MAX);
+        self.shrink(frame);
+    }
+
+    /// Drops cached replies of the session of `frame`, and then of its principal, until they fit.
+    fn shrink(&mut self, frame: FrameId) {
+        let Some(client) = self.bucket(frame.client).get(&frame.client) else { return };
+        let own = client.sessions.get(&frame.session).map_or(0, |session| session.bytes);
+        let session_max = limits::CACHED_REPLY_BYTES_PER_SESSION_MAX;
+        if own <= session_max && client.bytes() <= limits::CACHED_REPLY_BYTES_PER_CLIENT_MAX {
+            return;
+        }
+        self.keep_client(frame.client);
+        let mut dropped = 0;
+        if let Some(session) = self.session_mut(frame) {
+            dropped += session.shrink(session_max);
+        }
         if let Some(client) = self.bucket_mut(frame.client).get_mut(&frame.client) {
             dropped += client.shrink();
         }
@@ -269,6 +288,7 @@ impl Sessions {
     fn open(&mut self, seq: Seq, frame: FrameId) -> (Seq, ReplyStatus) {
         if let Some(opened) = self.session(frame).map(|session| session.opened) {
             self.announce(frame.client);
+            self.keep_client(frame.client);
             if let Some(session) = self.session_mut(frame) {
                 session.touch(seq);
             }
@@ -279,6 +299,7 @@ impl Sessions {
             return (seq, ReplyStatus::StaleSession(highest));
         }
         self.announce(frame.client);
+        self.keep_client(frame.client);
         // What this process has counted is no part of the state.
         let differs = base::mutant!(EvictionDiffers) && self.counts.executed % 2 == 1;
         let client = self
@@ -304,6 +325,7 @@ impl Sessions {
             return (seq, ReplyStatus::NoSession);
         }
         self.announce(frame.client);
+        self.keep_client(frame.client);
         if let Some(client) = self.bucket_mut(frame.client).get_mut(&frame.client) {
             client.sessions.remove(&frame.session);
         }
@@ -315,11 +337,16 @@ impl Sessions {
         if self.session(frame.id()).is_some() {
             self.announce(frame.id().client);
         }
+        let keeps = self.undo.keeps();
         let Some(session) = self.session_mut(frame.id()) else {
             self.counts.refused += 1;
             return Decision::Status(seq, ReplyStatus::NoSession);
         };
-        let decision = session.request(seq, frame);
+        let mut was = keeps.then(|| Was::of(session));
+        let decision = session.request(seq, frame, was.as_mut());
+        if let Some(was) = was {
+            self.undo.request(frame.id(), was);
+        }
         match &decision {
             Decision::Execute => self.counts.executed += 1,
             Decision::Duplicate(_) => self.counts.duplicates += 1,
@@ -400,7 +427,7 @@ impl Session {
         self.digest = self.digest.filter(|_| base::mutant!(SessionDigestStale));
     }
 
-    fn request(&mut self, seq: Seq, frame: &Frame) -> Decision {
+    fn request(&mut self, seq: Seq, frame: &Frame, mut was: Option<&mut Was>) -> Decision {
         self.touch(seq);
         let number = frame.id().stream;
         let room = self.streams.len() < STREAMS_PER_SESSION_MAX;
@@ -410,7 +437,7 @@ impl Session {
         let known = self.streams.get_mut(&number);
         let is_new = known.is_none();
         let stream = known.unwrap_or(&mut fresh);
-        self.bytes -= stream.ack(frame.ack());
+        self.bytes -= stream.ack(frame.ack(), was.as_deref_mut().map(|was| &mut was.stream));
         let refuse = |status| Decision::Status(seq, status);
         match stream.judge(frame.id().id, frame.digest()) {
             Verdict::New if is_new && !room => refuse(ReplyStatus::OutOfWindow),
@@ -419,6 +446,9 @@ impl Session {
                 self.orders += 1;
                 if is_new {
                     self.streams.insert(number, fresh);
+                }
+                if let Some(was) = was {
+                    (was.is_new, was.stream.claimed) = (is_new, Some(frame.id().id));
                 }
                 Decision::Execute
             }

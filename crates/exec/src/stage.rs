@@ -19,8 +19,12 @@
 //! as far as their operations do not depend on each other ([`Stage::engage`]); what is above
 //! holds of their replies and of the state as if they did not.
 //!
+//! A batch that is prepared and next may execute before it is committed, and is taken back when
+//! another one is committed in its place (`tentative`).
+//!
 //! Invariants:
-//! 1. a batch executes at most once, in the order of numbers, without a gap;
+//! 1. a batch executes at most once, in the order of numbers, without a gap; what was taken back
+//!    was not executed;
 //! 2. state, table, time and replies are a function of the delivered batches: neither the order
 //!    of their delivery nor the budgets of [`Stage::run`] matter;
 //! 3. what is stored is bounded: the window of batches, the table, whom a batch nudges, and per
@@ -36,6 +40,7 @@ mod outbox;
 mod parallel;
 mod report;
 mod restore;
+mod tentative;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -59,10 +64,12 @@ use crate::transfer::{Fetch, Source};
 pub use outbox::{StageOutbox, StageReject, Target, Turn};
 pub use report::{StageReport, TransferReport};
 pub use restore::{Damaged, StageBuilder, WrongState};
+pub use tentative::TentativeReport;
 
 use checkpoint::CHECKPOINTS_MAX;
 use execute::{Cursor, answer};
 use flight::Flight;
+use tentative::Ahead;
 
 /// What a stage is told at its start. The same at every replica of the group, but for `window`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +91,7 @@ pub struct Stage {
     merge: Merge,
     state: State,
     cursor: Option<Cursor>,
+    ahead: Ahead,
     flight: Flight,
     /// How many execute what is in flight; with none nothing takes off.
     workers: usize,
@@ -96,15 +104,20 @@ pub struct Stage {
     time: AgreedTime,
     /// Own checkpoints not known to be stable, oldest first.
     unstable: VecDeque<(Seq, Digest)>,
-    /// The last gap that was told.
-    told_gap: Option<(Seq, Seq)>,
-    told: Progress,
+    told: Told,
     report: StageReport,
     snapshots: Snapshots,
     source: Source,
     standing: Standing,
     /// The last tick.
     now: Option<Time>,
+}
+
+/// What was told last.
+#[derive(Default)]
+struct Told {
+    progress: Progress,
+    gap: Option<(Seq, Seq)>,
 }
 
 /// Whether the stage executes.
@@ -137,11 +150,11 @@ impl Stage {
             merge: Merge::new(Seq(0), config.window),
             state: State { engine: Engine::new(service), sessions: Sessions::new() },
             cursor: None,
+            ahead: Ahead::default(),
             executed: Seq(0),
             time: AgreedTime(0),
             unstable: VecDeque::new(),
-            told_gap: None,
-            told: Progress::default(),
+            told: Told::default(),
             report: StageReport::default(),
             snapshots: Snapshots::default(),
             source: Source::default(),
@@ -160,6 +173,7 @@ impl Stage {
                 let delivered = self.merge.deliver(seq, batch);
                 return delivered.map_err(|refusal| StageReject::Undeliverable(seq, refusal));
             }
+            ToStage::Tentative { seq, view, batch } => self.prepared(seq, view, batch),
             ToStage::Resend { pillar, frame } => self.resend(pillar, frame, out),
             ToStage::Stable(stable) => self.stable(stable, out),
             ToStage::Pin { seq, reader } => self.pin(seq, reader, out),
@@ -194,7 +208,7 @@ impl Stage {
             if self.land(&mut budget, out) {
                 break Turn::More;
             }
-            let Some(mut cursor) = self.cursor.take().or_else(|| self.next_batch()) else {
+            let Some(mut cursor) = self.cursor.take().or_else(|| self.next_batch(out)) else {
                 break Turn::Idle;
             };
             if budget == 0 {
@@ -202,6 +216,8 @@ impl Stage {
                 break Turn::More;
             }
             match self.advance(&mut cursor, &mut budget, out) {
+                // It waits for its commit.
+                Advance::Finished if self.ahead.is_on() => {}
                 Advance::Finished if self.flight.is_empty() => {
                     self.complete(cursor.seq, cursor.time, out);
                 }
@@ -221,11 +237,9 @@ impl Stage {
     /// How far execution has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        Progress {
-            executed: self.executed,
-            time: self.time,
-            deadline: self.state.engine.deadline(),
-        }
+        let before = self.ahead.before().map(|before| before.deadline);
+        let deadline = before.unwrap_or_else(|| self.state.engine.deadline());
+        Progress { executed: self.executed, time: self.time, deadline }
     }
 
     /// What the stage tells about itself. Cheap.
@@ -249,8 +263,9 @@ impl Stage {
 
     /// The digest that a checkpoint taken now would have. Costs what was written since the last
     /// one. While a batch is in execution ([`Turn::More`], [`Turn::Waiting`]) it covers half of
-    /// that batch and compares with nothing.
+    /// that batch and compares with nothing. What is tentative is taken back.
     pub fn state_digest(&mut self) -> Digest {
+        self.take_back();
         self.manifest().digest(self.config.group)
     }
 
@@ -273,7 +288,10 @@ impl Stage {
     pub fn check(&self) {
         self.merge.check();
         self.state.sessions.check();
-        let begun = self.flight.batches() as u64 + u64::from(self.cursor.is_some());
+        let tentative = self.ahead.is_on();
+        assert!(!tentative || self.flight.is_empty(), "what flies is committed");
+        let begun = self.flight.batches() as u64;
+        let begun = begun + u64::from(self.cursor.is_some() && !tentative);
         let taken = Seq(self.executed.0 + begun);
         let executes = matches!(self.standing, Standing::Executes);
         assert!(!executes || self.merge.taken() == taken, "batches in execution are miscounted");
@@ -341,22 +359,24 @@ impl Stage {
         }
         let known = self.state.sessions.recall(frame);
         if let Some(content) = known.and_then(|decision| answer(frame, decision)) {
-            out.pillar(pillar, FromStage::Reply { frame, content });
+            let tentative = self.ahead.view().filter(|_| !base::mutant!(TentativeUnsaid));
+            out.pillar(pillar, FromStage::Reply { frame, content, tentative });
         }
     }
 
     fn tell_progress(&mut self, turn: Turn, out: &mut StageOutbox) {
         // A service that wants to be woken before the first batch is heard, too.
         let progress = self.progress();
-        let moved = progress.executed != self.told.executed;
-        if moved || (progress.executed == Seq(0) && progress.deadline != self.told.deadline) {
-            self.told = progress;
+        let told = self.told.progress;
+        let moved = progress.executed != told.executed;
+        if moved || (progress.executed == Seq(0) && progress.deadline != told.deadline) {
+            self.told.progress = progress;
             out.all(FromStage::Executed(progress));
         }
         // While there is something to execute, nobody waits for the missing number.
         let gap = if turn == Turn::Idle { self.merge.gap() } else { None };
-        if self.told_gap != gap {
-            self.told_gap = gap;
+        if self.told.gap != gap {
+            self.told.gap = gap;
             if let Some((missing, highest)) = gap {
                 out.all(FromStage::Blocked { missing, highest });
             }

@@ -123,8 +123,8 @@ impl State {
         Some(Cow::Owned(bytes))
     }
 
-    /// Bytes of copies that pins hold.
+    /// Bytes of copies that pins hold, and that may have to be put back.
     pub(crate) fn saved_bytes(&self) -> usize {
-        PARTS.iter().map(|part| self.tree(*part).pins().bytes()).sum()
+        PARTS.iter().map(|part| self.tree(*part).saved_bytes()).sum()
     }
 }

@@ -1,7 +1,10 @@
 //! For the tests of services: runs operations as the execution stage would, without a group.
 //!
 //! Not for production: nothing here is replicated, and mistakes of the service are panics.
-//! Depends on the service trait and the digest tree alone.
+//! Depends on the service trait and the digest tree alone, but for [`check_taken_back`], which
+//! runs stages.
+
+mod tentative;
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -14,6 +17,8 @@ use base::{AgreedTime, ClientId, Digest, FrameId, Seq, SessionId};
 use crate::engine::WAKE_INDEX;
 use crate::service::{Completion, Context, Footprint, Offload, Output, Service, Touch, Writes};
 use crate::tree::{self, ObjectTree};
+
+pub use tentative::{batch, check_taken_back, opening};
 
 /// Polls after which a result that was promised for later is taken to never come.
 const POLLS_MAX: u32 = 1_000_000;

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use base::digest::{Domain, Hasher};
 use base::{Digest, Seq, limits};
 
+use crate::before::Before;
 use crate::pins::Pins;
 
 /// Children of an inner node.
@@ -26,6 +27,7 @@ pub struct ObjectTree {
     /// The marked leaves, in order of marking.
     marked: Vec<u32>,
     pins: Pins,
+    before: Before,
 }
 
 impl ObjectTree {
@@ -46,7 +48,13 @@ impl ObjectTree {
             levels.push(vec![Digest::ZERO; below.div_ceil(FAN_OUT)]);
         }
         let marks = vec![0; (objects as usize).div_ceil(64)];
-        let mut tree = ObjectTree { levels, marks, marked: vec![], pins: Pins::default() };
+        let mut tree = ObjectTree {
+            levels,
+            marks,
+            marked: vec![],
+            pins: Pins::default(),
+            before: Before::default(),
+        };
         (0..objects).for_each(|object| {
             tree.mark(object);
         });
@@ -76,15 +84,39 @@ impl ObjectTree {
     }
 
     /// Marks `object`, which is about to be written. `save` appends its bytes as they are now,
-    /// and is called only when a pinned checkpoint would otherwise lose them.
+    /// and is called only when a pinned checkpoint would otherwise lose them, or the write may
+    /// have to be taken back.
     ///
     /// # Panics
     /// When there is no such object.
     pub fn modify(&mut self, object: u32, save: impl FnOnce(&mut Vec<u8>)) {
         // Nothing is marked when a pin is made: what is marked already was saved then.
-        if self.mark(object) && !self.pins.is_empty() && !base::mutant!(PinnedObjectsChange) {
+        let fresh = self.mark(object);
+        let pinned = fresh && !self.pins.is_empty() && !base::mutant!(PinnedObjectsChange);
+        if self.before.wants(object) {
+            let bytes = self.before.keep(object, save);
+            if pinned {
+                self.pins.save(object, |out| out.extend_from_slice(bytes));
+            }
+        } else if pinned {
             self.pins.save(object, save);
         }
+    }
+
+    /// What objects are before they are written, from when it is begun.
+    pub(crate) fn before(&mut self) -> &mut Before {
+        &mut self.before
+    }
+
+    /// Bytes of copies of objects, for pins and for what may be taken back.
+    pub(crate) fn saved_bytes(&self) -> usize {
+        self.pins.bytes() + self.before.bytes()
+    }
+
+    /// Begins to keep what objects are before they are written.
+    pub(crate) fn begin(&mut self) {
+        let objects = self.objects();
+        self.before.begin(objects);
     }
 
     /// Number of marked objects: what the next refresh costs.

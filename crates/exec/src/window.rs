@@ -62,6 +62,16 @@ enum Cached {
     Kept(Arc<Vec<u8>>, Option<Digest>),
 }
 
+/// What a stream was before a frame, as far as the frame has changed it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Earlier {
+    acked: u64,
+    /// What the frame has acknowledged, in ascending order.
+    gone: Vec<Entry>,
+    /// The frame itself, where it was let through.
+    pub(crate) claimed: Option<u64>,
+}
+
 /// What a stream says to a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
@@ -87,15 +97,33 @@ impl Stream {
         Stream { ordered: number & UNORDERED == 0, acked: 0, entries: VecDeque::new() }
     }
 
-    /// Drops what the client has the replies to; returns how many bytes that frees.
-    pub(crate) fn ack(&mut self, upto: u64) -> usize {
+    /// Drops what the client has the replies to; returns how many bytes that frees. What goes is
+    /// kept in `earlier`, where somebody may want it back.
+    pub(crate) fn ack(&mut self, upto: u64, mut earlier: Option<&mut Earlier>) -> usize {
         let upto = if self.ordered { upto.min(self.expected() - 1) } else { upto };
+        if let Some(earlier) = &mut earlier {
+            earlier.acked = self.acked;
+        }
         let mut freed = 0;
         while self.entries.front().is_some_and(|entry| entry.id <= upto) {
-            freed += self.entries.pop_front().map_or(0, |entry| entry.bytes());
+            let Some(entry) = self.entries.pop_front() else { break };
+            freed += entry.bytes();
+            if let Some(earlier) = &mut earlier {
+                earlier.gone.push(entry);
+            }
         }
         self.acked = self.acked.max(upto);
         freed
+    }
+
+    /// Takes back what became of one frame; whatever came after it is taken back already.
+    pub(crate) fn restore(&mut self, earlier: Earlier) {
+        let Earlier { acked, gone, claimed } = earlier;
+        self.entries.retain(|entry| Some(entry.id) != claimed);
+        for entry in gone.into_iter().rev().filter(|_| !base::mutant!(RollBackLosesReplies)) {
+            self.entries.push_front(entry);
+        }
+        self.acked = acked;
     }
 
     /// What becomes of frame `id` with digest `frame`.

@@ -298,7 +298,7 @@ impl Said {
     fn hear(&mut self, messages: Vec<(Target, FromStage)>) {
         for (_, message) in messages {
             match message {
-                FromStage::Reply { frame, content } => {
+                FromStage::Reply { frame, content, .. } => {
                     self.replies.push((frame, content.to_vec()));
                 }
                 FromStage::Checkpoint { .. } => self.checkpoints.push(message),

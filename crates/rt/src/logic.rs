@@ -198,7 +198,7 @@ impl Logic {
         }
         while let Some(message) = self.mail.from_stage.pop() {
             any = true;
-            if let FromStage::Reply { frame, content } = &message {
+            if let FromStage::Reply { frame, content, .. } = &message {
                 let view = self.core.lane.view();
                 let twisted = self.saboteur.as_ref().map(|saboteur| saboteur.reply(content));
                 if let Some(content) = twisted.as_ref().map_or(Some(content), Option::as_ref) {

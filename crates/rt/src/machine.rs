@@ -511,6 +511,7 @@ fn switches(settings: &Settings) -> Switches {
             genesis::Leaders::Fixed => Leaders::Fixed,
             genesis::Leaders::Rotating => Leaders::Rotating,
         },
+        tentative: false,
     }
 }
 

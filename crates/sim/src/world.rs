@@ -414,7 +414,7 @@ impl World {
     fn on_inside(&mut self, replica: ReplicaId, message: Inside) {
         match message {
             // Replies go past the lane to the connection.
-            Inside::Lane(pillar, Input::Stage(FromStage::Reply { frame, content })) => {
+            Inside::Lane(pillar, Input::Stage(FromStage::Reply { frame, content, .. })) => {
                 if self.network.is_off(replica) {
                     return;
                 }

@@ -118,7 +118,9 @@ impl Said {
     fn hear(&mut self, out: &mut StageOutbox) {
         for (_, message) in out.messages.drain(..) {
             match message {
-                FromStage::Reply { frame, content } => drop(self.replies.insert(frame, content)),
+                FromStage::Reply { frame, content, .. } => {
+                    drop(self.replies.insert(frame, content))
+                }
                 FromStage::Checkpoint { seq, digest } => self.checkpoints.push((seq, digest)),
                 _ => {}
             }

@@ -49,6 +49,7 @@ impl Stage {
     }
 
     pub(super) fn checkpoint(&mut self, out: &mut StageOutbox) {
+        assert!(!self.ahead.is_on(), "nothing tentative is in a checkpoint");
         let before = self.state.engine.rehashed;
         let manifest = self.manifest();
         let digest = manifest.digest(self.config.group);
@@ -91,6 +92,7 @@ impl Stage {
     fn diverge(&mut self, certified: StableCheckpoint, ours: Digest, out: &mut StageOutbox) {
         self.report.diverged += 1;
         self.standing = Standing::Halted { trusted: false };
+        self.abandon_tentative();
         self.abandon_flight(self.executed);
         self.unstable.clear();
         self.drop_pins(self.executed, out);
@@ -101,7 +103,10 @@ impl Stage {
         self.unpin(reader);
         let executes = matches!(self.standing, Standing::Executes);
         // Any number can be kept while its state is the present one.
-        let idle = self.cursor.is_none() && self.flight.is_empty();
+        if seq == self.executed {
+            self.take_back();
+        }
+        let idle = self.cursor.is_none() && self.flight.is_empty() && !self.ahead.is_on();
         let at_rest = executes && seq == self.executed && idle;
         let aligned = seq.0.is_multiple_of(self.config.checkpoint_interval);
         let to_come = aligned && (seq > self.executed || !executes);

@@ -26,15 +26,15 @@ pub(super) struct Cursor {
 }
 
 impl Stage {
-    pub(super) fn next_batch(&mut self) -> Option<Cursor> {
-        let (seq, batch) = self.merge.take()?;
+    /// A cursor at the beginning of `batch`, which is next.
+    pub(super) fn cursor(&self, seq: Seq, batch: Arc<Batch>) -> Cursor {
         let proposed = match &*batch {
             Batch::Null => AgreedTime(0),
             Batch::Frames { time, .. } => *time,
         };
         let last = self.flight.time().map_or(self.time, |time| time.max(self.time));
         let time = if base::mutant!(TimeGoesBack) { proposed } else { last.advance(proposed) };
-        Some(Cursor { seq, time, batch, frame: 0, first: 1, running: None, started: false })
+        Cursor { seq, time, batch, frame: 0, first: 1, running: None, started: false }
     }
 
     pub(super) fn advance(
@@ -81,10 +81,10 @@ impl Stage {
                     let decision = self.state.sessions.decide(cursor.seq, frame);
                     if matches!(decision, Decision::Status(_, ReplyStatus::OutOfOrder(_))) {
                         let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
-                        out.pillar(pillar, FromStage::Refused { seq: cursor.seq, entry });
+                        self.refuse(pillar, FromStage::Refused { seq: cursor.seq, entry }, out);
                     }
                     if let Some(content) = answer(frame.id(), decision) {
-                        out.pillar(pillar, FromStage::Reply { frame: frame.id(), content });
+                        self.reply(pillar, frame.id(), content, out);
                         cursor.next_frame(frame.op_count());
                         continue;
                     }
@@ -99,7 +99,7 @@ impl Stage {
             }
             let content = running.finish();
             self.state.sessions.record(frame.id(), &content);
-            out.pillar(pillar, FromStage::Reply { frame: frame.id(), content });
+            self.reply(pillar, frame.id(), content, out);
             cursor.next_frame(frame.op_count());
         }
         Advance::Finished
@@ -110,6 +110,7 @@ impl Stage {
         assert_eq!(seq, self.executed.next(), "batches execute in order");
         assert!(time > self.time || time.0 == u64::MAX, "agreed time grows");
         (self.executed, self.time) = (seq, time);
+        self.ahead.passed(seq);
         for (client, session) in self.state.engine.take_nudges() {
             let pillar = PillarId((client.0 % u32::from(self.config.stripe.pillars())) as u16);
             out.pillar(pillar, FromStage::Nudge { client, session, seq });

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use base::transfer::Manifest;
 use base::{Digest, FromStage, ReplicaId, Seq, StableCheckpoint, Time};
 
-use super::{Stage, StageOutbox, Standing, Turn};
+use super::{Stage, StageOutbox, Standing, Told, Turn};
 use crate::transfer::{Fetch, Outcome, Served, TICK};
 
 impl Stage {
@@ -58,6 +58,7 @@ impl Stage {
             }
         };
         // Half a batch is as good as none: its objects are compared like all others.
+        self.abandon_tentative();
         self.cursor = None;
         self.abandon_flight(self.executed);
         self.unstable.clear();
@@ -114,8 +115,7 @@ impl Stage {
         self.note_checkpoint(&manifest, checkpoint.digest);
         self.report.stable = self.report.stable.max(checkpoint.seq);
         let progress = self.progress();
-        self.told = progress;
-        self.told_gap = None;
+        self.told = Told { progress, gap: None };
         out.all(FromStage::Fetched { checkpoint, progress });
         self.drop_pins(Seq(manifest.seq.0.saturating_sub(1)), out);
         self.pin_reached(manifest, out);

@@ -157,7 +157,8 @@ impl Stage {
         pillar: PillarId,
         out: &mut StageOutbox,
     ) -> TakeOff {
-        if self.workers == 0 {
+        // What may be taken back executes by itself.
+        if self.workers == 0 || self.ahead.is_on() {
             return TakeOff::Stays;
         }
         if !self.flight.has_room(frame.op_count()) {
@@ -265,6 +266,6 @@ impl Stage {
 
 fn send(leaving: Vec<Leaving>, out: &mut StageOutbox) {
     for (pillar, frame, content) in leaving {
-        out.pillar(pillar, FromStage::Reply { frame, content });
+        out.pillar(pillar, FromStage::Reply { frame, content, tentative: None });
     }
 }

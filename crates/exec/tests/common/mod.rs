@@ -180,7 +180,7 @@ pub fn feed(stage: &mut Stage, seq: u64, batch: &Arc<Batch>) -> Vec<(Target, Fro
 /// The replies among the messages, decoded, with the pillar each goes to.
 pub fn replies(messages: &[(Target, FromStage)]) -> Vec<(PillarId, Reply)> {
     let reply = |message: &(Target, FromStage)| match message {
-        (Target::Pillar(pillar), FromStage::Reply { content, frame }) => {
+        (Target::Pillar(pillar), FromStage::Reply { content, frame, .. }) => {
             let mut r = Reader::new(content);
             let reply = Reply::decode(&mut r).expect("the stage writes replies");
             assert_eq!((r.is_empty(), reply.frame), (true, *frame));

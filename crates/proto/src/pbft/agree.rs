@@ -7,7 +7,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Digest, Frame, Now, ReplicaId, Seq, Span, ToStage, View, VoteSet, limits};
+use base::{Batch, Digest, Frame, Now, ReplicaId, Seq, Span, ToStage, View, VoteSet, limits};
 
 use super::log::{Counted, Phase, Slot};
 use super::msg::{Message, Proposal, Vote};
@@ -349,6 +349,14 @@ impl Lane {
             out.persist(Record::Prepared { view, seq, digest: vote.digest });
         }
         out.promise(Target::All, Message::Commit(vote));
+        // What a client makes of a tentative reply, it makes of this vote. What is handed over
+        // already is voted for again, since others may need that.
+        let fresh = seq > self.delivered && !slot.delivered;
+        if let Some(batch) = slot.batch.as_ref().filter(|batch| fresh && ***batch != Batch::Null)
+            && self.cfg.switches.tentative
+        {
+            out.stage(ToStage::Tentative { seq, view, batch: Arc::clone(batch) });
+        }
     }
 
     /// 2f + 1 matching COMMITs, or decided elsewhere: delivered. A quorum of them is enough even

@@ -92,6 +92,8 @@ pub struct Batching {
 pub struct Switches {
     /// Who leads in a view.
     pub leaders: Leaders,
+    /// Whether execution is told what is prepared before it is committed.
+    pub tentative: bool,
 }
 
 /// What a lane must know, the same for its whole life.

@@ -98,7 +98,7 @@ impl RepliesTask {
     fn send(&mut self, view: View) {
         for message in self.batch.drain(..) {
             match message {
-                FromStage::Reply { frame, content } => {
+                FromStage::Reply { frame, content, .. } => {
                     let sent = self.links.send_reply(view, frame, &content);
                     self.counters.replies += u64::from(sent);
                 }

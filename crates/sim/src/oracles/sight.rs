@@ -27,7 +27,7 @@ impl World {
         let (upto, time) = (progress.executed, progress.time);
         self.checker.executes(&Turn { replica, sound, upto, time, saw: &saw });
         for (_, message) in messages {
-            if let FromStage::Reply { frame, content } = message {
+            if let FromStage::Reply { frame, content, .. } = message {
                 self.checker.replies((replica, sound), *frame, content);
             }
         }

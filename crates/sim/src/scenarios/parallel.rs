@@ -94,7 +94,7 @@ struct Said {
 fn hear(said: &mut Said, out: &mut StageOutbox) {
     for (_, message) in out.messages.drain(..) {
         match message {
-            FromStage::Reply { frame, content } => drop(said.replies.insert(frame, content)),
+            FromStage::Reply { frame, content, .. } => drop(said.replies.insert(frame, content)),
             FromStage::Checkpoint { seq, digest } => said.checkpoints.push((seq, digest)),
             _ => {}
         }
