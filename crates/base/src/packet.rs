@@ -76,7 +76,7 @@ impl PeerHeader {
 pub enum PacketKind {
     /// To the replica: one or more request frames ([`crate::Frame::encode`]) back to back.
     Request = 1,
-    /// To the client: one or more replies ([`crate::reply::encode_reply_packet`]) back to back.
+    /// To the client: one or more replies ([`crate::reply::ReplyPacket`]) back to back.
     Reply = 2,
     /// To the replica: how are you? Empty.
     StatusQuery = 3,

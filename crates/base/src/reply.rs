@@ -1,15 +1,20 @@
 //! Replies to frames, as replicas send and clients vote on them.
 //!
 //! A reply is what the total order made of a frame: the same bytes at every correct replica.
-//! What a replica adds of its own (its view, as a hint) stands outside the voted content.
+//! What a replica adds of its own (its view, how firmly it stands by it) stands outside the voted
+//! content, in [`ReplyPacket`].
 
 use alloc::vec::Vec;
 
 use crate::codec::{Malformed, Reader, Writer};
 use crate::digest::{Digest, Domain};
 use crate::frame::FrameId;
-use crate::id::{ClientId, Seq, SessionId, View};
+use crate::id::{ClientId, Seq, SessionId};
 use crate::limits;
+
+mod packet;
+
+pub use packet::{DIGEST_REPLY_BYTES, ReplyBody, ReplyDigest, ReplyPacket, WHOLE_REPLY_BYTES};
 
 /// What became of a frame. Each is decided deterministically at the merge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,20 +180,6 @@ impl ReplyHead {
 #[must_use]
 pub fn reply_digest(content: &[u8]) -> Digest {
     Digest::of(Domain::Reply, content)
-}
-
-/// Appends a reply as it travels: the replica's view as a hint, then the voted content.
-pub fn encode_reply_packet(view: View, content: &[u8], out: &mut Vec<u8>) {
-    Writer::new(out).u64(view.0).sized(content);
-}
-
-/// Splits what [`encode_reply_packet`] wrote into view and voted content.
-///
-/// # Errors
-/// When the bytes are too short or the content too long.
-pub fn split_reply_packet<'a>(r: &mut Reader<'a>) -> Result<(View, &'a [u8]), Malformed> {
-    let view = View(r.u64("reply view")?);
-    Ok((view, r.sized(limits::CLIENT_PACKET_BYTES_MAX, "reply content")?))
 }
 
 #[cfg(test)]

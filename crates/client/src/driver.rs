@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use auth::{ClientKeys, LinkIdentity, Peer, random_u64};
 use base::Time;
 use base::packet::PacketKind;
-use base::reply::split_reply_packet;
+use base::reply::ReplyPacket;
 use base::{
     AgreedTime, Frame, Incarnation, Now, PillarId, Reader, ReplicaId, Seq, SessionId, Span,
 };
@@ -451,8 +451,7 @@ fn on_packet(
         PacketKind::Reply => {
             let mut reader = Reader::new(body);
             while !reader.is_empty() {
-                let (view, content) = split_reply_packet(&mut reader)?;
-                core.on_reply(now, replica, view, content);
+                core.on_reply(now, replica, &ReplyPacket::decode(&mut reader)?);
             }
             Ok(())
         }

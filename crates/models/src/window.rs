@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::crypto::PlainKeys;
+use base::reply::ReplyPacket;
 use base::{
     AgreedTime, ClientId, Frame, FrameBuilder, FrameId, GroupId, Now, Quorums, ReplicaId,
     ReplyStatus, Seq, SessionId, Span, Stripe, Time, View, limits,
@@ -196,7 +197,8 @@ impl World {
             }
             Happens::Reply(index) => {
                 let content = Arc::clone(&self.replies[index]);
-                self.core.on_reply(self.now, ReplicaId(0), View(0), &content);
+                let reply = ReplyPacket::whole(View(0), &content);
+                self.core.on_reply(self.now, ReplicaId(0), &reply);
                 self.turn();
             }
             Happens::Resend => {

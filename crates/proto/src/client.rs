@@ -12,8 +12,9 @@
 //! those of one caller stream keep their order. A line collects operations in a draft and sends
 //! it as a frame as soon as few frames are in flight: a lone operation leaves at once, and under
 //! load frames grow by themselves. A frame goes to the same pillar of all replicas; its reply is
-//! accepted once f + 1 replicas gave the same one ([`Acceptance`]). Frames are sent again,
-//! unchanged, until they are answered: the caller's timeout ends the waiting, not the frame.
+//! accepted once f + 1 replicas gave the same one, or more where that is not enough
+//! ([`Acceptance`]). Frames are sent again, unchanged, until they are answered: the caller's
+//! timeout ends the waiting, not the frame.
 //!
 //! What it is not: links, their keys and their reconnecting, wake-ups and clocks are the
 //! driver's. It depends on `base` alone. The invariants stand in `line` and `vote`.
@@ -24,7 +25,7 @@ use alloc::vec::Vec;
 
 use base::crypto::ClientKeyring;
 use base::limits::{self, STREAM_WINDOW};
-use base::reply::ReplyHead;
+use base::reply::ReplyPacket;
 use base::{Frame, FrameBuilder, FrameId, Now, PillarId, ReplicaId};
 use base::{Seq, SessionId, Time, View};
 
@@ -41,7 +42,7 @@ pub use config::{Acceptance, ClientConfig};
 pub use results::{ClientCounters, Effect, OpError, Results, SendTo, SubmitError};
 
 use line::{Draft, Flight, Line, Timer};
-use vote::Ballot;
+use vote::{Ballot, Said};
 
 /// One session of one principal. `T` is whatever the caller wants back with the outcome of an
 /// operation.
@@ -151,22 +152,22 @@ impl<T> ClientCore<T> {
         Ok(())
     }
 
-    /// Takes a reply that came from replica `from` on its authenticated link: its view, which
-    /// is a hint, and the content that is voted on.
-    pub fn on_reply(&mut self, now: Now, from: ReplicaId, view: View, content: &[u8]) {
+    /// Takes a reply that came from replica `from` on its authenticated link.
+    pub fn on_reply(&mut self, now: Now, from: ReplicaId, reply: &ReplyPacket<'_>) {
         let Some(standing) = self.replicas.get_mut(usize::from(from.0)) else { return };
-        standing.view = view;
+        standing.view = reply.view;
         self.counters.replies += 1;
-        let Ok((head, _)) = ReplyHead::peek(content) else { return self.suspect(from) };
-        if head.frame.client != self.config.client {
+        let tentative = reply.tentative.then_some(reply.view);
+        let Some(said) = Said::read(reply.body, tentative) else { return self.suspect(from) };
+        if said.frame.client != self.config.client {
             return self.suspect(from);
         }
-        if head.frame.session != self.session {
+        if said.frame.session != self.session {
             self.counters.stale_replies += 1;
-        } else if head.frame.stream == 0 && (head.frame.id == 0 || head.frame.id == u64::MAX) {
-            self.on_errand_reply(now, from, &head, content);
+        } else if said.frame.stream == 0 && (said.frame.id == 0 || said.frame.id == u64::MAX) {
+            self.on_errand_reply(now, from, &said);
         } else if self.is_open() {
-            self.on_frame_reply(now, from, &head, content);
+            self.on_frame_reply(now, from, &said);
         } else {
             // The session is closing and its frames are forgotten: nothing to compare with.
             self.counters.late_replies += 1;

@@ -9,7 +9,8 @@
 
 use base::links::PillarReport;
 use base::packet::PacketKind;
-use base::{AgreedTime, ClientId, FrameId, Now, PillarId, ReplicaId, Seq, SessionId, Time, View};
+use base::reply::ReplyPacket;
+use base::{AgreedTime, ClientId, FrameId, Now, PillarId, ReplicaId, Seq, SessionId, Time};
 
 use crate::counters::{LinkCounters, TrafficCounters};
 use crate::drill::Saboteur;
@@ -48,8 +49,8 @@ impl Wire for Links {
         Links::send_peers(self, message);
     }
 
-    fn send_reply(&mut self, view: View, frame: FrameId, content: &[u8]) -> bool {
-        Links::send_reply(self, view, frame, content)
+    fn send_reply(&mut self, frame: FrameId, reply: &ReplyPacket<'_>) -> bool {
+        Links::send_reply(self, frame, reply)
     }
 
     fn nudge(&mut self, client: ClientId, session: SessionId, seq: Seq) -> bool {

@@ -14,9 +14,8 @@ use std::sync::Arc;
 
 use auth::{Directory, Initiator, LinkIdentity, Peer, ReplicaKeys};
 use base::packet::{PacketKind, PeerHeader};
-use base::{
-    ClientId, Epoch, FrameId, GroupId, PillarId, ReplicaId, Seq, SessionId, Span, Time, View,
-};
+use base::reply::ReplyPacket;
+use base::{ClientId, Epoch, FrameId, GroupId, PillarId, ReplicaId, Seq, SessionId, Span, Time};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
@@ -266,7 +265,7 @@ impl Links {
     }
 
     /// Appends a reply to the packet of this turn to the client. True when somebody waits for it.
-    pub(crate) fn send_reply(&mut self, view: View, frame: FrameId, content: &[u8]) -> bool {
+    pub(crate) fn send_reply(&mut self, frame: FrameId, reply: &ReplyPacket<'_>) -> bool {
         let Some(slot) = self.clients.route(frame.client, frame.session) else {
             self.counters.replies_unclaimed += 1;
             return false;
@@ -277,11 +276,11 @@ impl Links {
             return false;
         }
         let kind = PacketKind::Reply.alone();
-        let Ok(out) = conn.room(content.len() + 12, &kind) else {
+        let Ok(out) = conn.room(reply.encoded_len(), &kind) else {
             self.doomed.push((slot, Close::Ended));
             return false;
         };
-        base::reply::encode_reply_packet(view, content, out);
+        reply.encode(out);
         self.mark_dirty(slot);
         true
     }

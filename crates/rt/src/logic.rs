@@ -4,8 +4,9 @@
 //!
 //! Not here: connections, threads and the poll.
 
+use base::reply::ReplyPacket;
 use base::{AgreedTime, ClientId, FrameId, FromStage, Incarnation, Now, PillarId, ReplicaId};
-use base::{Seq, SessionId, ToStage, View};
+use base::{Seq, SessionId, ToStage};
 use proto::pbft::msg::Message;
 use proto::pbft::{Input, Reject};
 use proto::{Effect, Fact, Outbox, Target};
@@ -58,7 +59,7 @@ pub(crate) trait Wire {
     fn send_peers(&mut self, message: &[u8]);
 
     /// Appends a reply to this turn's packet to a client. True when somebody waits for it.
-    fn send_reply(&mut self, view: View, frame: FrameId, content: &[u8]) -> bool;
+    fn send_reply(&mut self, frame: FrameId, reply: &ReplyPacket<'_>) -> bool;
 
     /// Tells a client that something waits for it since batch `seq`. True when it is there.
     fn nudge(&mut self, client: ClientId, session: SessionId, seq: Seq) -> bool;
@@ -198,11 +199,12 @@ impl Logic {
         }
         while let Some(message) = self.mail.from_stage.pop() {
             any = true;
-            if let FromStage::Reply { frame, content, .. } = &message {
+            if let FromStage::Reply { frame, content, tentative } = &message {
                 let view = self.core.lane.view();
                 let twisted = self.saboteur.as_ref().map(|saboteur| saboteur.reply(content));
                 if let Some(content) = twisted.as_ref().map_or(Some(content), Option::as_ref) {
-                    let sent = wire.send_reply(view, *frame, content);
+                    let sent =
+                        wire.send_reply(*frame, &ReplyPacket::new(view, *tentative, content));
                     self.core.counters.replies += u64::from(sent);
                 }
             } else if let FromStage::Nudge { client, session, seq } = message {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use base::{Frame, Incarnation, PillarId, ReplicaId, Span, Time, ToStage, View};
+use base::{Frame, Incarnation, PillarId, ReplicaId, Span, Time, ToStage};
 use proto::pbft::msg::Message;
 
 use crate::faults::Fault;
@@ -18,8 +18,8 @@ pub(crate) enum Event {
     Peer { to: ReplicaId, life: Life, pillar: PillarId, sender: Sender, message: Message },
     /// A client's frame arrives.
     Request { to: ReplicaId, pillar: PillarId, frame: Arc<Frame> },
-    /// A reply arrives.
-    Reply { to: usize, from: ReplicaId, view: View, content: Arc<Vec<u8>> },
+    /// A reply arrives, as it travels.
+    Reply { to: usize, from: ReplicaId, packet: Arc<Vec<u8>> },
     /// A part of a replica hears from another part of the same.
     Inside { replica: ReplicaId, life: Life, message: Inside },
     /// A part of a replica wants its turn.
@@ -72,12 +72,9 @@ impl Event {
             Event::Request { to, pillar, frame } => {
                 Some(Event::Request { to: *to, pillar: *pillar, frame: Arc::clone(frame) })
             }
-            Event::Reply { to, from, view, content } => Some(Event::Reply {
-                to: *to,
-                from: *from,
-                view: *view,
-                content: Arc::clone(content),
-            }),
+            Event::Reply { to, from, packet } => {
+                Some(Event::Reply { to: *to, from: *from, packet: Arc::clone(packet) })
+            }
             _ => None,
         }
     }
@@ -198,10 +195,9 @@ impl Trace {
                 self.mix(u64::from(to.0) << 16 | u64::from(pillar.0));
                 self.mix_bytes(&frame.digest().0);
             }
-            Event::Reply { to, from, view, content } => {
+            Event::Reply { to, from, packet } => {
                 self.mix((*to as u64) << 16 | u64::from(from.0));
-                self.mix(view.0);
-                self.mix_bytes(content);
+                self.mix_bytes(packet);
             }
             Event::Inside { replica, message, .. } => {
                 let part = match message {

@@ -1,5 +1,8 @@
 //! A group and its clients on virtual time.
 
+use std::sync::Arc;
+
+use base::reply::ReplyPacket;
 use base::{
     AgreedTime, ClientId, FromStage, Now, PillarId, Quorums, Reader, ReplicaId, Seq, Span, Time,
     ToStage, View,
@@ -379,11 +382,12 @@ impl World {
                     self.step_lane(to, pillar, Input::Request(frame));
                 }
             }
-            Event::Reply { to, from, view, content } => {
+            Event::Reply { to, from, packet } => {
                 let now = self.clock();
-                // The faulty client does not listen.
-                if let Some(client) = self.clients.get_mut(to) {
-                    client.core.on_reply(now, from, view, &content);
+                let reply = ReplyPacket::decode(&mut Reader::new(&packet));
+                // The faulty client does not listen, and a link that carries garbage is cut.
+                if let (Some(client), Ok(reply)) = (self.clients.get_mut(to), reply) {
+                    client.core.on_reply(now, from, &reply);
                     self.turn_client(to);
                 }
             }
@@ -414,7 +418,7 @@ impl World {
     fn on_inside(&mut self, replica: ReplicaId, message: Inside) {
         match message {
             // Replies go past the lane to the connection.
-            Inside::Lane(pillar, Input::Stage(FromStage::Reply { frame, content, .. })) => {
+            Inside::Lane(pillar, Input::Stage(FromStage::Reply { frame, content, tentative })) => {
                 if self.network.is_off(replica) {
                     return;
                 }
@@ -422,7 +426,9 @@ impl World {
                 let view = self.lane(replica, pillar).view();
                 let (view, content) = self.adversary.replies(replica, (view, &content));
                 let from = self.identity(replica);
-                let event = Event::Reply { to, from, view, content };
+                let mut packet = Vec::new();
+                ReplyPacket::new(view, tentative, &content).encode(&mut packet);
+                let event = Event::Reply { to, from, packet: Arc::new(packet) };
                 self.send((Some(replica), None), Span(0), event);
             }
             Inside::Stage(ToStage::Resend { .. }) if self.network.is_off(replica) => {}

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use auth::{Established, LinkIdentity, PacketReader, Peer, Responder};
 use base::packet::PacketKind;
-use base::reply::encode_reply_packet;
+use base::reply::ReplyPacket;
 use base::{
     ClientId, Frame, FrameId, FrameKind, GroupId, Incarnation, PillarId, Reader, ReplicaId, Reply,
     ReplyStatus, Seq, View, Writer,
@@ -228,7 +228,7 @@ impl Connection {
                 while !r.is_empty() {
                     let frame = Frame::decode(group, &mut r).ok()?;
                     let content = self.machine.lock().unwrap().execute(&frame);
-                    encode_reply_packet(View(0), &content, &mut out);
+                    ReplyPacket::whole(View(0), &content).encode(&mut out);
                 }
             }
             (PacketKind::StatusQuery, _) => {

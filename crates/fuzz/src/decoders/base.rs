@@ -1,7 +1,7 @@
 //! Frames, replies, and the payloads of packets.
 
 use base::packet::{PacketKind, PeerHeader};
-use base::reply::{ReplyHead, encode_reply_packet, split_reply_packet};
+use base::reply::{ReplyBody, ReplyDigest, ReplyHead, ReplyPacket};
 use base::transfer::{Manifest, StateMessage};
 use base::{
     ClientId, Epoch, Frame, FrameId, Incarnation, PillarId, Reader, ReplicaId, Reply, ReplyStatus,
@@ -55,14 +55,15 @@ fn replies() -> Vec<Reply> {
     all
 }
 
-/// `Reply::decode`, `ReplyHead::peek`, and `reply::split_reply_packet`.
+/// `Reply::decode`, `ReplyHead::peek`, and `ReplyPacket::decode`.
 pub fn reply() -> Run {
     Box::new(|bytes| {
         let mut r = Reader::new(bytes);
-        let Ok((view, content)) = split_reply_packet(&mut r) else { return Outcome::of("packet") };
+        let Ok(packet) = ReplyPacket::decode(&mut r) else { return Outcome::of("packet") };
         let mut again = vec![];
-        encode_reply_packet(view, content, &mut again);
-        assert!(bytes.starts_with(&again));
+        packet.encode(&mut again);
+        assert!(bytes.starts_with(&again) && again.len() == packet.encoded_len());
+        let ReplyBody::Whole(content) = packet.body else { return Outcome::of("digest") };
         let head = ReplyHead::peek(content);
         let read = canonical(content, Reply::decode, Reply::encode);
         let Ok((reply, used)) = read else { return told(read) };
@@ -80,7 +81,14 @@ pub fn reply() -> Run {
 #[must_use]
 pub fn reply_seeds() -> Vec<Vec<u8>> {
     let content = encoded(&replies(), Reply::encode);
-    encoded(&content, |content, out| encode_reply_packet(View(3), content, out))
+    let mut seeds =
+        encoded(&content, |content, out| ReplyPacket::whole(View(3), content).encode(out));
+    let mut r = Reader::new(&content[0]);
+    let frame = Reply::decode(&mut r).expect("own encoding").frame;
+    let body = ReplyBody::Digest(ReplyDigest::of(frame, Seq(7), &content[0]));
+    let tentative = ReplyPacket { view: View(3), tentative: true, body };
+    seeds.extend(encoded(&[tentative], ReplyPacket::encode));
+    seeds
 }
 
 /// What comes on a client's link: `PacketKind::split`, then frames or replies back to back.
@@ -99,7 +107,7 @@ pub fn client_packet() -> Run {
             }
             let item = match kind {
                 PacketKind::Request => Frame::decode(GROUP, &mut r).map(drop),
-                PacketKind::Reply => split_reply_packet(&mut r).map(drop),
+                PacketKind::Reply => ReplyPacket::decode(&mut r).map(drop),
                 _ => break Ok(()),
             };
             match item {

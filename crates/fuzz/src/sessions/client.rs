@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use base::reply::split_reply_packet;
+use base::reply::{ReplyBody, ReplyDigest, ReplyPacket};
 use base::{
     AgreedTime, ClientId, Now, PillarId, Quorums, Reader, ReplicaId, Reply, ReplyStatus, Seq, Span,
     Stripe, Time, View, Writer,
@@ -49,8 +49,8 @@ pub fn session() -> Run {
                     let len = usize::from(len).min(r.rest().len());
                     let mut packet = Reader::new(r.bytes(len, "reply").expect("is there"));
                     let from = ReplicaId(u16::from(kind >> 3) % 5);
-                    while let Ok((view, content)) = split_reply_packet(&mut packet) {
-                        core.on_reply(now, from, view, content);
+                    while let Ok(reply) = ReplyPacket::decode(&mut packet) {
+                        core.on_reply(now, from, &reply);
                     }
                 }
             }
@@ -78,9 +78,22 @@ pub fn session() -> Run {
 }
 
 fn reply(out: &mut Vec<u8>, from: u8, reply: &Reply) {
-    let (mut content, mut packet) = (vec![], vec![]);
+    let mut content = vec![];
     reply.encode(&mut content);
-    base::reply::encode_reply_packet(View(0), &content, &mut packet);
+    packet(out, from, &ReplyPacket::whole(View(0), &content));
+}
+
+/// The same by its digest, of a batch that is not committed.
+fn digest(out: &mut Vec<u8>, from: u8, reply: &Reply) {
+    let mut content = vec![];
+    reply.encode(&mut content);
+    let body = ReplyBody::Digest(ReplyDigest::of(reply.frame, reply.seq, &content));
+    packet(out, from, &ReplyPacket { view: View(1), tentative: true, body });
+}
+
+fn packet(out: &mut Vec<u8>, from: u8, reply: &ReplyPacket<'_>) {
+    let mut packet = vec![];
+    reply.encode(&mut packet);
     let len = u16::try_from(packet.len()).expect("small");
     Writer::new(out).u8(from << 3 | 4).u16(len).bytes(&packet);
 }
@@ -107,6 +120,10 @@ pub fn session_seeds() -> Vec<Vec<u8>> {
     for from in 0..2 {
         reply(&mut whole, from, &plain(u64::MAX, ReplyStatus::Closed));
     }
+    let mut tentative = opens.clone();
+    digest(&mut tentative, 1, &executed);
+    digest(&mut tentative, 2, &executed);
+    reply(&mut tentative, 3, &executed);
     let refusals = [
         ReplyStatus::OutOfOrder(1),
         ReplyStatus::NoSession,
@@ -124,5 +141,5 @@ pub fn session_seeds() -> Vec<Vec<u8>> {
     let mut stale = vec![];
     let highest = base::SessionId(session.0 + 10);
     (0..2).for_each(|from| reply(&mut stale, from, &plain(0, ReplyStatus::StaleSession(highest))));
-    refused.into_iter().chain([whole, stale]).collect()
+    refused.into_iter().chain([whole, tentative, stale]).collect()
 }

@@ -2,24 +2,36 @@
 
 use base::{ClientId, GroupId, Quorums, Span, Stripe, limits};
 
-/// When a reply is accepted. Groups with tentative replies or unordered reads need more votes
-/// than f + 1 (design §3.14); certificates get their own variant (§3.12).
+/// When a reply is accepted (design §3.14); certificates get their own variant (§3.12).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Acceptance {
-    /// Once this many replicas gave the same reply.
+    /// Once so many replicas gave the same reply.
     Vote {
-        /// How many, in `1..=n`.
+        /// How many of those whose batch is committed, in `1..=n`.
         matching: usize,
+        /// How many if tentative ones of one view are among them, from `matching` to n.
+        tentative: usize,
     },
 }
 
 impl Acceptance {
-    /// How many equal replies are needed.
+    /// A weak quorum, f + 1, or a quorum where some replies are tentative.
     #[must_use]
-    pub fn matching(self) -> usize {
-        match self {
-            Acceptance::Vote { matching } => matching,
-        }
+    pub fn weak(quorums: Quorums) -> Acceptance {
+        Acceptance::Vote { matching: quorums.weak(), tentative: quorums.quorum() }
+    }
+
+    /// A quorum, 2f + 1, whatever the reply: where reads are answered without an order, any other
+    /// reply must be one that they cannot miss (design, trap 8).
+    #[must_use]
+    pub fn quorum(quorums: Quorums) -> Acceptance {
+        Acceptance::Vote { matching: quorums.quorum(), tentative: quorums.quorum() }
+    }
+
+    /// The same with a vote less, for a mutant.
+    pub(super) fn short(self, by: usize) -> Acceptance {
+        let Acceptance::Vote { matching, tentative } = self;
+        Acceptance::Vote { matching: matching - by, tentative: tentative - by }
     }
 }
 
@@ -69,7 +81,7 @@ impl ClientConfig {
             quorums,
             stripe,
             client,
-            acceptance: Acceptance::Vote { matching: quorums.weak() },
+            acceptance: Acceptance::weak(quorums),
             lines: stripe.pillars(),
             unbatched: false,
             frames_in_flight_max: 4,
@@ -96,9 +108,10 @@ impl ClientConfig {
     /// # Panics
     /// When a field is out of its range.
     pub fn check(&self) {
-        let matching = self.acceptance.matching();
+        let Acceptance::Vote { matching, tentative } = self.acceptance;
         let n = usize::from(self.quorums.n());
         assert!((1..=n).contains(&matching), "acceptance needs 1..=n equal replies");
+        assert!((matching..=n).contains(&tentative), "tentative replies need no fewer");
         let lines = usize::from(self.lines);
         assert!((1..=limits::STREAMS_PER_SESSION_MAX).contains(&lines), "lines out of range");
         let window = 1..=limits::STREAM_WINDOW;

@@ -14,10 +14,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::limits::STREAM_WINDOW;
-use base::reply::ReplyHead;
-use base::{Frame, FrameBuilder, PillarId, Seq, Span, Time};
+use base::reply::reply_digest;
+use base::{Digest, Frame, FrameBuilder, PillarId, Seq, Span, Time};
 
-use super::vote::{Ballot, is_final};
+use super::vote::{Ballot, Said, What, is_final};
 use super::{OpError, Results};
 
 /// One ordered stream.
@@ -34,7 +34,16 @@ pub(super) struct Line<T> {
     /// Frames that were sent, in order.
     pub(super) flying: VecDeque<Flight<T>>,
     /// The last accepted replies, to tell who contradicts them.
-    pub(super) recent: VecDeque<(u64, Arc<Vec<u8>>)>,
+    pub(super) recent: VecDeque<Recent>,
+}
+
+/// An accepted reply.
+#[derive(Debug)]
+pub(super) struct Recent {
+    id: u64,
+    content: Arc<Vec<u8>>,
+    /// Once it was needed.
+    digest: Option<Digest>,
 }
 
 /// A frame in the making.
@@ -140,14 +149,20 @@ impl<T> Line<T> {
         if self.recent.len() >= RECENT_MAX {
             self.recent.pop_front();
         }
-        self.recent.push_back((id, Arc::clone(content)));
+        self.recent.push_back(Recent { id, content: Arc::clone(content), digest: None });
     }
 
     /// Whether a late reply is one that no correct replica sends beside the accepted one.
-    pub(super) fn contradicts(&self, head: &ReplyHead, content: &[u8]) -> bool {
-        let id = head.frame.id;
-        let known = self.recent.iter().rev().find(|(at, _)| *at == id);
-        is_final(head.status) && known.is_some_and(|(_, accepted)| **accepted != content)
+    pub(super) fn contradicts(&mut self, said: &Said<'_>) -> bool {
+        let id = said.frame.id;
+        if !is_final(said.status) || said.tentative.is_some() {
+            return false;
+        }
+        let known = self.recent.iter_mut().rev().find(|known| known.id == id);
+        known.is_some_and(|known| match said.what {
+            What::Content(content) => *known.content != content,
+            What::Digest(digest) => known.digest() != digest,
+        })
     }
 
     /// The earliest instant at which something is to be done, if any.
@@ -174,6 +189,12 @@ impl<T> Line<T> {
         assert!(self.drafts.iter().all(|draft| !draft.tokens.is_empty()), "an empty draft");
         let counts = |draft: &Draft<T>| draft.builder.op_count() == draft.tokens.len();
         assert!(self.drafts.iter().all(counts), "a token for each operation");
+    }
+}
+
+impl Recent {
+    fn digest(&mut self) -> Digest {
+        *self.digest.get_or_insert_with(|| reply_digest(&self.content))
     }
 }
 

@@ -10,44 +10,36 @@ use base::reply::ReplyHead;
 use base::{Now, ReplicaId, ReplyStatus, SessionId, Time, limits};
 
 use super::line::Timer;
+use super::vote::{Accepted, Said};
 use super::{ClientCore, Effect, OpError, Results, SendTo};
 
 impl<T> ClientCore<T> {
-    pub(super) fn on_frame_reply(
-        &mut self,
-        now: Now,
-        from: ReplicaId,
-        head: &ReplyHead,
-        content: &[u8],
-    ) {
+    pub(super) fn on_frame_reply(&mut self, now: Now, from: ReplicaId, said: &Said<'_>) {
         let lines = self.lines.len();
-        let at = head.frame.stream as usize;
-        if at >= lines || head.frame.id >= self.lines[at].next_id() {
+        let at = said.frame.stream as usize;
+        if at >= lines || said.frame.id >= self.lines[at].next_id() {
             // Answers a frame that was never sent.
             return self.suspect(from);
         }
         let line = &mut self.lines[at];
         let short = usize::from(base::mutant!(ReplyQuorumShort));
-        let matching = self.config.acceptance.matching() - short;
-        let refusal = matches!(head.status, ReplyStatus::OutOfOrder(_));
-        let voted = match line.flight(head.frame.id) {
+        let acceptance = self.config.acceptance.short(short);
+        let refusal = matches!(said.status, ReplyStatus::OutOfOrder(_));
+        let accepted = match line.flight(said.frame.id) {
             // Says once more what was acted upon already.
-            Some(flight) if refusal && head.seq <= flight.refused => None,
-            Some(flight) if flight.outcome.is_none() => {
-                let votes = flight.ballot.cast(from, head, content);
-                (votes >= matching).then(|| flight.ballot.settle(from, head, content))
-            }
+            Some(flight) if refusal && said.seq <= flight.refused => None,
+            Some(flight) if flight.outcome.is_none() => flight.ballot.cast(from, said, acceptance),
             _ => {
-                if line.contradicts(head, content) {
+                if line.contradicts(said) {
                     self.suspect(from);
                 }
                 self.counters.late_replies += 1;
                 return;
             }
         };
-        let Some((accepted, liars)) = voted else { return };
+        let Some(Accepted { head, content, liars }) = accepted else { return };
         liars.into_iter().for_each(|liar| self.suspect(liar));
-        self.settle(now, at, head, accepted);
+        self.settle(now, at, &head, content);
     }
 
     /// Acts upon an accepted reply.

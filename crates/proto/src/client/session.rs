@@ -2,34 +2,25 @@
 
 use alloc::sync::Arc;
 
-use base::reply::ReplyHead;
 use base::{Frame, FrameBuilder, FrameKind, Now, PillarId, ReplicaId, ReplyStatus, SessionId};
 
 use super::line::Timer;
-use super::vote::Ballot;
+use super::vote::{Accepted, Ballot, Said};
 use super::{ClientConfig, ClientCore, Effect, Errand, OpError, Phase, SendTo, held_bytes};
 
 impl<T> ClientCore<T> {
-    pub(super) fn on_errand_reply(
-        &mut self,
-        now: Now,
-        from: ReplicaId,
-        head: &ReplyHead,
-        content: &[u8],
-    ) {
-        let matching = self.config.acceptance.matching();
+    pub(super) fn on_errand_reply(&mut self, now: Now, from: ReplicaId, said: &Said<'_>) {
+        let acceptance = self.config.acceptance;
         let (Phase::Opening(errand) | Phase::Closing(errand)) = &mut self.phase else {
             self.counters.late_replies += 1;
             return;
         };
-        if errand.frame.id() != head.frame {
+        if errand.frame.id() != said.frame {
             self.counters.late_replies += 1;
             return;
         }
-        if errand.ballot.cast(from, head, content) < matching {
-            return;
-        }
-        let (_, liars) = errand.ballot.settle(from, head, content);
+        let accepted = errand.ballot.cast(from, said, acceptance);
+        let Some(Accepted { head, liars, .. }) = accepted else { return };
         let opening = errand.frame.kind() == FrameKind::Open;
         liars.into_iter().for_each(|liar| self.suspect(liar));
         match head.status {

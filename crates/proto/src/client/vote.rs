@@ -2,94 +2,223 @@
 //! once f + 1 replicas gave the same one, so that a correct replica is among them).
 //!
 //! A replica has one vote; a later reply of it replaces the earlier one, since a frame may be
-//! refused first and executed after it was sent again. Equality is of whole contents: the first
-//! content that arrives is kept and compared byte by byte, unless it is large; any other one is
-//! kept as a digest. So a frame costs one copy and no hash as long as nobody lies and results are
-//! small.
+//! refused first and executed after it was sent again. Only when it says the same once more, less
+//! firmly, the firm vote stays.
 //!
-//! Invariant: no two votes of one replica.
+//! A tentative vote counts together with final ones and with tentative ones of the same view: of
+//! 2f + 1 replicas that say the same, f + 1 correct ones have prepared the batch in that view, so
+//! that every later view begins with it (Castro's thesis, §5.1.2).
+//!
+//! Equality is of whole contents: the first content that arrives is kept and compared byte by
+//! byte, unless it is large; any other one is kept as a digest, and a replica may send no more
+//! than that. So a frame costs one copy and no hash as long as nobody lies, results are small and
+//! all replicas answer in full.
+//!
+//! Invariants: no two votes of one replica; one content at most is kept; who votes for the kept
+//! one is not counted under its digest.
 
 use alloc::vec::Vec;
 
-use base::reply::{ReplyHead, reply_digest};
-use base::{Digest, ReplicaId, ReplyStatus, Seq};
+use base::reply::{ReplyBody, ReplyHead, reply_digest};
+use base::{Digest, FrameId, ReplicaId, ReplyStatus, Seq, View};
+
+use super::Acceptance;
 
 /// Larger contents are never kept, only their digests: whoever answers each frame in flight
 /// with the largest reply there may be, before anybody else does, takes no memory.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
+/// What one replica says about a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said<'a> {
+    /// The frame that it answers.
+    pub(super) frame: FrameId,
+    /// Where in the total order that was decided, as it says.
+    pub(super) seq: Seq,
+    /// What became of the frame, as it says.
+    pub(super) status: ReplyStatus,
+    /// The content, or its digest.
+    pub(super) what: What<'a>,
+    /// The view in which the batch is prepared; `None` when it is committed.
+    pub(super) tentative: Option<View>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What<'a> {
+    Content(&'a [u8]),
+    Digest(Digest),
+}
+
+/// A reply that enough replicas gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Accepted {
+    pub(super) head: ReplyHead,
+    pub(super) content: Vec<u8>,
+    /// Who said something that no correct replica says beside it.
+    pub(super) liars: Vec<ReplicaId>,
+}
+
 /// The votes on one frame.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ballot {
-    first: Option<Vec<u8>>,
+    kept: Option<Kept>,
     votes: Vec<Vote>,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    content: Vec<u8>,
+    /// Once it was needed.
+    digest: Option<Digest>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Vote {
     replica: ReplicaId,
-    seq: Seq,
     executed: bool,
+    tentative: Option<View>,
     choice: Choice,
 }
 
+/// What is voted for. The number stands in the content, too; beside a digest it is only said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Choice {
-    First,
+struct Choice {
+    seq: Seq,
+    which: Which,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Which {
+    Kept,
     Other(Digest),
 }
 
-impl Ballot {
-    /// Counts `from`'s vote for `content`; returns how many replicas now say the same.
-    pub(super) fn cast(&mut self, from: ReplicaId, head: &ReplyHead, content: &[u8]) -> usize {
-        let choice = match &self.first {
-            None if content.len() <= KEPT_BYTES_MAX => {
-                self.first = Some(content.to_vec());
-                Choice::First
+impl<'a> Said<'a> {
+    /// What a reply says; `None` when it is none.
+    pub(super) fn read(body: ReplyBody<'a>, tentative: Option<View>) -> Option<Said<'a>> {
+        match body {
+            ReplyBody::Whole(content) => {
+                let (ReplyHead { frame, seq, status, .. }, _) = ReplyHead::peek(content).ok()?;
+                Some(Said { frame, seq, status, what: What::Content(content), tentative })
             }
-            Some(first) if first == content => Choice::First,
-            _ => Choice::Other(reply_digest(content)),
-        };
-        let vote = Vote { replica: from, seq: head.seq, executed: is_final(head.status), choice };
+            ReplyBody::Digest(said) => {
+                let (frame, seq, status) = (said.frame, said.seq, ReplyStatus::Executed);
+                Some(Said { frame, seq, status, what: What::Digest(said.digest), tentative })
+            }
+        }
+    }
+}
+
+impl Ballot {
+    /// Counts `from`'s vote. With enough of them, and the content, the ballot is over.
+    pub(super) fn cast(
+        &mut self,
+        from: ReplicaId,
+        said: &Said<'_>,
+        acceptance: Acceptance,
+    ) -> Option<Accepted> {
+        let choice = Choice { seq: said.seq, which: self.which(&said.what) };
+        let (executed, tentative) = (is_final(said.status), said.tentative);
+        let vote = Vote { replica: from, executed, tentative, choice };
         match self.votes.iter_mut().find(|vote| vote.replica == from) {
             Some(_) if base::mutant!(RepliesNotReplicasCount) => self.votes.push(vote),
+            // What is committed stays so.
+            Some(old) if old.choice == choice && old.tentative.is_none() => {}
             Some(old) => *old = vote,
             None => self.votes.push(vote),
         }
-        self.votes.iter().filter(|vote| vote.choice == choice).count()
+        if !self.suffices(choice, acceptance) {
+            return None;
+        }
+        let content = match &said.what {
+            _ if choice.which == Which::Kept => Vec::new(),
+            What::Content(content) => content.to_vec(),
+            // Nobody said in full what so many say.
+            What::Digest(_) => return None,
+        };
+        self.settle(choice, content)
     }
 
-    /// Ends the ballot: the accepted content, which `from` was the last to say, and the
-    /// replicas that said something that no correct replica says beside it.
-    pub(super) fn settle(
-        &mut self,
-        from: ReplicaId,
-        head: &ReplyHead,
-        content: &[u8],
-    ) -> (Vec<u8>, Vec<ReplicaId>) {
-        let accepted = self.votes.iter().find(|vote| vote.replica == from).map(|v| v.choice);
+    /// Whether so many replicas say the same that it is to be accepted.
+    fn suffices(&self, choice: Choice, acceptance: Acceptance) -> bool {
+        let Acceptance::Vote { matching, tentative } = acceptance;
+        let same = || self.votes.iter().filter(|vote| vote.choice == choice);
+        let firm = same().filter(|vote| vote.tentative.is_none()).count();
+        let with = |view: View| firm + same().filter(|vote| vote.tentative == Some(view)).count();
+        firm >= matching
+            || same().filter_map(|vote| vote.tentative).any(|view| with(view) >= tentative)
+    }
+
+    /// Which of what was said this is; the first content becomes the kept one.
+    fn which(&mut self, what: &What<'_>) -> Which {
+        let kept = match (what, &mut self.kept) {
+            (What::Content(content), None) => {
+                let keeps = content.len() <= KEPT_BYTES_MAX;
+                if keeps {
+                    self.keep(content);
+                }
+                keeps
+            }
+            (What::Content(content), Some(kept)) => kept.content == *content,
+            (What::Digest(digest), kept) => {
+                kept.as_mut().is_some_and(|kept| kept.digest() == *digest)
+            }
+        };
+        match what {
+            _ if kept => Which::Kept,
+            What::Content(content) => Which::Other(reply_digest(content)),
+            What::Digest(digest) => Which::Other(*digest),
+        }
+    }
+
+    fn keep(&mut self, content: &[u8]) {
+        let mut kept = Kept { content: content.to_vec(), digest: None };
+        for vote in &mut self.votes {
+            if matches!(vote.choice.which, Which::Other(digest) if digest == kept.digest()) {
+                vote.choice.which = Which::Kept;
+            }
+        }
+        self.kept = Some(kept);
+    }
+
+    /// Ends the ballot in favour of `choice`, whose content is the kept one or `content`.
+    fn settle(&mut self, choice: Choice, content: Vec<u8>) -> Option<Accepted> {
+        let kept = self.kept.take().filter(|_| choice.which == Which::Kept);
+        let content = kept.map_or(content, |kept| kept.content);
+        // Not what somebody said beside a digest: what so many have signed with it.
+        let (head, _) = ReplyHead::peek(&content).ok()?;
         let contradicts = |vote: &&Vote| {
-            let same_place = vote.executed && is_final(head.status) || vote.seq == head.seq;
-            Some(vote.choice) != accepted && same_place
+            let same_place = vote.executed && is_final(head.status) || vote.choice.seq == head.seq;
+            vote.choice != choice && vote.tentative.is_none() && same_place
         };
         let liars = self.votes.iter().filter(contradicts).map(|vote| vote.replica).collect();
-        let kept = self.first.take().filter(|_| accepted == Some(Choice::First));
         self.votes.clear();
-        (kept.unwrap_or_else(|| content.to_vec()), liars)
+        Some(Accepted { head, content, liars })
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        self.first = None;
+        self.kept = None;
         self.votes.clear();
     }
 
-    /// Checks the invariant.
+    /// Checks the invariants.
     pub(super) fn check(&self) {
+        let digest = self.kept.as_ref().and_then(|kept| kept.digest);
         for (at, vote) in self.votes.iter().enumerate() {
             let again = self.votes[..at].iter().any(|other| other.replica == vote.replica);
             assert!(!again, "{:?} voted twice", vote.replica);
+            match vote.choice.which {
+                Which::Kept => assert!(self.kept.is_some(), "a vote for what is not kept"),
+                Which::Other(other) => assert!(Some(other) != digest, "votes are split"),
+            }
         }
+    }
+}
+
+impl Kept {
+    fn digest(&mut self) -> Digest {
+        *self.digest.get_or_insert_with(|| reply_digest(&self.content))
     }
 }
 
@@ -100,35 +229,5 @@ pub(super) fn is_final(status: ReplyStatus) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use base::reply::Reply;
-    use base::{ClientId, FrameId, SessionId};
-    use std::vec;
-
-    fn reply(bytes: usize, fill: u8) -> (ReplyHead, Vec<u8>) {
-        let frame = FrameId { client: ClientId(1), session: SessionId(1), stream: 0, id: 1 };
-        let (seq, status) = (Seq(1), ReplyStatus::Executed);
-        let mut results = u32::try_from(bytes).expect("small").to_le_bytes().to_vec();
-        results.resize(4 + bytes, fill);
-        let mut content = vec![];
-        Reply { frame, seq, status, count: 1, results }.encode(&mut content);
-        let (head, _) = ReplyHead::peek(&content).expect("own encoding");
-        (head, content)
-    }
-
-    /// A liar that answers first, and with much, does not get its answer kept; a large answer is
-    /// accepted all the same.
-    #[test]
-    fn large_contents_are_counted_and_not_kept() {
-        let (lie_head, lie) = reply(1 << 20, 1);
-        let (head, truth) = reply(1 << 20, 2);
-        let mut ballot = Ballot::default();
-        assert_eq!(ballot.cast(ReplicaId(3), &lie_head, &lie), 1);
-        assert!(ballot.first.is_none(), "nothing large is kept");
-        assert_eq!(ballot.cast(ReplicaId(0), &head, &truth), 1);
-        assert_eq!(ballot.cast(ReplicaId(1), &head, &truth), 2);
-        let (accepted, liars) = ballot.settle(ReplicaId(1), &head, &truth);
-        assert_eq!((accepted, liars), (truth, vec![ReplicaId(3)]));
-    }
-}
+#[path = "tests/vote.rs"]
+mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use auth::Peer;
+use base::reply::ReplyPacket;
 use base::{FromStage, Incarnation, Now, Time, View};
 use mio::{Events, Interest};
 
@@ -98,8 +99,9 @@ impl RepliesTask {
     fn send(&mut self, view: View) {
         for message in self.batch.drain(..) {
             match message {
-                FromStage::Reply { frame, content, .. } => {
-                    let sent = self.links.send_reply(view, frame, &content);
+                FromStage::Reply { frame, content, tentative } => {
+                    let reply = ReplyPacket::new(view, tentative, &content);
+                    let sent = self.links.send_reply(frame, &reply);
                     self.counters.replies += u64::from(sent);
                 }
                 FromStage::Nudge { client, session, seq } => {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use auth::{ClientKeys, Established, Initiator, LinkIdentity, PacketReader, Peer, Secret};
 use base::crypto::ClientKeyring;
 use base::packet::PacketKind;
-use base::reply::{reply_digest, split_reply_packet};
+use base::reply::{ReplyBody, ReplyPacket, reply_digest};
 use base::{
     ClientId, Digest, Frame, FrameBuilder, FrameId, Incarnation, Malformed, PillarId, Reader,
     ReplicaId, Reply, ReplyStatus, SessionId,
@@ -536,7 +536,8 @@ impl<'a> Client<'a> {
             (PacketKind::Reply, body) => {
                 let mut r = Reader::new(body);
                 while !r.is_empty() {
-                    let (_, content) = split_reply_packet(&mut r).expect("a reply");
+                    let reply = ReplyPacket::decode(&mut r).expect("a reply");
+                    let ReplyBody::Whole(content) = reply.body else { panic!("asked for whole") };
                     self.on_reply(replica, content);
                 }
             }

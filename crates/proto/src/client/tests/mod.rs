@@ -7,6 +7,7 @@ use std::vec::Vec;
 use std::{format, vec};
 
 use base::limits::{self, STREAM_WINDOW};
+use base::reply::ReplyPacket;
 use base::{PillarId, ReplicaId, ReplyStatus, Seq, SessionId, Span, View};
 use model::{WALL, World, at, config, reply, result_of};
 
@@ -117,7 +118,11 @@ fn f_liars_cannot_move_the_session_or_open_it() {
         (4, ReplyStatus::NoSession),
     ] {
         let now = world.now();
-        world.core.on_reply(now, ReplicaId(3), View(0), &reply(id, seq, status, &[]));
+        world.core.on_reply(
+            now,
+            ReplicaId(3),
+            &ReplyPacket::whole(View(0), &reply(id, seq, status, &[])),
+        );
         world.turn();
         assert_eq!((world.core.session(), world.core.is_open()), (SessionId(WALL), false));
     }
@@ -228,7 +233,7 @@ fn replies_that_come_while_the_session_closes_blame_nobody() {
     world.core.close(now);
     let late = world.core.counters().late_replies;
     let content = reply(frame.id(), 2, ReplyStatus::Executed, &[result_of(b"1")]);
-    world.core.on_reply(now, ReplicaId(3), View(0), &content);
+    world.core.on_reply(now, ReplicaId(3), &ReplyPacket::whole(View(0), &content));
     assert_eq!(world.core.wrong_replies(ReplicaId(3)), 0);
     assert_eq!(world.core.counters().late_replies, late + 1);
 }
@@ -291,7 +296,7 @@ fn f_liars_convince_nobody_and_are_found_out() {
     world.lose_all();
     let say = |world: &mut World, replica: u16, content: &[u8]| {
         let now = world.now();
-        world.core.on_reply(now, ReplicaId(replica), View(0), content);
+        world.core.on_reply(now, ReplicaId(replica), &ReplyPacket::whole(View(0), content));
         world.turn();
     };
     for _ in 0..3 {
@@ -344,11 +349,11 @@ fn replies_to_nothing_are_counted_and_dropped() {
     ];
     for (at, content) in (1..).zip(&bad) {
         let now = world.now();
-        world.core.on_reply(now, ReplicaId(3), View(0), content);
+        world.core.on_reply(now, ReplicaId(3), &ReplyPacket::whole(View(0), content));
         assert_eq!(world.core.wrong_replies(ReplicaId(3)), at);
     }
     let now = world.now();
-    world.core.on_reply(now, ReplicaId(64), View(0), &bad[0]);
+    world.core.on_reply(now, ReplicaId(64), &ReplyPacket::whole(View(0), &bad[0]));
     world.settle();
     assert_eq!(world.done[&1], Ok(result_of(b"1")));
 }
@@ -383,7 +388,7 @@ fn replies_that_are_gone_or_too_large_are_errors_of_their_own() {
         let content = reply(id, id.id, status, results);
         for replica in 0..2 {
             let now = world.now();
-            world.core.on_reply(now, ReplicaId(replica), View(0), &content);
+            world.core.on_reply(now, ReplicaId(replica), &ReplyPacket::whole(View(0), &content));
         }
         world.turn();
     };

@@ -9,6 +9,7 @@ use std::{format, vec};
 use base::crypto::PlainKeys;
 use base::frame::FrameKind;
 use base::limits::STREAM_WINDOW;
+use base::reply::ReplyPacket;
 use base::{
     AgreedTime, ClientId, Frame, FrameId, GroupId, Now, PillarId, Quorums, ReplicaId, Reply,
     ReplyStatus, Seq, SessionId, Stripe, Time, View, Writer,
@@ -314,7 +315,7 @@ impl World {
             }
             if !lost {
                 let now = self.now();
-                self.core.on_reply(now, from, View(0), &content);
+                self.core.on_reply(now, from, &ReplyPacket::whole(View(0), &content));
                 self.core.check();
             }
         }
