@@ -191,8 +191,9 @@ impl Stage {
     /// so do answers to others that fetch.
     pub fn run(&mut self, budget_ops: usize, out: &mut StageOutbox) -> Turn {
         // Neither reading objects nor replacing them goes together with workers that write them.
+        // Whoever asks for more than its allowance keeps no worker waiting.
         let quiet = self.is_quiet();
-        self.flight.hold = !quiet && (self.flight.hold || !self.source.is_idle());
+        self.flight.hold = !quiet && (self.flight.hold || self.source.may_serve());
         let serves = quiet && self.serve(out);
         let fetching = if quiet { self.fetch_turn(out) } else { self.standstill() };
         let turn = fetching.unwrap_or_else(|| self.execute(budget_ops.max(1), out));

@@ -93,6 +93,11 @@ impl Source {
         self.askers.values().all(|asker| asker.queue.is_empty())
     }
 
+    /// Whether somebody who waits has an allowance.
+    pub(crate) fn may_serve(&self) -> bool {
+        self.next_asker().is_some()
+    }
+
     /// Forgets everything that is kept of pinned objects.
     pub(crate) fn forget(&mut self) {
         self.cached.clear();
