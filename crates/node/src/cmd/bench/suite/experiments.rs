@@ -112,11 +112,7 @@ pub fn all(cpus: usize) -> Vec<Experiment> {
     all.extend([arguments(), results()]);
     all.extend(cbase(cpus));
     all.extend([durability(), authentication(), replicas(), idle(), principals(), yardstick()]);
-    all.extend([
-        redis(),
-        Experiment::peers("etcd", "etcd"),
-        Experiment::peers("zookeeper", "ZooKeeper"),
-    ]);
+    all.extend([redis(), etcd(), Experiment::peers("zookeeper", "ZooKeeper")]);
     all
 }
 
@@ -476,6 +472,28 @@ fn redis() -> Experiment {
             one("redis-server, 100,000 keys", System::Alone, 100_000),
             one("gateway, 100,000 keys", System::Gateway, 100_000),
             one("redis-server, replica, WAIT 1", System::Confirmed, 100_000),
+        ],
+    }
+}
+
+fn etcd() -> Experiment {
+    let one = |name: &str, system: System| {
+        let job = |depth: u32| Job::Peer(Peer { system, depth, keys: 100_000 });
+        let point = |depth: u32| Point { x: depth.into(), job: job(depth) };
+        Series { name: name.to_owned(), points: [1, 16].map(point).into() }
+    };
+    Experiment {
+        name: "etcd".to_owned(),
+        title: "etcd: writes that are synced to disk, 50 connections".to_owned(),
+        about: "Three etcd servers, which tolerate a crash of one, by a client of our own over \
+            gRPC, spread over all three. Four replicas behind the Redis gateway, which tolerate \
+            one that lies, by redis-benchmark. Both sync what they acknowledge; 100,000 keys.",
+        x: "writes under way per connection",
+        log_x: true,
+        plots: vec![RATE, P50, CPU],
+        series: vec![
+            one("etcd, three nodes", System::Etcd),
+            one("gateway, durability sync", System::Durable),
         ],
     }
 }

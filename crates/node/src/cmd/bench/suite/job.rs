@@ -38,15 +38,19 @@ pub struct Peer {
     pub keys: u32,
 }
 
-/// The systems that commands of Redis are sent to.
+/// The systems that keys are written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum System {
     /// One redis-server.
     Alone,
     /// A redis-server and a replica; every pipeline ends with WAIT 1.
     Confirmed,
-    /// A group of ours behind a gateway.
+    /// A group of ours behind a Redis gateway, that keeps everything in memory.
     Gateway,
+    /// The same, that syncs what it promises to its disks.
+    Durable,
+    /// Three etcd servers.
+    Etcd,
 }
 
 /// What came of a point.

@@ -5,12 +5,13 @@
 //! |---|---|
 //! | `experiments` | the table of what is run |
 //! | `job` | runs one point as a process of its own |
-//! | `peers` | other systems |
+//! | `peers`, `etcd` | other systems |
 //! | `plot` | a plot as SVG |
 //! | `report` | the HTML and the raw results |
 //!
 //! The report is written anew after every experiment, so that little is lost, however this ends.
 
+mod etcd;
 mod experiments;
 mod job;
 mod peers;

@@ -1,5 +1,5 @@
 //! Other systems on the same machine, where they are installed: Redis, with redis-benchmark as
-//! the client, or one of our own where that cannot do what is to be measured.
+//! the client, or one of our own where that cannot do what is to be measured, and etcd.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use super::etcd::Cluster;
 use super::job::{End, Peer, System, Waited, program, stop, wait};
 use crate::cli::SuiteArgs;
 use crate::cmd::bench::cpu;
@@ -19,9 +20,9 @@ use crate::cmd::bench::result::Spread;
 use crate::signals::Signals;
 
 /// Connections of every client.
-const CONNECTIONS: u32 = 50;
+pub const CONNECTIONS: u32 = 50;
 /// How long a server may take to answer for the first time.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one measurement may take beyond what was asked for.
 const RUN_MARGIN: Duration = Duration::from_secs(60);
 /// Commands of the run that finds out how many the others need.
@@ -40,6 +41,10 @@ pub fn command(peer: Peer) -> String {
              WAIT 1 in each pipeline"
         ),
         System::Gateway => format!("stylite demo --durability memory; {benchmark}"),
+        System::Durable => format!("stylite demo --durability sync; {benchmark}"),
+        System::Etcd => format!(
+            "three etcd, synced; {CONNECTIONS} connections, {depth} PutRequest under way on each"
+        ),
     }
 }
 
@@ -55,10 +60,16 @@ pub fn refused(peer: Peer) -> Option<String> {
     let needed: &[&str] = match peer.system {
         System::Alone => &["redis-server", "redis-benchmark"],
         System::Confirmed => &["redis-server"],
-        System::Gateway => &["redis-benchmark"],
+        System::Gateway | System::Durable => &["redis-benchmark"],
+        System::Etcd => &["etcd"],
     };
     let missing = needed.iter().find(|name| installed(name).is_none())?;
-    Some(format!("{missing} is not installed"))
+    let package = match *missing {
+        "redis-benchmark" => "redis-tools",
+        "etcd" => "etcd-server",
+        other => other,
+    };
+    Some(format!("{missing} is not installed (`apt-get install {package}`)"))
 }
 
 fn installed(name: &str) -> Option<PathBuf> {
@@ -67,19 +78,103 @@ fn installed(name: &str) -> Option<PathBuf> {
 }
 
 /// One measurement of a server.
-struct Sample {
+pub struct Sample {
     ops_per_s: f64,
     p50_us: f64,
     p99_us: f64,
     cpu_servers_us: f64,
 }
 
+impl Sample {
+    /// Of so many operations, and of what a client waited each time, in microseconds.
+    ///
+    /// # Errors
+    /// When there is nothing to make a histogram of.
+    pub fn of(took_us: Vec<u64>, ops: u64, elapsed: Duration) -> Result<Sample> {
+        let mut all = Histogram::<u64>::new_with_bounds(1, LONGEST_US, 3)?;
+        for us in took_us {
+            all.record(us.clamp(1, LONGEST_US))?;
+        }
+        let percentile = |share| all.value_at_quantile(share) as f64;
+        Ok(Sample {
+            ops_per_s: ops as f64 / elapsed.as_secs_f64(),
+            p50_us: percentile(0.5),
+            p99_us: percentile(0.99),
+            cpu_servers_us: 0.0,
+        })
+    }
+}
+
+/// The longest latency that is told apart from longer ones.
+const LONGEST_US: u64 = 90_000_000;
+
 /// A server process that ends with this value.
-struct Server(Child);
+pub struct Server(pub Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
         stop(&mut self.0);
+    }
+}
+
+/// What is measured, while it runs.
+enum Running {
+    Redis { port: u16, servers: Vec<Server> },
+    Etcd(Cluster),
+}
+
+impl Running {
+    async fn start(peer: Peer, suite: &SuiteArgs) -> Result<Running> {
+        let port = free_port()?;
+        let mut servers = vec![match peer.system {
+            System::Alone | System::Confirmed => redis(port, None, &suite.out)?,
+            System::Gateway => gateway(port, "memory")?,
+            System::Durable => gateway(port, "sync")?,
+            System::Etcd => return Cluster::start(&suite.out).await.map(Running::Etcd),
+        }];
+        answers(port).await?;
+        if peer.system == System::Confirmed {
+            let second = free_port()?;
+            servers.push(redis(second, Some(port), &suite.out)?);
+            answers(second).await?;
+        }
+        Ok(Running::Redis { port, servers })
+    }
+
+    fn servers(&self) -> &[Server] {
+        match self {
+            Running::Redis { servers, .. } => servers,
+            Running::Etcd(cluster) => &cluster.servers,
+        }
+    }
+
+    /// Measures once, with about so many commands where their number is what is asked for.
+    async fn measure(
+        &self,
+        peer: Peer,
+        commands: u64,
+        suite: &SuiteArgs,
+        signals: &mut Signals,
+    ) -> Result<Measured> {
+        let (depth, seconds) = (peer.depth, Duration::from_secs(suite.seconds.into()));
+        let sample = match self {
+            Running::Redis { port, .. } if peer.system == System::Confirmed => {
+                let port = *port;
+                let work = tokio::task::spawn_blocking(move || pipelines(port, depth, seconds));
+                tokio::select! {
+                    number = signals.next() => return Ok(Measured::End(End::Interrupted(number))),
+                    sample = work => sample.context("the client ended")??,
+                }
+            }
+            Running::Redis { port, .. } => {
+                return benchmark(*port, peer, commands, suite, signals).await;
+            }
+            Running::Etcd(cluster) => tokio::select! {
+                number = signals.next() => return Ok(Measured::End(End::Interrupted(number))),
+                sample = cluster.load(peer, seconds) => sample?,
+            },
+        };
+        Ok(Measured::Sample(sample))
     }
 }
 
@@ -88,38 +183,14 @@ impl Drop for Server {
 /// # Errors
 /// When a process cannot be started, or does not answer.
 pub async fn run(peer: Peer, suite: &SuiteArgs, signals: &mut Signals) -> Result<End> {
-    let port = free_port()?;
-    let mut servers = vec![match peer.system {
-        System::Alone | System::Confirmed => redis(port, None, &suite.out)?,
-        System::Gateway => gateway(port)?,
-    }];
-    answers(port).await?;
-    if peer.system == System::Confirmed {
-        let second = free_port()?;
-        servers.push(redis(second, Some(port), &suite.out)?);
-        answers(second).await?;
-    }
-    let pids = family(&servers);
+    let running = Running::start(peer, suite).await?;
+    let pids = family(running.servers());
     let mut samples = Vec::new();
     let mut commands = TRIAL_COMMANDS;
     // The first one warms up and says how many commands fill the time.
     for run in 0..=suite.runs {
         let before = pids.iter().map(|pid| cpu::used_us(*pid)).sum::<u64>();
-        let measured = match peer.system {
-            System::Alone | System::Gateway => {
-                benchmark(port, peer, commands, suite, signals).await?
-            }
-            System::Confirmed => {
-                let depth = peer.depth;
-                let seconds = Duration::from_secs(suite.seconds.into());
-                let work = tokio::task::spawn_blocking(move || pipelines(port, depth, seconds));
-                tokio::select! {
-                    number = signals.next() => return Ok(End::Interrupted(number)),
-                    sample = work => Measured::Sample(sample.context("the client ended")??),
-                }
-            }
-        };
-        let (mut sample, ended) = match measured {
+        let (mut sample, ended) = match running.measure(peer, commands, suite, signals).await? {
             Measured::Sample((sample, ended)) => (sample, ended),
             Measured::End(end) => return Ok(end),
         };
@@ -168,9 +239,9 @@ fn redis(port: u16, of: Option<u16>, dir: &Path) -> Result<Server> {
     Ok(Server(command.spawn().context("cannot start redis-server")?))
 }
 
-fn gateway(port: u16) -> Result<Server> {
+fn gateway(port: u16, durability: &str) -> Result<Server> {
     let mut command = program()?;
-    command.args(["demo", "--redis", &format!("127.0.0.1:{port}"), "--durability", "memory"]);
+    command.args(["demo", "--redis", &format!("127.0.0.1:{port}"), "--durability", durability]);
     command.args(["--log", "error"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Ok(Server(command.spawn().context("cannot start this program again")?))
@@ -264,25 +335,17 @@ fn pipelines(port: u16, depth: u32, duration: Duration) -> Result<(Sample, u64)>
     let threads: Vec<_> = (0..CONNECTIONS)
         .map(|number| std::thread::spawn(move || connection(port, depth, number, until)))
         .collect();
-    let mut all = Histogram::<u64>::new_with_bounds(1, 90_000_000, 3)?;
+    let mut all = Vec::new();
     for thread in threads {
-        let one = thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
-        all.add(one?)?;
+        all.extend(thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
     }
-    let ops = all.len() * u64::from(depth);
-    let percentile = |share| all.value_at_quantile(share) as f64;
-    let sample = Sample {
-        ops_per_s: ops as f64 / start.elapsed().as_secs_f64(),
-        p50_us: percentile(0.5),
-        p99_us: percentile(0.99),
-        cpu_servers_us: 0.0,
-    };
-    Ok((sample, ops))
+    let ops = all.len() as u64 * u64::from(depth);
+    Ok((Sample::of(all, ops, start.elapsed())?, ops))
 }
 
 /// One connection; returns how long each pipeline took, in microseconds.
-fn connection(port: u16, depth: u32, number: u32, until: Instant) -> Result<Histogram<u64>> {
-    let mut took = Histogram::<u64>::new_with_bounds(1, 90_000_000, 3)?;
+fn connection(port: u16, depth: u32, number: u32, until: Instant) -> Result<Vec<u64>> {
+    let mut took = Vec::new();
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
     let mut turn = 0;
@@ -302,8 +365,7 @@ fn connection(port: u16, depth: u32, number: u32, until: Instant) -> Result<Hist
         if !answers.ends_with(b":1\r\n") {
             bail!("the replica has not confirmed in time");
         }
-        let us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        took.record(us.clamp(1, 90_000_000))?;
+        took.push(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
     }
     Ok(took)
 }
