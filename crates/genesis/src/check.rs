@@ -13,8 +13,8 @@ use crate::group::{ClientEntry, Group, ReplicaEntry};
 use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
 use crate::settings::{
     Agreement, BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, CHECKPOINT_INTERVAL_MAX,
-    CLOCK_SKEW_MS_MAX, Leaders, Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN, window_for,
-    window_max,
+    CLOCK_SKEW_MS_MAX, Commits, Leaders, Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN,
+    window_for, window_max,
 };
 use crate::switches::{self, Choice};
 
@@ -171,6 +171,7 @@ fn settings(
         clock_skew_max: Span::millis(skew),
         view_timeout: Span::millis(timeout),
         leaders: leaders(path, raw, interval)?,
+        commits: word(path, "commits", raw.commits.as_deref(), Commits::from_word)?,
         batching: batching(path, &raw.batching, window / pillars)?,
         drills: raw.drills.unwrap_or(default.drills),
     })
@@ -188,6 +189,20 @@ fn leaders(path: &Path, raw: &RawGroup, interval: u64) -> Result<Leaders, Genesi
         return Err(field(path, "checkpoint_interval", interval, &remedy));
     }
     Ok(leaders)
+}
+
+/// The value of a switch: its word, or the default.
+fn word<T: Default>(
+    path: &Path,
+    name: &str,
+    given: Option<&str>,
+    from_word: impl Fn(&str) -> Option<T>,
+) -> Result<T, GenesisError> {
+    let Some(given) = given else { return Ok(T::default()) };
+    let values = switches::SWITCHES.iter().find(|switch| switch.name == name);
+    let values = values.map_or(&[][..], |switch| switch.values);
+    let must = || format!("must be \"{}\"", values.join("\" or \""));
+    from_word(given).ok_or_else(|| field(path, name, quoted(given), &must()))
 }
 
 fn initial_state(path: &Path, raw: &RawGroup) -> Result<Option<Digest>, GenesisError> {

@@ -216,6 +216,7 @@ fn raw_group(
         clock_skew_ms: Some(settings.clock_skew_max.0 / 1_000_000),
         view_timeout_ms: Some(settings.view_timeout.0 / 1_000_000),
         leaders: Some(settings.leaders.word().to_owned()),
+        commits: Some(settings.commits.word().to_owned()),
         drills: Some(settings.drills),
         initial_state: options.initial_state.map(|digest| hex::encode(digest.0)),
         batching: RawBatching {

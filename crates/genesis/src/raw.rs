@@ -24,6 +24,7 @@ pub(crate) struct RawGroup {
     pub(crate) clock_skew_ms: Option<u64>,
     pub(crate) view_timeout_ms: Option<u64>,
     pub(crate) leaders: Option<String>,
+    pub(crate) commits: Option<String>,
     pub(crate) drills: Option<bool>,
     pub(crate) initial_state: Option<String>,
     #[serde(default)]
@@ -79,6 +80,7 @@ const GROUP_KEYS: &[&str] = &[
     "clock_skew_ms",
     "view_timeout_ms",
     "leaders",
+    "commits",
     "drills",
     "initial_state",
     "batching",

@@ -54,6 +54,31 @@ impl Leaders {
     }
 }
 
+/// When COMMITs leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Commits {
+    /// At once.
+    #[default]
+    Prompt,
+    /// With the next proposal or vote for one, if one is to be expected.
+    Piggybacked,
+}
+
+impl Commits {
+    /// Its name, as the configuration and the command line have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Commits::Prompt => "prompt",
+            Commits::Piggybacked => "piggybacked",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Commits> {
+        [Commits::Prompt, Commits::Piggybacked].into_iter().find(|one| one.word() == word)
+    }
+}
+
 /// Settings of the whole group. Part of the group's identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -72,6 +97,8 @@ pub struct Settings {
     pub view_timeout: Span,
     /// Who leads in a view.
     pub leaders: Leaders,
+    /// When COMMITs leave.
+    pub commits: Commits,
     /// How leaders make batches.
     pub batching: Batching,
     /// Whether replicas obey orders to misbehave, for drills. Never in production.
@@ -151,6 +178,7 @@ impl Settings {
             Choice("agreement", self.agreement.word()),
             Choice("batching", batching),
             Choice("leaders", self.leaders.word()),
+            Choice("commits", self.commits.word()),
         ]
     }
 }
@@ -172,6 +200,7 @@ impl Default for Settings {
             clock_skew_max: Span::millis(5_000),
             view_timeout: Span::millis(1_000),
             leaders: Leaders::default(),
+            commits: Commits::default(),
             batching: Batching::default(),
             drills: false,
         }

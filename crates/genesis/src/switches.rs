@@ -70,6 +70,12 @@ pub const SWITCHES: &[Switch] = &[
         what: "one replica leads in a view, or all in turn, block by block",
     },
     Switch {
+        name: "commits",
+        values: &["prompt", "piggybacked"],
+        scope: Scope::Group,
+        what: "COMMITs leave at once, or with the next proposal or vote if one is to be expected",
+    },
+    Switch {
         name: "durability",
         values: &["sync", "async", "memory"],
         scope: Scope::Replica,
@@ -90,6 +96,12 @@ pub const CONFLICTS: &[Conflict] = &[
         other: Choice("leaders", "rotating"),
         why: "a server without agreement has nobody to take turns with",
         remedy: "leave leaders fixed",
+    },
+    Conflict {
+        one: Choice("agreement", "none"),
+        other: Choice("commits", "piggybacked"),
+        why: "a server without agreement sends no COMMITs",
+        remedy: "leave commits prompt",
     },
     Conflict {
         one: Choice("agreement", "none"),

@@ -50,6 +50,11 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
         "\n# Who leads in a view: fixed, one replica; or rotating, all of them in turn."
     )?;
     writeln!(out, "leaders = \"{}\"", settings.leaders.word())?;
+    writeln!(
+        out,
+        "\n# When COMMITs leave: prompt, at once; or piggybacked, with the next proposal."
+    )?;
+    writeln!(out, "commits = \"{}\"", settings.commits.word())?;
     writeln!(out, "\n# Whether replicas obey orders to misbehave. For drills only.")?;
     writeln!(out, "drills = {}", settings.drills)?;
     if let Some(digest) = group.initial_state {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use auth::Peer;
 use base::{ClientId, Digest, PillarId, ReplicaId, Span, limits};
 use genesis::{
-    Agreement, Batching, GenesisError, Group, InitOptions, Leaders, LocalGroup, Settings,
+    Agreement, Batching, Commits, GenesisError, Group, InitOptions, Leaders, LocalGroup, Settings,
 };
 
 const FILE: &str = "/somewhere/group.toml";
@@ -45,6 +45,7 @@ fn what_is_written_is_read_back() {
     let settings = Settings {
         agreement: Agreement::Pbft,
         leaders: Leaders::Rotating,
+        commits: Commits::Piggybacked,
         checkpoint_interval: 32,
         window: 64,
         clock_skew_max: Span::millis(77),

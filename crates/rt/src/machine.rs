@@ -17,7 +17,7 @@ use exec::StageConfig;
 use genesis::{Group, Settings};
 use mio::net::TcpListener;
 use proto::group::CoordinatorConfig;
-use proto::pbft::{Batching, Lane, LaneConfig, LaneStart, Leaders, Switches};
+use proto::pbft::{Batching, Commits, Lane, LaneConfig, LaneStart, Leaders, Switches};
 use proto::solo::Solo;
 use store::{Dir, Durability};
 
@@ -512,6 +512,10 @@ fn switches(settings: &Settings) -> Switches {
             genesis::Leaders::Rotating => Leaders::Rotating,
         },
         tentative: false,
+        commits: match settings.commits {
+            genesis::Commits::Prompt => Commits::Prompt,
+            genesis::Commits::Piggybacked => Commits::Piggybacked,
+        },
     }
 }
 

@@ -153,7 +153,11 @@ pub(crate) fn lane_config(options: &Options, me: ReplicaId, pillar: PillarId) ->
         stripe: stripe(options),
         window: options.window,
         checkpoint_interval: options.checkpoint_interval,
-        switches: Switches { leaders: options.leaders, ..Switches::default() },
+        switches: Switches {
+            leaders: options.leaders,
+            commits: options.commits,
+            ..Switches::default()
+        },
         batching: Batching {
             frames_max: if options.unbatched { 1 } else { 64 },
             bytes_max: 1 << 20,

@@ -1,7 +1,7 @@
 //! The shape of a simulated world and of its network.
 
 use base::Span;
-use proto::pbft::Leaders;
+use proto::pbft::{Commits, Leaders};
 
 use crate::prng::Ratio;
 use crate::work::Work;
@@ -78,6 +78,8 @@ pub struct Options {
     pub unbatched: bool,
     /// Who leads in a view.
     pub leaders: Leaders,
+    /// When COMMITs leave.
+    pub commits: Commits,
     /// When promises may leave, and what a restart finds.
     pub durability: Durability,
     /// T: what a leader may take for what it owes.
@@ -127,6 +129,7 @@ impl Default for Options {
             net: Net::CALM,
             unbatched: false,
             leaders: Leaders::Fixed,
+            commits: Commits::Prompt,
             durability: Durability::Memory,
             view_timeout: Span::millis(200),
             inside_delay_max_us: 20,

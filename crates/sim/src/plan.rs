@@ -8,7 +8,7 @@
 use std::fmt;
 
 use base::{PillarId, ReplicaId, Span};
-use proto::pbft::Leaders;
+use proto::pbft::{Commits, Leaders};
 
 use crate::adversary::{Behaviour, Hostile};
 use crate::faults::{Fault, Shape};
@@ -195,12 +195,14 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
     // Of a source of its own: a seed has the same faults whatever switches there are.
     let mut switch = Prng::new(seed ^ 0x51_7c4);
     let leaders = pick(&mut switch, &[Leaders::Fixed, Leaders::Fixed, Leaders::Rotating]);
+    let commits = pick(&mut switch, &[Commits::Prompt, Commits::Piggybacked]);
     let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
     let options = Options {
         seed,
         n,
         f,
         leaders,
+        commits,
         pillars: pick(prng, &[1, 2, 4, 3]),
         clients: prng.between(1, 3) as u32,
         outstanding: pick(prng, &[1, 4, 16]),

@@ -157,6 +157,22 @@ pub(super) const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
+        file: "crates/sim/src/scenarios/piggyback.rs",
+        test: "commits_in_company_keep_nobody_waiting",
+        ci: "24",
+        full: "2_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/piggyback.rs",
+        test: "a_commit_that_waits_does_not_outlive_its_view",
+        ci: "4",
+        full: "100",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/sim/src/scenarios/recovery.rs",
         test: "everything_acknowledged_survives_the_loss_of_all_power",
         ci: "24",

@@ -7,7 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use svc::work::Kind;
 
-use super::{Agreement, BenchCommand, Durability, Leaders, Output, Parallelization};
+use super::{Agreement, BenchCommand, Commits, Durability, Leaders, Output, Parallelization};
 use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
 use crate::values::{duration, positive, some_duration};
 
@@ -94,6 +94,9 @@ pub struct LocalArgs {
     /// With --local: who leads in a view.
     #[arg(long, value_name = "WHO", default_value = "fixed", env = "STYLITE_LEADERS")]
     pub leaders: Leaders,
+    /// With --local: when COMMITs leave.
+    #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
+    pub commits: Commits,
     /// With --local: what is replicated, kv or echo.
     #[arg(long, value_name = "NAME", default_value = "echo", env = "STYLITE_SERVICE",
         value_parser = clap::builder::PossibleValuesParser::new(svc::NAMES))]

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use rt::Drill;
 
-use super::{Agreement, DrillStorage, Durability, Leaders, Parallelization};
+use super::{Agreement, Commits, DrillStorage, Durability, Leaders, Parallelization};
 use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_duration};
 
 /// `stylite demo`.
@@ -39,6 +39,9 @@ pub struct DemoArgs {
     /// Who leads in a view.
     #[arg(long, value_name = "WHO", default_value = "fixed", env = "STYLITE_LEADERS")]
     pub leaders: Leaders,
+    /// When COMMITs leave.
+    #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
+    pub commits: Commits,
     /// Where the Redis gateway listens. [default: 127.0.0.1:6379, or the next free port]
     #[arg(long, value_name = "ADDR", env = "STYLITE_REDIS")]
     pub redis: Option<SocketAddr>,
@@ -90,6 +93,9 @@ pub struct InitArgs {
     /// Who leads in a view.
     #[arg(long, value_name = "WHO", default_value = "fixed", env = "STYLITE_LEADERS")]
     pub leaders: Leaders,
+    /// When COMMITs leave.
+    #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
+    pub commits: Commits,
     /// How many clients (gateways, programs, tools) get keys.
     #[arg(long, value_name = "C", default_value_t = genesis::CLIENTS_DEFAULT,
         env = "STYLITE_CLIENTS", value_parser = clap::value_parser!(u32).range(1..))]

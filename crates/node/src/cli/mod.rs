@@ -270,6 +270,24 @@ impl From<Leaders> for genesis::Leaders {
     }
 }
 
+/// When COMMITs leave.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Commits {
+    /// At once.
+    Prompt,
+    /// With the next proposal or vote for one, if one is to be expected.
+    Piggybacked,
+}
+
+impl From<Commits> for genesis::Commits {
+    fn from(commits: Commits) -> genesis::Commits {
+        match commits {
+            Commits::Prompt => genesis::Commits::Prompt,
+            Commits::Piggybacked => genesis::Commits::Piggybacked,
+        }
+    }
+}
+
 /// What stands in for the disk in a drill.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrillStorage {

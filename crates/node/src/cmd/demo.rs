@@ -99,7 +99,11 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
             service: args.service.clone(),
             replicas: args.replicas,
             pillars: args.pillars,
-            settings: Settings { leaders: args.leaders.into(), ..Settings::default() },
+            settings: Settings {
+                leaders: args.leaders.into(),
+                commits: args.commits.into(),
+                ..Settings::default()
+            },
             ..InitOptions::default()
         },
         dir: args.dir.clone(),

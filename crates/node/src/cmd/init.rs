@@ -73,6 +73,7 @@ fn settings(args: &InitArgs) -> Settings {
     Settings {
         agreement: args.agreement.into(),
         leaders: args.leaders.into(),
+        commits: args.commits.into(),
         checkpoint_interval: args.checkpoint_interval,
         view_timeout: Span::millis(u64::try_from(args.view_timeout.as_millis()).unwrap_or(0)),
         drills: args.drills,

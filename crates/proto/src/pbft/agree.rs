@@ -286,7 +286,7 @@ impl Lane {
     pub(super) fn advance(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
         self.try_hold(now, seq);
         self.try_accept(now, seq, out);
-        self.try_prepare(seq, out);
+        self.try_prepare(now, seq, out);
         self.try_commit(now, seq, out);
     }
 
@@ -327,12 +327,13 @@ impl Lane {
         out.persist(Record::PrePrepared { view, seq, proposal, batch });
         if !leads {
             out.promise(Target::All, Message::Prepare(vote));
+            self.leaving.commits.carry();
             self.watch_order(now.mono, seq);
         }
     }
 
     /// The accepted proposal and 2f matching PREPAREs of backups: P(n, d, v), and COMMIT.
-    fn try_prepare(&mut self, seq: Seq, out: &mut Outbox) {
+    fn try_prepare(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
         let short = usize::from(base::mutant!(PrepareQuorumShort));
         let needed = (self.cfg.quorums.quorum() - 1).saturating_sub(short);
         let (me, view) = (self.cfg.me, self.view);
@@ -348,7 +349,6 @@ impl Lane {
         if !base::mutant!(PreparedUnrecorded) {
             out.persist(Record::Prepared { view, seq, digest: vote.digest });
         }
-        out.promise(Target::All, Message::Commit(vote));
         // What a client makes of a tentative reply, it makes of this vote. What is handed over
         // already is voted for again, since others may need that.
         let fresh = seq > self.delivered && !slot.delivered;
@@ -357,6 +357,7 @@ impl Lane {
         {
             out.stage(ToStage::Tentative { seq, view, batch: Arc::clone(batch) });
         }
+        self.send_commit(now.mono, vote, out);
     }
 
     /// 2f + 1 matching COMMITs, or decided elsewhere: delivered. A quorum of them is enough even

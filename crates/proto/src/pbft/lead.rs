@@ -236,6 +236,7 @@ impl Lane {
         debug_assert!(accepted, "the leader has what it proposes");
         if accepted {
             out.promise(Target::All, message);
+            self.leaving.commits.carry();
         }
         out.siblings(Sibling::Proposed(seq));
         if self.views.roles.rotate() {

@@ -12,6 +12,7 @@
 //! | `pool`, `arrival` | frames on their way to being ordered |
 //! | `agree` | PRE-PREPARE, PREPARE, COMMIT |
 //! | `lead` | batching, null batches, ticks |
+//! | `leaving`, `piggyback` | what leaves at the end of a turn; COMMITs that wait for company |
 //! | `checkpoint` | signatures of checkpoints, stability, truncation |
 //! | `catchup` | retransmission, bodies, decided instances |
 //! | `overheard` | proposals that the leader keeps from this replica |
@@ -34,12 +35,14 @@ mod grieve;
 mod hearing;
 mod holdings;
 mod lead;
+mod leaving;
 mod log;
 mod monitor;
 pub mod msg;
 mod overheard;
 mod past;
 mod peers;
+mod piggyback;
 mod pool;
 mod queue;
 mod roles;
@@ -67,8 +70,10 @@ pub use early::Held as HeldEarly;
 use grieve::Grievances;
 pub use holdings::{HeldFrames, Holdings};
 use lead::Lead;
+use leaving::Leaving;
 use log::{Log, Phase};
 use msg::Message;
+pub use piggyback::Commits;
 use pool::{Arrival, Pool, Vouched};
 pub use roles::{Leaders, Roles};
 use views::Views;
@@ -94,6 +99,8 @@ pub struct Switches {
     pub leaders: Leaders,
     /// Whether execution is told what is prepared before it is committed.
     pub tentative: bool,
+    /// When COMMITs leave.
+    pub commits: Commits,
 }
 
 /// What a lane must know, the same for its whole life.
@@ -205,8 +212,7 @@ pub struct Lane {
     delivered: Seq,
     /// What the stage refused in batches that this lane does not know to be executed yet.
     refused: BTreeSet<(Seq, pool::Key)>,
-    /// Frames to vouch for, to go to the leader with this turn's votes.
-    vouches: Vec<BatchEntry>,
+    leaving: Leaving,
     views: Views,
     grievances: Grievances,
     /// The last progress that the coordinator was told, and when.
@@ -244,7 +250,7 @@ impl Lane {
             progress: Progress::default(),
             delivered: Seq(0),
             refused: BTreeSet::new(),
-            vouches: Vec::new(),
+            leaving: Leaving::default(),
             views: Views::new(&cfg),
             grievances: Grievances::new(&cfg),
             told: (Seq(0), Time::ZERO),
@@ -320,7 +326,8 @@ impl Lane {
         let catchup = Some(self.catchup_deadline());
         let lead = [self.batch_deadline(), self.fill_deadline(), self.tick_deadline()];
         let rest = [self.grieve_deadline(), catchup, self.catchup.overheard.deadline()];
-        lead.into_iter().chain(rest).flatten().min()
+        let commits = [self.leaving.commits.deadline()];
+        lead.into_iter().chain(rest).chain(commits).flatten().min()
     }
 
     /// The view this lane is in.
@@ -362,6 +369,7 @@ impl Lane {
         self.checkpoints.check(&self.cfg);
         self.views.check();
         self.grievances.check();
+        self.leaving.commits.check(self.view);
         assert!(self.views.asked >= self.view, "votes in no view below the one it asked for");
         let next = self.cfg.stripe.next_of(self.cfg.pillar, self.delivered);
         assert!(self.log.get(next).is_none_or(|slot| !slot.delivered));
@@ -450,7 +458,7 @@ impl Lane {
             self.vouched(now, self.cfg.me, entry);
         }
         if self.is_active() && (self.views.roles.rotate() || !self.is_leader()) {
-            self.vouches.push(entry);
+            self.leaving.vouches.push(entry);
         }
         self.frame_changed(now, &pool::key_of(&entry), out);
         Ok(())
@@ -567,14 +575,11 @@ impl Lane {
 
     fn on_turn(&mut self, now: Now, out: &mut Outbox) {
         self.propose(now, out);
-        let leader = self.vouched_to();
-        for chunk in self.vouches.chunks(limits::BATCH_FRAMES_MAX) {
-            out.send(leader, Message::Vouch(chunk.to_vec()));
-        }
-        self.vouches.clear();
+        self.send_vouches(out);
         self.ask_for_overheard(now, out);
         self.catch_up(now, out);
         self.grieve(now, out);
+        self.release_commits(now.mono, out);
         self.tell_progress(now, out);
     }
 

@@ -65,6 +65,8 @@ pub(super) struct Pool {
     deal: Option<Deal>,
     /// Places that wait for frames, of all entries together.
     wants: usize,
+    /// Entries that a proposal names.
+    ordered: usize,
     /// Entries without a body that a weak quorum vouches for, oldest first; some may have one by
     /// now. What one peer alone vouches for is not looked at again and again.
     bodyless: VecDeque<Key>,
@@ -77,6 +79,11 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Whether some frame is yet to be proposed, as far as is known here.
+    pub(super) fn has_unordered(&self) -> bool {
+        self.entries.len() > self.ordered
     }
 
     /// How many places of proposals wait for frames.
@@ -292,7 +299,7 @@ impl Pool {
             let before = entry.wanted.len();
             entry.wanted.retain(|want| want.seq != seq);
             self.wants -= before - entry.wanted.len();
-            entry.ordered = false;
+            self.ordered -= usize::from(core::mem::take(&mut entry.ordered));
             (entry.since, entry.pending_since) = (now, now);
         }
     }
@@ -377,7 +384,7 @@ impl Pool {
     /// A proposal of this replica, or one that it accepted, names `key`.
     pub(super) fn mark_ordered(&mut self, key: &Key) {
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.ordered = true;
+            self.ordered += usize::from(!core::mem::replace(&mut entry.ordered, true));
         }
     }
 
@@ -401,7 +408,8 @@ impl Pool {
         };
         entry.vouches = core::mem::take(&mut entry.vouches_since);
         entry.endorsed = VoteSet::EMPTY;
-        (entry.revouched, entry.ordered) = (false, false);
+        entry.revouched = false;
+        self.ordered -= usize::from(core::mem::take(&mut entry.ordered));
         entry.pending_since = entry.since;
         let wanted = core::mem::take(&mut entry.wanted);
         self.wants -= wanted.len();
@@ -424,6 +432,7 @@ impl Pool {
     fn remove(&mut self, key: &Key) -> Vec<Want> {
         let Some(entry) = self.entries.remove(key) else { return Vec::new() };
         self.wants -= entry.wanted.len();
+        self.ordered -= usize::from(entry.ordered);
         if let Some(peer) = entry.made_by {
             release(&mut self.vouched_only, peer);
         }
@@ -453,6 +462,7 @@ impl Pool {
     pub(super) fn check(&self) {
         // One pass: a pool may hold tens of thousands.
         let (mut held, mut made, mut wants) = (BTreeMap::new(), BTreeMap::new(), 0);
+        let mut ordered = 0;
         for (key, entry) in &self.entries {
             if let Some(frame) = &entry.frame {
                 let (frames, bytes): &mut (usize, usize) = held.entry(key.0.client).or_default();
@@ -462,6 +472,7 @@ impl Pool {
                 *made.entry(peer).or_default() += 1;
             }
             wants += entry.wanted.len();
+            ordered += usize::from(entry.ordered);
         }
         for (client, quota) in &self.quota {
             assert_eq!(*quota, held.get(client).copied().unwrap_or_default());
@@ -470,7 +481,7 @@ impl Pool {
             assert_eq!(*count, made.get(peer).copied().unwrap_or_default());
         }
         self.eligible.check();
-        assert_eq!(self.wants, wants);
+        assert_eq!((self.wants, self.ordered), (wants, ordered));
         self.recent.check();
     }
 }

@@ -121,11 +121,16 @@ impl Lane {
         if view <= self.view || view < self.views.asked {
             return;
         }
+        // What waits is promised, and named in the slice; afterwards it would be a vote in a view
+        // that was left.
+        if !base::mutant!(HeldCommitsOutliveView) {
+            self.release_all_commits(out);
+        }
         self.views.asked = view;
         let present = self.view;
         self.log.iter_mut().for_each(|(_, slot)| slot.fold(present));
         // They would go to a leader that is being replaced; the frames stay.
-        self.vouches.clear();
+        self.leaving.vouches.clear();
         self.views.owes_slice = Some(view);
         self.try_slice(out);
     }
@@ -158,6 +163,9 @@ impl Lane {
             return;
         }
         let old = core::mem::replace(&mut self.view, plan.view);
+        if !base::mutant!(HeldCommitsOutliveView) {
+            self.leaving.commits.forget();
+        }
         self.views.roles.install(plan);
         self.views.asked = plan.view;
         self.views.owes_slice = None;
@@ -193,7 +201,7 @@ impl Lane {
 
     /// What waits for its order is made known to the new leader.
     fn offer_pending(&mut self, now: Now, out: &mut Outbox) {
-        self.vouches.clear();
+        self.leaving.vouches.clear();
         self.grievances.frame_waits(now.mono, self.cfg.view_timeout);
         let leads = self.is_leader();
         for key in self.pool.begin_view(now.mono, leads.then_some(self.cfg.me)) {

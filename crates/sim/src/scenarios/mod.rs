@@ -14,6 +14,7 @@ mod forgeries;
 mod lanes;
 mod normal_case;
 mod parallel;
+mod piggyback;
 mod recovery;
 mod rotation;
 mod strategies;
@@ -54,6 +55,7 @@ const FAMILIES: &[&[Scenario]] = &[
     transfer::ALL,
     adversary::ALL,
     rotation::ALL,
+    piggyback::ALL,
     strategies::ALL,
     swarm::ALL,
 ];

@@ -92,6 +92,8 @@ pub struct GroupConfig {
     pub batching: bool,
     /// Who leads in a view.
     pub leaders: &'static str,
+    /// When COMMITs leave.
+    pub commits: &'static str,
     /// Most frames in a batch.
     pub batch_frames_max: usize,
     /// Most bytes in a batch.
@@ -178,6 +180,7 @@ impl GroupConfig {
             window: settings.window,
             batching: !batching.unbatched,
             leaders: settings.leaders.word(),
+            commits: settings.commits.word(),
             batch_frames_max: batching.frames_limit(),
             batch_bytes_max: batching.bytes_max,
             batch_delay_us: batching.delay.0 / 1_000,

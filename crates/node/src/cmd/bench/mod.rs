@@ -146,7 +146,8 @@ fn run_local(args: BenchArgs, placement: Placement, log: Option<&str>) -> Result
 fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> LocalOptions {
     let agreement = args.group.agreement.into();
     let leaders = args.group.leaders.into();
-    let mut settings = Settings { agreement, leaders, ..Settings::default() };
+    let commits = args.group.commits.into();
+    let mut settings = Settings { agreement, leaders, commits, ..Settings::default() };
     settings.batching.unbatched = args.load.no_batching;
     LocalOptions {
         init: InitOptions {

@@ -100,6 +100,7 @@ impl Pool {
                 && (entry.urgent || !self.divided.holds(key.0.client))
             {
                 entry.ordered = true;
+                self.ordered += 1;
                 bytes += weight;
                 keys.push(key);
             }
