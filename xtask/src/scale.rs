@@ -246,6 +246,14 @@ const TABLE: &[Scaled] = &[
         unit: "random operations",
         reason: "time",
     },
+    Scaled {
+        file: "crates/svc/tests/coordination.rs",
+        test: "any_schedule_gives_the_replies_and_digests_of_one_after_the_other",
+        ci: "24",
+        full: "1_000",
+        unit: "schedules for each of 2, 4 and 8 workers",
+        reason: "time",
+    },
 ];
 
 /// All rows.

@@ -23,8 +23,12 @@
 //!
 //! The rules beyond those above:
 //!
-//! - a footprint is a function of the operation's bytes alone, and names everything that the
-//!   operation *might* read or write, whatever the state turns out to be;
+//! - a footprint names everything that the operation *might* read or write, whatever the state
+//!   turns out to be. The surest way is to make it a function of the operation's bytes alone. It
+//!   may be narrower where the service knows more: footprints are asked for in the total order,
+//!   each once, before the operation executes, while some of those before it are done and others
+//!   are not. A service that relies on what the state is *then* has to count in what the others
+//!   may make of it (ADR 16);
 //! - operations that may write the same object have a class in common that they write. Let
 //!   classes be objects, or be coarser, and it is so;
 //! - an operation that may bring [`Service::deadline`] forward, or that moves what it is about

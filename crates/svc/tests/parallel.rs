@@ -5,36 +5,25 @@
 #[path = "support/generator.rs"]
 mod generator;
 
-use std::collections::BTreeMap;
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+#[allow(dead_code, reason = "other services' tests use more of it")]
+#[path = "support/schedules.rs"]
+mod schedules;
 
-use base::{
-    AgreedTime, Authenticator, Batch, ClientId, Digest, Frame, FrameBuilder, FrameId, FromStage,
-    GroupId, Seq, SessionId, Signature, Stripe, ToStage,
-};
+use std::sync::Arc;
+
+use base::{AgreedTime, Batch, ClientId, Frame, FrameBuilder, FrameId, SessionId};
+use exec::Service;
 use exec::testing::Harness;
-use exec::{Finished, Job, Stage, StageConfig, StageOutbox};
 use generator::Generator;
+use schedules::{Dice, GROUP, same, scheduled, sequential, signed, threaded};
 use svc::KvService;
 use svc::kv::op::{self, Step};
 use svc::kv::reply::Protocol;
 
-const GROUP: GroupId = GroupId([8; 32]);
 const CLIENTS: u32 = 4;
 
-fn signed(_: Digest) -> Authenticator {
-    Authenticator::Signature(Signature([0; 64]))
-}
-
-/// A small generator, the same sequence for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
-        (self.0 >> 33) % n
-    }
+fn make() -> Box<dyn Service> {
+    Box::new(KvService::new())
 }
 
 /// Commands, transactions, watches, and bytes that are nothing.
@@ -100,136 +89,17 @@ fn log(seed: u64, batches: u64) -> Vec<Arc<Batch>> {
     log
 }
 
-fn stage() -> Stage {
-    let stripe = Stripe::new(1).expect("in range");
-    let config = StageConfig { group: GROUP, stripe, checkpoint_interval: 8, window: 1 << 20 };
-    Stage::new(config, Box::new(KvService::new()))
-}
-
-/// What is said about a log.
-#[derive(PartialEq, Eq, Default)]
-struct Said {
-    replies: BTreeMap<FrameId, Arc<Vec<u8>>>,
-    checkpoints: Vec<(Seq, Digest)>,
-    end: Option<Digest>,
-}
-
-impl Said {
-    fn hear(&mut self, out: &mut StageOutbox) {
-        for (_, message) in out.messages.drain(..) {
-            match message {
-                FromStage::Reply { frame, content, .. } => {
-                    drop(self.replies.insert(frame, content))
-                }
-                FromStage::Checkpoint { seq, digest } => self.checkpoints.push((seq, digest)),
-                _ => {}
-            }
-        }
-    }
-}
-
-fn deliver(stage: &mut Stage, log: &[Arc<Batch>], out: &mut StageOutbox) {
-    for (seq, batch) in (1..).map(Seq).zip(log) {
-        let batch = Arc::clone(batch);
-        stage.on(ToStage::Deliver { seq, batch }, out).expect("in the window");
-    }
-}
-
-fn end(mut stage: Stage, mut said: Said, log: &[Arc<Batch>]) -> Said {
-    assert_eq!(stage.report().executed, Seq(log.len() as u64));
-    stage.check();
-    stage.check_state();
-    said.end = Some(stage.state_digest());
-    said
-}
-
-fn sequential(log: &[Arc<Batch>]) -> Said {
-    let (mut stage, mut said, mut out) = (stage(), Said::default(), StageOutbox::new());
-    deliver(&mut stage, log, &mut out);
-    while stage.run(1000, &mut out).more() {}
-    said.hear(&mut out);
-    end(stage, said, log)
-}
-
-/// On real threads.
-fn threaded(log: &[Arc<Batch>], workers: usize) -> Said {
-    let (mut stage, mut said, mut out) = (stage(), Said::default(), StageOutbox::new());
-    assert!(stage.engage(workers.max(2)));
-    stage.engage(workers);
-    deliver(&mut stage, log, &mut out);
-    let (give, jobs) = mpsc::channel::<Job>();
-    let jobs = Mutex::new(jobs);
-    let (bring, done) = mpsc::channel::<Finished>();
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let (jobs, bring) = (&jobs, bring.clone());
-            scope.spawn(move || {
-                loop {
-                    let job = jobs.lock().expect("nobody panics").recv();
-                    let Ok(job) = job else { return };
-                    bring.send(job.run()).expect("somebody waits");
-                }
-            });
-        }
-        let mut under_way = 0;
-        while stage.report().executed.0 < log.len() as u64 {
-            stage.run(1000, &mut out);
-            while under_way < 2 * workers
-                && let Some(job) = stage.next_job(4)
-            {
-                under_way += 1;
-                give.send(job).expect("the workers wait");
-            }
-            if under_way > 0 {
-                stage.finished(done.recv().expect("a job is under way"), &mut out);
-                under_way -= 1;
-            }
-            said.hear(&mut out);
-        }
-        drop(give);
-    });
-    end(stage, said, log)
-}
-
-/// In an order that the seed decides: any of those that may execute, brought back at any time.
-fn scheduled(log: &[Arc<Batch>], seed: u64, workers: usize) -> Said {
-    let (mut stage, mut said, mut out) = (stage(), Said::default(), StageOutbox::new());
-    stage.salt(seed);
-    assert!(stage.engage(workers));
-    deliver(&mut stage, log, &mut out);
-    let mut dice = Dice(seed);
-    let mut jobs: Vec<Job> = vec![];
-    while stage.report().executed.0 < log.len() as u64 {
-        stage.run(1 + dice.below(60) as usize, &mut out);
-        while jobs.len() < workers
-            && let Some(job) = stage.choose_job(&mut |n| dice.below(n as u64) as usize)
-        {
-            jobs.push(job);
-        }
-        if !jobs.is_empty() {
-            let job = jobs.swap_remove(dice.below(jobs.len() as u64) as usize);
-            stage.finished(job.run(), &mut out);
-        }
-        said.hear(&mut out);
-    }
-    end(stage, said, log)
-}
-
-fn same(got: &Said, expected: &Said, what: &str) {
-    for (frame, content) in &expected.replies {
-        let got = got.replies.get(frame);
-        assert_eq!(got, Some(content), "{what}: {frame:?}");
-    }
-    assert!(got == expected, "{what}: checkpoints or the last digest differ");
-}
-
 #[test]
 fn any_number_of_threads_gives_the_replies_and_digests_of_one() {
     for seed in 0..4 {
         let log = log(seed, 40);
-        let expected = sequential(&log);
+        let expected = sequential(make, &log);
         for workers in [1, 2, 4, 8] {
-            same(&threaded(&log, workers), &expected, &format!("seed {seed}, {workers} workers"));
+            same(
+                &threaded(make, &log, workers),
+                &expected,
+                &format!("seed {seed}, {workers} workers"),
+            );
         }
     }
 }
@@ -238,9 +108,9 @@ fn any_number_of_threads_gives_the_replies_and_digests_of_one() {
 fn any_schedule_gives_the_replies_and_digests_of_one_after_the_other() {
     for seed in 0..16 {
         let log = log(seed / 4, 25);
-        let expected = sequential(&log);
+        let expected = sequential(make, &log);
         for workers in [2, 4, 8] {
-            let got = scheduled(&log, seed, workers);
+            let got = scheduled(make, &log, seed, workers);
             same(&got, &expected, &format!("seed {seed}, {workers} workers"));
         }
     }

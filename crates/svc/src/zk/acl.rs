@@ -109,6 +109,19 @@ pub fn read(r: &mut JuteReader<'_>) -> Result<Vec<Entry>, Malformed> {
     (0..r.count(12, "ACL")?).map(|_| entry(r)).collect()
 }
 
+/// Reads over an ACL; fails where [`read`] does.
+///
+/// # Errors
+/// When it is none.
+pub fn skip(r: &mut JuteReader<'_>) -> Result<(), Malformed> {
+    for _ in 0..r.count(12, "ACL")? {
+        r.int("permissions")?;
+        r.text_or_none("scheme")?;
+        r.text_or_none("id")?;
+    }
+    Ok(())
+}
+
 /// Makes the ACL that is kept of the one that was asked for: `auth` becomes what the client has
 /// proved, and entries are there once.
 ///

@@ -4,6 +4,7 @@
 //! fails can take everything back; watches fire when all of it has succeeded, in the order of the
 //! writes.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use super::jute::PATH_BYTES_MAX;
 use super::node::{self, CONTAINER, Node, Owner, TTL_MAX_MS};
 use super::op::Event;
 use super::path;
-use super::state::{State, watch};
+use super::session::Session;
+use super::state::{State, node_class, watch};
 
 /// How long a container stays after its last child was deleted, in ms of the session clock.
 pub const CONTAINER_SPAN_MS: u64 = 60_000;
@@ -42,7 +44,7 @@ enum Change {
 
 /// A request in execution.
 pub(super) struct Call<'a, 'c> {
-    pub(super) state: &'a mut State,
+    pub(super) state: &'a State,
     pub(super) ctx: &'a mut Context<'c>,
     /// The session that asks; 0 when the service acts by itself.
     pub(super) session: u64,
@@ -51,6 +53,8 @@ pub(super) struct Call<'a, 'c> {
     changes: Vec<Change>,
     /// What each write replaced, oldest first.
     replaced: Vec<(Box<str>, Option<Node>)>,
+    /// Classes of nodes that were looked at, where somebody wants to know.
+    seen: RefCell<Vec<u64>>,
 }
 
 /// How a node is created.
@@ -66,10 +70,15 @@ pub(super) fn zxid(ctx: &Context<'_>) -> i64 {
     (ctx.seq.0 << 23 | u64::from(ctx.index) & 0x7f_ffff).cast_signed()
 }
 
+/// Whether these flags of a request to create ask for a suffix.
+pub(super) fn is_sequential(flags: i32) -> bool {
+    matches!(flags, 2 | 3 | 6)
+}
+
 impl Mode {
     /// What a request to create says by its type and flags.
     pub(super) fn of(kind: i32, flags: i32, ttl: i64, session: u64) -> Result<Mode, ZkError> {
-        let sequential = matches!(flags, 2 | 3 | 6);
+        let sequential = is_sequential(flags);
         let ttl_flags = matches!(flags, 5 | 6);
         let ttl_fits = if ttl_flags { (1..=TTL_MAX_MS).contains(&ttl) } else { ttl < 0 };
         if !(0..=6).contains(&flags) || !ttl_fits {
@@ -86,13 +95,32 @@ impl Mode {
 }
 
 impl<'a, 'c> Call<'a, 'c> {
-    pub(super) fn new(state: &'a mut State, ctx: &'a mut Context<'c>, session: u64) -> Self {
-        let proved = state.session(session).map_or(Vec::new(), |session| session.proved.clone());
-        Call { state, ctx, session, proved, changes: Vec::new(), replaced: Vec::new() }
+    pub(super) fn new(state: &'a State, ctx: &'a mut Context<'c>, session: u64) -> Self {
+        let ids = |session: Option<&Session>| session.map_or(Vec::new(), |own| own.proved.clone());
+        let proved = state.look_session(session, ids);
+        let (changes, replaced, seen) = (Vec::new(), Vec::new(), RefCell::default());
+        Call { state, ctx, session, proved, changes, replaced, seen }
+    }
+
+    /// Remembers that what is known about `path` was looked at.
+    pub(super) fn see(&self, path: &str) {
+        if self.ctx.is_watched() {
+            self.seen.borrow_mut().push(node_class(path::stem(path)));
+        }
+    }
+
+    /// Tells what was looked at.
+    pub(super) fn confess(&mut self) {
+        self.seen.take().into_iter().for_each(|class| self.ctx.reads(class));
     }
 
     pub(super) fn zxid(&self) -> i64 {
         zxid(self.ctx)
+    }
+
+    /// What the session clock shows.
+    fn shows(&self) -> u64 {
+        self.state.clock().shows_at(self.now_ms())
     }
 
     fn now_ms(&self) -> u64 {
@@ -100,9 +128,10 @@ impl<'a, 'c> Call<'a, 'c> {
     }
 
     /// The node at `path`, for somebody who needs one of `wanted`.
-    pub(super) fn node(&self, path: &str, wanted: i32) -> Result<&Node, ZkError> {
+    pub(super) fn node(&self, path: &str, wanted: i32) -> Result<Node, ZkError> {
         // ZooKeeper knows its root by two names.
         let path = if path.is_empty() { path::ROOT } else { path };
+        self.see(path);
         let node = self.state.node(path).ok_or(ZkError::NoNode)?;
         if wanted != 0 {
             acl::check(&node.acl, wanted, &self.proved)?;
@@ -123,7 +152,7 @@ impl<'a, 'c> Call<'a, 'c> {
         }
         let acl = acl::settle(acl, &self.proved)?;
         let up = path::parent(path);
-        let parent = self.node(up, perms::CREATE)?;
+        let mut parent = self.node(up, perms::CREATE)?;
         let suffix =
             if mode.sequential { format!("{:010}", parent.created) } else { String::new() };
         let path = format!("{path}{suffix}");
@@ -138,7 +167,6 @@ impl<'a, 'c> Call<'a, 'c> {
         if matches!(parent.owner(), Owner::Session(_)) {
             return Err(ZkError::NoChildrenForEphemerals);
         }
-        let mut parent = parent.clone();
         let old = (Box::from(up), Some(parent.clone()));
         let (zxid, now_ms) = (self.zxid(), self.now_ms());
         parent.created = parent.created.wrapping_add(1);
@@ -179,11 +207,11 @@ impl<'a, 'c> Call<'a, 'c> {
         let acl = Arc::clone(&old.acl);
         self.replaced.push((path.into(), Some(old)));
         let up = path::parent(path);
-        let Some(mut parent) = self.state.node(up).cloned() else { return };
+        let Some(mut parent) = self.state.node(up) else { return };
         self.replaced.push((up.into(), Some(parent.clone())));
         parent.pzxid = self.zxid();
         if parent.owner == CONTAINER && self.state.child_count(up) == 0 {
-            parent.due = self.state.clock.shows + CONTAINER_SPAN_MS;
+            parent.due = self.shows() + CONTAINER_SPAN_MS;
         }
         let parent_acl = Arc::clone(&parent.acl);
         self.state.replace(self.ctx, up, Some(parent));
@@ -198,7 +226,7 @@ impl<'a, 'c> Call<'a, 'c> {
         version: i32,
     ) -> Result<(), ZkError> {
         path::validate(path)?;
-        let old = self.node(path, perms::WRITE)?.clone();
+        let old = self.node(path, perms::WRITE)?;
         if version != -1 && version != old.version {
             return Err(ZkError::BadVersion);
         }
@@ -221,7 +249,7 @@ impl<'a, 'c> Call<'a, 'c> {
     ) -> Result<(), ZkError> {
         path::validate(path)?;
         let acl = acl::settle(acl, &self.proved)?;
-        let mut node = self.node(path, perms::ADMIN)?.clone();
+        let mut node = self.node(path, perms::ADMIN)?;
         if version != -1 && version != node.aversion {
             return Err(ZkError::BadVersion);
         }
@@ -284,22 +312,23 @@ impl<'a, 'c> Call<'a, 'c> {
     ) -> BTreeSet<u64> {
         let mut found = BTreeSet::new();
         let mut once = Vec::new();
-        for (session, ways) in self.state.slot(path).map_or(&[][..], |slot| &slot.watchers) {
+        self.see(path);
+        for (session, ways) in self.state.watchers(path) {
             let deep = ways & watch::RECURSIVE != 0 && kind != event::CHILDREN;
             if deep || ways & (way | watch::PERSISTENT) != 0 {
-                found.insert(*session);
+                found.insert(session);
             }
             if ways & way != 0 {
-                once.push(*session);
+                once.push(session);
             }
         }
-        if self.state.recursive > 0 && kind != event::CHILDREN {
+        if self.state.recursive() > 0 && kind != event::CHILDREN {
             let mut above = path;
             while above != path::ROOT {
                 above = path::parent(above);
-                let watchers = self.state.slot(above).map_or(&[][..], |slot| &slot.watchers);
-                let deep = watchers.iter().filter(|(_, ways)| ways & watch::RECURSIVE != 0);
-                found.extend(deep.map(|(session, _)| *session));
+                let watchers = self.state.watchers(above).into_iter();
+                let deep = watchers.filter(|(_, ways)| ways & watch::RECURSIVE != 0);
+                found.extend(deep.map(|(session, _)| session));
             }
         }
         for session in once {
@@ -315,11 +344,11 @@ impl<'a, 'c> Call<'a, 'c> {
     /// many is cut off instead of missing one: its client comes back and sets its watches anew.
     pub(super) fn tell(&mut self, id: u64, kind: u8, path: &str, acl: &[Entry]) {
         let readable = |proved: &[Id]| acl::check(acl, perms::READ, proved).is_ok();
-        let Some(session) = self.state.session(id) else { return };
-        if session.connection == 0 || !readable(&session.proved) {
-            return;
-        }
-        let (client, session) = session.gateway;
+        let gateway = self.state.look_session(id, |session| {
+            let told = session.filter(|own| own.connection != 0 && readable(&own.proved));
+            told.map(|session| session.gateway)
+        });
+        let Some((client, session)) = gateway else { return };
         let event = Event { kind, path: path.into() };
         let own = id == self.session;
         let told = self.state.with_session(self.ctx, id, |session| session.tell(event, own));
@@ -342,7 +371,7 @@ impl<'a, 'c> Call<'a, 'c> {
 
     /// Ends a session and deletes its ephemeral nodes.
     pub(super) fn end_session(&mut self, id: u64) {
-        let own: Vec<Box<str>> = self.state.ephemerals(id).map(Box::from).collect();
+        let own = self.state.ephemerals(id);
         // It is told of nothing any more, not even of what goes with it.
         self.state.unwatch_all(self.ctx, id);
         self.state.put_session(self.ctx, id, None);
@@ -354,7 +383,7 @@ impl<'a, 'c> Call<'a, 'c> {
 
     fn time_ttl(&self, node: &mut Node) {
         if let Owner::Ttl(ms) = node.owner() {
-            node.due = self.state.clock.shows + ms;
+            node.due = self.shows() + ms;
         }
     }
 }

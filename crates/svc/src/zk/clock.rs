@@ -5,6 +5,9 @@
 //! or machines stood still, no client could be heard, and none is taken for dead. So that a group
 //! that is merely idle is not mistaken for one that stands still, the service asks to be woken
 //! often as long as anything is timed.
+//!
+//! It is set forward when the service is woken, which is when nothing else executes. Operations
+//! only look at it, each at its own agreed time: so they need not wait for each other.
 
 use base::{Malformed, Reader, Writer};
 
@@ -40,11 +43,19 @@ impl Clock {
         self.at_ms = now_ms;
     }
 
-    /// The agreed time in ms at which to wake for something that is due when the clock shows
-    /// `due`.
+    /// What it would show if it were told that agreed time is `now_ms`. Never less than at any
+    /// time before, whoever tells it in between.
     #[must_use]
-    pub fn wake_at(&self, due: u64) -> u64 {
-        self.at_ms.saturating_add(due.saturating_sub(self.shows).min(PULSE_MS))
+    pub fn shows_at(mut self, now_ms: u64) -> u64 {
+        self.advance(now_ms);
+        self.shows
+    }
+
+    /// The agreed time in ms at which to wake while something is timed; at once if there is more
+    /// to do.
+    #[must_use]
+    pub fn wake_at(&self, more: bool) -> u64 {
+        self.at_ms.saturating_add(if more { 0 } else { PULSE_MS })
     }
 
     pub(super) fn encode(self, w: &mut Writer<'_>) {
@@ -72,7 +83,11 @@ mod tests {
         assert_eq!(clock.shows, 400, "time does not go back");
         clock.advance(2_000_000);
         assert_eq!(clock.shows, 400 + STEP_MAX_MS, "nobody could be heard meanwhile");
-        assert_eq!(clock.wake_at(clock.shows), clock.at_ms);
-        assert_eq!(clock.wake_at(clock.shows + 10_000), clock.at_ms + PULSE_MS);
+        assert_eq!((clock.wake_at(true), clock.wake_at(false)), (2_000_000, 2_000_000 + PULSE_MS));
+        let seen = [1_999_999, 2_000_000, 2_000_300, 2_001_000, 2_005_000];
+        let seen = seen.map(|now_ms| clock.shows_at(now_ms) - clock.shows);
+        assert_eq!(seen, [0, 0, 300, STEP_MAX_MS, STEP_MAX_MS]);
+        clock.advance(2_000_400);
+        assert_eq!(clock.shows_at(2_000_400), clock.shows);
     }
 }

@@ -10,6 +10,8 @@
 //! from the total order here: zxids and numbers of sessions from (sequence number, index), the
 //! suffix of a sequential node from the number of children its parent has had.
 //!
+//! Independent requests execute in parallel (`footprint`).
+//!
 //! Sessions end by the session clock ([`clock`]), which does not go on while the group stands
 //! still. Events wait in the state, per session, until they are handed over in the result of an
 //! operation; the group tells the gateway of an idle session that there are some
@@ -19,6 +21,8 @@ pub mod acl;
 mod call;
 pub mod clock;
 pub mod error;
+mod footprint;
+mod index;
 pub mod jute;
 mod multi;
 pub mod node;
@@ -32,6 +36,7 @@ pub mod session;
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod watchers;
 mod watches;
 
 pub use error::ZkError;

@@ -19,9 +19,7 @@ enum Part<'a> {
 impl<'a> Part<'a> {
     fn read(kind: i32, r: &mut JuteReader<'a>) -> Result<Part<'a>, Malformed> {
         Ok(match kind {
-            kind::CREATE | kind::CREATE2 | kind::CREATE_CONTAINER | kind::CREATE_TTL => {
-                Part::Create(kind, Create::read(kind, r)?)
-            }
+            kind if is_create(kind) => Part::Create(kind, Create::read(kind, r)?),
             kind::DELETE => Part::Delete(r.path("path")?, r.int("version")?),
             kind::SET_DATA => Part::Set(r.path("path")?, r.buffer("data")?, r.int("version")?),
             kind::CHECK => Part::Check(r.path("path")?, r.int("version")?),
@@ -71,8 +69,14 @@ fn end(w: &mut JuteWriter<'_>) {
     w.int(kind::ERROR).bool(true).int(-1);
 }
 
+/// Whether a request of this kind creates a node.
+pub(super) fn is_create(kind: i32) -> bool {
+    use kind::{CREATE, CREATE_CONTAINER, CREATE_TTL, CREATE2};
+    matches!(kind, CREATE | CREATE2 | CREATE_CONTAINER | CREATE_TTL)
+}
+
 /// Reads the head of a part: its kind, or `None` at the end.
-fn next(r: &mut JuteReader<'_>) -> Result<Option<i32>, Malformed> {
+pub(super) fn next(r: &mut JuteReader<'_>) -> Result<Option<i32>, Malformed> {
     let (kind, done) = (r.int("kind of a part")?, r.bool("end of a multi")?);
     r.int("error of a part")?;
     Ok((!done).then_some(kind))

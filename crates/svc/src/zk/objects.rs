@@ -23,16 +23,18 @@ impl State {
     pub(super) fn encode(&self, object: Object, out: &mut Vec<u8>) {
         let mut w = Writer::new(out);
         match object {
-            Object::Clock => self.clock.encode(&mut w),
+            Object::Clock => self.clock().encode(&mut w),
             Object::Sessions(bucket) => {
-                w.count(self.sessions[bucket].len());
-                for (id, session) in &self.sessions[bucket] {
+                let desk = self.desk(bucket);
+                w.count(desk.sessions.len());
+                for (id, session) in &desk.sessions {
                     session.encode(w.u64(*id));
                 }
             }
             Object::Watches(bucket) => {
-                w.count(self.watches[bucket].len());
-                for (id, watches) in &self.watches[bucket] {
+                let desk = self.desk(bucket);
+                w.count(desk.watches.len());
+                for (id, watches) in &desk.watches {
                     w.u64(*id).count(watches.len());
                     for (path, ways) in watches {
                         w.sized(path.as_bytes()).u8(*ways);
@@ -40,8 +42,9 @@ impl State {
                 }
             }
             Object::Nodes(bucket) => {
-                let nodes =
-                    || self.slots[bucket].iter().filter_map(|(path, slot)| node_of(path, slot));
+                let (shard, bucket) = self.shard(bucket);
+                let slots = &shard.buckets[bucket];
+                let nodes = || slots.iter().filter_map(|(path, slot)| node_of(path, slot));
                 w.count(nodes().count());
                 nodes().for_each(|(path, node)| node.encode(w.sized(path.as_bytes())));
             }
@@ -49,11 +52,12 @@ impl State {
     }
 
     /// The digest of an object. Costs a pass over it, but long data only when it has changed.
-    pub(super) fn digest(&mut self, object: Object) -> Digest {
+    pub(super) fn digest(&self, object: Object) -> Digest {
         let mut bytes = Vec::new();
         match object {
             Object::Nodes(bucket) => {
-                let nodes = self.slots[bucket].iter_mut();
+                let (mut shard, bucket) = self.shard(bucket);
+                let nodes = shard.buckets[bucket].iter_mut();
                 let nodes = nodes.filter_map(|(path, slot)| Some((path, slot.node.as_mut()?)));
                 summarize(nodes, &mut bytes);
             }
@@ -79,9 +83,9 @@ impl State {
     ///
     /// # Errors
     /// When the bytes are no such object; nothing has changed then.
-    pub(super) fn load(&mut self, object: Object, bytes: &[u8]) -> Result<(), Malformed> {
+    pub(super) fn load(&self, object: Object, bytes: &[u8]) -> Result<(), Malformed> {
         match (load(object, bytes)?, object) {
-            (Loaded::Clock(clock), _) => self.clock = clock,
+            (Loaded::Clock(clock), _) => self.set_clock(clock),
             (Loaded::Sessions(new), Object::Sessions(bucket)) => self.load_sessions(bucket, new),
             (Loaded::Watches(new), Object::Watches(bucket)) => self.load_watches(bucket, new),
             (Loaded::Nodes(new), Object::Nodes(bucket)) => self.load_nodes(bucket, new),

@@ -46,6 +46,27 @@ pub fn join(parent: &str, name: &str) -> String {
     if parent == ROOT { format!("/{name}") } else { format!("{parent}/{name}") }
 }
 
+/// Digits of the suffix of a sequential node.
+const SUFFIX: usize = 10;
+
+/// A path without what may be the suffix of a sequential node: what is known of such a node's
+/// path before it is made. The root is known by two names.
+#[must_use]
+pub fn stem(path: &str) -> &str {
+    let path = if path.is_empty() { ROOT } else { path };
+    match path.len().checked_sub(SUFFIX) {
+        Some(at) if path.as_bytes()[at..].iter().all(u8::is_ascii_digit) => &path[..at],
+        _ => path,
+    }
+}
+
+/// A hash of a path, by FNV-1a.
+#[must_use]
+pub fn hash(path: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    path.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +105,22 @@ mod tests {
         for (path, up, last) in [("/", "/", ""), ("/a", "/", "a"), ("/a/b", "/a", "b")] {
             assert_eq!((parent(path), name(path)), (up, last));
             assert!(path == ROOT || join(up, last) == path);
+        }
+    }
+
+    #[test]
+    fn stems_leave_out_what_may_be_a_suffix() {
+        for (path, left) in [
+            ("/q/n-0000000012", "/q/n-"),
+            ("/q/0000000012", "/q/"),
+            ("/q/n-00000000120000000001", "/q/n-0000000012"),
+            ("/q/n-000000012", "/q/n-000000012"),
+            ("/q/n-000000001x", "/q/n-000000001x"),
+            ("/", "/"),
+            ("", "/"),
+            ("/ü/12", "/ü/12"),
+        ] {
+            assert_eq!(stem(path), left);
         }
     }
 }

@@ -42,11 +42,11 @@ impl Call<'_, '_> {
             }
             kind::GET_EPHEMERALS => {
                 let prefix = r.text_or_none("prefix")?;
-                let own = || self.state.ephemerals(self.session);
-                let fits = |path: &&str| prefix == path::ROOT || path.starts_with(prefix);
-                w.count(own().filter(fits).count());
-                for path in own().filter(fits) {
-                    w.text(path);
+                let mut own = self.state.ephemerals(self.session);
+                own.retain(|path| prefix == path::ROOT || path.starts_with(prefix));
+                w.count(own.len());
+                for path in own {
+                    w.text(&path);
                 }
                 Ok(())
             }
@@ -88,10 +88,12 @@ impl Call<'_, '_> {
     ) -> Result<(), ZkError> {
         self.node(path, perms::READ)?;
         let at = if path.is_empty() { path::ROOT } else { path };
-        w.count(self.state.child_count(at));
-        for name in self.state.children(at) {
-            w.text(name);
-        }
+        self.state.look(at, |slot| {
+            w.count(slot.map_or(0, |slot| slot.children.len()));
+            slot.into_iter().flat_map(|slot| &slot.children).for_each(|name| {
+                w.text(name);
+            });
+        });
         self.watch_if(watched, path, watch::CHILD)
     }
 
@@ -107,7 +109,7 @@ impl Call<'_, '_> {
         while let Some(at) = open.pop() {
             for name in self.state.children(&at) {
                 count += 1;
-                open.push(path::join(&at, name));
+                open.push(path::join(&at, &name));
             }
             if count > COUNTED_MAX {
                 return Err(ZkError::SystemError);

@@ -3,7 +3,7 @@
 use base::Malformed;
 
 use super::acl::{self, Id};
-use super::call::{Call, Mode};
+use super::call::{Call, Mode, is_sequential};
 use super::error::ZkError;
 use super::jute::{JuteReader, JuteWriter};
 use super::path;
@@ -30,6 +30,19 @@ impl<'a> Create<'a> {
         let (acl, flags) = (acl::read(r)?, r.int("flags")?);
         let ttl = if kind == kind::CREATE_TTL { r.long("time to live")? } else { -1 };
         Ok(Create { path, data, acl, flags, ttl })
+    }
+
+    /// Reads no more than what tells which nodes are touched: the path, and whether the name
+    /// gets a suffix. Fails where [`Create::read`] does.
+    pub(super) fn scan(kind: i32, r: &mut JuteReader<'a>) -> Result<(&'a str, bool), Malformed> {
+        let path = r.path("path")?;
+        r.buffer("data")?;
+        acl::skip(r)?;
+        let flags = r.int("flags")?;
+        if kind == kind::CREATE_TTL {
+            r.long("time to live")?;
+        }
+        Ok((path, is_sequential(flags)))
     }
 
     pub(super) fn run(&self, kind: i32, call: &mut Call<'_, '_>) -> Result<String, ZkError> {

@@ -11,11 +11,18 @@
 //! the objects and are no part of them: they are kept up by the few functions that change an
 //! object, so that a state that came from elsewhere, object by object, has them, too.
 //!
+//! Everything is behind locks, so that several threads execute on it. A lock protects memory and
+//! is held for a moment, never two at a time; what belongs together logically, the classes of
+//! operations keep apart (`footprint`).
+//!
 //! Invariants:
 //! 1. an object is announced to the context before it is written (modify-before-write);
-//! 2. the indexes are a function of the objects, whatever the order in which they came.
+//! 2. the indexes are a function of the objects, whatever the order in which they came;
+//! 3. the clock is written only by what executes alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use exec::Context;
 
@@ -24,6 +31,7 @@ use super::node::{Node, Owner};
 use super::op::Stats;
 use super::path;
 use super::session::{Gateway, Session};
+use super::watchers::Watchers;
 
 /// Number of objects that sessions are shared out to.
 pub const SESSION_BUCKETS: u32 = 1 << 10;
@@ -37,6 +45,13 @@ pub(super) const CLOCK: u32 = 0;
 const SESSIONS: u32 = 1;
 const WATCHES: u32 = SESSIONS + SESSION_BUCKETS;
 const NODES: u32 = WATCHES + SESSION_BUCKETS;
+
+/// Objects of nodes that share a class.
+const SHARD_BUCKETS: usize = 64;
+/// Classes of nodes.
+const SHARDS: usize = NODE_BUCKETS as usize / SHARD_BUCKETS;
+/// Where classes of sessions begin.
+const SESSION_CLASSES: u64 = 1 << 32;
 
 /// How a session watches a path, as bits.
 pub mod watch {
@@ -64,7 +79,23 @@ pub(super) struct Slot {
     /// Sessions that watch, ascending, and how.
     pub(super) watchers: Vec<(u64, u8)>,
     /// When it stands in `State::due`.
-    queued: Option<u64>,
+    pub(super) queued: Option<u64>,
+}
+
+/// The nodes of one class.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) buckets: Vec<BTreeMap<Box<str>, Slot>>,
+    pub(super) watchers: Watchers,
+}
+
+/// The sessions of one class.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pub(super) sessions: BTreeMap<u64, Session>,
+    pub(super) watches: BTreeMap<u64, Watches>,
+    /// Ephemeral nodes by session.
+    pub(super) ephemerals: BTreeMap<u64, BTreeSet<Box<str>>>,
 }
 
 /// What an object number means.
@@ -79,22 +110,46 @@ pub(super) enum Object {
 /// Everything.
 #[derive(Debug)]
 pub struct State {
-    pub(super) clock: Clock,
-    pub(super) sessions: Vec<BTreeMap<u64, Session>>,
-    pub(super) watches: Vec<BTreeMap<u64, Watches>>,
-    pub(super) slots: Vec<BTreeMap<Box<str>, Slot>>,
-    /// Ephemeral nodes by session.
-    ephemerals: BTreeMap<u64, BTreeSet<Box<str>>>,
+    /// What the clock shows, and at which agreed time.
+    clock: [AtomicU64; 2],
+    desks: Vec<Mutex<Desk>>,
+    pub(super) shards: Vec<Mutex<Shard>>,
     /// Sessions by when they end.
-    endings: BTreeSet<(u64, u64)>,
+    pub(super) endings: Mutex<BTreeSet<(u64, u64)>>,
     /// Containers and nodes with a time to live by when they may go.
-    due: BTreeSet<(u64, Box<str>)>,
+    pub(super) due: Mutex<BTreeSet<(u64, Box<str>)>>,
     /// Sessions with events, by gateway.
-    waiting: BTreeMap<Gateway, BTreeSet<u64>>,
-    /// `watches`, `nodes`, `bytes`, `sessions` and `ephemerals` count.
-    pub(super) counts: Stats,
-    /// Recursive watches.
-    pub(super) recursive: u64,
+    pub(super) waiting: Mutex<BTreeMap<Gateway, BTreeSet<u64>>>,
+    pub(super) counts: Counts,
+}
+
+/// How much there is.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) nodes: AtomicU64,
+    pub(super) ephemerals: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) watches: AtomicU64,
+    pub(super) sessions: AtomicU64,
+    /// Recursive watches, and those that may come to be by what is on its way.
+    pub(super) recursive: AtomicU64,
+    /// Watches that may come to be by what is on its way.
+    pub(super) armed: AtomicU64,
+}
+
+/// What the indexes know of a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) due: u64,
+    /// The gateway that is to fetch its events.
+    pub(super) waits: Option<Gateway>,
+}
+
+impl Standing {
+    pub(super) fn of(session: &Session) -> Standing {
+        let waits = (!session.events.is_empty()).then_some(session.gateway);
+        Standing { due: session.due(), waits }
+    }
 }
 
 impl Object {
@@ -115,29 +170,71 @@ pub(super) fn session_bucket(session: u64) -> usize {
     (mixed >> 40) as usize % SESSION_BUCKETS as usize
 }
 
-/// The bucket of a path, by FNV-1a. Whoever aims at one bucket slows the digest of its own nodes
-/// down, no more.
+/// The conflict class of a session: its record, its events and its watches.
+pub(super) fn session_class(session: u64) -> u64 {
+    SESSION_CLASSES + session_bucket(session) as u64
+}
+
+/// The bucket of a path: its class, and more of its hash.
 pub(super) fn node_bucket(path: &str) -> usize {
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    let hash = path.bytes().fold(0xcbf2_9ce4_8422_2325, step);
-    ((hash ^ hash >> 32) as usize) % NODE_BUCKETS as usize
+    let stem = path::stem(path);
+    let (class, hash) = (node_class(stem), path::hash(path));
+    class as usize * SHARD_BUCKETS + (hash >> 16 ^ hash >> 48) as usize % SHARD_BUCKETS
+}
+
+/// The conflict class of the nodes whose paths have this stem. Whoever aims at one class, or at
+/// one bucket, slows down what is done to its own nodes, no more.
+pub(super) fn node_class(stem: &str) -> u64 {
+    let hash = path::hash(stem);
+    (hash ^ hash >> 32) % SHARDS as u64
+}
+
+pub(super) fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A thread that panics with a lock ends the replica.
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn add(to: &AtomicU64, much: u64) {
+    to.fetch_add(much, Ordering::Relaxed);
+}
+
+pub(super) fn sub(from: &AtomicU64, much: u64) {
+    from.fetch_sub(much, Ordering::Relaxed);
+}
+
+/// Puts `id` into a set of its group's, or takes it out; groups without members are none.
+pub(super) fn place<K: Ord>(
+    groups: &mut BTreeMap<K, BTreeSet<u64>>,
+    group: K,
+    id: u64,
+    is_in: bool,
+) {
+    if is_in {
+        groups.entry(group).or_default().insert(id);
+    } else if let Some(own) = groups.get_mut(&group) {
+        own.remove(&id);
+        if own.is_empty() {
+            groups.remove(&group);
+        }
+    }
 }
 
 impl State {
     /// Only the nodes that are there from the beginning.
     #[must_use]
     pub fn new() -> State {
-        let mut state = State {
-            clock: Clock::default(),
-            sessions: (0..SESSION_BUCKETS).map(|_| BTreeMap::new()).collect(),
-            watches: (0..SESSION_BUCKETS).map(|_| BTreeMap::new()).collect(),
-            slots: (0..NODE_BUCKETS).map(|_| BTreeMap::new()).collect(),
-            ephemerals: BTreeMap::new(),
-            endings: BTreeSet::new(),
-            due: BTreeSet::new(),
-            waiting: BTreeMap::new(),
-            counts: Stats::default(),
-            recursive: 0,
+        let shard = || Shard {
+            buckets: (0..SHARD_BUCKETS).map(|_| BTreeMap::new()).collect(),
+            watchers: Watchers::default(),
+        };
+        let state = State {
+            clock: [0, 0].map(AtomicU64::new),
+            desks: (0..SESSION_BUCKETS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
+            endings: Mutex::default(),
+            due: Mutex::default(),
+            waiting: Mutex::default(),
+            counts: Counts::default(),
         };
         for special in path::SPECIAL {
             let perms = if special.ends_with("config") { 1 } else { 31 };
@@ -148,90 +245,149 @@ impl State {
         state
     }
 
-    /// What is known about a path, if anything.
-    pub(super) fn slot(&self, path: &str) -> Option<&Slot> {
-        self.slots[node_bucket(path)].get(path)
+    /// The clock.
+    pub(super) fn clock(&self) -> Clock {
+        let [shows, at_ms] = &self.clock;
+        Clock { shows: shows.load(Ordering::Acquire), at_ms: at_ms.load(Ordering::Acquire) }
     }
 
-    /// The node at `path`.
+    /// Sets the clock: what does so executes alone.
+    pub(super) fn set_clock(&self, clock: Clock) {
+        self.clock[0].store(clock.shows, Ordering::Release);
+        self.clock[1].store(clock.at_ms, Ordering::Release);
+    }
+
+    /// How much there is; where that was asked is the caller's to say.
     #[must_use]
-    pub fn node(&self, path: &str) -> Option<&Node> {
-        self.slot(path)?.node.as_ref()
+    pub fn counts(&self) -> Stats {
+        let Counts { nodes, ephemerals, bytes, watches, sessions, .. } = &self.counts;
+        let [nodes, ephemerals, bytes] =
+            [nodes, ephemerals, bytes].map(|count| count.load(Ordering::Relaxed));
+        let [watches, sessions] = [watches, sessions].map(|count| count.load(Ordering::Relaxed));
+        Stats { zxid: 0, nodes, ephemerals, bytes, watches, sessions }
+    }
+
+    /// The shard that a bucket of nodes is in, and which of its buckets it is.
+    pub(super) fn shard(&self, bucket: usize) -> (MutexGuard<'_, Shard>, usize) {
+        (lock(&self.shards[bucket / SHARD_BUCKETS]), bucket % SHARD_BUCKETS)
+    }
+
+    /// The shard that nodes of this stem are in.
+    pub(super) fn shard_of(&self, stem: &str) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[node_class(stem) as usize])
+    }
+
+    /// The sessions of a bucket.
+    pub(super) fn desk(&self, bucket: usize) -> MutexGuard<'_, Desk> {
+        lock(&self.desks[bucket])
+    }
+
+    /// Looks at what is known about a path, if anything.
+    pub(super) fn look<R>(&self, path: &str, look: impl FnOnce(Option<&Slot>) -> R) -> R {
+        let (shard, bucket) = self.shard(node_bucket(path));
+        look(shard.buckets[bucket].get(path))
+    }
+
+    /// The node at `path`, as it is now.
+    #[must_use]
+    pub fn node(&self, path: &str) -> Option<Node> {
+        self.look(path, |slot| slot?.node.clone())
     }
 
     /// The names of the children at `path`, ascending.
-    pub fn children(&self, path: &str) -> impl Iterator<Item = &str> {
-        self.slot(path).into_iter().flat_map(|slot| &slot.children).map(|name| &**name)
+    pub fn children(&self, path: &str) -> Vec<Box<str>> {
+        self.look(path, |slot| slot.into_iter().flat_map(|slot| &slot.children).cloned().collect())
     }
 
     /// Number of children at `path`.
     #[must_use]
     pub fn child_count(&self, path: &str) -> usize {
-        self.slot(path).map_or(0, |slot| slot.children.len())
+        self.look(path, |slot| slot.map_or(0, |slot| slot.children.len()))
+    }
+
+    /// Who watches `path`, and how.
+    pub(super) fn watchers(&self, path: &str) -> Vec<(u64, u8)> {
+        self.look(path, |slot| slot.map_or(Vec::new(), |slot| slot.watchers.clone()))
     }
 
     /// The ephemeral nodes of a session.
-    pub(super) fn ephemerals(&self, session: u64) -> impl Iterator<Item = &str> {
-        self.ephemerals.get(&session).into_iter().flatten().map(|path| &**path)
+    pub(super) fn ephemerals(&self, session: u64) -> Vec<Box<str>> {
+        let desk = self.desk(session_bucket(session));
+        desk.ephemerals.get(&session).into_iter().flatten().cloned().collect()
     }
 
     /// Puts a node in the place of what is at `path`, or takes it away; returns what was there.
     pub(super) fn replace(
-        &mut self,
+        &self,
         ctx: &mut Context<'_>,
         path: &str,
         node: Option<Node>,
     ) -> Option<Node> {
-        self.mark_nodes(ctx, node_bucket(path));
+        let bucket = node_bucket(path);
+        ctx.writes((bucket / SHARD_BUCKETS) as u64);
+        ctx.modify(NODES + bucket as u32, |out| self.encode(Object::Nodes(bucket), out));
         self.swap_node(path, node)
     }
 
-    /// The session.
+    /// The session, as it is now.
     #[must_use]
-    pub fn session(&self, session: u64) -> Option<&Session> {
-        self.sessions[session_bucket(session)].get(&session)
+    pub fn session(&self, session: u64) -> Option<Session> {
+        self.look_session(session, |session| session.cloned())
+    }
+
+    /// Looks at a session.
+    pub(super) fn look_session<R>(&self, id: u64, look: impl FnOnce(Option<&Session>) -> R) -> R {
+        look(self.desk(session_bucket(id)).sessions.get(&id))
     }
 
     /// Announces a session's object and has it changed.
     pub(super) fn with_session<R>(
-        &mut self,
+        &self,
         ctx: &mut Context<'_>,
         id: u64,
         act: impl FnOnce(&mut Session) -> R,
     ) -> Option<R> {
-        let bucket = session_bucket(id);
-        self.sessions[bucket].get(&id)?;
-        ctx.modify(SESSIONS + bucket as u32, |out| self.encode(Object::Sessions(bucket), out));
-        self.unindex_session(id);
-        let result = self.sessions[bucket].get_mut(&id).map(act);
-        self.index_session(id);
-        result
-    }
-
-    /// The session was given a response.
-    pub(super) fn count_response(&mut self, ctx: &mut Context<'_>, id: u64) {
-        let bucket = session_bucket(id);
-        if self.sessions[bucket].contains_key(&id) {
-            ctx.modify(SESSIONS + bucket as u32, |out| self.encode(Object::Sessions(bucket), out));
-            // No index is over it.
-            self.sessions[bucket].entry(id).and_modify(|session| session.told += 1);
-        }
+        self.look_session(id, |session| session.is_some()).then_some(())?;
+        self.mark_sessions(ctx, id);
+        let (result, before, after) = {
+            let mut desk = self.desk(session_bucket(id));
+            let session = desk.sessions.get_mut(&id)?;
+            let before = Standing::of(session);
+            (act(session), before, Standing::of(session))
+        };
+        self.index_session(id, Some(before), Some(after));
+        Some(result)
     }
 
     /// Puts a session in the place of what there is of that number, or takes it away.
-    pub(super) fn put_session(&mut self, ctx: &mut Context<'_>, id: u64, session: Option<Session>) {
-        let bucket = session_bucket(id);
-        ctx.modify(SESSIONS + bucket as u32, |out| self.encode(Object::Sessions(bucket), out));
+    pub(super) fn put_session(&self, ctx: &mut Context<'_>, id: u64, session: Option<Session>) {
+        self.mark_sessions(ctx, id);
         self.swap_session(id, session);
     }
 
+    fn mark_sessions(&self, ctx: &mut Context<'_>, id: u64) {
+        let bucket = session_bucket(id);
+        ctx.writes(session_class(id));
+        ctx.modify(SESSIONS + bucket as u32, |out| self.encode(Object::Sessions(bucket), out));
+    }
+
+    fn mark_watches(&self, ctx: &mut Context<'_>, id: u64) {
+        let bucket = session_bucket(id);
+        ctx.writes(session_class(id));
+        ctx.modify(WATCHES + bucket as u32, |out| self.encode(Object::Watches(bucket), out));
+    }
+
     /// Adds ways in which a session watches a path; false when it watches too much.
-    pub(super) fn watch(&mut self, ctx: &mut Context<'_>, id: u64, path: &str, ways: u8) -> bool {
-        let before = self.ways(id, path);
+    pub(super) fn watch(&self, ctx: &mut Context<'_>, id: u64, path: &str, ways: u8) -> bool {
+        let (before, own) = {
+            let desk = self.desk(session_bucket(id));
+            let own = desk.watches.get(&id);
+            let before = own.and_then(|own| own.get(path)).copied().unwrap_or(0);
+            (before, own.map_or(0, Watches::len))
+        };
         if before | ways == before {
             return true;
         }
-        let own = self.watches[session_bucket(id)].get(&id).map_or(0, Watches::len);
         if before == 0 && own >= WATCHES_MAX {
             return false;
         }
@@ -240,7 +396,7 @@ impl State {
     }
 
     /// Takes away ways in which a session watches a path; returns those that there were.
-    pub(super) fn unwatch(&mut self, ctx: &mut Context<'_>, id: u64, path: &str, ways: u8) -> u8 {
+    pub(super) fn unwatch(&self, ctx: &mut Context<'_>, id: u64, path: &str, ways: u8) -> u8 {
         let before = self.ways(id, path);
         if before & ways != 0 {
             self.set_ways(ctx, id, path, before & !ways);
@@ -249,191 +405,65 @@ impl State {
     }
 
     /// Takes away all watches of a session.
-    pub(super) fn unwatch_all(&mut self, ctx: &mut Context<'_>, id: u64) {
-        let bucket = session_bucket(id);
-        if self.watches[bucket].contains_key(&id) {
-            ctx.modify(WATCHES + bucket as u32, |out| self.encode(Object::Watches(bucket), out));
+    pub(super) fn unwatch_all(&self, ctx: &mut Context<'_>, id: u64) {
+        let any = self.desk(session_bucket(id)).watches.contains_key(&id);
+        if any {
+            self.mark_watches(ctx, id);
             self.swap_watches(id, None);
         }
     }
 
     /// How a session watches a path.
     pub(super) fn ways(&self, id: u64, path: &str) -> u8 {
-        let own = self.watches[session_bucket(id)].get(&id);
-        own.and_then(|own| own.get(path)).copied().unwrap_or(0)
+        let desk = self.desk(session_bucket(id));
+        desk.watches.get(&id).and_then(|own| own.get(path)).copied().unwrap_or(0)
     }
 
     /// The session that ends first and when.
     pub(super) fn next_ending(&self) -> Option<(u64, u64)> {
-        self.endings.first().copied()
+        lock(&self.endings).first().copied()
     }
 
     /// The node that may go first and when.
-    pub(super) fn next_due(&self) -> Option<(u64, &str)> {
-        self.due.first().map(|(when, path)| (*when, &**path))
+    pub(super) fn next_due(&self) -> Option<(u64, Box<str>)> {
+        lock(&self.due).first().cloned()
+    }
+
+    /// Whether sessions end, or nodes go, by themselves.
+    pub(super) fn is_timed(&self) -> bool {
+        !lock(&self.endings).is_empty() || !lock(&self.due).is_empty()
     }
 
     /// The sessions attached to a gateway that have events.
-    pub(super) fn waiting(&self, gateway: Gateway) -> impl Iterator<Item = u64> {
-        self.waiting.get(&gateway).into_iter().flatten().copied()
+    pub(super) fn waiting(&self, gateway: Gateway) -> Vec<u64> {
+        lock(&self.waiting).get(&gateway).into_iter().flatten().copied().collect()
     }
 
-    fn set_ways(&mut self, ctx: &mut Context<'_>, id: u64, path: &str, ways: u8) {
-        let bucket = session_bucket(id);
-        ctx.modify(WATCHES + bucket as u32, |out| self.encode(Object::Watches(bucket), out));
-        let own = self.watches[bucket].entry(id).or_default();
-        if ways == 0 {
-            own.remove(path);
-        } else {
-            own.insert(path.into(), ways);
-        }
-        if own.is_empty() {
-            self.watches[bucket].remove(&id);
+    /// Recursive watches that there are, or may be by what is on its way.
+    pub(super) fn recursive(&self) -> u64 {
+        self.counts.recursive.load(Ordering::Acquire)
+    }
+
+    /// Whether operations on their way may set watches.
+    pub(super) fn is_armed(&self) -> bool {
+        self.counts.armed.load(Ordering::Acquire) > 0
+    }
+
+    fn set_ways(&self, ctx: &mut Context<'_>, id: u64, path: &str, ways: u8) {
+        self.mark_watches(ctx, id);
+        {
+            let mut desk = self.desk(session_bucket(id));
+            let own = desk.watches.entry(id).or_default();
+            if ways == 0 {
+                own.remove(path);
+            } else {
+                own.insert(path.into(), ways);
+            }
+            if own.is_empty() {
+                desk.watches.remove(&id);
+            }
         }
         self.index_watch(id, path, ways);
-    }
-
-    fn mark_nodes(&self, ctx: &mut Context<'_>, bucket: usize) {
-        ctx.modify(NODES + bucket as u32, |out| self.encode(Object::Nodes(bucket), out));
-    }
-
-    /// Replaces a node and keeps the indexes up.
-    pub(super) fn swap_node(&mut self, path: &str, node: Option<Node>) -> Option<Node> {
-        let (is, bucket) = (node.is_some(), node_bucket(path));
-        if let Some(Owner::Session(session)) = node.as_ref().map(Node::owner) {
-            self.counts.ephemerals += 1;
-            self.ephemerals.entry(session).or_default().insert(path.into());
-        }
-        self.counts.nodes += u64::from(is);
-        self.counts.bytes += node.as_ref().map_or(0, |node| (node.len() + path.len()) as u64);
-        let slot = self.slots[bucket].entry(path.into()).or_default();
-        let old = std::mem::replace(&mut slot.node, node);
-        self.counts.nodes -= u64::from(old.is_some());
-        self.counts.bytes -= old.as_ref().map_or(0, |node| (node.len() + path.len()) as u64);
-        if let Some(Owner::Session(session)) = old.as_ref().map(Node::owner) {
-            self.counts.ephemerals -= 1;
-            let kept = self.node(path).map(Node::owner) == Some(Owner::Session(session));
-            if !kept && let Some(own) = self.ephemerals.get_mut(&session) {
-                own.remove(path);
-                if own.is_empty() {
-                    self.ephemerals.remove(&session);
-                }
-            }
-        }
-        if path != path::ROOT && old.is_some() != is {
-            let up = path::parent(path);
-            let siblings = &mut self.slots[node_bucket(up)].entry(up.into()).or_default().children;
-            if is {
-                siblings.insert(path::name(path).into());
-            } else {
-                siblings.remove(path::name(path));
-            }
-            self.requeue(up);
-        }
-        self.requeue(path);
-        old
-    }
-
-    /// Keeps `due` up after a change at `path`, and forgets a path that nothing is known about.
-    fn requeue(&mut self, path: &str) {
-        let bucket = node_bucket(path);
-        let Some(slot) = self.slots[bucket].get_mut(path) else { return };
-        let goes = |node: &Node| (node.due != 0 && slot.children.is_empty()).then_some(node.due);
-        let due = slot.node.as_ref().and_then(goes);
-        let before = std::mem::replace(&mut slot.queued, due);
-        let known = slot.node.is_some() || !slot.children.is_empty() || !slot.watchers.is_empty();
-        if before != due {
-            before.map(|when| self.due.remove(&(when, Box::from(path))));
-            due.map(|when| self.due.insert((when, path.into())));
-        }
-        if !known {
-            self.slots[bucket].remove(path);
-        }
-    }
-
-    fn swap_session(&mut self, id: u64, session: Option<Session>) {
-        self.unindex_session(id);
-        let bucket = &mut self.sessions[session_bucket(id)];
-        let is = session.is_some();
-        let old = match session {
-            Some(session) => bucket.insert(id, session),
-            None => bucket.remove(&id),
-        };
-        self.counts.sessions = self.counts.sessions + u64::from(is) - u64::from(old.is_some());
-        self.index_session(id);
-    }
-
-    fn index_session(&mut self, id: u64) {
-        let Some(session) = self.sessions[session_bucket(id)].get(&id) else { return };
-        self.endings.insert((session.due(), id));
-        if !session.events.is_empty() {
-            self.waiting.entry(session.gateway).or_default().insert(id);
-        }
-    }
-
-    fn unindex_session(&mut self, id: u64) {
-        let Some(session) = self.sessions[session_bucket(id)].get(&id) else { return };
-        self.endings.remove(&(session.due(), id));
-        if let Some(own) = self.waiting.get_mut(&session.gateway) {
-            own.remove(&id);
-            if own.is_empty() {
-                self.waiting.remove(&session.gateway);
-            }
-        }
-    }
-
-    fn swap_watches(&mut self, id: u64, watches: Option<Watches>) {
-        let bucket = &mut self.watches[session_bucket(id)];
-        let old = bucket.remove(&id).unwrap_or_default();
-        for path in old.keys() {
-            self.index_watch(id, path, 0);
-        }
-        let Some(watches) = watches.filter(|watches| !watches.is_empty()) else { return };
-        for (path, ways) in &watches {
-            self.index_watch(id, path, *ways);
-        }
-        self.watches[session_bucket(id)].insert(id, watches);
-    }
-
-    /// Keeps up who watches `path`.
-    fn index_watch(&mut self, id: u64, path: &str, ways: u8) {
-        let slot = self.slots[node_bucket(path)].entry(path.into()).or_default();
-        let at = slot.watchers.binary_search_by_key(&id, |(id, _)| *id);
-        let before = at.map_or(0, |at| slot.watchers[at].1);
-        match (at, ways) {
-            (Ok(at), 0) => drop(slot.watchers.remove(at)),
-            (Ok(at), ways) => slot.watchers[at].1 = ways,
-            (Err(_), 0) => {}
-            (Err(at), ways) => slot.watchers.insert(at, (id, ways)),
-        }
-        let recursive = |ways: u8| u64::from(ways & watch::RECURSIVE != 0);
-        let count = |ways: u8| u64::from(ways.count_ones());
-        self.recursive = self.recursive + recursive(ways) - recursive(before);
-        self.counts.watches = self.counts.watches + count(ways) - count(before);
-        self.requeue(path);
-    }
-
-    /// Replaces a bucket of sessions and keeps the indexes up.
-    pub(super) fn load_sessions(&mut self, bucket: usize, new: BTreeMap<u64, Session>) {
-        let old: Vec<u64> = self.sessions[bucket].keys().copied().collect();
-        old.into_iter().for_each(|id| self.swap_session(id, None));
-        new.into_iter().for_each(|(id, session)| self.swap_session(id, Some(session)));
-    }
-
-    /// Replaces a bucket of watches and keeps the indexes up.
-    pub(super) fn load_watches(&mut self, bucket: usize, new: BTreeMap<u64, Watches>) {
-        let old: Vec<u64> = self.watches[bucket].keys().copied().collect();
-        old.into_iter().for_each(|id| self.swap_watches(id, None));
-        new.into_iter().for_each(|(id, watches)| self.swap_watches(id, Some(watches)));
-    }
-
-    /// Replaces a bucket of nodes and keeps the indexes up.
-    pub(super) fn load_nodes(&mut self, bucket: usize, new: BTreeMap<Box<str>, Node>) {
-        let slots = self.slots[bucket].iter();
-        let nodes = slots.filter(|(_, slot)| slot.node.is_some());
-        let old: Vec<Box<str>> = nodes.map(|(path, _)| path.clone()).collect();
-        old.into_iter().for_each(|path| drop(self.swap_node(&path, None)));
-        new.into_iter().for_each(|(path, node)| drop(self.swap_node(&path, Some(node))));
     }
 }
 

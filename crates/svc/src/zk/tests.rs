@@ -375,7 +375,7 @@ fn a_watch_fires_once_before_the_response_that_shows_the_change() {
     zk.ok(s, kind::GET_CHILDREN, &watched("/a", true));
     let gone = zk.ok(s, kind::DELETE, &path_int("/a", -1));
     assert_eq!(gone.told(), [(event::DELETED, "/a")]);
-    assert_eq!(zk.harness.service.state().counts.watches, 0);
+    assert_eq!(zk.harness.service.state().counts().watches, 0);
     zk.harness.root();
 }
 
@@ -472,7 +472,7 @@ fn a_session_moves_with_its_password_and_leaves_its_old_connection_without_effec
     assert!(zk.exists(new, "/e"));
     zk.ok(new, kind::CLOSE, &[]);
     assert_eq!(zk.resume(old.0, PASSWORD), Err(Refusal::Expired));
-    assert_eq!(zk.harness.service.state().counts.ephemerals, 0);
+    assert_eq!(zk.harness.service.state().counts().ephemerals, 0);
     zk.harness.root();
 }
 
@@ -576,7 +576,7 @@ fn a_state_that_was_carried_over_goes_on_like_the_one_it_came_from() {
     zk.ok(s, kind::ADD_WATCH, &path_int("/a", 1));
     zk.ok(other, kind::GET_CHILDREN, &watched("/a", true));
     let mut copy = Fixture { harness: zk.harness.transfer(ZooKeeperService::new()), ..zk };
-    assert_eq!(copy.harness.service.state().counts, zk.harness.service.state().counts);
+    assert_eq!(copy.harness.service.state().counts(), zk.harness.service.state().counts());
     let script = |zk: &mut Fixture| {
         zk.ok(other, kind::SET_DATA, &set("/a", b"new", -1));
         let told = zk.renew(&[]);
@@ -585,7 +585,7 @@ fn a_state_that_was_carried_over_goes_on_like_the_one_it_came_from() {
             zk.renew(&[other]);
         });
         let names = zk.ok(other, kind::GET_CHILDREN, &watched("/a", false)).names();
-        (told, names, zk.harness.root(), zk.harness.service.state().counts)
+        (told, names, zk.harness.root(), zk.harness.service.state().counts())
     };
     let (here, there) = (script(&mut zk), script(&mut copy));
     assert_eq!(here, there);

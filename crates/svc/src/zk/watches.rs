@@ -16,8 +16,8 @@ impl Call<'_, '_> {
         let relative = r.long("zxid")?;
         let (data, exist, child) = (r.paths("data")?, r.paths("exist")?, r.paths("child")?);
         for path in data {
-            let node = self.state.node(path);
-            let happened = match node {
+            self.see(path);
+            let happened = match self.state.node(path) {
                 None => Some(event::DELETED),
                 Some(node) if node.mzxid > relative => Some(event::CHANGED),
                 Some(_) => None,
@@ -25,10 +25,12 @@ impl Call<'_, '_> {
             self.tell_or_watch(path, happened, watch::DATA)?;
         }
         for path in exist {
+            self.see(path);
             let happened = self.state.node(path).map(|_| event::CREATED);
             self.tell_or_watch(path, happened, watch::DATA)?;
         }
         for path in child {
+            self.see(path);
             let happened = match self.state.node(path) {
                 None => Some(event::DELETED),
                 Some(node) if node.pzxid > relative => Some(event::CHILDREN),
@@ -48,7 +50,7 @@ impl Call<'_, '_> {
 
     fn tell_or_watch(&mut self, path: &str, kind: Option<u8>, way: u8) -> Result<(), ZkError> {
         let Some(kind) = kind else { return self.watch_if(true, path, way) };
-        let acl = self.state.node(path).map(|node| node.acl.clone());
+        let acl = self.state.node(path).map(|node| node.acl);
         // Of what is gone, nothing is left to be protected.
         let acl = acl.unwrap_or_else(|| super::acl::open(super::acl::perms::ALL));
         self.tell(self.session, kind, path, &acl);
