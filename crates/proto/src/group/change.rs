@@ -558,7 +558,6 @@ impl Coordinator {
         out.push(Effect::Lanes(FromCoordinator::Install(Arc::new(plan))));
         out.push(Effect::Fact(GroupFact::Installed(view)));
         self.say_wish(now, Target::All, out);
-        self.fetch_if_beyond_reach(now, start.seq, out);
         // Wishes that came for later views meanwhile.
         self.follow_wishes(now, out);
     }

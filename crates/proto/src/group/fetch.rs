@@ -148,14 +148,6 @@ impl Coordinator {
         Ok(())
     }
 
-    /// F1: a view begins so far ahead that the logs cannot reach back.
-    pub(super) fn fetch_if_beyond_reach(&mut self, now: Time, start: Seq, out: &mut Vec<Effect>) {
-        if start.0 > self.executed.0 + 2 * self.cfg.window {
-            self.fetcher.missing = Some(self.executed.next());
-            self.want_checkpoint(now, out);
-        }
-    }
-
     /// F2: asks the others for a checkpoint, unless that is under way.
     pub(super) fn want_checkpoint(&mut self, now: Time, out: &mut Vec<Effect>) {
         if matches!(self.fetcher.state, State::Idle) {

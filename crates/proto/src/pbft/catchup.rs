@@ -464,6 +464,17 @@ impl Lane {
         }
     }
 
+    /// A view begins at `start`, so far ahead that the others' logs cannot reach back. This one's
+    /// may: after a restart execution has yet to get through what an earlier life has decided,
+    /// and who has that must not exchange it for a state that perhaps nobody else has.
+    pub(super) fn tell_if_beyond_reach(&mut self, start: Seq, out: &mut Outbox) {
+        let missing = self.next_undelivered();
+        let here = self.log.get(missing).is_some_and(Slot::is_to_be_delivered);
+        if !here && start.0 > self.progress.executed.0 + 2 * self.cfg.window {
+            out.coordinator(ToCoordinator::LeftBehind { missing, stable: start });
+        }
+    }
+
     pub(super) fn on_decided(
         &mut self,
         now: Now,

@@ -183,6 +183,7 @@ impl Lane {
         open.into_iter().for_each(|seq| self.mark_ordered(now, seq));
         self.views.take(plan.clone());
         self.on_certified(now, &plan.start, out);
+        self.tell_if_beyond_reach(plan.start.seq, out);
         self.catchup.progressed(now.mono);
         self.catchup.hearing.begin_view();
         self.grievances.pace.begin_view(now.mono);

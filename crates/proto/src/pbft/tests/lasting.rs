@@ -1,7 +1,7 @@
 //! What must not stand still for ever, who must not be blamed, and what must not grow: stories of
 //! holes that were found by looking for them.
 
-use super::views::told;
+use super::views::{install, plan, told};
 use super::*;
 use crate::group::link::{FromCoordinator, Grievance, ToCoordinator};
 use base::StableCheckpoint;
@@ -282,6 +282,29 @@ fn what_an_earlier_life_has_left_is_not_missing() {
         for from in [0, 1] {
             let _ = rig.peer(from, status(36, 36));
         }
+        let left = |told: &ToCoordinator| matches!(told, ToCoordinator::LeftBehind { .. });
+        assert_eq!(told(&mut rig).iter().any(left), lost, "{last}");
+    }
+}
+
+/// Swarm seed 30225: everybody had lost power, and the NEW-VIEW came before execution was through
+/// with the log. The replica left all that it had decided to a state that it would fetch, and
+/// that one other replica alone had: too few to believe it.
+#[test]
+fn a_view_that_begins_far_ahead_takes_nothing_that_an_earlier_life_has_decided() {
+    let committed = |seq| {
+        let digest = Proposal::Null.digest(GROUP, Seq(seq));
+        let batch = Some((Proposal::Null, Arc::new(base::Batch::Null)));
+        crate::outbox::Record::Committed { seq: Seq(seq), digest, batch }
+    };
+    for (last, lost) in [(60, false), (16, true)] {
+        let records = (1..=last).map(committed).collect();
+        let start = crate::pbft::LaneStart { active: true, records, ..Default::default() };
+        let cfg = Rig::new(2, 1).lane.cfg;
+        let lane = Lane::restore(cfg, Box::new(PlainKeys { me: cfg.me, n: 4 }), start);
+        let mut rig = Rig { lane, now: Now { mono: Time(1), wall: WALL }, out: Outbox::new() };
+        rig.feed(Input::Turn).expect("never refused");
+        install(&mut rig, &plan(5, 48, &[]));
         let left = |told: &ToCoordinator| matches!(told, ToCoordinator::LeftBehind { .. });
         assert_eq!(told(&mut rig).iter().any(left), lost, "{last}");
     }
