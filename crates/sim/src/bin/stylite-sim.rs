@@ -17,6 +17,10 @@ use sim::runner::{self, Batch, Violation};
 use sim::scenario::replay;
 use sim::scenarios::{self, SEED_MAX, Scenario};
 
+/// A seventh of a run is spent in the system's allocator otherwise.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Whole groups in one thread on virtual time: what breaks them?
 ///
 /// A run is a scenario and a seed, and the same again whenever it is run again.

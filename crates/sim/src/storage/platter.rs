@@ -79,11 +79,13 @@ impl Platter {
 
     /// Files by name, as the process sees them.
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, u64)> {
-        let name = |path: &'_ Path| path.file_name()?.to_str().map(str::len);
-        self.names.iter().filter_map(move |(path, inode)| {
-            let text = path.to_str()?;
-            Some((&text[text.len() - name(path)?..], *inode))
-        })
+        self.names.iter().filter_map(|(path, inode)| Some((name(path)?, *inode)))
+    }
+
+    /// The name of a file, if it has one.
+    pub(super) fn name_of(&self, inode: u64) -> Option<&str> {
+        // Asked with every sync, so that nothing is parsed but the path that is wanted.
+        self.names.iter().find(|(_, of)| **of == inode).and_then(|(path, _)| name(path))
     }
 
     pub(super) fn sync_names(&mut self) {
@@ -128,6 +130,10 @@ impl Platter {
             self.names.values().chain(self.durable.values()).copied().collect();
         self.inodes.retain(|inode, _| named.contains(inode));
     }
+}
+
+fn name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
 }
 
 fn apply(names: &mut BTreeMap<PathBuf, u64>, change: &Change) -> io::Result<()> {

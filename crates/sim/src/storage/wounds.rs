@@ -76,7 +76,7 @@ impl State {
     pub(super) fn sync(&mut self, inode: u64) -> io::Result<()> {
         let dirty: Vec<usize> =
             std::mem::take(&mut self.platter.inode_mut(inode)?.dirty).into_iter().collect();
-        let log = self.platter.files().any(|(name, of)| of == inode && is_log(name));
+        let log = self.platter.name_of(inode).is_some_and(is_log);
         // Blank sectors tell nothing, whatever happens to them.
         let file = self.platter.inode(inode)?;
         let told = |sector: &&usize| file.sector(**sector).iter().any(|byte| *byte != 0);
@@ -223,10 +223,7 @@ impl State {
     pub(super) fn harms(&self) -> Vec<Harm> {
         let mut harms = Vec::new();
         for wound in &self.wounds {
-            let Some((name, _)) = self.platter.files().find(|(_, inode)| *inode == wound.inode)
-            else {
-                continue;
-            };
+            let Some(name) = self.platter.name_of(wound.inode) else { continue };
             let Ok(file) = self.platter.inode(wound.inode) else { continue };
             if file.sector(wound.sector) == wound.right {
                 continue;
