@@ -37,6 +37,7 @@ mod inbox;
 mod link;
 mod options;
 mod outputs;
+mod socket;
 
 pub use base::{ClientId, ReplicaId};
 pub use completion::{Batch, Completion, CompletionSink, Completions, OpResult, Submitter};
@@ -45,3 +46,4 @@ pub use handle::{Call, Client};
 pub use inbox::ClientStats;
 pub use options::ClientOptions;
 pub use proto::client::ClientCounters;
+pub use socket::Stream;

@@ -15,7 +15,8 @@ use base::packet::PacketKind;
 use base::{Frame, PillarId, ReplicaId, SessionId, limits};
 use genesis::Group;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::socket::Stream;
 
 /// Why a link is no more.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ const READ_BYTES_PER_TURN: usize = 1 << 20;
 
 /// An established link.
 pub(crate) struct Link {
-    stream: TcpStream,
+    stream: Stream,
     sealer: Sealer,
     opener: Opener,
     reader: PacketReader,
@@ -152,19 +153,6 @@ pub(crate) struct Dialer {
     pub(crate) identity: Arc<LinkIdentity>,
 }
 
-/// After this long without an acknowledgement, a connection is dead, in milliseconds.
-const TCP_USER_TIMEOUT_MS: u32 = 20_000;
-/// After this long without a byte, the kernel asks whether the other end is still there.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-
-/// Makes the kernel find out that the other end is gone without a word, long before its own
-/// retransmissions end. Each is an improvement only.
-fn notice_death(stream: &TcpStream) {
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, TCP_USER_TIMEOUT_MS);
-    let _ = rustix::net::sockopt::set_socket_keepalive(stream, true);
-    let _ = rustix::net::sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE);
-}
-
 /// How long one attempt may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -192,9 +180,7 @@ impl Dialer {
         session: SessionId,
     ) -> Result<Link, LinkError> {
         let address = self.group.address(replica, pillar).ok_or(LinkError::Address)?;
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        notice_death(&stream);
+        let mut stream = Stream::connect(address).await?;
         let directory = self.group.directory();
         let (call, first) = Initiator::start(&self.identity, directory, replica, pillar, session)?;
         stream.write_all(&first).await?;
@@ -215,23 +201,5 @@ impl Dialer {
         let mut out = Vec::new();
         sealer.seal(&[], &mut out)?;
         Ok(Link { stream, sealer, opener, reader, out, written: 0, packet: None })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A replica that vanished is called again after seconds, not after the quarter of an hour
-    /// that the kernel takes by itself.
-    #[tokio::test]
-    async fn the_kernel_watches_the_other_end() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("bound");
-        let stream = TcpStream::connect(address).await.expect("listens");
-        notice_death(&stream);
-        let timeout = rustix::net::sockopt::tcp_user_timeout(&stream);
-        assert_eq!(timeout, Ok(TCP_USER_TIMEOUT_MS));
-        assert_eq!(rustix::net::sockopt::socket_keepalive(&stream), Ok(true));
     }
 }

@@ -8,6 +8,7 @@ use auth::{Directory, PublicKeys};
 use base::digest::{Domain, Hasher};
 use base::{ClientId, Digest, Epoch, GroupId, Quorums, ReplicaId, Signature, Span, Stripe, limits};
 
+use crate::address::{self, Address};
 use crate::error::GenesisError;
 use crate::group::{ClientEntry, Group, ReplicaEntry};
 use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
@@ -20,8 +21,6 @@ use crate::switches::{self, Choice};
 
 /// Longest name of a group, a service or a client, in bytes.
 const NAME_BYTES_MAX: usize = 64;
-/// Longest host name, as DNS has it.
-const HOST_BYTES_MAX: usize = 253;
 
 /// Whether port 0 is acceptable: in memory, for tests that bind first and ask afterwards.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,15 +114,7 @@ pub(crate) fn name(path: &Path, what: &str, name: &str) -> Result<(), GenesisErr
 
 /// Checks a host name or address.
 pub(crate) fn host(path: &Path, what: &str, host: &str) -> Result<(), GenesisError> {
-    let good = |c: char| c.is_ascii_alphanumeric() || "-_.:%".contains(c);
-    // Colons are for IPv6 addresses only: a port behind the host is a frequent mistake.
-    let colons_ok = !host.contains(':') || host.matches(':').count() >= 2;
-    let sized = !host.is_empty() && host.len() <= HOST_BYTES_MAX;
-    if sized && host.chars().all(good) && colons_ok {
-        return Ok(());
-    }
-    let remedy = "must be a host name or an IP address without a port or brackets";
-    Err(field(path, what, quoted(host), remedy))
+    address::check_host(host).map_err(|remedy| field(path, what, quoted(host), &remedy))
 }
 
 fn quorums(path: &Path, raw: &RawGroup) -> Result<Quorums, GenesisError> {
@@ -248,31 +239,77 @@ fn replicas(
             let remedy = format!("[[replica]] tables stand in order: this one is {id}");
             return Err(field(path, "replica.id", entry.id, &remedy));
         }
-        let what = format!("replica {id} host");
-        host(path, &what, &entry.host)?;
-        let ports = ports(path, entry, raw.pillars)?;
-        for port in &ports {
-            let what = format!("replica {id} port");
-            if *port == 0 {
-                if allowed == Ports::Ephemeral {
-                    continue;
-                }
-                return Err(field(path, &what, port, "must be 1 to 65535"));
-            }
-            if !taken.insert((entry.host.as_str(), *port)) {
-                let remedy = format!(
-                    "another pillar listens on port {port} of {} already; replicas of one host \
-                     are {} ports apart or more",
-                    entry.host, raw.pillars
-                );
-                return Err(field(path, &what, port, &remedy));
-            }
+        let addresses = addresses(path, entry, raw.pillars)?;
+        for address in &addresses {
+            claim(path, id, address, allowed, &mut taken)?;
         }
         let parts = [&entry.ed25519, &entry.x25519, &entry.certificate];
         let keys = keys(path, &format!("replica {id}"), parts)?;
-        entries.push(ReplicaEntry { id: ReplicaId(id), host: entry.host.clone(), ports, keys });
+        entries.push(ReplicaEntry { id: ReplicaId(id), addresses, keys });
     }
     Ok(entries)
+}
+
+/// Everybody needs an address of its own.
+fn claim(
+    path: &Path,
+    id: u16,
+    address: &Address,
+    allowed: Ports,
+    taken: &mut BTreeSet<String>,
+) -> Result<(), GenesisError> {
+    let what = |name: &str| format!("replica {id} {name}");
+    let Some((host, port)) = address.host_and_port() else {
+        // A socket is one file, whatever is sent over it.
+        let file = address.path().map(|file| file.display().to_string()).unwrap_or_default();
+        if taken.insert(file) {
+            return Ok(());
+        }
+        let remedy = "another pillar listens on this socket already: give each one of its own";
+        return Err(field(path, &what("addresses"), quoted(&address.to_string()), remedy));
+    };
+    if port == 0 {
+        if allowed == Ports::Ephemeral {
+            return Ok(());
+        }
+        return Err(field(path, &what("port"), port, "must be 1 to 65535"));
+    }
+    if taken.insert(address.to_string()) {
+        return Ok(());
+    }
+    let remedy = format!(
+        "another pillar listens on port {port} of {host} already; replicas of one host are as \
+         many ports apart as there are pillars, or more"
+    );
+    Err(field(path, &what("port"), port, &remedy))
+}
+
+/// Where a replica listens: one address for each pillar, or a host with its ports.
+fn addresses(path: &Path, entry: &RawReplica, pillars: u16) -> Result<Vec<Address>, GenesisError> {
+    let id = entry.id;
+    let what = format!("replica {id} addresses");
+    let alone = entry.host.is_none() && entry.port.is_none() && entry.ports.is_none();
+    match (&entry.addresses, &entry.host) {
+        (Some(texts), _) if alone => {
+            if texts.len() != usize::from(pillars) {
+                let remedy = format!("one address per pillar, {pillars} in all");
+                return Err(field(path, &what, texts.len(), &remedy));
+            }
+            let one = |text: &String| {
+                Address::parse(text).map_err(|remedy| field(path, &what, quoted(text), &remedy))
+            };
+            texts.iter().map(one).collect()
+        }
+        (None, Some(name)) => {
+            host(path, &format!("replica {id} host"), name)?;
+            let ports = ports(path, entry, pillars)?;
+            Ok(ports.into_iter().map(|port| Address::tcp(name, port)).collect())
+        }
+        _ => {
+            let remedy = "give a host with its port or ports, or addresses, one of the two";
+            Err(field(path, &format!("replica {id} host"), "both or none", remedy))
+        }
+    }
 }
 
 fn ports(path: &Path, entry: &RawReplica, pillars: u16) -> Result<Vec<u16>, GenesisError> {

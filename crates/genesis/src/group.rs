@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use auth::{AuthError, Directory, Peer, PublicKeys, Secret};
 use base::{ClientId, Digest, Epoch, GroupId, PillarId, Quorums, ReplicaId, Stripe};
 
+use crate::address::{Address, Transport};
 use crate::error::GenesisError;
 use crate::settings::Settings;
 use crate::{check, file, key_file, raw, write};
@@ -32,10 +33,8 @@ pub struct Group {
 pub struct ReplicaEntry {
     /// Its number, and its place in the list.
     pub id: ReplicaId,
-    /// The host name or IP address that it listens on and is reached at. Not agreed.
-    pub host: String,
-    /// The port of each pillar. Not agreed.
-    pub ports: Vec<u16>,
+    /// Where each pillar listens and is reached. Not agreed.
+    pub addresses: Vec<Address>,
     /// Its public keys.
     pub keys: PublicKeys,
 }
@@ -49,6 +48,42 @@ pub struct ClientEntry {
     pub name: String,
     /// Its public keys.
     pub keys: PublicKeys,
+}
+
+impl ReplicaEntry {
+    /// The ports of those pillars that are reached over TCP.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        self.addresses.iter().filter_map(Address::port).collect()
+    }
+
+    /// The host and the ports, if all pillars are reached over TCP at one host.
+    #[must_use]
+    pub fn host_and_ports(&self) -> Option<(&str, Vec<u16>)> {
+        let (host, _) = self.addresses.first()?.host_and_port()?;
+        let port = |address: &Address| {
+            address.host_and_port().filter(|(other, _)| *other == host).map(|(_, port)| port)
+        };
+        let ports = self.addresses.iter().map(port).collect::<Option<_>>()?;
+        Some((host, ports))
+    }
+
+    /// What carries its packets: of those of its pillars, the one that asks most of a host.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.addresses.iter().map(Address::transport).max().unwrap_or_default()
+    }
+
+    /// Where it is, for people: all of its addresses, in short.
+    #[must_use]
+    pub fn place(&self) -> String {
+        if let Some((host, ports)) = self.host_and_ports() {
+            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+            return format!("{host}:{}", ports.join(","));
+        }
+        let addresses: Vec<String> = self.addresses.iter().map(Address::to_string).collect();
+        addresses.join(", ")
+    }
 }
 
 impl Group {
@@ -165,11 +200,17 @@ impl Group {
         &self.directory
     }
 
-    /// Where a pillar of a replica listens: host and port. `None` when there is none such.
+    /// Where a pillar of a replica listens. `None` when there is none such.
     #[must_use]
-    pub fn address(&self, replica: ReplicaId, pillar: PillarId) -> Option<(&str, u16)> {
+    pub fn address(&self, replica: ReplicaId, pillar: PillarId) -> Option<&Address> {
         let entry = self.replicas.get(usize::from(replica.0))?;
-        Some((&entry.host, *entry.ports.get(usize::from(pillar.0))?))
+        entry.addresses.get(usize::from(pillar.0))
+    }
+
+    /// What carries packets in this group: of all its addresses, what asks most of a host.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.replicas.iter().map(ReplicaEntry::transport).max().unwrap_or_default()
     }
 
     /// Says where a replica listens: one port per pillar. Addresses are local knowledge, so
@@ -183,20 +224,32 @@ impl Group {
         host: &str,
         ports: &[u16],
     ) -> Result<(), GenesisError> {
+        check::host(&self.path, &format!("replica {replica} host"), host)?;
+        let addresses = ports.iter().map(|port| Address::tcp(host, *port)).collect();
+        self.set_addresses(replica, addresses)
+    }
+
+    /// The same with an address for each pillar.
+    ///
+    /// # Errors
+    /// When there is no such replica, or the addresses are not one each.
+    pub fn set_addresses(
+        &mut self,
+        replica: ReplicaId,
+        addresses: Vec<Address>,
+    ) -> Result<(), GenesisError> {
         let path = self.path.clone();
         let pillars = usize::from(self.pillars());
         let Some(entry) = self.replicas.get_mut(usize::from(replica.0)) else {
             let remedy = "there is no such replica";
             return Err(check::field(&path, "replica.id", replica, remedy));
         };
-        check::host(&path, &format!("replica {replica} host"), host)?;
-        if ports.len() != pillars {
-            let remedy = format!("one port per pillar, {pillars} in all");
-            let field = format!("replica {replica} ports");
-            return Err(check::field(&path, &field, format!("{ports:?}"), &remedy));
+        if addresses.len() != pillars {
+            let remedy = format!("one address per pillar, {pillars} in all");
+            let field = format!("replica {replica} addresses");
+            return Err(check::field(&path, &field, addresses.len(), &remedy));
         }
-        host.clone_into(&mut entry.host);
-        entry.ports = ports.to_vec();
+        entry.addresses = addresses;
         Ok(())
     }
 

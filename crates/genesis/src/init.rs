@@ -1,11 +1,12 @@
 //! Founding a group: keys for everybody, the configuration, and both on disk.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use auth::{Peer, PublicKeys, Secret};
 use base::{ClientId, Digest, ReplicaId, limits};
 
+use crate::address::{Address, Transport};
 use crate::check::{self, Ports, field};
 use crate::error::GenesisError;
 use crate::file;
@@ -34,11 +35,17 @@ pub struct InitOptions {
     pub pillars: u16,
     /// How many clients get a key, 0 to [`limits::CLIENTS_MAX`].
     pub clients: u32,
-    /// Hosts of the replicas: one for all of them, or one each.
+    /// Hosts of the replicas: one for all of them, or one each. A host with several network
+    /// interfaces is their addresses with `+` between them: its pillars take them in turn.
     pub hosts: Vec<String>,
     /// The first port on each host; the replicas of one host follow one another, one port per
     /// pillar. 0 only for [`LocalGroup::generate`]: all ports are 0, to be filled in.
     pub port: u16,
+    /// What carries packets. Over anything but TCP, hosts and port are without meaning.
+    pub transport: Transport,
+    /// The directory of the sockets, if that is not TCP. [`init`] takes `sockets` beside the
+    /// configuration when none is given.
+    pub sockets: Option<PathBuf>,
     /// What the members do alike.
     pub settings: Settings,
     /// The root over the service's objects that the group begins with, if it is founded from a
@@ -57,6 +64,8 @@ impl Default for InitOptions {
             clients: CLIENTS_DEFAULT,
             hosts: vec!["127.0.0.1".to_owned()],
             port: PORT_DEFAULT,
+            transport: Transport::default(),
+            sockets: None,
             settings: Settings::default(),
             initial_state: None,
         }
@@ -171,7 +180,12 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<Group, GenesisError> {
     if options.port == 0 {
         return Err(field(&path, "port", 0, "must be 1 to 65535"));
     }
-    let mut local = LocalGroup::generate_for(options, &path)?;
+    let sockets = match &options.sockets {
+        Some(sockets) => absolute(sockets)?,
+        None => absolute(dir)?.join("sockets"),
+    };
+    let options = InitOptions { sockets: Some(sockets), ..options.clone() };
+    let mut local = LocalGroup::generate_for(&options, &path)?;
     local.save(dir)?;
     Ok(local.group)
 }
@@ -231,6 +245,14 @@ fn raw_group(
     })
 }
 
+fn absolute(path: &Path) -> Result<PathBuf, GenesisError> {
+    std::path::absolute(path).map_err(|source| GenesisError::Io {
+        path: path.to_path_buf(),
+        doing: "find the directory",
+        source,
+    })
+}
+
 fn raw_replicas(
     options: &InitOptions,
     path: &Path,
@@ -244,28 +266,60 @@ fn raw_replicas(
     let mut next: BTreeMap<&str, u32> = BTreeMap::new();
     let mut entries = Vec::with_capacity(secrets.len());
     for (id, (secret, host)) in (0..).zip(secrets.iter().zip(hosts.iter().cycle())) {
-        let port = next.entry(host).or_insert(options.port.into());
-        let first = u16::try_from(*port).map_err(|_| past_the_last(options, path, id))?;
+        let addresses = match options.transport {
+            Transport::Tcp => ports_at(options, path, (id, host), &mut next)?,
+            Transport::Unix => sockets_of(options, path, id)?,
+        };
         let keys = hex_keys(&secret.public(Peer::Replica(ReplicaId(id))));
         let [ed25519, x25519, certificate] = keys;
-        let (host, ports) = (host.clone(), None);
-        entries.push(RawReplica {
-            id,
-            host,
-            port: Some(first),
-            ports,
-            ed25519,
-            x25519,
-            certificate,
-        });
-        if options.port > 0 {
-            if *port + u32::from(options.pillars) > u32::from(u16::MAX) + 1 {
-                return Err(past_the_last(options, path, id));
-            }
-            *port += u32::from(options.pillars);
-        }
+        let (host, port, ports) = (None, None, None);
+        let addresses = Some(addresses);
+        entries.push(RawReplica { id, host, port, ports, addresses, ed25519, x25519, certificate });
     }
     Ok(entries)
+}
+
+/// The addresses of replica `id` at `host`, which may have several interfaces. `next` has the next
+/// free port of each.
+fn ports_at<'a>(
+    options: &InitOptions,
+    path: &Path,
+    (id, host): (u16, &'a str),
+    next: &mut BTreeMap<&'a str, u32>,
+) -> Result<Vec<String>, GenesisError> {
+    let interfaces: Vec<&str> = host.split('+').collect();
+    let mut addresses = Vec::with_capacity(usize::from(options.pillars));
+    if interfaces.len() > usize::from(options.pillars) {
+        let remedy = format!(
+            "more interfaces than pillars: each pillar listens on one; found the group with \
+             {} pillars or more",
+            interfaces.len()
+        );
+        return Err(field(path, &format!("replica {id} host"), host, &remedy));
+    }
+    for interface in interfaces.iter().cycle().take(usize::from(options.pillars)) {
+        check::host(path, &format!("replica {id} host"), interface)?;
+        let port = next.entry(interface).or_insert(options.port.into());
+        let mine = u16::try_from(*port).map_err(|_| past_the_last(options, path, id))?;
+        *port += u32::from(options.port > 0);
+        addresses.push(Address::tcp(interface, mine).to_string());
+    }
+    Ok(addresses)
+}
+
+/// The sockets of replica `id`, one for each pillar.
+fn sockets_of(options: &InitOptions, path: &Path, id: u16) -> Result<Vec<String>, GenesisError> {
+    let Some(dir) = &options.sockets else {
+        let remedy = "sockets need a directory";
+        return Err(field(path, "transport", options.transport.word(), remedy));
+    };
+    let one = |pillar| {
+        let file = dir.join(format!("{id}-{pillar}.sock"));
+        let text = format!("{}:{}", options.transport.word(), file.display());
+        let bad = |remedy: String| field(path, "socket-dir", file.display(), &remedy);
+        Address::parse(&text).map_err(bad).map(|_| text)
+    };
+    (0..options.pillars).map(one).collect()
 }
 
 /// The ports of replica `id` are beyond the last one that there is.

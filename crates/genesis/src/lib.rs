@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod check;
 mod error;
 mod file;
@@ -27,6 +28,7 @@ pub mod settings;
 pub mod switches;
 mod write;
 
+pub use address::{Address, SOCKET_PATH_BYTES_MAX, Transport};
 pub use error::GenesisError;
 pub use group::{ClientEntry, GROUP_FILE, Group, ReplicaEntry};
 pub use init::{CLIENTS_DEFAULT, InitOptions, LocalGroup, PORT_DEFAULT, init};

@@ -49,9 +49,10 @@ pub(crate) struct RawBatching {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawReplica {
     pub(crate) id: u16,
-    pub(crate) host: String,
+    pub(crate) host: Option<String>,
     pub(crate) port: Option<u16>,
     pub(crate) ports: Option<Vec<u16>>,
+    pub(crate) addresses: Option<Vec<String>>,
     pub(crate) ed25519: String,
     pub(crate) x25519: String,
     pub(crate) certificate: String,
@@ -89,7 +90,8 @@ const GROUP_KEYS: &[&str] = &[
 ];
 const BATCHING_KEYS: &[&str] =
     &["frames_max", "bytes_max", "delay_us", "in_flight_max", "unbatched"];
-const REPLICA_KEYS: &[&str] = &["id", "host", "port", "ports", "ed25519", "x25519", "certificate"];
+const REPLICA_KEYS: &[&str] =
+    &["id", "host", "port", "ports", "addresses", "ed25519", "x25519", "certificate"];
 const CLIENT_KEYS: &[&str] = &["id", "name", "ed25519", "x25519", "certificate"];
 
 /// Reads the text. Unknown keys are found first, so that a typing error is answered with a

@@ -17,6 +17,9 @@ pub enum Scope {
     Group,
     /// Each replica for itself, when it is started.
     Replica,
+    /// Whoever writes down where a pillar listens: it stands in the address, and may differ from
+    /// pillar to pillar.
+    Address,
 }
 
 /// One switch.
@@ -86,6 +89,12 @@ pub const SWITCHES: &[Switch] = &[
         values: &["cop", "top"],
         scope: Scope::Replica,
         what: "threads by instances (pillars), or by tasks: a pipeline, for one pillar only",
+    },
+    Switch {
+        name: "transport",
+        values: &["tcp", "unix"],
+        scope: Scope::Address,
+        what: "what carries packets: TCP; on one host also UNIX sockets",
     },
 ];
 
@@ -172,6 +181,13 @@ mod tests {
     }
 
     #[test]
+    fn transports_are_those_of_addresses() {
+        let words: Vec<&str> = crate::Transport::ALL.iter().map(|one| one.word()).collect();
+        let switch = SWITCHES.iter().find(|switch| switch.name == "transport").expect("there");
+        assert_eq!(switch.values, words);
+    }
+
+    #[test]
     fn a_conflict_is_named_with_its_remedy_and_the_defaults_have_none() {
         let defaults: Vec<Choice> =
             SWITCHES.iter().map(|switch| Choice(switch.name, switch.values[0])).collect();
@@ -200,6 +216,7 @@ mod tests {
             let by = match scope {
                 Scope::Group => "the group",
                 Scope::Replica => "each replica",
+                Scope::Address => "each address",
             };
             writeln!(out, "| {name} | {} | {by} | {what} |", values.join(", ")).expect("a string");
         }

@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 use auth::PublicKeys;
 
-use crate::group::Group;
+use crate::group::{Group, ReplicaEntry};
 use crate::raw::FORMAT;
 
 const HEAD: &str = "\
 # The genesis configuration of a Stylite group, written by `stylite init`.
 #
-# Every member has the same copy. The group's identity is a digest of all of it but hosts and
-# ports, so a member whose copy differs in anything else is a member of another group. Only
-# hosts and ports may be edited, and may differ between copies.
+# Every member has the same copy. The group's identity is a digest of all of it but where
+# replicas listen, so a member whose copy differs in anything else is a member of another group.
+# Only hosts, ports and addresses may be edited, and may differ between copies.
 # Secret keys are not here; they are in keys/, one file per member.
 ";
 
@@ -81,16 +81,12 @@ fn write_batching(out: &mut String, group: &Group) -> std::fmt::Result {
 }
 
 fn write_members(out: &mut String, group: &Group) -> std::fmt::Result {
-    writeln!(out, "\n# The replicas. Pillar p listens on port + p.")?;
+    writeln!(out, "\n# The replicas, and where their pillars listen: at a host, pillar p on")?;
+    writeln!(out, "# port + p; or at addresses, one for each pillar: \"host:port\", or on one")?;
+    writeln!(out, "# host \"unix:/path\", a socket.")?;
     for replica in &group.replicas {
-        writeln!(out, "\n[[replica]]\nid = {}\nhost = \"{}\"", replica.id, replica.host)?;
-        let ports = &replica.ports;
-        let base = ports[0];
-        if base > 0 && ports.iter().zip(u32::from(base)..).all(|(p, at)| u32::from(*p) == at) {
-            writeln!(out, "port = {base}")?;
-        } else {
-            writeln!(out, "ports = {ports:?}")?;
-        }
+        writeln!(out, "\n[[replica]]\nid = {}", replica.id)?;
+        write_addresses(out, replica)?;
         write_keys(out, &replica.keys)?;
     }
     writeln!(out, "\n# The principals that may send requests: gateways and programs.")?;
@@ -99,6 +95,23 @@ fn write_members(out: &mut String, group: &Group) -> std::fmt::Result {
         write_keys(out, &client.keys)?;
     }
     Ok(())
+}
+
+fn write_addresses(out: &mut String, replica: &ReplicaEntry) -> std::fmt::Result {
+    let Some((host, ports)) = replica.host_and_ports() else {
+        writeln!(out, "addresses = [")?;
+        for address in &replica.addresses {
+            writeln!(out, "    \"{address}\",")?;
+        }
+        return writeln!(out, "]");
+    };
+    writeln!(out, "host = \"{host}\"")?;
+    let base = ports[0];
+    if base > 0 && ports.iter().zip(u32::from(base)..).all(|(p, at)| u32::from(*p) == at) {
+        writeln!(out, "port = {base}")
+    } else {
+        writeln!(out, "ports = {ports:?}")
+    }
 }
 
 fn write_keys(out: &mut String, keys: &PublicKeys) -> std::fmt::Result {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use auth::Peer;
 use base::{ClientId, Digest, PillarId, ReplicaId, Span, limits};
 use genesis::{
-    Agreement, Batching, Commits, GenesisError, Group, InitOptions, Leaders, LocalGroup, Settings,
+    Address, Agreement, Batching, Commits, GenesisError, Group, InitOptions, Leaders, LocalGroup,
+    Settings, Transport,
 };
 
 const FILE: &str = "/somewhere/group.toml";
@@ -82,7 +83,7 @@ fn what_is_written_is_read_back() {
     assert_eq!(read.clients(), written.clients());
     assert_eq!(read.directory().n(), 7);
     assert_eq!(read.client_named("client-2").map(|client| client.id), Some(ClientId(2)));
-    assert_eq!(read.address(ReplicaId(2), PillarId(1)), Some(("127.0.0.1", 7407)));
+    assert_eq!(read.address(ReplicaId(2), PillarId(1)), Some(&Address::tcp("127.0.0.1", 7407)));
     assert_eq!(read.address(ReplicaId(2), PillarId(3)), None);
     assert_eq!(read.address(ReplicaId(7), PillarId(0)), None);
     assert_eq!(read.to_toml(), written.to_toml());
@@ -298,7 +299,7 @@ fn every_bound_itself_is_legal() {
 fn ports_are_one_base_or_one_each() {
     let ports = |line: &str| with("port", line);
     let group = parse(&ports("ports = [9001, 8001]")).expect("one each");
-    assert_eq!(group.address(ReplicaId(0), PillarId(1)), Some(("127.0.0.1", 8001)));
+    assert_eq!(group.address(ReplicaId(0), PillarId(1)), Some(&Address::tcp("127.0.0.1", 8001)));
     assert_eq!(refusal(&ports("ports = [9001]")).0, "replica 0 ports");
     assert_eq!(refusal(&ports("ports = [9001, 9001]")).0, "replica 0 port");
     assert_eq!(refusal(&ports("ports = [9001, 0]")).0, "replica 0 port");
@@ -343,10 +344,10 @@ fn test_groups_have_keys_in_memory_and_take_their_addresses_later() {
     assert_eq!(shown.replace("Secret(..)", "").replace(", ", ""), "[] []");
     let peer = Peer::Replica(ReplicaId(3));
     assert_eq!(Some(&replicas[3].public(peer)), group.directory().peer(peer));
-    assert_eq!(group.address(ReplicaId(3), PillarId(1)), Some(("127.0.0.1", 0)));
+    assert_eq!(group.address(ReplicaId(3), PillarId(1)), Some(&Address::tcp("127.0.0.1", 0)));
     let id = group.id();
     group.set_address(ReplicaId(3), "localhost", &[4001, 5001]).expect("one port each");
-    assert_eq!(group.address(ReplicaId(3), PillarId(1)), Some(("localhost", 5001)));
+    assert_eq!(group.address(ReplicaId(3), PillarId(1)), Some(&Address::tcp("localhost", 5001)));
     assert_eq!(group.id(), id);
     for (replica, host, ports) in
         [(4, "localhost", &[1, 2][..]), (0, "no host", &[1, 2]), (0, "localhost", &[1])]
@@ -384,7 +385,79 @@ fn replicas_on_hosts_of_their_own_share_a_port() {
     let group = LocalGroup::generate(&options).expect("legal").group;
     let addresses: Vec<_> =
         (0..4).map(|r| group.address(ReplicaId(r), PillarId(0)).expect("a replica")).collect();
-    assert_eq!(addresses, [("a", 7400), ("b", 7400), ("a", 7402), ("c", 7400)]);
+    let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["a:7400", "b:7400", "a:7402", "c:7400"]);
+}
+
+/// A sample whose replica 0 listens where `lines` say.
+fn at(lines: &str) -> String {
+    sample().replacen("host = \"127.0.0.1\"\nport = 7400\n", lines, 1)
+}
+
+#[test]
+fn each_pillar_may_have_an_address_of_its_own() {
+    let sample = sample();
+    let lines = "addresses = [\"10.0.0.1:9000\", \"unix:/run/a.sock\"]\n";
+    let text = sample.replacen("host = \"127.0.0.1\"\nport = 7400\n", lines, 1);
+    let group = parse(&text).expect("one each");
+    let shown = |group: &Group| group.replicas()[0].place();
+    assert_eq!(shown(&group), "10.0.0.1:9000, unix:/run/a.sock");
+    assert_eq!(group.replicas()[0].host_and_ports(), None);
+    assert_eq!(
+        (group.transport(), group.replicas()[1].transport()),
+        (Transport::Unix, Transport::Tcp)
+    );
+    assert_eq!(group.id(), parse(&sample).expect("legal").id(), "addresses are not agreed");
+    let again = parse(&group.to_toml()).expect("what is written is read");
+    assert_eq!(shown(&again), shown(&group));
+}
+
+#[test]
+fn addresses_that_cannot_be_are_refused() {
+    let told = |lines: &str| refusal(&at(lines));
+    let one = told("addresses = [\"a:1\"]\n");
+    assert_eq!((one.0.as_str(), one.1.as_str()), ("replica 0 addresses", "1"));
+    let twice = told("addresses = [\"unix:/a\", \"unix:/a\"]\n");
+    assert!(twice.2.contains("this socket already"), "{twice:?}");
+    assert_eq!(told("addresses = [\"a:1\", \"a:1\"]\n").0, "replica 0 port");
+    assert_eq!(told("addresses = [\"a:1\", \"127.0.0.1:7402\"]\n").0, "replica 1 port");
+    let both = told("host = \"a\"\nport = 1\naddresses = [\"a:1\", \"a:2\"]\n");
+    assert_eq!(both.0, "replica 0 host");
+    assert_eq!(told("").0, "replica 0 host");
+    let long = format!("addresses = [\"a:1\", \"unix:/{}\"]\n", "x".repeat(107));
+    assert!(told(&long).2.contains("shorter"), "{long}");
+}
+
+#[test]
+fn pillars_take_the_interfaces_of_a_host_in_turn() {
+    let hosts = vec!["127.0.0.1+127.0.0.2".to_owned()];
+    let options = InitOptions { hosts, pillars: 3, ..InitOptions::default() };
+    let group = LocalGroup::generate(&options).expect("legal").group;
+    let place = |replica: usize| group.replicas()[replica].place();
+    assert_eq!(place(0), "127.0.0.1:7400, 127.0.0.2:7400, 127.0.0.1:7401");
+    assert_eq!(place(1), "127.0.0.1:7402, 127.0.0.2:7401, 127.0.0.1:7403");
+    let text = group.to_toml();
+    assert_eq!(parse(&text).expect("legal").replicas(), group.replicas());
+    let refused = LocalGroup::generate(&InitOptions { pillars: 1, ..options });
+    assert!(refused.is_err_and(|error| error.to_string().contains("more interfaces")));
+}
+
+#[test]
+fn sockets_are_files_of_one_directory() {
+    let options = InitOptions {
+        transport: Transport::Unix,
+        sockets: Some(PathBuf::from("/run/stylite")),
+        pillars: 2,
+        ..InitOptions::default()
+    };
+    let group = LocalGroup::generate(&options).expect("legal").group;
+    assert_eq!(
+        group.address(ReplicaId(3), PillarId(1)),
+        Some(&Address::Unix(PathBuf::from("/run/stylite/3-1.sock")))
+    );
+    let sockets = Some(PathBuf::from(format!("/{}", "d".repeat(100))));
+    let refused = LocalGroup::generate(&InitOptions { sockets, ..options });
+    assert!(refused.is_err_and(|error| error.to_string().contains("shorter directory")));
 }
 
 #[test]

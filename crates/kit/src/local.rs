@@ -14,7 +14,7 @@ use base::{ClientId, ReplicaId};
 use client::{Client, ClientOptions, ConnectError, blocking};
 use exec::Service;
 use genesis::{Group, InitOptions, Settings};
-use rt::{Durability, Replica, ReplicaOptions, ReplicaReport};
+use rt::{Durability, Listener, Replica, ReplicaOptions, ReplicaReport};
 
 use crate::error::KitError;
 
@@ -218,7 +218,9 @@ impl LocalGroup {
         let (secret, members) = (self.local.replicas[place].clone(), self.local.group.clone());
         let factory = self.factory.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut options = ReplicaOptions::new(members, id, secret, factory());
-        (options.fresh, options.listeners) = (fresh, listeners);
+        options.fresh = fresh;
+        options.listeners =
+            listeners.map(|sockets| sockets.into_iter().map(Listener::from).collect());
         options.cores.workers = self.workers;
         if let Some((durability, dir)) = &self.disk {
             options.durability = *durability;

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail};
 use auth::{Initiator, LinkIdentity, PacketReader, Peer};
 use base::packet::PacketKind;
 use base::{ClientId, Incarnation, PillarId, ReplicaId, SessionId, limits};
+use client::Stream;
 use genesis::Group;
 use rt::ReplicaReport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Who asks, and whom.
 #[derive(Clone, Debug)]
@@ -77,8 +77,7 @@ impl Prober {
     async fn ask(&self, id: ReplicaId) -> Result<ReplicaReport> {
         let pillar = PillarId(0);
         let address = self.group.address(id, pillar).context("no address")?;
-        let mut stream = TcpStream::connect(address).await.context("cannot connect")?;
-        stream.set_nodelay(true)?;
+        let mut stream = Stream::connect(address).await.context("cannot connect")?;
         let directory = self.group.directory();
         let session = SessionId(now_ns());
         let (call, first) = Initiator::start(&self.identity, directory, id, pillar, session)?;
@@ -112,7 +111,7 @@ impl Prober {
     }
 }
 
-async fn read_some(stream: &mut TcpStream, reader: &mut PacketReader) -> Result<()> {
+async fn read_some(stream: &mut Stream, reader: &mut PacketReader) -> Result<()> {
     let read = stream.read(reader.spare()).await?;
     if read == 0 {
         bail!("the replica closed the connection");

@@ -97,12 +97,15 @@ pub fn service(group: &Group) -> Result<Box<dyn Service>> {
     Ok(service)
 }
 
-/// The listening socket for metrics: where it was asked for, or on loopback, [`METRICS_OFFSET`]
-/// beyond `port`. `None` when none is wanted, or when nobody asked for the one that is taken.
+/// The listening socket for metrics: where it was asked for, or at `default`. `None` when none is
+/// wanted, or when nobody asked for the one that is taken.
 ///
 /// # Errors
 /// When the address that was asked for cannot be listened on.
-pub fn metrics_listener(wanted: Option<Metrics>, port: u16) -> Result<Option<TcpListener>> {
+pub fn metrics_listener(
+    wanted: Option<Metrics>,
+    default: SocketAddr,
+) -> Result<Option<TcpListener>> {
     match wanted {
         Some(Metrics::Off) => Ok(None),
         Some(Metrics::At(address)) => {
@@ -113,7 +116,7 @@ pub fn metrics_listener(wanted: Option<Metrics>, port: u16) -> Result<Option<Tcp
             Ok(Some(listener))
         }
         None => {
-            let address = metrics_default(port);
+            let address = default;
             let bound = TcpListener::bind(address);
             if let Err(error) = &bound {
                 tracing::warn!(%error, %address, "no metrics: name another address with --metrics");
@@ -123,9 +126,18 @@ pub fn metrics_listener(wanted: Option<Metrics>, port: u16) -> Result<Option<Tcp
     }
 }
 
-/// Where metrics are served unless told otherwise.
+/// Where a replica serves metrics unless told otherwise: on loopback, [`METRICS_OFFSET`] beyond
+/// the port of its first pillar, or of the place that it would have without a port.
 #[must_use]
-pub fn metrics_default(port: u16) -> SocketAddr {
+pub fn metrics_default(group: &Group, id: ReplicaId) -> SocketAddr {
+    let entry = group.replicas().get(usize::from(id.0));
+    let port = entry.and_then(|entry| entry.ports().first().copied());
+    metrics_beside(port.unwrap_or(genesis::PORT_DEFAULT + id.0))
+}
+
+/// Where metrics are served unless told otherwise, of what has this port.
+#[must_use]
+pub fn metrics_beside(port: u16) -> SocketAddr {
     let beyond = port.checked_add(METRICS_OFFSET).unwrap_or(port - METRICS_OFFSET);
     SocketAddr::from((Ipv4Addr::LOCALHOST, beyond))
 }
@@ -138,21 +150,18 @@ mod tests {
 
     #[test]
     fn metrics_are_a_thousand_ports_further_on() {
-        assert_eq!(metrics_default(7400).to_string(), "127.0.0.1:8400");
-        assert_eq!(metrics_default(65_000).to_string(), "127.0.0.1:64000");
+        assert_eq!(metrics_beside(7400).to_string(), "127.0.0.1:8400");
+        assert_eq!(metrics_beside(65_000).to_string(), "127.0.0.1:64000");
     }
 
     #[test]
     fn metrics_that_nobody_asked_for_stop_nothing() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("bound");
-        assert!(metrics_listener(Some(Metrics::Off), 1).expect("none").is_none());
-        let told = metrics_listener(Some(Metrics::At(address)), 1).expect_err("it is taken");
+        assert!(metrics_listener(Some(Metrics::Off), address).expect("none").is_none());
+        let told = metrics_listener(Some(Metrics::At(address)), address).expect_err("it is taken");
         assert!(told.to_string().contains(&address.to_string()), "{told}");
-        if address.port() > METRICS_OFFSET {
-            let default = metrics_listener(None, address.port() - METRICS_OFFSET);
-            assert!(default.expect("a warning").is_none());
-        }
+        assert!(metrics_listener(None, address).expect("a warning").is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use auth::{Established, Initiator, LinkIdentity, PacketReader, Peer};
 use base::packet::PacketKind;
 use base::{ClientId, Incarnation, PillarId, ReplicaId, SessionId, limits};
 use cluster::{Cluster, Gateway, HANG, Redis, Shape, full, until};
-use genesis::Group;
+use genesis::{Address, Group};
 
 const SHAPE: Shape = Shape { replicas: 4, pillars: 2, service: "kv" };
 
@@ -62,7 +62,7 @@ fn counted(cluster: &Cluster, counters: &[&str]) -> u64 {
 }
 
 fn ports(group: &Group) -> Vec<u16> {
-    group.replicas().iter().flat_map(|entry| entry.ports.iter().copied()).collect()
+    group.replicas().iter().flat_map(genesis::ReplicaEntry::ports).collect()
 }
 
 /// Runs `attack` while a client of the gateway writes and reads; every answer must be right.
@@ -186,7 +186,7 @@ fn try_link(group: &Group, id: u32) -> Option<(TcpStream, Established, PacketRea
     let (call, first) =
         Initiator::start(&identity, group.directory(), replica, pillar, SessionId(7))
             .expect("a call");
-    let mut stream = connect(group.replicas()[0].ports[0]);
+    let mut stream = connect(group.replicas()[0].ports()[0]);
     stream.write_all(&first).expect("it is open");
     let mut reader = PacketReader::new(limits::HANDSHAKE_PACKET_BYTES_MAX);
     let established = loop {
@@ -251,7 +251,7 @@ fn a_member_of_another_group_is_not_let_in() {
     let other = Cluster::found(SHAPE);
     let mut stranger = Group::load(&other.path()).expect("a group");
     for entry in group.replicas() {
-        stranger.set_address(entry.id, &entry.host, &entry.ports).expect("the same shape");
+        stranger.set_addresses(entry.id, entry.addresses.clone()).expect("the same shape");
     }
     let before = counted(&cluster, &["handshakes_failed", "malformed"]);
     undisturbed(&cluster, &gateway, || {
@@ -262,7 +262,7 @@ fn a_member_of_another_group_is_not_let_in() {
         let (target, pillar) = (ReplicaId(0), PillarId(1));
         let (_, first) =
             Initiator::start(&identity, directory, target, pillar, SessionId(0)).expect("a call");
-        let (_, port) = stranger.address(target, pillar).expect("it has one");
+        let port = stranger.address(target, pillar).and_then(Address::port).expect("it has one");
         assert_eq!(closed_after(port, &first), b"");
     });
     assert!(counted(&cluster, &["handshakes_failed", "malformed"]) > before);

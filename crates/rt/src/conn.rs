@@ -1,4 +1,4 @@
-//! One TCP connection: bytes in, packets out, and how far its handshake has come.
+//! One connection: bytes in, packets out, and how far its handshake has come.
 //!
 //! A connection knows nothing of pillars, replicas' messages or requests; it cuts, seals and
 //! writes. Not here: who may connect and what packets mean. Depends on `auth` and `mio`.
@@ -16,7 +16,8 @@ use std::sync::Arc;
 use auth::{AuthError, Established, Initiator, Opener, PacketReader, Peer, Sealer};
 use base::{ClientId, Frame, Incarnation, PillarId, ReplicaId, SessionId, Time, limits};
 use mio::event::Event;
-use mio::net::TcpStream;
+
+use crate::socket::Stream;
 
 /// From this size on a packet is closed and the next one begun, in bytes of payload: the
 /// receiver can begin, and its buffers stay small. Larger single messages go alone.
@@ -27,7 +28,7 @@ const OUT_BYTES_KEPT: usize = 256 << 10;
 
 /// A connection of a lane.
 pub(crate) struct Conn {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) reader: PacketReader,
     pub(crate) phase: Phase,
     /// When the connection was made; timeouts of handshakes count from here.
@@ -134,7 +135,7 @@ pub(crate) enum ReadOutcome {
 
 impl Conn {
     /// A connection that was just accepted (`Phase::Answering`) or dialled.
-    pub(crate) fn new(stream: TcpStream, phase: Phase, since: Time) -> Conn {
+    pub(crate) fn new(stream: Stream, phase: Phase, since: Time) -> Conn {
         let writable = matches!(phase, Phase::Answering);
         Conn {
             stream,

@@ -24,12 +24,12 @@
 //! for the disk: what depends on a record is held back in memory until the record is where the
 //! replica's durability wants it (`journal`).
 //!
-//! Ports: pillar p of a replica listens on the p-th port that the group's configuration names
-//! for it. Links: for each pillar one TCP connection per unordered pair of replicas, dialled by
-//! the one with the higher id; one per client session. Whoever dials sends an empty packet as
-//! soon as the handshake is done (a replica one without messages): it proves that the dialler
-//! lives and was not recorded, and only then does the link count. Coordinators and stages of
-//! different replicas talk on the links of pillar 0.
+//! Ports: pillar p of a replica listens on the p-th address that the group's configuration names
+//! for it, a TCP port or a UNIX socket (`socket`). Links: for each pillar one connection per
+//! unordered pair of replicas, dialled by the one with the higher id; one per client session.
+//! Whoever dials sends an empty packet as soon as the handshake is done (a replica one without
+//! messages): it proves that the dialler lives and was not recorded, and only then does the link
+//! count. Coordinators and stages of different replicas talk on the links of pillar 0.
 //!
 //! What it is not: a protocol (`proto`), a state machine (`exec`), a policy for keys (`auth`), a
 //! file format (`store`). It is the only place where those meet sockets, threads and clocks.
@@ -67,6 +67,7 @@ mod pin;
 pub mod report;
 mod ring;
 mod saver;
+mod socket;
 mod stage_host;
 mod strangers;
 mod sync;
@@ -82,4 +83,5 @@ pub use options::{
 };
 pub use report::{ReplicaReport, ReplicaState};
 pub use saver::SaveError;
+pub use socket::{Listener, SocketFile};
 pub use store::{Durability, LogOptions, Real, Storage, StoreError, Volatile};

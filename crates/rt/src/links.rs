@@ -9,7 +9,6 @@
 //! at once. A connection that breaks a rule is closed and counted; no other one notices.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use auth::{Directory, Initiator, LinkIdentity, Peer, ReplicaKeys};
@@ -17,7 +16,6 @@ use base::packet::{PacketKind, PeerHeader};
 use base::reply::ReplyPacket;
 use base::{ClientId, Epoch, FrameId, GroupId, PillarId, ReplicaId, Seq, SessionId, Span, Time};
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
 use crate::bans::{Bans, Offence};
@@ -26,6 +24,7 @@ use crate::conn::{Conn, ConnId, Phase, Slab};
 use crate::counters::LinkCounters;
 use crate::options::ConnectionLimits;
 use crate::peers::PeerTable;
+use crate::socket::{Acceptor, Place, Stream};
 use crate::strangers::Strangers;
 use crate::throttle::Throttle;
 
@@ -39,10 +38,6 @@ const SCAN_EVERY: Span = Span::secs(1);
 const ACCEPT_PAUSE: Span = Span::millis(100);
 /// Most connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
-/// After this long without an acknowledgement, a connection is dead, in milliseconds.
-const TCP_USER_TIMEOUT_MS: u32 = 20_000;
-/// After this long without a byte, the kernel asks whether the other end is still there.
-const KEEPALIVE_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What all lanes of a replica share, read-only.
 pub(crate) struct Env {
@@ -53,7 +48,7 @@ pub(crate) struct Env {
     pub(crate) directory: Directory,
     pub(crate) identity: LinkIdentity,
     /// Where each pillar of each replica listens.
-    pub(crate) addresses: Vec<Vec<SocketAddr>>,
+    pub(crate) addresses: Vec<Vec<Place>>,
     pub(crate) limits: ConnectionLimits,
     /// What this replica judges its clients' authenticators by.
     pub(crate) keys: ReplicaKeys,
@@ -132,7 +127,7 @@ pub(crate) struct Links {
     /// Connections that are closed and known elsewhere.
     pub(crate) gone: Vec<ConnId>,
     pub(crate) counters: LinkCounters,
-    listener: Option<TcpListener>,
+    listener: Option<Acceptor>,
     accept_at: Option<Time>,
     scan_at: Option<Time>,
     events: Events,
@@ -148,7 +143,7 @@ impl Links {
     pub(crate) fn new(
         env: Arc<Env>,
         pillar: PillarId,
-        mut listener: TcpListener,
+        mut listener: Acceptor,
         registry: Registry,
         tokens: usize,
     ) -> std::io::Result<Links> {
@@ -162,7 +157,7 @@ impl Links {
     pub(crate) fn with(
         env: Arc<Env>,
         pillar: PillarId,
-        (listener, peers): (Option<TcpListener>, PeerTable),
+        (listener, peers): (Option<Acceptor>, PeerTable),
         registry: Registry,
         tokens: usize,
     ) -> Links {
@@ -375,7 +370,7 @@ impl Links {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     self.counters.accepted += 1;
                     self.make_room(now);
                     if self.adopt(Conn::new(stream, Phase::Answering, now)).is_none() {
@@ -447,11 +442,11 @@ impl Links {
     fn try_dial(&mut self, peer: ReplicaId, now: Time) -> Option<()> {
         let env = Arc::clone(&self.env);
         let pillars = env.addresses.get(usize::from(peer.0))?;
-        let address = *pillars.get(usize::from(self.pillar.0))?;
+        let place = pillars.get(usize::from(self.pillar.0))?;
         let start =
             Initiator::start(&env.identity, &env.directory, peer, self.pillar, SessionId(0));
         let (initiator, hello) = start.ok()?;
-        let stream = TcpStream::connect(address).ok()?;
+        let stream = Stream::connect(place).ok()?;
         let phase = Phase::Calling { peer, initiator: Some(Box::new(initiator)) };
         let mut conn = Conn::new(stream, phase, now);
         conn.queue(&hello);
@@ -462,11 +457,7 @@ impl Links {
     }
 
     fn adopt(&mut self, conn: Conn) -> Option<usize> {
-        // Each is an improvement only, and a socket that is broken fails below.
-        let _ = conn.stream.set_nodelay(true);
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(&conn.stream, TCP_USER_TIMEOUT_MS);
-        let _ = rustix::net::sockopt::set_socket_keepalive(&conn.stream, true);
-        let _ = rustix::net::sockopt::set_tcp_keepidle(&conn.stream, KEEPALIVE_IDLE);
+        conn.stream.tune();
         self.take_in(conn, Interest::READABLE | Interest::WRITABLE)
     }
 

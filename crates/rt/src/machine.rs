@@ -3,7 +3,6 @@
 //! There are no globals, so any number of replicas and groups live in one process. Not here:
 //! which part lives on which thread (`mesh`), and what the threads do (`event_loop`).
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +13,7 @@ use auth::{LinkIdentity, Peer, ReplicaKeys};
 use base::{Incarnation, PillarId, ReplicaId};
 use durable::{Boot, FirstWords};
 use exec::StageConfig;
-use genesis::{Group, Settings};
-use mio::net::TcpListener;
+use genesis::{Address, Group, Settings};
 use proto::group::CoordinatorConfig;
 use proto::pbft::{Batching, Commits, Lane, LaneConfig, LaneStart, Leaders, Switches};
 use proto::solo::Solo;
@@ -42,6 +40,7 @@ use crate::pin;
 use crate::report::{ReplicaReport, Shared};
 use crate::ring::{Bell, ring};
 use crate::saver::{SaveDesk, SaveError, Saver, SnapshotFeed};
+use crate::socket::{Acceptor, Listener, Place, SocketFile};
 use crate::stage_host::StageHost;
 use crate::top;
 
@@ -53,12 +52,14 @@ pub struct Replica {
     shared: Arc<Shared>,
     bells: Vec<Arc<Bell>>,
     threads: Vec<JoinHandle<()>>,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<String>,
     /// The coordinator's.
     bell: Arc<Bell>,
     writer: Option<LogWriter>,
     /// Kept, and so locked, as long as the replica lives; with a log its writer has it.
     dir: Option<Dir>,
+    /// The files of its sockets.
+    sockets: Vec<Arc<SocketFile>>,
 }
 
 impl Replica {
@@ -79,8 +80,8 @@ impl Replica {
         options.check()?;
         let addresses = resolve(&options.group)?;
         let listeners = listeners(&mut options, &addresses)?;
-        let bound = listeners.iter().map(std::net::TcpListener::local_addr);
-        let bound = bound.collect::<Result<Vec<_>, _>>()?;
+        let bound = listeners.iter().map(Listener::shown).collect::<Result<Vec<_>, _>>()?;
+        let sockets = listeners.iter().filter_map(Listener::file).collect();
         let sharers = sharers(&addresses, options.id);
         let cpus = pin::allowed_cpus();
         let pillars = usize::from(options.group.pillars());
@@ -95,7 +96,7 @@ impl Replica {
         let built = build(options, &layout, addresses, listeners)?;
         let Built { shared, bells, runners, bell, writer, dir } = built;
         let (threads, addresses) = (Vec::new(), bound);
-        let mut replica = Replica { shared, bells, threads, addresses, bell, writer, dir };
+        let mut replica = Replica { shared, bells, threads, addresses, bell, writer, dir, sockets };
         for one in runners {
             // Replicas that are pinned to the same machine on demand take different cores.
             let nth = usize::from(replica.shared.id.0) * layout.threads + one.index;
@@ -119,9 +120,9 @@ impl Replica {
         self.shared.id
     }
 
-    /// Where its pillars listen, in order.
+    /// Where its pillars listen, in order, for people.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[String] {
         &self.addresses
     }
 
@@ -229,7 +230,8 @@ impl std::fmt::Debug for Replica {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut out = f.debug_struct("Replica");
         out.field("id", &self.shared.id).field("addresses", &self.addresses);
-        out.field("threads", &self.threads.len()).finish_non_exhaustive()
+        out.field("threads", &self.threads.len()).field("sockets", &self.sockets);
+        out.finish_non_exhaustive()
     }
 }
 
@@ -275,7 +277,7 @@ pub(crate) struct Parts {
 /// One pillar.
 pub(crate) struct PillarParts {
     pub(crate) pillar: PillarId,
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Acceptor,
     pub(crate) core: Core,
     pub(crate) mail: LaneMail,
     pub(crate) saboteur: Option<Box<Saboteur>>,
@@ -284,8 +286,8 @@ pub(crate) struct PillarParts {
 fn build(
     mut options: ReplicaOptions,
     layout: &Layout,
-    addresses: Vec<Vec<SocketAddr>>,
-    listeners: Vec<std::net::TcpListener>,
+    addresses: Vec<Vec<Place>>,
+    listeners: Vec<Listener>,
 ) -> Result<Built, StartError> {
     let keys = ReplicaKeys::new(&options.secret, options.id, options.group.directory())?;
     let config = stage_config(&options.group);
@@ -310,8 +312,7 @@ fn build(
     let mut pillars = Vec::new();
     let lanes = (0u16..).map(PillarId).zip(listeners).zip(mesh.lanes);
     for ((pillar, listener), mail) in lanes {
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener);
+        let listener = Acceptor::new(listener)?;
         let records = std::mem::take(&mut boot.records[usize::from(pillar.0)]);
         let start = words.lane_start(&boot.stable, records);
         let lane = agreement(&options, pillar, &keys, start);
@@ -397,7 +398,7 @@ fn employ(
 fn environment(
     options: &ReplicaOptions,
     (incarnation, keys, bans): (Incarnation, &ReplicaKeys, Arc<Bans>),
-    addresses: Vec<Vec<SocketAddr>>,
+    addresses: Vec<Vec<Place>>,
 ) -> Result<Env, StartError> {
     let group = &options.group;
     let me = Peer::Replica(options.id);
@@ -548,44 +549,38 @@ fn stage_config(group: &Group) -> StageConfig {
     }
 }
 
-fn resolve(group: &Group) -> Result<Vec<Vec<SocketAddr>>, StartError> {
-    let one = |host: &str, port: u16| -> std::io::Result<SocketAddr> {
-        let mut all = (host, port).to_socket_addrs()?;
-        all.next().ok_or_else(|| std::io::Error::other("the name has no address"))
+fn resolve(group: &Group) -> Result<Vec<Vec<Place>>, StartError> {
+    let one = |address: &Address| {
+        Place::resolve(address)
+            .map_err(|source| StartError::Resolve { address: address.clone(), source })
     };
-    let replica = |entry: &genesis::ReplicaEntry| {
-        let ports = entry.ports.iter();
-        ports
-            .map(|port| {
-                let host = entry.host.clone();
-                one(&host, *port).map_err(|source| StartError::Resolve { host, source })
-            })
-            .collect()
-    };
+    let replica = |entry: &genesis::ReplicaEntry| entry.addresses.iter().map(one).collect();
     group.replicas().iter().map(replica).collect()
 }
 
 fn listeners(
     options: &mut ReplicaOptions,
-    addresses: &[Vec<SocketAddr>],
-) -> Result<Vec<std::net::TcpListener>, StartError> {
+    places: &[Vec<Place>],
+) -> Result<Vec<Listener>, StartError> {
     if let Some(listeners) = options.listeners.take() {
         return Ok(listeners);
     }
-    let bind = |address: &SocketAddr| {
-        let mut address = *address;
-        if let Some(ip) = options.listen_ip {
+    let entry = &options.group.replicas()[usize::from(options.id.0)];
+    let bind = |(place, address): (&Place, &Address)| {
+        let mut place = place.clone();
+        if let (Place::Tcp(address), Some(ip)) = (&mut place, options.listen_ip) {
             address.set_ip(ip);
         }
-        std::net::TcpListener::bind(address)
-            .map_err(|source| StartError::Listen { address, source })
+        Listener::at(&place)
+            .map_err(|source| StartError::Listen { address: address.clone(), source })
     };
-    addresses[usize::from(options.id.0)].iter().map(bind).collect()
+    places[usize::from(options.id.0)].iter().zip(&entry.addresses).map(bind).collect()
 }
 
-/// How many replicas of the group, this one included, seem to share its machine.
-fn sharers(addresses: &[Vec<SocketAddr>], me: ReplicaId) -> usize {
-    let ip = |replica: &Vec<SocketAddr>| -> Option<IpAddr> { Some(replica.first()?.ip()) };
-    let mine = ip(&addresses[usize::from(me.0)]);
-    addresses.iter().filter(|replica| ip(replica) == mine).count().max(1)
+/// How many replicas of the group, this one included, seem to share its machine: those with the
+/// same IP address, and those that only a process of this machine can reach.
+fn sharers(places: &[Vec<Place>], me: ReplicaId) -> usize {
+    let ip = |replica: &Vec<Place>| replica.first().map(Place::ip);
+    let mine = ip(&places[usize::from(me.0)]);
+    places.iter().filter(|replica| ip(replica) == mine).count().max(1)
 }

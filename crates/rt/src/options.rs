@@ -11,10 +11,11 @@ use auth::{AuthError, Secret};
 use base::{ReplicaId, Span};
 use exec::Service;
 use genesis::switches::{Choice, Conflict};
-use genesis::{Group, switches};
+use genesis::{Address, Group, ReplicaEntry, switches};
 use store::{Durability, LogOptions, Real, Refusal, Storage, StoreError};
 
 use crate::drill::Drill;
+use crate::socket::Listener;
 use crate::top;
 
 /// How the work of a replica is put on threads. A matter of each replica alone.
@@ -51,7 +52,7 @@ pub struct ReplicaOptions {
     /// How its threads are laid over the cores.
     pub cores: CoreOptions,
     /// Listening sockets to use instead of binding to the group's addresses, one per pillar.
-    pub listeners: Option<Vec<std::net::TcpListener>>,
+    pub listeners: Option<Vec<Listener>>,
     /// The address to listen on, if not the one in the group's configuration.
     pub listen_ip: Option<IpAddr>,
     /// How long a lane without progress waits before it asks its peers, at first.
@@ -222,6 +223,9 @@ impl ReplicaOptions {
     fn chosen(&self) -> Vec<Choice> {
         let mut chosen = self.group.settings().chosen();
         chosen.push(Choice("durability", self.durability.word()));
+        let own = self.group.replicas().get(usize::from(self.id.0));
+        let transport = own.map(ReplicaEntry::transport).unwrap_or_default();
+        chosen.push(Choice("transport", transport.word()));
         chosen.push(Choice("parallelization", self.cores.parallelization.word()));
         chosen
     }
@@ -278,10 +282,10 @@ pub enum StartError {
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// A host of the group has no address.
-    #[error("cannot resolve {host}: {source}")]
+    #[error("cannot resolve {address}: {source}")]
     Resolve {
-        /// The host.
-        host: String,
+        /// Where.
+        address: Address,
         /// What the resolver says.
         source: std::io::Error,
     },
@@ -289,7 +293,7 @@ pub enum StartError {
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// Where.
-        address: std::net::SocketAddr,
+        address: Address,
         /// What the system says.
         source: std::io::Error,
     },

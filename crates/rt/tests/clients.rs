@@ -4,7 +4,6 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use auth::{Initiator, PacketReader};
@@ -332,7 +331,7 @@ fn recorded_bytes_open_nothing_and_nobody_is_blamed_for_them() {
     let ends = |replica: u16| {
         let to = (ReplicaId(replica), PillarId(0));
         let address = cluster.group.address(to.0, to.1).expect("in the group");
-        TcpStream::connect(address).expect("listens")
+        common::Pipe::connect(address).expect("listens")
     };
     borne(&cluster, || {
         for replica in 0..4 {

@@ -19,6 +19,7 @@ fn running_out_of_descriptors_is_counted_and_survived() {
     let low = Rlimit { current: Some(used + 24), maximum: before.maximum };
     setrlimit(Resource::Nofile, low).expect("lower is allowed");
     let address = cluster.group.address(ReplicaId(0), PillarId(0)).expect("a pillar");
+    let address = address.host_and_port().expect("over TCP");
     // One that the replica has taken in before descriptors run out: whom it can drop.
     let taken = cluster.reports()[0].links.accepted;
     let mut idle = vec![TcpStream::connect(address).expect("descriptors are left")];

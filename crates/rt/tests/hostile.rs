@@ -13,7 +13,10 @@ use common::{Cluster, Wire};
 /// All ports of the group.
 fn ports(cluster: &Cluster) -> Vec<(String, u16)> {
     let entries = cluster.group.replicas().iter();
-    entries.flat_map(|r| r.ports.iter().map(|port| (r.host.clone(), *port))).collect()
+    let tcp = |address: &genesis::Address| {
+        address.host_and_port().map(|(host, port)| (host.to_owned(), port))
+    };
+    entries.flat_map(|r| r.addresses.iter().filter_map(tcp)).collect()
 }
 
 fn total(cluster: &Cluster, count: impl Fn(&rt::counters::LinkCounters) -> u64) -> u64 {
@@ -151,7 +154,8 @@ fn a_hello_of_the_wrong_role_gets_no_link() {
     }
     // The one it is meant for answers, but a recorded hello leads no further: the same
     // session's real link keeps its replies.
-    let (host, port) = cluster.group.address(ReplicaId(0), PillarId(0)).expect("a pillar");
+    let address = cluster.group.address(ReplicaId(0), PillarId(0)).expect("a pillar");
+    let (host, port) = address.host_and_port().expect("over TCP");
     let mut replay = TcpStream::connect((host, port)).expect("listens");
     replay.write_all(&hello).expect("sent");
     let mut answer = [0; 8];
@@ -217,6 +221,7 @@ fn a_packet_of_more_frames_than_the_quota_is_ordered_whole() {
 fn a_taken_port_is_an_error_that_names_it() {
     let cluster = Cluster::start(4, 1, 1, &[0]);
     let address = cluster.group.address(ReplicaId(0), PillarId(0)).expect("a pillar");
+    let address = address.host_and_port().expect("over TCP");
     let taken = TcpListener::bind(address).expect("free again");
     let error = cluster.try_start(0, None).expect_err("taken");
     assert!(error.to_string().contains(&address.1.to_string()), "{error}");

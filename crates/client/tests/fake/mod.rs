@@ -146,7 +146,7 @@ impl FakeGroup {
         let id = u16::try_from(replica).unwrap();
         for p in 0..self.local.group.pillars() {
             let address = self.local.group.address(ReplicaId(id), PillarId(p)).unwrap();
-            let socket = TcpListener::bind(address).await.unwrap();
+            let socket = TcpListener::bind(address.host_and_port().unwrap()).await.unwrap();
             let task = self.serve(id, p, socket);
             self.replicas[replica].push(task);
         }

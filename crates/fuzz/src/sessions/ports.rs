@@ -106,7 +106,7 @@ impl Port {
         let service = Box::new(EchoService::new());
         let mut options = ReplicaOptions::new(local.group.clone(), me, secret, service);
         options.fresh = true;
-        options.listeners = Some(vec![listener]);
+        options.listeners = Some(vec![listener.into()]);
         options.cores.threads = Some(1);
         let replica = Replica::start(options).expect("a free port and a thread");
         Port { local, replica, address, calls: 0 }

@@ -7,7 +7,9 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use svc::work::Kind;
 
-use super::{Agreement, BenchCommand, Commits, Durability, Leaders, Output, Parallelization};
+use super::{
+    Agreement, BenchCommand, Commits, Durability, Leaders, Output, Parallelization, Transport,
+};
 use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
 use crate::values::{duration, positive, some_duration};
 
@@ -97,6 +99,9 @@ pub struct LocalArgs {
     /// With --local: when COMMITs leave.
     #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
     pub commits: Commits,
+    /// With --local: what carries packets. Anything but TCP is for processes of one host.
+    #[arg(long, value_name = "WHAT", default_value = "tcp", env = "STYLITE_TRANSPORT")]
+    pub transport: Transport,
     /// With --local: what is replicated, kv or echo.
     #[arg(long, value_name = "NAME", default_value = "echo", env = "STYLITE_SERVICE",
         value_parser = clap::builder::PossibleValuesParser::new(svc::NAMES))]

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use rt::Drill;
 
-use super::{Agreement, Commits, DrillStorage, Durability, Leaders, Parallelization};
+use super::{Agreement, Commits, DrillStorage, Durability, Leaders, Parallelization, Transport};
 use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_duration};
 
 /// `stylite demo`.
@@ -42,6 +42,9 @@ pub struct DemoArgs {
     /// When COMMITs leave.
     #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
     pub commits: Commits,
+    /// What carries packets. Anything but TCP is for processes of one host.
+    #[arg(long, value_name = "WHAT", default_value = "tcp", env = "STYLITE_TRANSPORT")]
+    pub transport: Transport,
     /// Where the Redis gateway listens. [default: 127.0.0.1:6379, or the next free port]
     #[arg(long, value_name = "ADDR", env = "STYLITE_REDIS")]
     pub redis: Option<SocketAddr>,
@@ -104,7 +107,8 @@ pub struct InitArgs {
     #[arg(long, value_name = "NAME", default_value = "kv", env = "STYLITE_SERVICE",
         value_parser = clap::builder::PossibleValuesParser::new(svc::NAMES))]
     pub service: String,
-    /// Where the replicas are: one host for all of them, or one for each, in order.
+    /// Where the replicas are: one host for all of them, or one for each, in order. Several
+    /// network interfaces of one, such as 10.0.0.1+10.1.0.1, are taken by its pillars in turn.
     #[arg(
         long,
         value_name = "H",
@@ -117,6 +121,13 @@ pub struct InitArgs {
     #[arg(long, value_name = "BASE", default_value_t = genesis::PORT_DEFAULT,
         env = "STYLITE_PORT")]
     pub port: u16,
+    /// What carries packets. Anything but TCP is for processes of one host.
+    #[arg(long, value_name = "WHAT", default_value = "tcp", env = "STYLITE_TRANSPORT")]
+    pub transport: Transport,
+    /// With another transport than TCP: the directory of the replicas' sockets, for which its
+    /// path must be short. [default: sockets in the group's directory]
+    #[arg(long, value_name = "DIR", env = "STYLITE_SOCKET_DIR")]
+    pub socket_dir: Option<PathBuf>,
     /// The group's name.
     #[arg(long, value_name = "NAME", default_value = "stylite", env = "STYLITE_NAME")]
     pub name: String,

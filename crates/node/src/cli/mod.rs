@@ -252,6 +252,24 @@ impl From<Parallelization> for rt::Parallelization {
     }
 }
 
+/// What carries packets between members.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UNIX sockets, between processes of one host.
+    Unix,
+}
+
+impl From<Transport> for genesis::Transport {
+    fn from(transport: Transport) -> genesis::Transport {
+        match transport {
+            Transport::Tcp => genesis::Transport::Tcp,
+            Transport::Unix => genesis::Transport::Unix,
+        }
+    }
+}
+
 /// Who leads in a view.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Leaders {

@@ -110,6 +110,7 @@ fn group_rows(group: &Group) -> Vec<(&'static str, String)> {
         ("window", settings.window.to_string()),
         ("clock_skew_ms", (settings.clock_skew_max.0 / 1_000_000).to_string()),
         ("view_timeout_ms", (settings.view_timeout.0 / 1_000_000).to_string()),
+        ("transport", group.transport().word().to_owned()),
         ("leaders", settings.leaders.word().to_owned()),
         ("commits", settings.commits.word().to_owned()),
         ("drills", settings.drills.to_string()),

@@ -104,6 +104,7 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
                 commits: args.commits.into(),
                 ..Settings::default()
             },
+            transport: args.transport.into(),
             ..InitOptions::default()
         },
         dir: args.dir.clone(),
@@ -240,18 +241,16 @@ fn welcome(protocol: Protocol, local: &LocalGroup, gateway: &Gateway, args: &Dem
         tolerated(quorums.f()),
     );
     for (entry, pid) in group.replicas().iter().zip(local.pids()) {
-        let ports: Vec<String> = entry.ports.iter().map(u16::to_string).collect();
-        let (id, host) = (entry.id, &entry.host);
+        let (id, place) = (entry.id, entry.place());
         let drill = local.drills().iter().find(|(other, _)| *other == id);
         let drill = drill.map_or_else(String::new, |(_, drill)| format!("  misbehaves: {drill}"));
-        let ports = ports.join(",");
-        out.push_str(&format!("  replica {id}      {host}:{ports}{drill}  (process {pid})\n"));
+        out.push_str(&format!("  replica {id}      {place}{drill}  (process {pid})\n"));
     }
     // As it was called, so that it also works where it is not on the search path.
     let program = std::env::args().next().unwrap_or_else(|| "stylite".to_owned());
     out.push_str(&format!("  {:<14} {}\n", protocol.gateway(), gateway.address));
     if let (Some(first), Some(at)) = (group.replicas().first(), gateway.metrics()) {
-        let replica = metrics_default(first.ports[0]);
+        let replica = metrics_default(group, first.id);
         out.push_str(&format!(
             "  metrics        http://{replica}/metrics (each replica's port + {METRICS_OFFSET}), \
              http://{at}/metrics (gateway)\n"

@@ -60,7 +60,7 @@ pub fn run(args: &Asked<'_>) -> Result<Exit> {
         let taken = || format!("cannot listen on {}", args.listen);
         let socket = reserve(args.listen).with_context(taken)?;
         let port = socket.local_addr().with_context(taken)?.port();
-        let metrics = start::metrics_listener(args.metrics, port)?;
+        let metrics = start::metrics_listener(args.metrics, start::metrics_beside(port))?;
         eprintln!("waiting for the group \"{}\" ...", group.name());
         let client = tokio::select! {
             _ = signals.next() => return Ok(Exit::Ok),
@@ -205,7 +205,7 @@ impl Gateway {
     /// When the group's service is not for this gateway, or the group cannot be reached.
     pub async fn start(group: &Group, id: ClientId, listener: TcpListener) -> Result<Gateway> {
         let port = listener.local_addr().context("cannot tell the gateway's address")?.port();
-        let metrics = start::metrics_listener(None, port)?;
+        let metrics = start::metrics_listener(None, start::metrics_beside(port))?;
         Gateway::serve(Gateway::open(group, id).await?, listener, metrics, group)
     }
 

@@ -27,6 +27,8 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
         clients: args.clients,
         hosts: args.host.clone(),
         port: args.port,
+        transport: args.transport.into(),
+        sockets: args.socket_dir.clone(),
         settings: settings(args),
         initial_state: None,
     };

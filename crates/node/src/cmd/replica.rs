@@ -1,7 +1,6 @@
 //! `stylite replica`: runs one replica until it is asked to stop.
 
 use std::io::Read;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use auth::Peer;
 use base::{PillarId, ReplicaId};
 use genesis::Group;
-use rt::{Replica, ReplicaOptions};
+use rt::{Listener, Replica, ReplicaOptions};
 use store::{Real, Storage, Volatile};
 
 use super::{load, print, runtime};
@@ -66,10 +65,9 @@ pub fn run(args: &ReplicaArgs) -> Result<Exit> {
 fn serves(group: &Group, id: ReplicaId) -> String {
     let entry = group.replicas().iter().find(|entry| entry.id == id);
     entry.map_or_else(String::new, |entry| {
-        let ports: Vec<String> = entry.ports.iter().map(u16::to_string).collect();
-        let (name, host, ports) = (group.name(), &entry.host, ports.join(","));
+        let (name, place) = (group.name(), entry.place());
         let pillars = count(group.pillars().into(), "pillar");
-        format!("replica {id} of \"{name}\" serves on {host}:{ports} ({pillars})\n")
+        format!("replica {id} of \"{name}\" serves on {place} ({pillars})\n")
     })
 }
 
@@ -94,8 +92,7 @@ fn start_replica(args: &ReplicaArgs, group: Group) -> Result<(Arc<Replica>, Opti
     let service = start::service(&group)?;
     // The ports first: a start that fails for want of them has changed nothing.
     let listeners = bind(&group, id)?;
-    let metrics =
-        start::metrics_listener(args.metrics, group.replicas()[usize::from(id.0)].ports[0])?;
+    let metrics = start::metrics_listener(args.metrics, start::metrics_default(&group, id))?;
     let fresh = mark::is_there(&group, id)?;
     let marked = group.clone();
     let dir = args.state_dir.clone().unwrap_or_else(|| mark::replica_dir(&group, id));
@@ -141,14 +138,13 @@ fn stop(replica: Arc<Replica>, server: Option<Server>) {
     }
 }
 
-fn bind(group: &Group, id: ReplicaId) -> Result<Vec<TcpListener>> {
+fn bind(group: &Group, id: ReplicaId) -> Result<Vec<Listener>> {
     let one = |pillar: u16| {
         let address = group.address(id, PillarId(pillar)).expect("the group has this pillar");
-        TcpListener::bind(address).with_context(|| {
-            let (host, port) = address;
+        Listener::bind(address).with_context(|| {
             format!(
-                "replica {id} cannot listen on {host}:{port}; is it running already, or is \
-                this not its machine?"
+                "replica {id} cannot listen on {address}; is it running already, or is this not \
+                its machine?"
             )
         })
     };

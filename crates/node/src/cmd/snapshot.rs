@@ -156,7 +156,7 @@ fn newest(group: &Group, args: &SaveArgs) -> Result<PathBuf> {
                 let shown: Vec<String> = dirs.iter().map(|d| d.display().to_string()).collect();
                 shown.join(", ")
             },
-            start::metrics_default(group.replicas()[0].ports[0]),
+            start::metrics_default(group, ReplicaId(0)),
         )
     };
     Ok(path)

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use comfy_table::{Table, presets};
+use genesis::Address;
 use rt::{ReplicaReport, ReplicaState};
 use serde_json::{Value, json};
 
@@ -66,11 +67,12 @@ fn table(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> String {
         _ => format!("{} are needed", quorums.quorum()),
     };
     let mut out = format!(
-        "{}\n\n{}: {} of {} replicas work, {rest}\n",
+        "{}\n\n{}: {} of {} replicas work, {rest}; links over {}\n",
         table.trim_fmt(),
         verdict.health.word(),
         verdict.working,
         quorums.n(),
+        prober.group().transport().word(),
     );
     for reason in &verdict.reasons {
         out.push_str(&format!("  {reason}\n"));
@@ -163,8 +165,8 @@ fn object(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> Value {
         .map(|(entry, answer)| {
             let mut row = json!({
                 "id": entry.id.0,
-                "host": entry.host,
-                "ports": entry.ports,
+                "addresses": entry.addresses.iter().map(Address::to_string).collect::<Vec<_>>(),
+                "transport": entry.transport().word(),
                 "reachable": answer.is_ok(),
             });
             match answer {

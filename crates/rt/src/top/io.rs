@@ -11,14 +11,12 @@
 //! protocol's thread; it is read again when that has taken enough.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use auth::Peer;
 use base::packet::PacketKind;
 use base::{Frame, Now, PillarId, ReplicaId, Span, Time};
-use mio::net::TcpStream;
 use mio::{Events, Interest};
 
 use super::HANDED_BYTES_MAX;
@@ -149,7 +147,7 @@ impl Relay {
         let (home, from, back) = match peer {
             Peer::Client(client) => {
                 let session = link.session;
-                let stream = twin(&conn.stream).ok()?;
+                let stream = conn.stream.twin().ok()?;
                 let reverse = Box::new(Reverse { client, session, sealer, stream });
                 self.to_replies.as_mut()?.push(ToReplies::Link(name, reverse));
                 (name.slot % self.to_auth.len(), ReplicaId(0), None)
@@ -162,12 +160,6 @@ impl Relay {
         let sender = Sender { from, incarnation: link.incarnation };
         Some((home, Box::new(Half { peer, sender, opener, unchecked, back })))
     }
-}
-
-/// A second descriptor of the same connection.
-fn twin(stream: &TcpStream) -> std::io::Result<TcpStream> {
-    let twin = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
-    Ok(TcpStream::from_std(twin))
 }
 
 impl Inlet for Relay {

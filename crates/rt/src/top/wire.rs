@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicUsize;
 
 use auth::{Opener, Peer, Sealer};
 use base::{ClientId, Frame, ReplicaId, SessionId};
-use mio::net::TcpStream;
 use proto::pbft::msg::Message;
 
 use crate::conn::ConnId;
 use crate::links::Close;
 use crate::logic::Sender;
+use crate::socket::Stream;
 
 /// From an I/O thread to an authentication thread.
 pub(super) enum ToAuth {
@@ -104,5 +104,5 @@ pub(super) struct Reverse {
     pub(super) client: ClientId,
     pub(super) session: SessionId,
     pub(super) sealer: Sealer,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
 }

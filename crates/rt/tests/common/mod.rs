@@ -7,6 +7,7 @@ pub mod attack;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use auth::{ClientKeys, Established, Initiator, LinkIdentity, PacketReader, Peer, Secret};
@@ -18,8 +19,8 @@ use base::{
     ReplicaId, Reply, ReplyStatus, SessionId,
 };
 use exec::{Completion, Context, Service};
-use genesis::{Group, InitOptions, LocalGroup};
-use rt::{Durability, Replica, ReplicaOptions, ReplicaReport, StartError, Storage};
+use genesis::{Address, Group, InitOptions, LocalGroup};
+use rt::{Durability, Listener, Replica, ReplicaOptions, ReplicaReport, StartError, Storage};
 
 /// Long enough for a busy machine; nothing is asserted about it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -113,7 +114,9 @@ pub struct Cluster {
     pub pipelines: bool,
     /// Whether each replica was started before.
     pub started: Vec<bool>,
-    sockets: Vec<Option<Vec<TcpListener>>>,
+    sockets: Vec<Option<Vec<Listener>>>,
+    /// Of the sockets that are files.
+    _files: tempfile::TempDir,
     secrets: Vec<Secret>,
     clients: Vec<Secret>,
     threads: usize,
@@ -131,12 +134,11 @@ impl Cluster {
     pub fn prepare(options: &InitOptions, threads: usize) -> Cluster {
         let mut local = LocalGroup::generate(options).expect("a legal group");
         let mut sockets = vec![];
+        let files = tempfile::tempdir().expect("a directory");
         for id in 0..options.replicas {
-            let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let listeners: Vec<TcpListener> = (0..options.pillars).map(bind).collect();
-            let ports: Vec<u16> =
-                listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect();
-            local.group.set_address(ReplicaId(id), "127.0.0.1", &ports).expect("a replica");
+            let bound = (0..options.pillars).map(|pillar| listen(files.path(), (id, pillar)));
+            let (addresses, listeners) = bound.unzip();
+            local.group.set_addresses(ReplicaId(id), addresses).expect("a replica");
             sockets.push(Some(listeners));
         }
         Cluster {
@@ -153,11 +155,12 @@ impl Cluster {
             clients: local.clients,
             threads,
             sockets,
+            _files: files,
         }
     }
 
     /// The listening sockets, for those who start replicas one by one.
-    pub fn take_sockets(&mut self) -> Vec<Option<Vec<TcpListener>>> {
+    pub fn take_sockets(&mut self) -> Vec<Option<Vec<Listener>>> {
         std::mem::take(&mut self.sockets)
     }
 
@@ -170,7 +173,7 @@ impl Cluster {
         }
     }
 
-    pub fn start_one(&mut self, id: u16, listeners: Option<Vec<TcpListener>>) {
+    pub fn start_one(&mut self, id: u16, listeners: Option<Vec<Listener>>) {
         let replica = self.try_start(id, listeners).expect("a replica starts");
         self.started[usize::from(id)] = true;
         self.replicas[usize::from(id)] = Some(replica);
@@ -179,7 +182,7 @@ impl Cluster {
     pub fn try_start(
         &self,
         id: u16,
-        listeners: Option<Vec<TcpListener>>,
+        listeners: Option<Vec<Listener>>,
     ) -> Result<Replica, StartError> {
         let secret = self.secrets[usize::from(id)].clone();
         let service = Box::new(Tally::default());
@@ -264,9 +267,88 @@ impl Cluster {
     }
 }
 
+/// Listens for a pillar of a replica, over what the crate of tests is about.
+fn listen(files: &std::path::Path, (id, pillar): (u16, u16)) -> (Address, Listener) {
+    if env!("CARGO_CRATE_NAME") == "unix" {
+        let address = Address::Unix(files.join(format!("{id}-{pillar}.sock")));
+        let listener = Listener::bind(&address).expect("a socket");
+        return (address, listener);
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    (Address::tcp("127.0.0.1", port), listener.into())
+}
+
+/// A connection.
+pub enum Pipe {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Pipe {
+    pub fn connect(address: &Address) -> std::io::Result<Pipe> {
+        match address {
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port))?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                Ok(Pipe::Tcp(stream))
+            }
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                Ok(Pipe::Unix(stream))
+            }
+        }
+    }
+
+    pub fn set_nonblocking(&self, yes: bool) -> std::io::Result<()> {
+        match self {
+            Pipe::Tcp(stream) => stream.set_nonblocking(yes),
+            Pipe::Unix(stream) => stream.set_nonblocking(yes),
+        }
+    }
+
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> std::io::Result<()> {
+        match self {
+            Pipe::Tcp(stream) => stream.set_write_timeout(timeout),
+            Pipe::Unix(stream) => stream.set_write_timeout(timeout),
+        }
+    }
+
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> std::io::Result<()> {
+        match self {
+            Pipe::Tcp(stream) => stream.set_read_timeout(timeout),
+            Pipe::Unix(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Pipe::Tcp(stream) => stream.read(bytes),
+            Pipe::Unix(stream) => stream.read(bytes),
+        }
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Pipe::Tcp(stream) => stream.write(bytes),
+            Pipe::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// One sealed link of a client to one pillar of one replica.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Pipe,
     reader: PacketReader,
     link: Established,
 }
@@ -279,9 +361,7 @@ impl Wire {
         session: SessionId,
     ) -> Option<Wire> {
         let address = group.address(to.0, to.1).expect("in the group");
-        let mut stream = TcpStream::connect(address).ok()?;
-        stream.set_nodelay(true).expect("a TCP socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        let mut stream = Pipe::connect(address).ok()?;
         let (initiator, hello) =
             Initiator::start(identity, group.directory(), to.0, to.1, session).expect("legal");
         stream.write_all(&hello).ok()?;
@@ -330,7 +410,7 @@ impl Wire {
         }
     }
 
-    pub fn raw(&mut self) -> &mut TcpStream {
+    pub fn raw(&mut self) -> &mut Pipe {
         &mut self.stream
     }
 

@@ -94,6 +94,8 @@ pub struct GroupConfig {
     pub leaders: &'static str,
     /// When COMMITs leave.
     pub commits: &'static str,
+    /// What carries packets.
+    pub transport: &'static str,
     /// Most frames in a batch.
     pub batch_frames_max: usize,
     /// Most bytes in a batch.
@@ -181,6 +183,7 @@ impl GroupConfig {
             batching: !batching.unbatched,
             leaders: settings.leaders.word(),
             commits: settings.commits.word(),
+            transport: group.transport().word(),
             batch_frames_max: batching.frames_limit(),
             batch_bytes_max: batching.bytes_max,
             batch_delay_us: batching.delay.0 / 1_000,

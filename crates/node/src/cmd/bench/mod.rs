@@ -156,6 +156,7 @@ fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> 
             replicas: args.group.replicas(),
             pillars: args.group.pillars,
             clients: args.load.clients + args.load.idle_clients + 1,
+            transport: args.group.transport.into(),
             settings,
             ..InitOptions::default()
         },

@@ -31,7 +31,7 @@ fn noise(len: usize) -> Vec<u8> {
 
 /// The ports of all pillars of all replicas.
 pub fn ports(group: &Group) -> Vec<u16> {
-    group.replicas().iter().flat_map(|entry| entry.ports.iter().copied()).collect()
+    group.replicas().iter().flat_map(genesis::ReplicaEntry::ports).collect()
 }
 
 /// A client that keeps to the protocol and has as much under way as that allows, each operation

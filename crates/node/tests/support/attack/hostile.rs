@@ -72,7 +72,8 @@ impl Villain {
         let (replica, pillar) = (ReplicaId(replica), PillarId(0));
         let call = Initiator::start(&self.identity, directory, replica, pillar, session);
         let (call, first) = call.expect("a replica of the group");
-        let (_, port) = self.group.address(replica, pillar).expect("a replica of the group");
+        let address = self.group.address(replica, pillar);
+        let port = address.and_then(genesis::Address::port).expect("a replica of the group");
         let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream.set_write_timeout(Some(PATIENCE)).ok()?;

@@ -88,7 +88,7 @@ impl Lab {
         let output = command.output().expect("it runs");
         assert_eq!(code(&output), 0, "{}", stderr(&output));
         let group = Group::load(&control).expect("a group");
-        let ports: Vec<Vec<u16>> = group.replicas().iter().map(|r| r.ports.clone()).collect();
+        let ports: Vec<Vec<u16>> = group.replicas().iter().map(|r| r.ports()).collect();
         let links = setup.proxied.then(|| Links::start(&ports));
         let replicas = (0..setup.replicas).map(|_| None).collect();
         let lab = Lab { dir, setup, replicas, metrics: port + served, links };
