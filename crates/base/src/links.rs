@@ -223,6 +223,8 @@ impl StableCheckpoint {
 pub struct PillarReport {
     /// The view this pillar is in.
     pub view: View,
+    /// Who leads the numbers that come next, in turn if they are several: bit r for replica r.
+    pub leaders: u64,
     /// Low mark: the last stable checkpoint.
     pub stable: Seq,
     /// Digest of the last stable checkpoint.

@@ -155,6 +155,8 @@ fn numbers(out: &mut Metrics, report: &ReplicaReport) {
     out.gauge("stylite_ready", "1 while the replica takes part.", ready.into());
     out.gauge("stylite_view", "The view that it is in.", report.view);
     out.gauge("stylite_leader", "The replica that leads that view.", report.leader.into());
+    let leads = report.group.leaders.contains(&report.id);
+    out.gauge("stylite_leads", "1 while it leads, alone or in turn with others.", leads.into());
     out.counter("stylite_executed", "The last sequence number executed.", report.executed);
     out.gauge("stylite_lag", "Numbers delivered beyond it, gaps included.", report.lag);
     out.counter("stylite_operations", "Operations executed since the start.", report.ops);

@@ -33,7 +33,7 @@ pub struct ReplicaReport {
     pub state: ReplicaState,
     /// The view that its pillars are in (the lowest, should they differ).
     pub view: u64,
-    /// The leader of that view.
+    /// The leader of that view; where leaders rotate, who would lead alone.
     pub leader: u16,
     /// Every number up to this one is executed.
     pub executed: u64,
@@ -88,6 +88,9 @@ pub struct ProcessReport {
 pub struct GroupReport {
     /// The view in which it votes, or voted last.
     pub view: u64,
+    /// Who leads, as its pillars see it: one, or those that take turns.
+    #[serde(default)]
+    pub leaders: Vec<u16>,
     /// The view that it asks for instead, if any.
     pub asks_for: Option<u64>,
     /// Views that it has installed since the start.
@@ -356,7 +359,7 @@ impl Shared {
             },
             evidence: coordinator.evidence.proofs.clone(),
             suspicions: suspicions(lanes, &coordinator),
-            group: group(&coordinator),
+            group: group(lanes, &coordinator),
             disk: self.disk(),
             transfer: transfer(stage),
         }
@@ -413,10 +416,12 @@ fn suspicions(lanes: &[LaneSnapshot], coordinator: &CoordinatorSnapshot) -> Vec<
     rows
 }
 
-fn group(coordinator: &CoordinatorSnapshot) -> GroupReport {
+fn group(lanes: &[LaneSnapshot], coordinator: &CoordinatorSnapshot) -> GroupReport {
     let report = &coordinator.report;
+    let leaders = lanes.iter().fold(0, |all, lane| all | lane.report.leaders);
     GroupReport {
         view: report.view.0,
+        leaders: (0..64).filter(|replica| leaders >> replica & 1 == 1).collect(),
         asks_for: report.asks_for.map(|view| view.0),
         installed_views: report.installed,
         recovering: report.recovering,

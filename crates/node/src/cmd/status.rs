@@ -117,7 +117,7 @@ fn row(report: &ReplicaReport, highest: u64) -> Vec<String> {
         report.id.to_string(),
         state(report.state).to_owned(),
         view(report),
-        report.leader.to_string(),
+        leaders(report),
         report.executed.to_string(),
         checkpoint.stable.to_string(),
         highest.saturating_sub(report.executed).to_string(),
@@ -134,6 +134,14 @@ fn view(report: &ReplicaReport) -> String {
     match report.group.asks_for {
         Some(wanted) => format!("{}>{wanted}", report.view),
         None => report.view.to_string(),
+    }
+}
+
+/// Who leads: a replica, or those that take turns.
+fn leaders(report: &ReplicaReport) -> String {
+    match report.group.leaders.as_slice() {
+        [] => report.leader.to_string(),
+        several => several.iter().map(u16::to_string).collect::<Vec<_>>().join(","),
     }
 }
 
@@ -193,6 +201,7 @@ fn fill(row: &mut Value, report: &ReplicaReport, highest: u64) {
     row["state"] = json!(report.state);
     row["view"] = json!(report.view);
     row["leader"] = json!(report.leader);
+    row["leaders"] = json!(report.group.leaders);
     row["last_executed"] = json!(report.executed);
     row["stable_checkpoint"] = json!(report.checkpoint.stable);
     row["lag"] = json!(highest.saturating_sub(report.executed));

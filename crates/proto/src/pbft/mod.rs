@@ -45,6 +45,7 @@ mod peers;
 mod piggyback;
 mod pool;
 mod queue;
+mod report;
 mod roles;
 mod rotate;
 mod start;
@@ -55,7 +56,6 @@ use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::links::PillarReport;
 use base::{
     Batch, BatchEntry, Epoch, Frame, FromStage, GroupId, Incarnation, Keyring, Now, PillarId,
     Progress, Quorums, ReplicaId, Seq, Sibling, Span, StableCheckpoint, Stripe, Time, ToStage,
@@ -334,28 +334,6 @@ impl Lane {
     #[must_use]
     pub fn view(&self) -> View {
         self.view
-    }
-
-    /// What people may want to know.
-    #[must_use]
-    pub fn report(&self) -> PillarReport {
-        PillarReport {
-            view: self.view,
-            stable: self.checkpoints.stable(),
-            stable_digest: self.checkpoints.stable_digest(),
-            delivered: self.delivered,
-            pending_frames: self.pool.len() as u64,
-            // A backup has proposed nothing, wherever the plan of its view ends.
-            in_flight: if self.is_leader() { self.in_flight() as u64 } else { 0 },
-            stale: self.stale,
-            misbehaviour: self.misbehaviour,
-        }
-    }
-
-    /// About how many things the lane holds: what [`Lane::check`] costs.
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.pool.len() + self.log.len()
     }
 
     /// Checks every invariant, in time proportional to what the lane holds: for tests and

@@ -77,6 +77,17 @@ impl Roles {
         &self.excluded
     }
 
+    /// Who takes turns to lead at `seq`, one bit per replica: bit r for replica r.
+    pub(super) fn leading_at(&self, seq: Seq) -> u64 {
+        match self.leaders {
+            Leaders::Fixed => 1 << self.view.leader(self.n).0,
+            Leaders::Rotating => {
+                let leads = (0..self.n).filter(|one| self.leads_at_all(ReplicaId(*one), seq));
+                leads.fold(0, |all, one| all | 1 << one)
+            }
+        }
+    }
+
     fn leads_at_all(&self, replica: ReplicaId, seq: Seq) -> bool {
         self.excluded.iter().all(|(out, until)| *out != replica || seq > *until)
     }
@@ -216,6 +227,8 @@ mod tests {
         assert!(first.0 > back && first.0 <= back + 8, "{first:?}");
         assert!((1..=back).all(|seq| roles.dealt_to(&frame(3), Seq(seq)) != ReplicaId(1)));
         assert_eq!((roles.count(Seq(back)), roles.count(Seq(back + 1))), (3, 4));
+        let leading = (roles.leading_at(Seq(back)), roles.leading_at(Seq(back + 1)));
+        assert_eq!(leading, (0b1101, 0b1111));
     }
 
     /// Each stream has one leader per interval, who leads in it, and all have their turn.

@@ -150,6 +150,7 @@ impl Solo {
         let before = self.next.0.checked_sub(u64::from(self.cfg.stripe.pillars()));
         PillarReport {
             view: View(0),
+            leaders: 1,
             stable: self.stable.seq,
             stable_digest: self.stable.digest,
             delivered: Seq(before.unwrap_or(0)),
