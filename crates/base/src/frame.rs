@@ -42,6 +42,10 @@ pub struct FrameId {
 /// order they are agreed on. Frames of other streams execute in id order.
 pub const UNORDERED: u32 = 1 << 31;
 
+/// The bit of a stream number that says that its frames are reads ([`FrameKind::Read`]): they
+/// are answered out of the state as it is, get no place in the order, and are in nobody's table.
+pub const READS: u32 = 1 << 30;
+
 /// What a frame asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -52,6 +56,9 @@ pub enum FrameKind {
     Open = 2,
     /// Close the session and forget its replies. No operations; id `u64::MAX`.
     Close = 3,
+    /// Answer the operations, which only read, without ordering them. Its id is the client's own
+    /// count of its reads.
+    Read = 4,
 }
 
 /// How a frame proves to the replicas whose it is.
@@ -225,6 +232,7 @@ fn decode_body(body: &[u8]) -> Result<(FrameKind, FrameId, u64, u32), Malformed>
         1 => FrameKind::Request,
         2 => FrameKind::Open,
         3 => FrameKind::Close,
+        4 => FrameKind::Read,
         _ => return Err(Malformed("frame kind")),
     };
     // Origin 0 is a client. System and group-certificate origins get their own numbers.
@@ -238,7 +246,8 @@ fn decode_body(body: &[u8]) -> Result<(FrameKind, FrameId, u64, u32), Malformed>
     let id = r.u64("frame id")?;
     let ack = r.u64("frame acknowledgement")?;
     let shape_ok = match kind {
-        FrameKind::Request => ops > 0 && id > 0 && id < u64::MAX && ack < id,
+        FrameKind::Request => ops > 0 && id > 0 && id < u64::MAX && ack < id && stream & READS == 0,
+        FrameKind::Read => ops > 0 && id > 0 && id < u64::MAX && ack == 0 && stream & READS != 0,
         FrameKind::Open => ops == 0 && id == 0 && ack == 0 && stream == 0,
         FrameKind::Close => ops == 0 && id == u64::MAX && ack == 0 && stream == 0,
     };
@@ -333,6 +342,21 @@ impl FrameBuilder {
         self.complete(group, FrameKind::Request, id, ack, authenticate)
     }
 
+    /// Completes a frame of reads.
+    ///
+    /// # Panics
+    /// When the frame is empty, unless 0 < id < `u64::MAX`, or when the stream is none of reads.
+    #[must_use]
+    pub fn read(
+        self,
+        group: GroupId,
+        id: FrameId,
+        authenticate: impl FnOnce(Digest) -> Authenticator,
+    ) -> Frame {
+        assert!(self.ops > 0 && id.id > 0 && id.id < u64::MAX && id.stream & READS != 0);
+        self.complete(group, FrameKind::Read, id, 0, authenticate)
+    }
+
     /// Completes the opening of a session.
     #[must_use]
     pub fn open(
@@ -409,6 +433,26 @@ mod tests {
         assert_eq!(placed, [&b"one"[..], b""]);
         assert_eq!(back.ops_from(1, 3).collect::<vec::Vec<_>>(), [b""]);
         assert_eq!(back.ops_from(2, 3).count(), 0);
+    }
+
+    #[test]
+    fn reads_and_requests_have_streams_of_their_own() {
+        let id = FrameId { client: ClientId(7), session: SessionId(9), stream: READS | 2, id: 5 };
+        let mut builder = FrameBuilder::new();
+        builder.push(b"one");
+        let frame = builder.read(GroupId([1; 32]), id, |_| Authenticator::Vector(vec![]));
+        let mut bytes = vec![];
+        frame.encode(&mut bytes);
+        let decode = |bytes: &[u8]| Frame::decode(GroupId([1; 32]), &mut Reader::new(bytes));
+        assert_eq!(decode(&bytes), Ok(frame));
+        for kind in [FrameKind::Request, FrameKind::Open, FrameKind::Close] {
+            bytes[4 + 1] = kind as u8;
+            assert!(decode(&bytes).is_err(), "{kind:?} in a stream of reads");
+        }
+        bytes.clear();
+        sample().encode(&mut bytes);
+        bytes[4 + 1] = FrameKind::Read as u8;
+        assert!(decode(&bytes).is_err(), "a read in another stream");
     }
 
     #[test]

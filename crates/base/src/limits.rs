@@ -46,6 +46,17 @@ pub const PENDING_FRAMES_PER_CLIENT_MAX: usize = 1024;
 /// Most bytes a replica keeps of one principal while they wait for their order, per pillar.
 pub const PENDING_BYTES_PER_CLIENT_MAX: usize = 64 << 20;
 
+/// Largest reply to a frame of reads, in bytes. A client keeps those of all replicas, result by
+/// result, until enough of them say the same; what is larger is ordered.
+pub const READ_REPLY_BYTES_MAX: usize = 1 << 20;
+/// Most frames of reads that a replica keeps of one principal until it answers them.
+pub const WAITING_READS_PER_CLIENT_MAX: usize = 1024;
+/// Most frames of reads that a replica keeps of all principals together; who has none waiting
+/// always gets one in.
+pub const WAITING_READS_MAX: usize = 16_384;
+/// Most bytes of such frames, likewise.
+pub const WAITING_READ_BYTES_MAX: usize = 256 << 20;
+
 /// Most objects that a service may cut its state into.
 pub const OBJECTS_MAX: u32 = 1 << 24;
 
@@ -58,4 +69,6 @@ const _: () = assert!(FRAME_BYTES_MAX <= PENDING_BYTES_PER_CLIENT_MAX);
 const _: () = assert!(STREAM_WINDOW as usize <= PENDING_FRAMES_PER_CLIENT_MAX);
 const _: () = assert!(REPLY_BYTES_MAX <= CACHED_REPLY_BYTES_PER_SESSION_MAX);
 const _: () = assert!(CACHED_REPLY_BYTES_PER_SESSION_MAX <= CACHED_REPLY_BYTES_PER_CLIENT_MAX);
+const _: () = assert!(READ_REPLY_BYTES_MAX < REPLY_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= WAITING_READ_BYTES_MAX);
 const _: () = assert!(REPLICAS_MAX <= u64::BITS as usize);

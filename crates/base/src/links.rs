@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::batch::{Batch, BatchEntry};
 use crate::crypto::Signature;
 use crate::digest::Digest;
-use crate::frame::FrameId;
+use crate::frame::{Frame, FrameId};
 use crate::id::{ClientId, PillarId, ReplicaId, Seq, SessionId, View};
 use crate::time::{AgreedTime, Time};
 use crate::transfer::{SnapshotReader, StateMessage};
@@ -40,6 +40,16 @@ pub enum ToStage {
         pillar: PillarId,
         /// The frame.
         frame: FrameId,
+    },
+    /// A client wants reads answered, without an order, through `pillar`.
+    Read {
+        /// The pillar that holds the client's connection.
+        pillar: PillarId,
+        /// The frame.
+        frame: Arc<Frame>,
+        /// Only out of a state at or beyond this number: an earlier life of this replica may
+        /// have shown a client what is up to there.
+        from: Seq,
     },
     /// The checkpoint is stable: its predecessors may go.
     Stable(StableCheckpoint),

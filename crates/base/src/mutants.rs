@@ -194,5 +194,7 @@ mod table {
         TentativeStays: "trap 7", "a batch stays executed when another one is committed";
         RollBackForgetsSessions: "trap 7", "a roll-back leaves the session table as it is";
         RollBackLosesReplies: "trap 7", "a roll-back does not bring acknowledged replies back";
+        ReadsUnsettled: "trap 8", "a read sees a batch that is not executed whole, or not committed";
+        ReadsForgetful: "trap 8", "a replica that has begun anew answers reads before it has caught up";
     }
 }

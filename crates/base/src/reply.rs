@@ -42,6 +42,10 @@ pub enum ReplyStatus {
     OutOfWindow,
     /// Executed, but the results are larger than a reply may be.
     TooLarge,
+    /// A frame of reads that was not answered: one of its operations is no read, its results are
+    /// large, or this replica cannot tell what is current or has too many to answer. It is to be
+    /// ordered.
+    Unread,
 }
 
 impl ReplyStatus {
@@ -57,6 +61,7 @@ impl ReplyStatus {
             ReplyStatus::Conflict => (7, 0),
             ReplyStatus::OutOfWindow => (8, 0),
             ReplyStatus::TooLarge => (9, 0),
+            ReplyStatus::Unread => (10, 0),
         }
     }
 
@@ -72,6 +77,7 @@ impl ReplyStatus {
             7 => ReplyStatus::Conflict,
             8 => ReplyStatus::OutOfWindow,
             9 => ReplyStatus::TooLarge,
+            10 => ReplyStatus::Unread,
             _ => return Err(Malformed("reply status")),
         };
         // Canonical: an argument where there is none would make two encodings of one reply.

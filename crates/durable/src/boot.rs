@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::{FromStage, Incarnation, Keyring, Now, Seq, StableCheckpoint, Stripe, View};
+use base::{FromStage, Incarnation, Keyring, Now, PillarId, Seq, StableCheckpoint, Stripe, View};
 use exec::{Service, Stage, StageConfig};
 use proto::Record;
 use proto::group::link::{FromCoordinator, Plan};
@@ -76,6 +76,8 @@ pub struct Boot {
     pub incarnation: Incarnation,
     /// Whether it may vote.
     pub beginning: Beginning,
+    /// Whether there was an earlier life.
+    pub resumes: bool,
     /// The directory, where there is one.
     pub dir: Option<Dir>,
     /// Where promises are written, unless durability is `memory`.
@@ -144,6 +146,7 @@ impl Boot {
         Ok(Boot {
             incarnation,
             beginning: if whole { Beginning::Whole } else { Beginning::Forgetful },
+            resumes: !terms.fresh,
             dir: Some(dir),
             log,
             stage: loaded.stage,
@@ -208,10 +211,15 @@ impl FirstWords {
         words
     }
 
-    /// How a lane begins.
+    /// How a lane begins. Takes its records out of `boot`.
+    ///
+    /// # Panics
+    /// When there is no such pillar.
     #[must_use]
-    pub fn lane_start(&self, stable: &StableCheckpoint, records: Vec<Record>) -> LaneStart {
+    pub fn lane_start(&self, boot: &mut Boot, pillar: PillarId) -> LaneStart {
         let (view, active, plan) = self.start.clone();
-        LaneStart { stable: stable.clone(), view, active, plan, records }
+        let records = std::mem::take(&mut boot.records[usize::from(pillar.0)]);
+        let (stable, resumes) = (boot.stable.clone(), boot.resumes);
+        LaneStart { stable, view, active, plan, records, resumes }
     }
 }

@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 
 use base::{AgreedTime, ClientId, Digest, Frame, FrameId, Malformed, Seq, SessionId};
 
+use crate::read::{ReadContext, Stamps};
 use crate::reply::ReplyBuilder;
 use crate::service::{
     Completion, Context, Footprint, Offload, Output, ParallelService, Service, Tentative, Undo,
@@ -41,6 +42,8 @@ pub(crate) struct Engine {
     shared: Option<Arc<dyn ParallelService>>,
     offload: Option<Arc<dyn Offload>>,
     tree: ObjectTree,
+    /// When which object was written, where reads are answered without an order.
+    stamps: Option<Stamps>,
     /// The result of an operation that still goes through [`Offload::after`].
     result: Vec<u8>,
     emitted: Vec<Output>,
@@ -113,6 +116,7 @@ impl Engine {
         Engine {
             offload: service.offload(),
             tree: ObjectTree::new(service.objects()),
+            stamps: None,
             service,
             shared: None,
             result: Vec::new(),
@@ -177,8 +181,9 @@ impl Engine {
         }
         self.result.clear();
         let out = if self.offload.is_some() { &mut self.result } else { reply };
-        let mut ctx =
-            Context::new(at.seq, index, at.time, frame, &mut self.tree, &mut self.emitted);
+        let (tree, emitted) = (&mut self.tree, &mut self.emitted);
+        let ctx = Context::new(at.seq, index, at.time, frame, tree, emitted);
+        let mut ctx = ctx.stamped(self.stamps.as_mut());
         let completion = self.service.execute(op, &mut ctx, out);
         self.collect_outputs();
         match completion {
@@ -204,9 +209,47 @@ impl Engine {
 
     /// Takes over what operations that executed apart from here announced to write.
     pub(crate) fn announced(&mut self, writes: &Writes) {
-        for (object, bytes) in &writes.objects {
+        for (object, seq, bytes) in &writes.objects {
             self.tree.modify(*object, |out| out.extend_from_slice(bytes));
+            if let Some(stamps) = &mut self.stamps {
+                stamps.written(*object, *seq);
+            }
         }
+    }
+
+    /// Notes from now on when which object is written; also after the state was replaced, as it
+    /// is not known then.
+    pub(crate) fn keep_stamps(&mut self, executed: Seq) {
+        self.stamps = Some(Stamps::new(self.tree.objects(), executed));
+    }
+
+    pub(crate) fn stamps(&self) -> Option<&Stamps> {
+        self.stamps.as_ref()
+    }
+
+    /// Answers a read out of the state after `executed`, and says since when the answer is so.
+    /// `None` when it is no read.
+    pub(crate) fn read(
+        &self,
+        op: &[u8],
+        frame: FrameId,
+        executed: (Seq, AgreedTime),
+        out: &mut Vec<u8>,
+    ) -> Option<Seq> {
+        let Some(offload) = &self.offload else {
+            let mut ctx = ReadContext::new(frame, executed, self.stamps.as_ref()?);
+            return self.service.read(op, &mut ctx, out).then(|| ctx.since());
+        };
+        if let Err(refusal) = offload.before(op) {
+            // Depends on the operation alone.
+            out.extend_from_slice(&refusal);
+            return Some(Seq(0));
+        }
+        let mut ctx = ReadContext::new(frame, executed, self.stamps.as_ref()?);
+        let mut result = Vec::new();
+        let is_read = self.service.read(op, &mut ctx, &mut result);
+        offload.after(op, &result, out);
+        is_read.then(|| ctx.since())
     }
 
     /// Takes over what they produced beyond replies.
@@ -232,7 +275,8 @@ impl Engine {
         self.result.clear();
         let result = if self.offload.is_some() { &mut self.result } else { &mut *out };
         let (tree, emitted) = (&mut self.tree, &mut self.emitted);
-        let mut ctx = Context::new(at.seq, index, at.time, frame, tree, emitted);
+        let ctx = Context::new(at.seq, index, at.time, frame, tree, emitted);
+        let mut ctx = ctx.stamped(self.stamps.as_mut());
         let completion = self.service.execute(op, &mut ctx, result);
         assert_eq!(completion, Completion::Done, "a parallel service never answers later");
         if let Some(offload) = &self.offload {
@@ -278,7 +322,8 @@ impl Engine {
             self.shared = None;
             let nobody = FrameId { client: ClientId(0), session: SessionId(0), stream: 0, id: 0 };
             let (tree, emitted) = (&mut self.tree, &mut self.emitted);
-            self.service.wake(&mut Context::new(seq, WAKE_INDEX, time, nobody, tree, emitted));
+            let ctx = Context::new(seq, WAKE_INDEX, time, nobody, tree, emitted);
+            self.service.wake(&mut ctx.stamped(self.stamps.as_mut()));
             self.collect_outputs();
         }
     }

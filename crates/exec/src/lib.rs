@@ -21,6 +21,7 @@ mod job;
 pub mod merge;
 pub mod parallel;
 mod pins;
+pub mod read;
 pub mod reply;
 pub mod service;
 pub mod session;
@@ -36,12 +37,13 @@ pub use engine::{NUDGES_MAX, WAKE_INDEX};
 pub use job::{Finished, Job};
 pub use merge::{Merge, Undeliverable};
 pub use parallel::{Invocation, Matrices, Operators, Parallelizer};
+pub use read::ReadContext;
 pub use service::{
     Completion, Context, Footprint, Offload, Output, ParallelService, Service, Tentative, Undo,
 };
 pub use session::{Decision, SessionCounts, Sessions};
 pub use stage::{
-    Damaged, Stage, StageBuilder, StageConfig, StageOutbox, StageReject, StageReport, Target,
-    TentativeReport, TransferReport, Turn, WrongState,
+    Damaged, ReadReport, Stage, StageBuilder, StageConfig, StageOutbox, StageReject, StageReport,
+    Target, TentativeReport, TransferReport, Turn, WrongState,
 };
 pub use tree::ObjectTree;

@@ -38,6 +38,12 @@
 //! - locks are taken in one order, so that no two threads wait for each other, and are gone when
 //!   the operation ends.
 //!
+//! # Reads without an order
+//!
+//! In a group that wants it so, operations which only read need no agreement: each replica
+//! answers them out of its own state, and the client compares. A service takes part by
+//! [`Service::read`], and says there what an answer depends on, see [`crate::read`].
+//!
 //! [`crate::testing::Harness`] holds the declarations against what operations touch, as far as
 //! the service tells with [`Context::reads`] and [`Context::writes`].
 
@@ -48,6 +54,7 @@ use base::digest::Domain;
 use base::{AgreedTime, ClientId, Digest, FrameId, Malformed, Seq, SessionId};
 
 use crate::parallel::Operators;
+use crate::read::{ReadContext, Stamps};
 use crate::tree::ObjectTree;
 
 /// Whether an operation's result is there.
@@ -129,10 +136,12 @@ pub struct Context<'a> {
 
 /// Where announcements of writes go.
 enum Marks<'a> {
-    /// Into the tree, on the stage's own thread.
-    Tree(&'a mut ObjectTree),
+    /// Into the tree, on the stage's own thread; and when, where somebody wants to know.
+    Tree(&'a mut ObjectTree, Option<&'a mut Stamps>),
     /// Into a list that the stage takes over once the operation is done.
     Apart(&'a mut Writes),
+    /// Nowhere: it is a read.
+    Nowhere,
 }
 
 /// What an operation that executes apart from the stage announced to write.
@@ -140,8 +149,8 @@ enum Marks<'a> {
 pub(crate) struct Writes {
     /// Whether bytes from before the write are wanted.
     pub(crate) saves: bool,
-    /// Objects, and what they were if that is wanted.
-    pub(crate) objects: Vec<(u32, Vec<u8>)>,
+    /// Objects, who wrote them last, and what they were before if that is wanted.
+    pub(crate) objects: Vec<(u32, Seq, Vec<u8>)>,
 }
 
 /// A class that an operation touched, and whether it wrote there.
@@ -161,7 +170,26 @@ impl<'a> Context<'a> {
         tree: &'a mut ObjectTree,
         outputs: &'a mut Vec<Output>,
     ) -> Context<'a> {
-        Context { seq, index, time, frame, marks: Marks::Tree(tree), outputs, touched: None }
+        let marks = Marks::Tree(tree, None);
+        Context { seq, index, time, frame, marks, outputs, touched: None }
+    }
+
+    /// The same where it is to be known when which object was written.
+    pub(crate) fn stamped(self, stamps: Option<&'a mut Stamps>) -> Context<'a> {
+        match self.marks {
+            Marks::Tree(tree, _) => Context { marks: Marks::Tree(tree, stamps), ..self },
+            _ => self,
+        }
+    }
+
+    /// A context for a read, for services whose reads go the way of all other operations. The
+    /// number is that of the last executed batch, and the time its agreed time: a service whose
+    /// answer depends on either says so with [`ReadContext::time`]. Nothing may be announced to
+    /// be written, and what is emitted is lost.
+    pub fn of_read(ctx: &ReadContext<'_>, outputs: &'a mut Vec<Output>) -> Context<'a> {
+        let (seq, index, time) = (ctx.executed(), 0, ctx.glance_at_time());
+        let (frame, marks) = (ctx.frame, Marks::Nowhere);
+        Context { seq, index, time, frame, marks, outputs, touched: None }
     }
 
     /// A context for an operation that executes apart from the stage.
@@ -192,11 +220,17 @@ impl<'a> Context<'a> {
     /// taken back.
     ///
     /// # Panics
-    /// When there is no such object.
+    /// When there is no such object, or in a read.
     pub fn modify(&mut self, object: u32, save: impl FnOnce(&mut Vec<u8>)) {
         match &mut self.marks {
-            Marks::Tree(tree) => tree.modify(object, save),
-            Marks::Apart(writes) => writes.modify(object, save),
+            Marks::Tree(tree, stamps) => {
+                tree.modify(object, save);
+                if let Some(stamps) = stamps {
+                    stamps.written(object, self.seq);
+                }
+            }
+            Marks::Apart(writes) => writes.modify(object, self.seq, save),
+            Marks::Nowhere => panic!("a read writes object {object}"),
         }
     }
 
@@ -230,16 +264,18 @@ impl<'a> Context<'a> {
 }
 
 impl Writes {
-    fn modify(&mut self, object: u32, save: impl FnOnce(&mut Vec<u8>)) {
-        // The first announcement is the one that counts, so a second entry harms nobody.
-        if self.objects.iter().rev().take(8).any(|(known, _)| *known == object) {
+    fn modify(&mut self, object: u32, seq: Seq, save: impl FnOnce(&mut Vec<u8>)) {
+        // The first bytes and the last number count, so a second entry harms nobody.
+        let mut recent = self.objects.iter_mut().rev().take(8);
+        if let Some((_, last, _)) = recent.find(|(known, ..)| *known == object) {
+            *last = seq.max(*last);
             return;
         }
         let mut bytes = Vec::new();
         if self.saves {
             save(&mut bytes);
         }
-        self.objects.push((object, bytes));
+        self.objects.push((object, seq, bytes));
     }
 }
 
@@ -330,6 +366,18 @@ pub trait Service: Send {
             let _ = self.put(object, bytes);
         }
         Ok(right)
+    }
+
+    /// Answers an operation that only reads, out of the state as it is, and says in `ctx` what
+    /// the answer depends on. False when it is no such operation: it is ordered then, and what
+    /// was appended to `reply` is dropped. What it answers is what [`Service::execute`] would.
+    ///
+    /// It is asked whenever the group answers reads without an order and a client wants that;
+    /// bounded work and short results are the service's to see to, since nothing is agreed on
+    /// before. The default knows no reads.
+    fn read(&self, op: &[u8], ctx: &mut ReadContext<'_>, reply: &mut Vec<u8>) -> bool {
+        let _ = (op, ctx, reply);
+        false
     }
 
     /// What `op` touches, added to `out`, which is empty. The default conflicts with everything,

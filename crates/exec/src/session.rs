@@ -126,6 +126,7 @@ impl Sessions {
             FrameKind::Open => self.open(seq, frame.id()),
             FrameKind::Close => self.close(seq, frame.id()),
             FrameKind::Request => return self.request(seq, frame),
+            FrameKind::Read => (seq, ReplyStatus::Unread),
         };
         if !matches!(status.1, ReplyStatus::Opened | ReplyStatus::Closed) {
             self.counts.refused += 1;

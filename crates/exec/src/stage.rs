@@ -38,6 +38,7 @@ mod fetching;
 mod flight;
 mod outbox;
 mod parallel;
+mod reads;
 mod report;
 mod restore;
 mod tentative;
@@ -62,6 +63,7 @@ use crate::state::State;
 use crate::transfer::{Fetch, Source};
 
 pub use outbox::{StageOutbox, StageReject, Target, Turn};
+pub use reads::ReadReport;
 pub use report::{StageReport, TransferReport};
 pub use restore::{Damaged, StageBuilder, WrongState};
 pub use tentative::TentativeReport;
@@ -69,6 +71,7 @@ pub use tentative::TentativeReport;
 use checkpoint::CHECKPOINTS_MAX;
 use execute::{Cursor, answer};
 use flight::Flight;
+use reads::Reads;
 use tentative::Ahead;
 
 /// What a stage is told at its start. The same at every replica of the group, but for `window`.
@@ -93,10 +96,7 @@ pub struct Stage {
     cursor: Option<Cursor>,
     ahead: Ahead,
     flight: Flight,
-    /// How many execute what is in flight; with none nothing takes off.
-    workers: usize,
-    /// Whether the service is made for several threads, once it was asked.
-    can_fly: Option<bool>,
+    workers: Workers,
     rules: Option<Arc<dyn Operators>>,
     /// What the graph's classes are hashed with.
     salt: u64,
@@ -109,6 +109,8 @@ pub struct Stage {
     snapshots: Snapshots,
     source: Source,
     standing: Standing,
+    /// Reads that wait to be answered without an order.
+    reads: Reads,
     /// The last tick.
     now: Option<Time>,
 }
@@ -118,6 +120,15 @@ pub struct Stage {
 struct Told {
     progress: Progress,
     gap: Option<(Seq, Seq)>,
+}
+
+/// Who executes what is in flight.
+#[derive(Clone, Copy, Default)]
+struct Workers {
+    /// How many; with none nothing takes off.
+    count: usize,
+    /// Whether the service is made for several threads, once it was asked.
+    able: Option<bool>,
 }
 
 /// Whether the stage executes.
@@ -142,8 +153,7 @@ impl Stage {
         let rules = service.operators();
         Stage {
             flight: Flight::new((0, rules.clone()), Seq(0), config.checkpoint_interval),
-            workers: 0,
-            can_fly: None,
+            workers: Workers::default(),
             salt: 0,
             rules,
             config,
@@ -159,6 +169,7 @@ impl Stage {
             snapshots: Snapshots::default(),
             source: Source::default(),
             standing: Standing::Executes,
+            reads: Reads::default(),
             now: None,
         }
     }
@@ -175,6 +186,7 @@ impl Stage {
             }
             ToStage::Tentative { seq, view, batch } => self.prepared(seq, view, batch),
             ToStage::Resend { pillar, frame } => self.resend(pillar, frame, out),
+            ToStage::Read { pillar, frame, from } => self.read((pillar, frame, from), out),
             ToStage::Stable(stable) => self.stable(stable, out),
             ToStage::Pin { seq, reader } => self.pin(seq, reader, out),
             ToStage::Unpin(reader) => self.unpin(reader),
@@ -196,7 +208,10 @@ impl Stage {
         self.flight.hold = !quiet && (self.flight.hold || self.source.may_serve());
         let serves = quiet && self.serve(out);
         let fetching = if quiet { self.fetch_turn(out) } else { self.standstill() };
+        self.reads.begin_turn(budget_ops);
         let turn = fetching.unwrap_or_else(|| self.execute(budget_ops.max(1), out));
+        self.read_turn(out);
+        let turn = if turn == Turn::Idle && self.has_reads() { Turn::More } else { turn };
         self.report.waiting = turn == Turn::Waiting;
         if fetching.is_none() {
             self.tell_progress(turn, out);
@@ -208,6 +223,10 @@ impl Stage {
         loop {
             if self.land(&mut budget, out) {
                 break Turn::More;
+            }
+            self.read_turn(out);
+            if self.cursor.is_none() && self.yields_to_reads() {
+                break Turn::Idle;
             }
             let Some(mut cursor) = self.cursor.take().or_else(|| self.next_batch(out)) else {
                 break Turn::Idle;
@@ -289,6 +308,7 @@ impl Stage {
     pub fn check(&self) {
         self.merge.check();
         self.state.sessions.check();
+        self.reads.check();
         let tentative = self.ahead.is_on();
         assert!(!tentative || self.flight.is_empty(), "what flies is committed");
         let begun = self.flight.batches() as u64;

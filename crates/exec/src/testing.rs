@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use base::{AgreedTime, ClientId, Digest, FrameId, Seq, SessionId};
 
 use crate::engine::WAKE_INDEX;
+use crate::read::{ReadContext, Stamps};
 use crate::service::{Completion, Context, Footprint, Offload, Output, Service, Touch, Writes};
 use crate::tree::{self, ObjectTree};
 
@@ -32,6 +33,7 @@ pub struct Harness<S> {
     /// Everything that the service produced beyond replies.
     pub outputs: Vec<Output>,
     tree: ObjectTree,
+    stamps: Stamps,
     /// Where the last root was computed.
     pinned: Option<Seq>,
     offload: Option<Arc<dyn Offload>>,
@@ -61,6 +63,7 @@ impl<S: Service> Harness<S> {
     pub fn new(service: S) -> Harness<S> {
         let tree = ObjectTree::new(service.objects());
         Harness {
+            stamps: Stamps::new(tree.objects(), Seq(0)),
             tree,
             pinned: None,
             offload: service.offload(),
@@ -135,6 +138,25 @@ impl<S: Service> Harness<S> {
         reply
     }
 
+    /// Answers an operation without an order, and says since which batch the answer is what it
+    /// is: as long as that stays the same, so must the answer. `None` when it is no read.
+    #[must_use]
+    pub fn read(&self, op: &[u8]) -> Option<(Vec<u8>, Seq)> {
+        if let Some(Err(refusal)) = self.offload.as_ref().map(|offload| offload.before(op)) {
+            return Some((refusal, Seq(0)));
+        }
+        let mut ctx = ReadContext::new(self.frame, (self.seq, self.time), &self.stamps);
+        let mut result = Vec::new();
+        if !self.service.read(op, &mut ctx, &mut result) {
+            return None;
+        }
+        let since = ctx.since();
+        let Some(offload) = &self.offload else { return Some((result, since)) };
+        let mut reply = Vec::new();
+        offload.after(op, &result, &mut reply);
+        Some((reply, since))
+    }
+
     /// Executes an operation and holds it against what it declares.
     fn checked(&mut self, op: &[u8], known: &mut Declared, result: &mut Vec<u8>) -> Completion {
         let mut declared = Footprint::default();
@@ -164,8 +186,9 @@ impl<S: Service> Harness<S> {
             check_touch(&name, &declared, *touch);
         }
         self.check_deadline(&name, &declared, deadline);
-        for (object, bytes) in &writes.objects {
+        for (object, seq, bytes) in &writes.objects {
             known.check_object(&name, &declared, *object);
+            self.stamps.written(*object, *seq);
             self.tree.modify(*object, |out| out.extend_from_slice(bytes));
         }
         known.checked += 1;
@@ -238,9 +261,9 @@ impl<S: Service> Harness<S> {
         index: u32,
         step: impl FnOnce(&mut S, &mut Context<'_>) -> R,
     ) -> R {
-        let Harness { service, tree, outputs, .. } = self;
-        let mut ctx = Context::new(self.seq, index, self.time, self.frame, tree, outputs);
-        step(service, &mut ctx)
+        let Harness { service, tree, stamps, outputs, .. } = self;
+        let ctx = Context::new(self.seq, index, self.time, self.frame, tree, outputs);
+        step(service, &mut ctx.stamped(Some(stamps)))
     }
 }
 

@@ -41,6 +41,7 @@ impl Twin {
                 sessions[at].used = seq;
                 Decision::Status(Seq(sessions[at].opened), ReplyStatus::Opened)
             }
+            (FrameKind::Read, _) => status(ReplyStatus::Unread),
             (FrameKind::Open, None) if known.is_some_and(|known| known >= who.session.0) => {
                 status(ReplyStatus::StaleSession(SessionId(*highest)))
             }

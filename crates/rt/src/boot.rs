@@ -90,6 +90,7 @@ fn from_nothing(
     Ok(Boot {
         incarnation: Incarnation(wall_ns()),
         beginning: if whole { Beginning::Whole } else { Beginning::Forgetful },
+        resumes: !options.fresh,
         dir: None,
         log: None,
         stage: first_stage(options, config, service)?,

@@ -83,5 +83,7 @@ counters! {
         misbehaviour,
         /// Requests for a cached reply that were dropped because the stage was busy.
         resends_dropped,
+        /// Frames of reads that were dropped because the stage was busy.
+        reads_dropped,
     }
 }

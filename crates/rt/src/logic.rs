@@ -312,6 +312,12 @@ impl Logic {
                     self.core.counters.resends_dropped += 1;
                 }
             }
+            Effect::Stage(read @ ToStage::Read { .. }) => {
+                // The client has it ordered when no answer comes.
+                if !self.mail.to_stage.offer(read) {
+                    self.core.counters.reads_dropped += 1;
+                }
+            }
             Effect::Stage(message) => self.mail.to_stage.push(message),
             Effect::Siblings(message) => {
                 self.mail.to_siblings.iter_mut().for_each(|ring| ring.push(message.clone()));

@@ -313,8 +313,7 @@ fn build(
     let lanes = (0u16..).map(PillarId).zip(listeners).zip(mesh.lanes);
     for ((pillar, listener), mail) in lanes {
         let listener = Acceptor::new(listener)?;
-        let records = std::mem::take(&mut boot.records[usize::from(pillar.0)]);
-        let start = words.lane_start(&boot.stable, records);
+        let start = words.lane_start(&mut boot, pillar);
         let lane = agreement(&options, pillar, &keys, start);
         let mut core = Core::new(lane, Journal::new(party()), env.n);
         core.now = clock.now();
@@ -517,6 +516,7 @@ fn switches(settings: &Settings) -> Switches {
             genesis::Commits::Prompt => Commits::Prompt,
             genesis::Commits::Piggybacked => Commits::Piggybacked,
         },
+        reads: false,
     }
 }
 

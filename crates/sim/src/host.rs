@@ -102,8 +102,7 @@ impl Replica {
         // Before any lane makes the log begin another segment.
         journals.coordinator.carry(|| coordinator.records().into_iter().map(Record::Group));
         let lanes = (0..options.pillars).map(PillarId).map(|pillar| {
-            let records = std::mem::take(&mut boot.records[usize::from(pillar.0)]);
-            let start = words.lane_start(&boot.stable, records);
+            let start = words.lane_start(&mut boot, pillar);
             Lane::restore(lane_config(options, me, pillar), keys(options, me), start)
         });
         let replica = Replica {

@@ -44,6 +44,7 @@ impl Machine {
                 (ReplyStatus::Closed, vec![], 0)
             }
             FrameKind::Request => self.request(frame),
+            FrameKind::Read => (ReplyStatus::Unread, vec![], 0),
         };
         // The same for all who ask, as if it had been agreed upon.
         let seq = match status {

@@ -111,6 +111,9 @@ impl Stage {
         assert_eq!(manifest.seq, self.merge.taken(), "deliveries wait for this checkpoint");
         self.executed = manifest.seq;
         self.abandon_flight(manifest.seq);
+        if self.state.engine.stamps().is_some() {
+            self.answer_reads();
+        }
         self.time = if base::mutant!(TimeNotFetched) { self.time } else { manifest.time };
         self.note_checkpoint(&manifest, checkpoint.digest);
         self.report.stable = self.report.stable.max(checkpoint.seq);

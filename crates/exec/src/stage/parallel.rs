@@ -39,11 +39,11 @@ impl Stage {
     /// after the other. Replies and state are the same. May be changed at any time; it counts
     /// from the next frame on. False when the service is not made for it: nothing changes then.
     pub fn engage(&mut self, workers: usize) -> bool {
-        if workers >= 2 && self.can_fly.is_none() {
-            self.can_fly = Some(self.state.engine.shared().is_some());
+        if workers >= 2 && self.workers.able.is_none() {
+            self.workers.able = Some(self.state.engine.shared().is_some());
         }
-        let able = self.can_fly == Some(true);
-        self.workers = if able && workers >= 2 { workers } else { 0 };
+        let able = self.workers.able == Some(true);
+        self.workers.count = if able && workers >= 2 { workers } else { 0 };
         able
     }
 
@@ -79,7 +79,7 @@ impl Stage {
     /// Each job is brought back with [`Stage::finished`].
     pub fn next_job(&mut self, most: usize) -> Option<Job> {
         let ready = self.flight.graph.ready();
-        let idle = self.workers.saturating_sub(self.flight.running).max(1);
+        let idle = self.workers.count.saturating_sub(self.flight.running).max(1);
         let share = ready.div_ceil(idle).clamp(1, most.max(1));
         self.job(share, None)
     }
@@ -158,7 +158,7 @@ impl Stage {
         out: &mut StageOutbox,
     ) -> TakeOff {
         // What may be taken back executes by itself.
-        if self.workers == 0 || self.ahead.is_on() {
+        if self.workers.count == 0 || self.ahead.is_on() {
             return TakeOff::Stays;
         }
         if !self.flight.has_room(frame.op_count()) {

@@ -138,6 +138,7 @@ impl Stage {
     ) {
         if let Some(current) = &mut self.ahead.current {
             current.replies.push((pillar, frame, Arc::clone(&content)));
+            self.reads.shows(current.seq);
         }
         let tentative = self.ahead.view().filter(|_| !base::mutant!(TentativeUnsaid));
         out.pillar(pillar, FromStage::Reply { frame, content, tentative });
@@ -157,7 +158,10 @@ impl Stage {
             return self.settle(out);
         }
         match self.merge.take() {
-            Some((seq, batch)) => Some(self.cursor(seq, batch)),
+            Some((seq, batch)) => {
+                self.reads.pass();
+                Some(self.cursor(seq, batch))
+            }
             None => self.begin_tentative(),
         }
     }
@@ -175,6 +179,8 @@ impl Stage {
             // Whoever did not prepare it in this view has answered in that one.
             let again = later.is_some();
             self.commit(again, out);
+            // Before the next one is executed tentatively.
+            self.read_turn(out);
             return self.next_batch(out);
         }
         let Prepared { view, batch } = later?;
@@ -192,7 +198,7 @@ impl Stage {
 
     /// Begins with what is prepared, if it is next and nothing else is under way.
     fn begin_tentative(&mut self) -> Option<Cursor> {
-        let idle = self.flight.is_empty() && self.workers == 0 && self.is_quiet();
+        let idle = self.flight.is_empty() && self.workers.count == 0 && self.is_quiet();
         let next = self.executed.next();
         let (seq, Prepared { view, batch }) = self.ahead.prepared.first_key_value()?;
         if !idle || *seq != next {

@@ -11,7 +11,8 @@ use base::{
     Malformed, PillarId, Reader, Reply, ReplyStatus, Seq, SessionId, Signature, Stripe, ToStage,
 };
 use exec::{
-    Completion, Context, Offload, Output, Service, Stage, StageConfig, StageOutbox, Target, Turn,
+    Completion, Context, Offload, Output, ReadContext, Service, Stage, StageConfig, StageOutbox,
+    Target, Turn,
 };
 
 pub const GROUP: GroupId = GroupId([5; 32]);
@@ -61,6 +62,26 @@ impl Service for Cells {
             }
         }
         Completion::Done
+    }
+
+    /// `xr` reads cell x, `xt` the time, `xw` is about everything.
+    fn read(&self, op: &[u8], ctx: &mut ReadContext<'_>, reply: &mut Vec<u8>) -> bool {
+        let cell = (u64::from(op[0]) * 31 % self.cells.len() as u64) as u32;
+        let answer = match op {
+            [_, b'r'] => {
+                ctx.looks_at(cell);
+                self.cells[cell as usize]
+            }
+            [_, b't'] => ctx.time().0,
+            [_, b'w'] => self.cells.iter().fold(0u64, |sum, cell| sum.wrapping_add(*cell)),
+            [_, b'B'] => {
+                reply.resize(base::limits::READ_REPLY_BYTES_MAX, 1);
+                0
+            }
+            _ => return false,
+        };
+        reply.extend_from_slice(answer.to_string().as_bytes());
+        true
     }
 
     fn get(&self, object: u32, out: &mut Vec<u8>) {

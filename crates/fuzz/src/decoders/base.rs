@@ -48,6 +48,7 @@ fn replies() -> Vec<Reply> {
         ReplyStatus::Conflict,
         ReplyStatus::OutOfWindow,
         ReplyStatus::TooLarge,
+        ReplyStatus::Unread,
     ]
     .map(|status| reply(status, 0, b""))
     .into();

@@ -131,6 +131,7 @@ pub fn session_seeds() -> Vec<Vec<u8>> {
         ReplyStatus::Conflict,
         ReplyStatus::OutOfWindow,
         ReplyStatus::TooLarge,
+        ReplyStatus::Unread,
     ];
     let refused = refusals.map(|status| {
         let mut out = opens.clone();

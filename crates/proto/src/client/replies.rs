@@ -60,9 +60,10 @@ impl<T> ClientCore<T> {
                 flight.refused = head.seq;
                 return self.on_refused(now.mono, at, head.frame.id, expected);
             }
-            ReplyStatus::Opened | ReplyStatus::Closed | ReplyStatus::StaleSession(_) => {
-                Err(OpError::BadReply)
-            }
+            ReplyStatus::Opened
+            | ReplyStatus::Closed
+            | ReplyStatus::StaleSession(_)
+            | ReplyStatus::Unread => Err(OpError::BadReply),
             ReplyStatus::NoSession | ReplyStatus::Conflict | ReplyStatus::OutOfWindow => {
                 return self.lose_session(now, SessionId(0));
             }

@@ -45,10 +45,12 @@ mod peers;
 mod piggyback;
 mod pool;
 mod queue;
+mod reads;
 mod report;
 mod roles;
 mod rotate;
 mod start;
+mod switches;
 mod views;
 
 use alloc::boxed::Box;
@@ -57,9 +59,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{
-    Batch, BatchEntry, Epoch, Frame, FromStage, GroupId, Incarnation, Keyring, Now, PillarId,
-    Progress, Quorums, ReplicaId, Seq, Sibling, Span, StableCheckpoint, Stripe, Time, ToStage,
-    View, limits,
+    Batch, BatchEntry, Epoch, Frame, FrameKind, FromStage, GroupId, Incarnation, Keyring, Now,
+    PillarId, Progress, Quorums, ReplicaId, Seq, Sibling, Span, StableCheckpoint, Stripe, Time,
+    ToStage, View, limits,
 };
 
 use crate::group::link::{FromCoordinator, Plan, ToCoordinator};
@@ -76,6 +78,7 @@ use msg::Message;
 pub use piggyback::Commits;
 use pool::{Arrival, Pool, Vouched};
 pub use roles::{Leaders, Roles};
+pub use switches::Switches;
 use views::Views;
 
 /// How a leader makes batches.
@@ -90,17 +93,6 @@ pub struct Batching {
     /// How many of its instances a lane keeps proposed and unexecuted before it lets frames
     /// gather: this is what adapts the batch size to the load.
     pub in_flight_max: usize,
-}
-
-/// Ways of doing the same thing, alike in the whole group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Switches {
-    /// Who leads in a view.
-    pub leaders: Leaders,
-    /// Whether execution is told what is prepared before it is committed.
-    pub tentative: bool,
-    /// When COMMITs leave.
-    pub commits: Commits,
 }
 
 /// What a lane must know, the same for its whole life.
@@ -147,6 +139,8 @@ pub struct LaneStart {
     pub plan: Option<Arc<Plan>>,
     /// The records of this stripe, in the order in which they were written.
     pub records: Vec<Record>,
+    /// Whether there was an earlier life.
+    pub resumes: bool,
 }
 
 /// What happens to a lane.
@@ -289,6 +283,7 @@ impl Lane {
                 self.on_connected(now, peer, out);
                 Ok(())
             }
+            Input::Request(frame) if frame.kind() == FrameKind::Read => self.on_read(frame, out),
             Input::Request(frame) => self.on_request(now, &frame, out),
             Input::Stage(message) => {
                 self.on_stage(now, message, out);
@@ -416,8 +411,7 @@ impl Lane {
         }
     }
 
-    /// A frame came from its client. This replica vouches for it: to itself as leader, or to
-    /// the leader with this turn's votes.
+    /// A frame came from its client: vouches for it, with this turn's votes.
     fn on_request(&mut self, now: Now, frame: &Arc<Frame>, out: &mut Outbox) -> Result<(), Reject> {
         let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
         match self.pool.arrive(now.mono, frame, self.cfg.quorums.weak()) {

@@ -24,7 +24,7 @@ impl Lane {
     #[must_use]
     pub fn restore(cfg: LaneConfig, keys: Box<dyn Keyring>, start: LaneStart) -> Lane {
         let mut lane = Lane::new(cfg, keys);
-        let LaneStart { stable, view, active, plan, records } = start;
+        let LaneStart { stable, view, active, plan, records, resumes } = start;
         lane.views.asked = view;
         lane.view = match (&plan, active) {
             (_, true) => view,
@@ -32,6 +32,8 @@ impl Lane {
             (None, false) => base::View(0),
         };
         let low = stable.seq;
+        lane.views.resumes = resumes;
+        lane.may_have_shown(low);
         match &plan {
             Some(plan) if plan.view == lane.view => lane.views.roles.install(plan),
             _ => lane.views.roles.begin(lane.view),
@@ -142,8 +144,14 @@ impl Lane {
                 let held: alloc::vec::Vec<Seq> = held.map(|(seq, _)| seq).collect();
                 held.into_iter().for_each(|seq| self.advance(now, seq, out));
             }
-            FromCoordinator::Certified(certified) => self.on_certified(now, &certified, out),
-            FromCoordinator::Float(certified) => self.on_float(now, &certified, out),
+            FromCoordinator::Certified(certified) => {
+                self.may_have_shown(certified.seq);
+                self.on_certified(now, &certified, out);
+            }
+            FromCoordinator::Float(certified) => {
+                self.may_have_shown(certified.seq);
+                self.on_float(now, &certified, out);
+            }
         }
     }
 }

@@ -31,6 +31,10 @@ pub(super) struct Views {
     pub(super) asked: View,
     /// It may vote for numbers above this one only; `None`: for nothing.
     pub(super) above: Option<Seq>,
+    /// An earlier life may have executed numbers up to here, and shown clients what came of them.
+    pub(super) shown: Seq,
+    /// Whether there was one.
+    pub(super) resumes: bool,
     /// The plan of the present view, while some of it is yet to be carried out.
     plan: Option<Arc<Plan>>,
     /// The beginning and the end of what the plan fixes.
@@ -52,6 +56,8 @@ impl Views {
         Views {
             asked: View(0),
             above: Some(Seq(0)),
+            shown: Seq(0),
+            resumes: false,
             plan: None,
             start: Seq(0),
             top: Seq(0),

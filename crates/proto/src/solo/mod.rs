@@ -23,8 +23,8 @@ use alloc::vec::Vec;
 
 use base::links::PillarReport;
 use base::{
-    AgreedTime, Batch, ClientId, Digest, Frame, FromStage, Keyring, Now, Seq, Sibling, Span,
-    StableCheckpoint, Time, ToStage, View, limits,
+    AgreedTime, Batch, ClientId, Digest, Frame, FrameKind, FromStage, Keyring, Now, Seq, Sibling,
+    Span, StableCheckpoint, Time, ToStage, View, limits,
 };
 
 use crate::group::link::{FromCoordinator, ToCoordinator};
@@ -91,6 +91,9 @@ impl Solo {
     /// When the input had no effect, and why.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Outbox) -> Result<(), Reject> {
         let result = match input {
+            Input::Request(frame) if frame.kind() == FrameKind::Read => {
+                Err(Reject::Stale("a read in a group that orders reads"))
+            }
             Input::Request(frame) => self.on_request(frame),
             Input::Stage(message) => {
                 self.on_stage(message, out);

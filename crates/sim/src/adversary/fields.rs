@@ -395,7 +395,8 @@ impl Touch<'_> {
                 ReplyStatus::Conflict,
                 ReplyStatus::OutOfWindow,
                 ReplyStatus::TooLarge,
-            ][self.prng.below(10) as usize];
+                ReplyStatus::Unread,
+            ][self.prng.below(11) as usize];
         }
         self.small("results", Sort::Place, count);
         self.bytes("result", results, 4096);

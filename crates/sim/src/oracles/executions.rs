@@ -188,7 +188,7 @@ impl Executions {
             FrameKind::Close if self.opened.contains_key(&session) => {
                 self.closed.insert(session);
             }
-            FrameKind::Close | FrameKind::Request => {}
+            FrameKind::Close | FrameKind::Request | FrameKind::Read => {}
         }
         let stream = (id.client, id.session, id.stream);
         let open = self.opened.contains_key(&session) && !self.closed.contains(&session);

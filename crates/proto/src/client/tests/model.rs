@@ -122,6 +122,7 @@ impl Group {
                 (ReplyStatus::Closed, vec![])
             }
             FrameKind::Request => self.request(frame),
+            FrameKind::Read => (ReplyStatus::Unread, vec![]),
         };
         let content = reply(id, self.seq, status, &results);
         let keep = matches!(status, ReplyStatus::Executed);
