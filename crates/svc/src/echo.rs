@@ -4,13 +4,17 @@
 //! its result is that many zero bytes. A malformed operation, or one that wants more than
 //! [`RESULT_BYTES_MAX`], has an empty result. The state is one object: how many operations were
 //! executed and a running mix of them, so that replicas that execute differently have different
-//! digests.
+//! digests. With the bit [`READ`] in the length it is a read: it has the same result, and leaves
+//! no trace in the state.
 
 use base::{Malformed, Reader, Writer};
-use exec::{Completion, Context, Service};
+use exec::{Completion, Context, ReadContext, Service};
 
 /// Largest result, in bytes.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
+
+/// The bit of the length that makes an operation a read.
+pub const READ: u32 = 1 << 31;
 
 /// The echo service.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +39,14 @@ impl EchoService {
 
 impl Service for EchoService {
     fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
+        let word = Reader::new(op).u32("length of the result").unwrap_or(0);
+        let wanted = (word & !READ) as usize;
+        if wanted <= RESULT_BYTES_MAX {
+            reply.resize(reply.len() + wanted, 0);
+        }
+        if word & READ != 0 {
+            return Completion::Done;
+        }
         ctx.modify(0, |out| self.get(0, out));
         self.count += 1;
         self.mix = mix(self.mix, ctx.seq.0);
@@ -42,11 +54,17 @@ impl Service for EchoService {
         let (words, tail) = op.as_chunks::<8>();
         words.iter().for_each(|word| self.mix = mix(self.mix, u64::from_le_bytes(*word)));
         tail.iter().for_each(|byte| self.mix = mix(self.mix, u64::from(*byte)));
-        let wanted = Reader::new(op).u32("length of the result").map_or(0, |len| len as usize);
+        Completion::Done
+    }
+
+    fn read(&self, op: &[u8], ctx: &mut ReadContext<'_>, reply: &mut Vec<u8>) -> bool {
+        let word = Reader::new(op).u32("length of the result").unwrap_or(0);
+        let wanted = (word & !READ) as usize;
         if wanted <= RESULT_BYTES_MAX {
             reply.resize(reply.len() + wanted, 0);
         }
-        Completion::Done
+        ctx.looks_nowhere();
+        word & READ != 0
     }
 
     fn get(&self, _object: u32, out: &mut Vec<u8>) {
@@ -85,9 +103,23 @@ mod tests {
         let mut runner = Runner::new(EchoService::new());
         assert_eq!(runner.run(&encode(5, b"payload")), vec![0; 5]);
         assert_eq!(runner.run(&encode(0, b"")), b"");
-        assert_eq!(runner.run(&encode(u32::MAX, b"")), b"");
+        assert_eq!(runner.run(&encode(READ - 1, b"")), b"");
         assert_eq!(runner.run(b"abc"), b"");
         assert_eq!(runner.service.count(), 4);
+    }
+
+    #[test]
+    fn reads_have_their_results_and_leave_no_trace() {
+        let mut harness = exec::testing::Harness::new(EchoService::new());
+        harness.run(&encode(0, b"x"));
+        let root = harness.root();
+        let op = encode(3 | READ, b"payload");
+        assert_eq!(harness.read(&op), Some((vec![0; 3], base::Seq(0))));
+        assert_eq!(harness.run(&op), vec![0; 3]);
+        assert_eq!(harness.root(), root);
+        for op in [&encode(3, b"")[..], b"abc"] {
+            assert_eq!(harness.read(op), None);
+        }
     }
 
     #[test]

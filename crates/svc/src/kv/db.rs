@@ -17,7 +17,7 @@
 use std::cmp::Ordering;
 
 use base::{Malformed, Reader, limits};
-use exec::Context;
+use exec::{Context, ReadContext};
 
 use super::call::Fail;
 use super::shard::{Notes, SHARD_BUCKETS, SHARDS, Shard, Shards};
@@ -132,6 +132,24 @@ impl Db {
     pub fn end(&mut self, ctx: &mut Context<'_>) {
         if self.notes.watched {
             self.notes.touched.take().into_iter().for_each(|bucket| ctx.reads(bucket as u64));
+        }
+    }
+
+    /// Starts a read like [`Db::begin`], and notes what it looks at.
+    pub(super) fn begin_read(&mut self, ctx: &Context<'_>) {
+        self.begin(ctx);
+        self.notes.watched = true;
+        self.notes.timed.set(false);
+    }
+
+    /// Ends a read: tells what its answer depends on. Whether it depends on the time is known
+    /// once a key was seen that expires.
+    pub(super) fn end_read(&mut self, ctx: &mut ReadContext<'_>) {
+        self.notes.watched = false;
+        ctx.looks_nowhere();
+        self.notes.touched.take().into_iter().for_each(|bucket| ctx.looks_at(bucket as u32));
+        if self.notes.timed.get() {
+            ctx.time();
         }
     }
 
@@ -359,6 +377,9 @@ impl Db {
     }
 
     fn alive(&self, entry: &Entry) -> bool {
+        if entry.expires_at != NEVER {
+            self.notes.timed.set(true);
+        }
         self.now_ms <= entry.expires_at
     }
 

@@ -54,6 +54,16 @@ impl CommandSpec {
     }
 }
 
+/// Whether a command only reads, and no more than the keys that it names: such a one may be
+/// answered without an order. What looks at the whole key space is work that nobody has agreed to
+/// do; what chooses at random does so by its place in the order.
+#[must_use]
+pub fn is_read(args: &[&[u8]]) -> bool {
+    let Some(spec) = args.first().and_then(|name| table::lookup(name)) else { return false };
+    let of_keys = spec.flags & flags::READONLY != 0 && spec.keys != Keys::None;
+    of_keys && spec.takes(args.len()) && !spec.name.contains("rand")
+}
+
 /// What an operation touches: its keys' buckets, or everything.
 pub(super) fn footprint(bytes: &[u8], out: &mut Footprint) {
     match op::decode(bytes) {

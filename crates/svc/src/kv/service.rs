@@ -1,10 +1,11 @@
 //! The service itself: operations in, results out, buckets as abstract objects.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use base::digest::Domain;
 use base::{AgreedTime, Digest, Malformed, Reader, Writer};
-use exec::{Completion, Context, Footprint, ParallelService, Service};
+use exec::{Completion, Context, Footprint, ParallelService, ReadContext, Service};
 
 use super::call::Call;
 use super::db::{self, Db};
@@ -31,15 +32,16 @@ pub struct KvService {
 
 /// Where the key space is.
 enum Keys {
-    /// Here.
-    Own(Db),
+    /// Here. Reads look at it as all commands do, though they hold no more than a reference to
+    /// the service; [`exec::Context::of_read`] sees to it that they do not write.
+    Own(RefCell<Db>),
     /// With whoever executes on it, several at a time.
     Shared(Arc<Space>),
 }
 
 impl Default for KvService {
     fn default() -> KvService {
-        KvService { keys: Keys::Own(Db::new()) }
+        KvService { keys: Keys::Own(RefCell::default()) }
     }
 }
 
@@ -53,13 +55,14 @@ impl KvService {
     /// The key space, for tests and tools.
     pub fn db(&mut self) -> &mut Db {
         if let Keys::Shared(_) = self.keys
-            && let Keys::Shared(space) = std::mem::replace(&mut self.keys, Keys::Own(Db::new()))
+            && let Keys::Shared(space) =
+                std::mem::replace(&mut self.keys, Keys::Own(RefCell::default()))
         {
             let space = Arc::into_inner(space).expect("all handles are gone by now");
-            self.keys = Keys::Own(Db::of(Shards::All(space.into_shards())));
+            self.keys = Keys::Own(Db::of(Shards::All(space.into_shards())).into());
         }
         match &mut self.keys {
-            Keys::Own(db) => db,
+            Keys::Own(db) => db.get_mut(),
             Keys::Shared(_) => unreachable!("just taken back"),
         }
     }
@@ -82,6 +85,21 @@ pub(super) fn execute(db: &mut Db, op: &[u8], ctx: &mut Context<'_>, reply: &mut
         Err(_) => Resp::new(reply, Protocol::Resp2).error(b"ERR malformed operation"),
     }
     db.end(ctx);
+}
+
+/// Answers a command that reads keys.
+fn read(
+    db: &mut Db,
+    args: &[&[u8]],
+    protocol: Protocol,
+    ctx: &mut ReadContext<'_>,
+    reply: &mut Vec<u8>,
+) {
+    let mut emitted = Vec::new();
+    let mut as_any = Context::of_read(ctx, &mut emitted);
+    db.begin_read(&as_any);
+    db.command(args, protocol, &mut as_any, reply);
+    db.end_read(ctx);
 }
 
 impl Db {
@@ -156,7 +174,7 @@ impl Service for KvService {
 
     fn get(&self, object: u32, out: &mut Vec<u8>) {
         match &self.keys {
-            Keys::Own(db) => db.bucket(object as usize).encode(out),
+            Keys::Own(db) => db.borrow().bucket(object as usize).encode(out),
             Keys::Shared(space) => space.with_bucket(object as usize, |bucket| bucket.encode(out)),
         }
     }
@@ -192,13 +210,29 @@ impl Service for KvService {
         Ok(right)
     }
 
+    fn read(&self, op: &[u8], ctx: &mut ReadContext<'_>, reply: &mut Vec<u8>) -> bool {
+        match op::decode(op) {
+            Ok((protocol, Op::Command(args))) if info::is_read(args.as_slice()) => {
+                let args = args.as_slice();
+                match &self.keys {
+                    Keys::Own(db) => read(&mut db.borrow_mut(), args, protocol, ctx, reply),
+                    Keys::Shared(space) => {
+                        space.with_keys(op, |db| read(db, args, protocol, ctx, reply));
+                    }
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn footprint(&self, op: &[u8], out: &mut Footprint) {
         info::footprint(op, out);
     }
 
     fn deadline(&self) -> Option<AgreedTime> {
         let soonest = match &self.keys {
-            Keys::Own(db) => db.next_expiry_ms(),
+            Keys::Own(db) => db.borrow().next_expiry_ms(),
             Keys::Shared(space) => Some(space.soonest()).filter(|when| *when != db::NEVER),
         };
         let gone_ms = soonest?.saturating_add(1);
@@ -213,7 +247,9 @@ impl Service for KvService {
 
     fn parallel(&mut self) -> Option<Arc<dyn ParallelService>> {
         if let Keys::Own(db) = &mut self.keys {
-            let Shards::All(all) = &mut db.shards else { unreachable!("the service has all") };
+            let Shards::All(all) = &mut db.get_mut().shards else {
+                unreachable!("the service has all")
+            };
             let space = Space::new(std::mem::take(all));
             self.keys = Keys::Shared(Arc::new(space));
         }

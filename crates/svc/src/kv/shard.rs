@@ -156,6 +156,13 @@ const HOME: &str = "a shard is away only while its lock is held";
 
 impl ParallelService for Space {
     fn execute(&self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) {
+        self.with_keys(op, |db| service::execute(db, op, ctx, reply));
+    }
+}
+
+impl Space {
+    /// Does something with the part of the key space that an operation declares.
+    pub(super) fn with_keys<R>(&self, op: &[u8], act: impl FnOnce(&mut Db) -> R) -> R {
         let mut footprint = Footprint::default();
         info::footprint(op, &mut footprint);
         let classes = footprint.writes.iter().chain(&footprint.reads);
@@ -166,12 +173,13 @@ impl ParallelService for Space {
         let mut locked: Vec<_> = numbers.iter().map(|shard| self.lock(*shard)).collect();
         let taken = locked.iter_mut().map(|shard| shard.take().expect(HOME));
         let mut db = Db::of(Shards::Some(numbers.iter().copied().zip(taken).collect()));
-        service::execute(&mut db, op, ctx, reply);
-        let Shards::Some(some) = db.shards else { return };
+        let result = act(&mut db);
+        let Shards::Some(some) = db.shards else { return result };
         for ((number, shard), home) in some.into_iter().zip(&mut locked) {
             self.soonest[number].store(shard.soonest(), Ordering::Release);
             **home = Some(shard);
         }
+        result
     }
 }
 
@@ -180,6 +188,8 @@ impl ParallelService for Space {
 pub(super) struct Notes {
     /// When the next key expires; none when that has to be looked up.
     pub(super) soonest: Cell<Option<u64>>,
+    /// Whether a key that expires was seen since somebody wanted to know.
+    pub(super) timed: Cell<bool>,
     /// Buckets that were looked at, where somebody wants to know.
     pub(super) touched: RefCell<Vec<usize>>,
     pub(super) watched: bool,
@@ -187,6 +197,7 @@ pub(super) struct Notes {
 
 impl Default for Notes {
     fn default() -> Notes {
-        Notes { soonest: Cell::new(None), touched: RefCell::default(), watched: false }
+        let (soonest, timed) = (Cell::new(None), Cell::new(false));
+        Notes { soonest, timed, touched: RefCell::default(), watched: false }
     }
 }
