@@ -195,6 +195,10 @@ mod table {
         RollBackForgetsSessions: "trap 7", "a roll-back leaves the session table as it is";
         RollBackLosesReplies: "trap 7", "a roll-back does not bring acknowledged replies back";
         ReadsUnsettled: "trap 8", "a read sees a batch that is not executed whole, or not committed";
+        ReadQuorumShort: "trap 8", "a read's result is accepted from f + 1 replicas";
+        WritesOfFewWithReads: "trap 8", "replies to writes are accepted from f + 1 replicas though reads are not ordered";
+        ReadsSinceUnseen: "trap 8", "equal results of a read count whenever they were written";
+        ReadsOvertake: "trap 8", "a read without an order overtakes what its stream has under way";
         ReadsForgetful: "trap 8", "a replica that has begun anew answers reads before it has caught up";
     }
 }

@@ -24,6 +24,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::crypto::ClientKeyring;
+use base::frame::READS;
 use base::limits::{self, STREAM_WINDOW};
 use base::reply::ReplyPacket;
 use base::{Frame, FrameBuilder, FrameId, Now, PillarId, ReplicaId};
@@ -31,6 +32,7 @@ use base::{Seq, SessionId, Time, View};
 
 mod config;
 mod line;
+mod reads;
 mod replies;
 mod results;
 mod session;
@@ -42,6 +44,7 @@ pub use config::{Acceptance, ClientConfig};
 pub use results::{ClientCounters, Effect, OpError, Results, SendTo, SubmitError};
 
 use line::{Draft, Flight, Line, Timer};
+use reads::Streams;
 use vote::{Ballot, Said};
 
 /// One session of one principal. `T` is whatever the caller wants back with the outcome of an
@@ -56,6 +59,8 @@ pub struct ClientCore<T> {
     session: SessionId,
     phase: Phase,
     lines: Vec<Line<T>>,
+    /// What the caller's streams have on their way, where reads want no order.
+    streams: Streams,
     /// Operations and bytes that are queued or in flight.
     held_ops: usize,
     held_bytes: usize,
@@ -105,6 +110,7 @@ impl<T> ClientCore<T> {
         let mut core = ClientCore {
             lines: (0..config.lines).map(line).collect(),
             replicas: (0..config.quorums.n()).map(|_| Standing::default()).collect(),
+            streams: Streams::default(),
             keys,
             session: SessionId(0),
             phase: Phase::Closed,
@@ -131,6 +137,38 @@ impl<T> ClientCore<T> {
         op: &[u8],
         token: T,
     ) -> Result<(), (SubmitError, T)> {
+        let token = self.admit(op, token)?;
+        self.order_reads_of(now.mono, stream);
+        self.push_ordered(now.mono, stream, op, token);
+        Ok(())
+    }
+
+    /// The same for an operation that only reads, as the caller knows. Where the group answers
+    /// such without an order, it is asked for that, unless an ordered operation of the same
+    /// stream is under way.
+    ///
+    /// # Errors
+    /// [`SubmitError`], with the token.
+    pub fn submit_read(
+        &mut self,
+        now: Now,
+        stream: u32,
+        op: &[u8],
+        token: T,
+    ) -> Result<(), (SubmitError, T)> {
+        if !self.config.reads {
+            return self.submit(now, stream, op, token);
+        }
+        let token = self.admit(op, token)?;
+        if let Some(token) = self.try_read(now, stream, op, token) {
+            self.order_reads_of(now.mono, stream);
+            self.push_ordered(now.mono, stream, op, token);
+        }
+        Ok(())
+    }
+
+    /// Makes room for an operation.
+    fn admit(&mut self, op: &[u8], token: T) -> Result<T, (SubmitError, T)> {
         if op.len() > limits::OP_BYTES_MAX {
             return Err((SubmitError::TooLarge, token));
         }
@@ -143,13 +181,22 @@ impl<T> ClientCore<T> {
         }
         self.held_ops += 1;
         self.held_bytes = bytes;
+        Ok(token)
+    }
+
+    /// Queues an operation that was admitted.
+    fn push_ordered(&mut self, now: Time, stream: u32, op: &[u8], token: T) {
         let at = stream as usize % self.lines.len();
-        let expires = now.mono.after(self.config.request_timeout);
-        let draft = self.draft(at, now.mono, op.len());
+        let expires = now.after(self.config.request_timeout);
+        let reads = self.config.reads;
+        let draft = self.draft(at, now, op.len());
         draft.builder.push(op);
         draft.tokens.push(token);
         draft.expires = expires;
-        Ok(())
+        if reads {
+            draft.streams.push(stream);
+            self.streams.ordered(stream);
+        }
     }
 
     /// Takes a reply that came from replica `from` on its authenticated link.
@@ -166,6 +213,8 @@ impl<T> ClientCore<T> {
             self.counters.stale_replies += 1;
         } else if said.frame.stream == 0 && (said.frame.id == 0 || said.frame.id == u64::MAX) {
             self.on_errand_reply(now, from, &said);
+        } else if self.is_open() && said.frame.stream & READS != 0 {
+            self.on_read_reply(now, from, &said);
         } else if self.is_open() {
             self.on_frame_reply(now, from, &said);
         } else {
@@ -222,6 +271,7 @@ impl<T> ClientCore<T> {
         }
         for at in 0..self.lines.len() {
             self.resend_due(at, now.mono);
+            self.turn_reads(at, now.mono);
             while self.lines[at].may_cut(self.config.frames_in_flight_max) {
                 self.cut(at, now.mono);
             }
@@ -236,6 +286,7 @@ impl<T> ClientCore<T> {
             Phase::Opening(_) => false,
             Phase::Open => true,
         };
+        self.fail_reads(OpError::Closed);
         self.fail_flights(OpError::Closed);
         self.fail_drafts(OpError::Closed);
         if !was_open {
@@ -320,7 +371,12 @@ impl<T> ClientCore<T> {
             let drafts = line.drafts.iter().map(|draft| draft.tokens.len());
             drafts.chain(line.flying.iter().map(|flight| flight.frame.op_count())).sum()
         };
-        let held: usize = self.lines.iter().map(held).sum();
+        let ordered: usize = self.lines.iter().map(held).sum();
+        let reads: usize = self.lines.iter().map(|line| line.reads.held()).sum();
+        if self.config.reads {
+            self.streams.check(ordered, reads);
+        }
+        let held = ordered + reads;
         assert_eq!(held, self.held_ops, "operations are miscounted");
         assert!(held > 0 || self.held_bytes == 0, "bytes are miscounted");
         let quiet = self.lines.iter().all(|line| line.flying.is_empty());
@@ -340,8 +396,8 @@ impl<T> ClientCore<T> {
                 && now.since(draft.since).0 <= age_max
         };
         if !drafts.back().is_some_and(takes) {
-            let builder = FrameBuilder::new();
-            drafts.push_back(Draft { builder, tokens: Vec::new(), since: now, expires: now });
+            let (builder, tokens, streams) = (FrameBuilder::new(), Vec::new(), Vec::new());
+            drafts.push_back(Draft { builder, tokens, streams, since: now, expires: now });
         }
         drafts.back_mut().expect("one was pushed if there was none")
     }
@@ -364,7 +420,7 @@ impl<T> ClientCore<T> {
         let (session, stream, id) = (self.session, line.stream, line.next_id());
         let id = FrameId { client, session, stream, id };
         let sign = |digest| self.keys.authenticate(digest);
-        let Draft { builder, tokens, expires, .. } = draft;
+        let Draft { builder, tokens, streams, expires, .. } = draft;
         let bytes = held_bytes(builder.bytes());
         let frame = Arc::new(builder.request(group, id, line.acked, sign));
         let timer = Timer { sent: now, due: now.after(retransmit), attempts: 0 };
@@ -374,6 +430,7 @@ impl<T> ClientCore<T> {
             frame: flown,
             bytes,
             tokens,
+            streams,
             ballot,
             timer,
             expires,
@@ -411,6 +468,7 @@ impl<T> ClientCore<T> {
                 let Some(draft) = line.drafts.pop_front() else { break };
                 self.held_ops -= draft.tokens.len();
                 self.held_bytes -= held_bytes(draft.builder.bytes());
+                self.streams.ended(&draft.streams);
                 self.counters.failed += draft.tokens.len() as u64;
                 self.effects.push(Effect::Done { tokens: draft.tokens, outcome: late.clone() });
             }

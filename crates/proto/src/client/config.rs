@@ -70,6 +70,11 @@ pub struct ClientConfig {
     pub retransmit_max: Span,
     /// How long an operation may take.
     pub request_timeout: Span,
+    /// Whether the group answers reads without an order. Every reply of such a group is accepted
+    /// from a quorum only ([`Acceptance::quorum`]).
+    pub reads: bool,
+    /// How long such an answer may take; then the read is ordered.
+    pub read_timeout: Span,
 }
 
 impl ClientConfig {
@@ -92,7 +97,20 @@ impl ClientConfig {
             retransmit: Span::secs(1),
             retransmit_max: Span::secs(16),
             request_timeout: Span::secs(30),
+            reads: false,
+            read_timeout: Span::millis(250),
         }
+    }
+
+    /// Of a group that answers reads without an order.
+    #[must_use]
+    pub fn with_reads(mut self) -> ClientConfig {
+        self.reads = true;
+        self.acceptance = Acceptance::quorum(self.quorums);
+        if base::mutant!(WritesOfFewWithReads) {
+            self.acceptance = Acceptance::weak(self.quorums);
+        }
+        self
     }
 
     /// One operation per frame, as many frames in flight as the window allows.

@@ -17,6 +17,7 @@ use base::limits::STREAM_WINDOW;
 use base::reply::reply_digest;
 use base::{Digest, Frame, FrameBuilder, PillarId, Seq, Span, Time};
 
+use super::reads::Reads;
 use super::vote::{Ballot, Said, What, is_final};
 use super::{OpError, Results};
 
@@ -33,6 +34,8 @@ pub(super) struct Line<T> {
     pub(super) drafts: VecDeque<Draft<T>>,
     /// Frames that were sent, in order.
     pub(super) flying: VecDeque<Flight<T>>,
+    /// Operations that want no order.
+    pub(super) reads: Reads<T>,
     /// The last accepted replies, to tell who contradicts them.
     pub(super) recent: VecDeque<Recent>,
 }
@@ -51,6 +54,8 @@ pub(super) struct Recent {
 pub(super) struct Draft<T> {
     pub(super) builder: FrameBuilder,
     pub(super) tokens: Vec<T>,
+    /// The caller's streams that they belong to, where that is of interest.
+    pub(super) streams: Vec<u32>,
     /// When its first operation came.
     pub(super) since: Time,
     /// When its last operation times out.
@@ -66,6 +71,8 @@ pub(super) struct Flight<T> {
     /// Empty once they were told of a timeout; the frame itself is still pursued, since the
     /// stream cannot go on without it.
     pub(super) tokens: Vec<T>,
+    /// As in the draft that it was.
+    pub(super) streams: Vec<u32>,
     pub(super) ballot: Ballot,
     pub(super) timer: Timer,
     pub(super) expires: Time,
@@ -107,6 +114,7 @@ impl<T> Line<T> {
             acked: 0,
             drafts: VecDeque::new(),
             flying: VecDeque::new(),
+            reads: Reads::default(),
             recent: VecDeque::new(),
         }
     }
@@ -173,7 +181,7 @@ impl<T> Line<T> {
             true => flight.timer.due,
             false => flight.timer.due.min(flight.expires),
         });
-        timers.chain(drafts).min()
+        timers.chain(drafts).chain(self.reads.deadline()).min()
     }
 
     /// Checks the invariants.

@@ -76,6 +76,7 @@ impl<T> ClientCore<T> {
             let outcome = flight.outcome.unwrap_or(Err(OpError::BadReply));
             self.held_ops -= flight.frame.op_count();
             self.held_bytes -= flight.bytes;
+            self.streams.ended(&flight.streams);
             let ops = flight.tokens.len() as u64;
             match &outcome {
                 Ok(_) => self.counters.completed += ops,

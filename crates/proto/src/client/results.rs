@@ -7,6 +7,8 @@ use core::fmt;
 use base::reply::ReplyHead;
 use base::{Frame, PillarId, Reader, ReplicaId, SessionId, limits};
 
+use super::reads::SINCE_BYTES;
+
 /// One thing that the owner of a core does.
 #[derive(Clone, Debug)]
 pub enum Effect<T> {
@@ -56,6 +58,8 @@ pub struct Results {
     content: Arc<Vec<u8>>,
     /// Where the results begin in `content`.
     at: usize,
+    /// Bytes of each that are not the caller's.
+    skip: usize,
     count: usize,
     /// Bytes of the largest one.
     largest: usize,
@@ -73,7 +77,15 @@ impl Results {
             largest = largest.max(result.len());
         }
         let whole = walk.is_empty() && head.count as usize == ops;
-        whole.then_some(Results { content, at, count: ops, largest })
+        whole.then_some(Results { content, at, skip: 0, count: ops, largest })
+    }
+
+    /// The same of a reply to `ops` reads without an order, each result of which begins with
+    /// since when it is so.
+    pub(super) fn of_reads(content: Arc<Vec<u8>>, ops: usize) -> Option<Results> {
+        let results = Results::new(content, ops)?;
+        let each = results.iter().all(|result| result.len() >= SINCE_BYTES);
+        each.then_some(Results { skip: SINCE_BYTES, ..results })
     }
 
     /// Number of results.
@@ -92,7 +104,8 @@ impl Results {
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut reader = Reader::new(&self.content[self.at..]);
         (0..self.count).map(move |_| {
-            reader.sized(limits::REPLY_BYTES_MAX, "reply result").expect("checked at acceptance")
+            let result = reader.sized(limits::REPLY_BYTES_MAX, "reply result");
+            &result.expect("checked at acceptance")[self.skip..]
         })
     }
 
@@ -106,7 +119,7 @@ impl Results {
     pub fn ranges(&self) -> impl Iterator<Item = core::ops::Range<usize>> {
         let mut at = self.at;
         self.iter().map(move |result| {
-            let start = at + 4;
+            let start = at + 4 + self.skip;
             at = start + result.len();
             start..at
         })
@@ -186,6 +199,10 @@ pub struct ClientCounters {
     pub completed: u64,
     /// Operations without one.
     pub failed: u64,
+    /// Reads answered without an order.
+    pub reads: u64,
+    /// Reads that went without an order at first, and were ordered after all.
+    pub reads_ordered: u64,
     /// Replies received, of whatever kind.
     pub replies: u64,
     /// Nudges received, from whichever replica.

@@ -53,6 +53,8 @@ impl<T> ClientCore<T> {
     /// or may not have been executed. What is queued goes into the next session.
     pub(super) fn lose_session(&mut self, now: Now, highest: SessionId) {
         self.counters.sessions_lost += 1;
+        // Those changed nothing: they go into the next session, too.
+        self.order_all_reads(now.mono);
         self.fail_flights(OpError::SessionLost);
         self.open(now, highest);
     }
@@ -74,6 +76,7 @@ impl<T> ClientCore<T> {
             for flight in line.flying.drain(..) {
                 self.held_ops -= flight.frame.op_count();
                 self.held_bytes -= flight.bytes;
+                self.streams.ended(&flight.streams);
                 // A later frame of the line may be answered while an earlier one is not.
                 let outcome = flight.outcome.unwrap_or(Err(error));
                 match &outcome {
@@ -94,6 +97,7 @@ impl<T> ClientCore<T> {
             for draft in line.drafts.drain(..) {
                 self.held_ops -= draft.tokens.len();
                 self.held_bytes -= held_bytes(draft.builder.bytes());
+                self.streams.ended(&draft.streams);
                 self.counters.failed += draft.tokens.len() as u64;
                 self.effects.push(Effect::Done { tokens: draft.tokens, outcome: Err(error) });
             }

@@ -1,6 +1,7 @@
 //! The client core against a model of a group.
 
 mod model;
+mod reads;
 
 use std::collections::BTreeMap;
 use std::vec::Vec;
