@@ -232,7 +232,7 @@ impl Lane {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         self.in_scope(from, vote.view, vote.seq)?;
-        if from == self.leader(vote.seq) && !base::mutant!(LeaderPrepares) {
+        if self.proposer(vote.seq) == Some(from) && !base::mutant!(LeaderPrepares) {
             return Err(Reject::Misbehaviour("prepare from the leader"));
         }
         let slot = self.log.slot(vote.seq).ok_or(Reject::Stale("cut off"))?;
@@ -303,9 +303,10 @@ impl Lane {
         }
     }
 
-    /// The proposal of this view is complete: Q(n, d, v), and a backup's PREPARE.
+    /// The proposal of this view is complete: Q(n, d, v), and a PREPARE of all but its proposer.
     fn try_accept(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
-        let (leads, me, view) = (self.leads(seq), self.cfg.me, self.view);
+        let (me, view) = (self.cfg.me, self.view);
+        let proposed = self.proposer(seq) == Some(me);
         let may_vote = self.may_vote(seq);
         let Some(slot) = self.log.get_mut(seq) else { return };
         // A decision may have displaced what this replica has voted for in this view.
@@ -321,21 +322,25 @@ impl Lane {
         let vote = Vote { view, seq, digest: slot.digest };
         let proposal = slot.proposal.clone().expect("held");
         let batch = slot.batch.clone().expect("held");
-        if !leads {
+        if !proposed {
             slot.prepares.add(me, vote.digest);
         }
         out.persist(Record::PrePrepared { view, seq, proposal, batch });
-        if !leads {
+        if !proposed {
             out.promise(Target::All, Message::Prepare(vote));
             self.leaving.commits.carry();
+        }
+        if !self.leads(seq) {
             self.watch_order(now.mono, seq);
         }
     }
 
-    /// The accepted proposal and 2f matching PREPAREs of backups: P(n, d, v), and COMMIT.
+    /// The accepted proposal and 2f matching PREPAREs of backups, or 2f + 1 of anybody where nobody
+    /// has proposed it in this view: P(n, d, v), and COMMIT.
     fn try_prepare(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
         let short = usize::from(base::mutant!(PrepareQuorumShort));
-        let needed = (self.cfg.quorums.quorum() - 1).saturating_sub(short);
+        let proposed = usize::from(self.proposer(seq).is_some());
+        let needed = (self.cfg.quorums.quorum() - proposed).saturating_sub(short);
         let (me, view) = (self.cfg.me, self.view);
         let may_vote = self.may_vote(seq);
         let Some(slot) = self.log.get_mut(seq) else { return };

@@ -71,6 +71,15 @@ impl Lane {
         self.leader(seq) == self.cfg.me
     }
 
+    /// Who answers for `seq` in this view by having proposed it, and sends no PREPARE. Nobody where
+    /// the NEW-VIEW has fixed it: its sender may have yet to fetch what was chosen, and where
+    /// leaders rotate, who leads the number may not even be in the view. What is prepared on the
+    /// word of somebody who has no record of it could be lost with one replica more, and then no
+    /// later NEW-VIEW could choose anything for that number (A2).
+    pub(super) fn proposer(&self, seq: Seq) -> Option<ReplicaId> {
+        (seq > self.views.top()).then(|| self.leader(seq))
+    }
+
     /// Whether this replica leads some numbers of its view.
     pub(super) fn is_leader(&self) -> bool {
         self.views.roles.rotate() || self.leads(Seq(1))

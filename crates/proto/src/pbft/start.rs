@@ -48,12 +48,12 @@ impl Lane {
         };
         records.into_iter().filter(mine).for_each(|record| lane.recall(record));
         lane.log.close_up();
-        if !base::mutant!(RestartForgetsVotes) {
-            lane.recall_votes();
-        }
         if let Some(plan) = plan.filter(|plan| plan.view == lane.view) {
             lane.lead.begin_view(lane.own_after(plan.top().max(low)));
             lane.views.take(plan);
+        }
+        if !base::mutant!(RestartForgetsVotes) {
+            lane.recall_votes();
         }
         (lane.begins, lane.restored) = (true, true);
         lane
@@ -87,7 +87,7 @@ impl Lane {
 
     /// The votes in the present view are where they were.
     fn recall_votes(&mut self) {
-        let (view, me) = (self.view, self.cfg.me);
+        let (view, me, top) = (self.view, self.cfg.me, self.views.top());
         for (seq, slot) in self.log.iter_mut() {
             let Some(past) = &slot.past else { continue };
             let Some(digest) = past.voted_for(view) else { continue };
@@ -98,7 +98,8 @@ impl Lane {
                 _ => continue,
             }
             slot.phase = Phase::Accepted;
-            if self.views.roles.leader(seq) != me {
+            // As `proposer` has it.
+            if seq <= top || self.views.roles.leader(seq) != me {
                 slot.prepares.add(me, digest);
             }
             if prepared {

@@ -108,12 +108,18 @@ impl Justification {
             Message::Prepare(vote) => self.may_prepare(replica, vote.view, vote.seq, vote.digest),
             Message::Commit(vote) => {
                 let word = Word::Prepare(vote.view);
-                // A PREPARE of the leader is not one.
-                let leader = self.leader(replica, vote.view, vote.seq);
-                let own = usize::from(replica != leader);
                 let heard = self.who(replica, (vote.seq, vote.digest, word));
-                let backups = heard.iter().filter(|from| *from != leader).count() + own;
-                backups + 1 >= self.rules.quorums.quorum()
+                let plan = self.plans.get(&(replica, vote.view));
+                if plan.is_some_and(|plan| plan.choice(vote.seq).is_some()) {
+                    // Nobody has proposed it in this view.
+                    heard.len() + 1 >= self.rules.quorums.quorum()
+                } else {
+                    // A PREPARE of the leader is not one.
+                    let leader = self.leader(replica, vote.view, vote.seq);
+                    let own = usize::from(replica != leader);
+                    let backups = heard.iter().filter(|from| *from != leader).count() + own;
+                    backups + 1 >= self.rules.quorums.quorum()
+                }
             }
             _ => true,
         };

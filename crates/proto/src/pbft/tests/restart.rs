@@ -109,6 +109,8 @@ fn the_plan_of_the_view_holds_in_the_next_life() {
     assert!(votes.contains(&prepare(2)), "it had not voted for number 2: {votes:?}");
     assert!(!votes.contains(&prepare(1)), "it had voted for number 1");
     rig.peer(3, Message::Prepare(vote_in(1, 1, &Proposal::Null))).expect("a prepare");
+    assert!(!has_commit(&rig.sent()), "nobody has proposed it in this view");
+    rig.peer(1, Message::Prepare(vote_in(1, 1, &Proposal::Null))).expect("a prepare");
     assert!(has_commit(&rig.sent()));
     let other = proposal(&[]);
     assert!(rig.peer(1, propose_in(1, 2, &other)).is_err());

@@ -208,7 +208,7 @@ fn a_request_displaced_by_a_null_is_vouched_for_again_and_ordered() {
     leader.peer(2, Message::Vouch(vec![entry(&f)])).expect("a vouch");
     let sent = leader.sent();
     assert_eq!(proposals(&sent), [(Seq(2), 1)], "above what the NEW-VIEW fixed");
-    assert!(!has_prepare(&sent), "the NEW-VIEW is its proposal");
+    assert_eq!(prepares(&sent), [vote_in(1, 1, &Proposal::Null)], "like everybody else");
 }
 
 #[test]
@@ -222,7 +222,9 @@ fn who_has_delivered_helps_the_others_to_commit_in_the_new_view() {
     stop(&mut rig, 1);
     install(&mut rig, &plan(1, 0, &[chosen(1, &p)]));
     assert_eq!(prepares(&rig.sent()), [vote_in(1, 1, &p)]);
-    rig.peer(3, Message::Prepare(vote_in(1, 1, &p))).expect("a prepare");
+    for from in [3, 0] {
+        rig.peer(from, Message::Prepare(vote_in(1, 1, &p))).expect("a prepare");
+    }
     assert_eq!(commits(&rig.sent()), [vote_in(1, 1, &p)]);
     for from in [1, 3] {
         rig.peer(from, Message::Commit(vote_in(1, 1, &p))).expect("a commit");
@@ -230,6 +232,23 @@ fn who_has_delivered_helps_the_others_to_commit_in_the_new_view() {
     assert!(rig.delivered().is_empty(), "but delivers nothing twice");
     let late = rig.peer(0, Message::Commit(vote_in(1, 1, &p)));
     assert_eq!(late, Err(Reject::Stale("already committed")));
+}
+
+/// Swarm seed 31075: two of four were in a view whose NEW-VIEW had fixed a number, and prepared it
+/// with a third that led the number and was not there. One of them lost its disk, and then one
+/// was in P and alone in Q: no NEW-VIEW could choose that digest, nor null, ever again.
+#[test]
+fn what_a_new_view_has_fixed_is_prepared_by_a_quorum_of_those_who_have_a_record_of_it() {
+    for me in [1, 2] {
+        let mut rig = Rig::new(me, 1);
+        install(&mut rig, &plan(1, 0, &[Choice::Null]));
+        let vote = vote_in(1, 1, &Proposal::Null);
+        assert_eq!(prepares(&rig.sent()), [vote], "also who leads");
+        rig.peer(3, Message::Prepare(vote)).expect("a prepare");
+        assert_eq!(commits(&rig.sent()), [], "two of them");
+        rig.peer(3 - me, Message::Prepare(vote)).expect("a prepare, also of who leads");
+        assert_eq!(commits(&rig.sent()), [vote]);
+    }
 }
 
 #[test]
