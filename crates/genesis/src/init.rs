@@ -13,7 +13,7 @@ use crate::file;
 use crate::group::{GROUP_FILE, Group};
 use crate::key_file;
 use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
-use crate::settings::Settings;
+use crate::settings::{Settings, on_off};
 
 /// The port of the first pillar of the first replica, unless said otherwise.
 pub const PORT_DEFAULT: u16 = 7400;
@@ -231,6 +231,7 @@ fn raw_group(
         view_timeout_ms: Some(settings.view_timeout.0 / 1_000_000),
         leaders: Some(settings.leaders.word().to_owned()),
         commits: Some(settings.commits.word().to_owned()),
+        tentative: Some(on_off(settings.tentative).to_owned()),
         drills: Some(settings.drills),
         initial_state: options.initial_state.map(|digest| hex::encode(digest.0)),
         batching: RawBatching {

@@ -25,6 +25,7 @@ pub(crate) struct RawGroup {
     pub(crate) view_timeout_ms: Option<u64>,
     pub(crate) leaders: Option<String>,
     pub(crate) commits: Option<String>,
+    pub(crate) tentative: Option<String>,
     pub(crate) drills: Option<bool>,
     pub(crate) initial_state: Option<String>,
     #[serde(default)]
@@ -82,6 +83,7 @@ const GROUP_KEYS: &[&str] = &[
     "view_timeout_ms",
     "leaders",
     "commits",
+    "tentative",
     "drills",
     "initial_state",
     "batching",

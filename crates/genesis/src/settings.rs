@@ -99,6 +99,8 @@ pub struct Settings {
     pub leaders: Leaders,
     /// When COMMITs leave.
     pub commits: Commits,
+    /// Whether what is prepared is executed and answered before it is committed.
+    pub tentative: bool,
     /// How leaders make batches.
     pub batching: Batching,
     /// Whether replicas obey orders to misbehave, for drills. Never in production.
@@ -173,14 +175,23 @@ impl Settings {
     /// Which value each switch of the group has.
     #[must_use]
     pub fn chosen(&self) -> Vec<Choice> {
-        let batching = if self.batching.unbatched { "off" } else { "on" };
         vec![
             Choice("agreement", self.agreement.word()),
-            Choice("batching", batching),
+            Choice("batching", on_off(!self.batching.unbatched)),
             Choice("leaders", self.leaders.word()),
             Choice("commits", self.commits.word()),
+            Choice("tentative", on_off(self.tentative)),
         ]
     }
+}
+
+/// The names of what is on or off.
+pub(crate) fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+pub(crate) fn from_on_off(word: &str) -> Option<bool> {
+    [false, true].into_iter().find(|on| on_off(*on) == word)
 }
 
 impl Batching {
@@ -201,6 +212,7 @@ impl Default for Settings {
             view_timeout: Span::millis(1_000),
             leaders: Leaders::default(),
             commits: Commits::default(),
+            tentative: false,
             batching: Batching::default(),
             drills: false,
         }

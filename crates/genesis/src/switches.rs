@@ -79,6 +79,13 @@ pub const SWITCHES: &[Switch] = &[
         what: "COMMITs leave at once, or with the next proposal or vote if one is to be expected",
     },
     Switch {
+        name: "tentative",
+        values: &["off", "on"],
+        scope: Scope::Group,
+        what: "execute and answer what is committed, or what is prepared, and take it back if need \
+               be",
+    },
+    Switch {
         name: "durability",
         values: &["sync", "async", "memory"],
         scope: Scope::Replica,
@@ -111,6 +118,12 @@ pub const CONFLICTS: &[Conflict] = &[
         other: Choice("commits", "piggybacked"),
         why: "a server without agreement sends no COMMITs",
         remedy: "leave commits prompt",
+    },
+    Conflict {
+        one: Choice("agreement", "none"),
+        other: Choice("tentative", "on"),
+        why: "without agreement everything is committed at once",
+        remedy: "leave tentative off",
     },
     Conflict {
         one: Choice("agreement", "none"),

@@ -6,6 +6,7 @@ use auth::PublicKeys;
 
 use crate::group::{Group, ReplicaEntry};
 use crate::raw::FORMAT;
+use crate::settings::on_off;
 
 const HEAD: &str = "\
 # The genesis configuration of a Stylite group, written by `stylite init`.
@@ -55,6 +56,8 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
         "\n# When COMMITs leave: prompt, at once; or piggybacked, with the next proposal."
     )?;
     writeln!(out, "commits = \"{}\"", settings.commits.word())?;
+    writeln!(out, "\n# Whether what is prepared is executed and answered before it is committed.")?;
+    writeln!(out, "tentative = \"{}\"", on_off(settings.tentative))?;
     writeln!(out, "\n# Whether replicas obey orders to misbehave. For drills only.")?;
     writeln!(out, "drills = {}", settings.drills)?;
     if let Some(digest) = group.initial_state {

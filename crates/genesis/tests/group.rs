@@ -47,6 +47,7 @@ fn what_is_written_is_read_back() {
         agreement: Agreement::Pbft,
         leaders: Leaders::Rotating,
         commits: Commits::Piggybacked,
+        tentative: true,
         checkpoint_interval: 32,
         window: 64,
         clock_skew_max: Span::millis(77),

@@ -103,7 +103,7 @@ pub use client::{
 pub use error::KitError;
 pub use exec::{
     Completion, Context, Footprint, Invocation, Matrices, ObjectTree, Offload, Operators, Output,
-    ParallelService, Service,
+    ParallelService, Service, Tentative, Undo,
 };
 pub use genesis::{GenesisError, Group, InitOptions, Settings};
 pub use local::{LocalGroup, LocalGroupBuilder};

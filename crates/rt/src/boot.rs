@@ -9,7 +9,7 @@
 use base::transfer::Part;
 use base::{Incarnation, Keyring, StableCheckpoint};
 use durable::{Boot, BootError, Terms};
-use exec::{Service, Stage, StageBuilder, StageConfig};
+use exec::{Service, Stage, StageBuilder, StageConfig, Undo};
 use proto::group::Beginning;
 use proto::group::rules::Rules;
 use store::{CheckpointReader, Identity, Item};
@@ -17,6 +17,10 @@ use store::{CheckpointReader, Identity, Item};
 use crate::clock::wall_ns;
 use crate::drill::{Drill, sabotage};
 use crate::options::{ReplicaOptions, StartError};
+
+/// Why a group that executes tentatively has no replica with such a service.
+const CANNOT_UNDO: &str = "the group executes tentatively (tentative = \"on\"), and its service \
+                           cannot take back what it did: found the group with tentative = \"off\"";
 
 /// Reads the directory, decides, and makes the decision durable. Takes the service out of the
 /// options, and calls `on_begin`.
@@ -31,6 +35,9 @@ pub(crate) fn begin(
     // The options keep a service that nobody asks.
     let service = std::mem::replace(&mut options.service, Box::new(Nothing));
     let service = sabotage(service, options.drill);
+    if options.group.settings().tentative && service.undo() == Undo::Never {
+        return Err(StartError::Options(CANNOT_UNDO));
+    }
     if options.drill == Some(Drill::Forget) {
         forget(options)?;
     }

@@ -511,7 +511,7 @@ fn switches(settings: &Settings) -> Switches {
             genesis::Leaders::Fixed => Leaders::Fixed,
             genesis::Leaders::Rotating => Leaders::Rotating,
         },
-        tentative: false,
+        tentative: settings.tentative,
         commits: match settings.commits {
             genesis::Commits::Prompt => Commits::Prompt,
             genesis::Commits::Piggybacked => Commits::Piggybacked,

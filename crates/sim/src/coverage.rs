@@ -71,6 +71,8 @@ sights! {
     Suspicion = "a replica is suspected",
     Stable = "a checkpoint becomes stable",
     Diverged = "a replica finds its own state wrong",
+    RolledBack = "a tentative batch rolled back",
+    Tentative = "a batch is executed before it is committed",
     LeftBehind = "a replica is left behind by the logs",
     NullDelivered = "a null batch is delivered",
     FramesDelivered = "a batch of frames is delivered",

@@ -13,7 +13,7 @@ use base::{
     ToStage, View,
 };
 use durable::{Boot, FirstWords};
-use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, Turn};
+use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, TentativeReport, Turn};
 use proto::group::link::FromCoordinator;
 use proto::group::rules::Rules;
 use proto::group::{Coordinator, CoordinatorConfig, GroupFact};
@@ -73,6 +73,8 @@ pub(crate) struct Replica {
     pub(crate) spoiled: bool,
     /// The highest view of the coordinator.
     view: View,
+    /// What was executed tentatively when it was looked at last.
+    pub(crate) tentative: TentativeReport,
 }
 
 /// What a life of a replica goes on with.
@@ -123,6 +125,7 @@ impl Replica {
             spoil,
             notes,
             spoiled: false,
+            tentative: TentativeReport::default(),
         };
         (replica, words, effects)
     }
@@ -155,6 +158,7 @@ pub(crate) fn lane_config(options: &Options, me: ReplicaId, pillar: PillarId) ->
         switches: Switches {
             leaders: options.leaders,
             commits: options.commits,
+            tentative: options.tentative,
             ..Switches::default()
         },
         batching: Batching {
@@ -474,6 +478,11 @@ impl World {
         match effect {
             Effect::Send { to, message, .. } => self.send_peers(replica, pillar, to, &message),
             Effect::Stage(message) => {
+                if let ToStage::Tentative { seq, view, .. } = &message
+                    && !self.adversary.is_faulty(replica)
+                {
+                    self.replicas[usize::from(replica.0)].promises.check_prepared(*seq, *view);
+                }
                 if let ToStage::Deliver { seq, batch } = &message {
                     self.watch_delivery(batch);
                     if !self.adversary.is_faulty(replica) {

@@ -217,6 +217,18 @@ impl Promises {
         self.votes.extend(known);
     }
 
+    /// Durable before promise: that something is prepared is written before anybody is answered
+    /// on the ground of it.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub(crate) fn check_prepared(&self, seq: Seq, view: View) {
+        let first = (seq, P, view, Digest::ZERO);
+        let known = self.votes.range(first..).next();
+        let ok = known.is_some_and(|(s, kind, v, _)| (*s, *kind, *v) == (seq, P, view));
+        assert!(ok, "{seq:?} executes tentatively in {view:?}, and its record is not durable");
+    }
+
     /// Durable before promise: what `message` promises is written.
     ///
     /// # Panics

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{AgreedTime, Digest, FrameId, Malformed, Seq};
 use exec::WAKE_INDEX;
-use exec::service::{Completion, Context, Footprint, Offload, Service};
+use exec::service::{Completion, Context, Footprint, Offload, Service, Tentative, Undo};
 
 /// One execution of an operation, or one wake of the service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,16 +38,43 @@ pub fn mark(bytes: &[u8]) -> u64 {
 
 /// Where a wrapper writes.
 #[derive(Debug, Default)]
-pub(crate) struct Notes(Mutex<Vec<Execution>>);
+pub(crate) struct Notes(Mutex<Seen>);
+
+/// What was executed, and from where on tentatively.
+#[derive(Debug, Default)]
+struct Seen {
+    list: Vec<Execution>,
+    tentative: Option<usize>,
+}
 
 impl Notes {
-    /// Everything since the last time.
+    /// Everything since the last time, but for what is tentative: that comes later, or never
+    /// was.
     pub(crate) fn take(&self) -> Vec<Execution> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut seen = self.seen();
+        let certain = seen.tentative.unwrap_or(seen.list.len());
+        seen.tentative = seen.tentative.map(|_| 0);
+        seen.list.drain(..certain).collect()
     }
 
     fn note(&self, execution: Execution) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(execution);
+        self.seen().list.push(execution);
+    }
+
+    fn tentative(&self, step: Tentative) {
+        let mut seen = self.seen();
+        match step {
+            Tentative::Begin => seen.tentative = Some(seen.list.len()),
+            Tentative::Commit => seen.tentative = None,
+            Tentative::RollBack => {
+                let certain = seen.tentative.take().expect("what is taken back was begun");
+                seen.list.truncate(certain);
+            }
+        }
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,6 +147,15 @@ impl Service for Observed {
 
     fn deadline(&self) -> Option<AgreedTime> {
         self.inner.deadline()
+    }
+
+    fn undo(&self) -> Undo {
+        self.inner.undo()
+    }
+
+    fn tentative(&mut self, step: Tentative) {
+        self.notes.tentative(step);
+        self.inner.tentative(step);
     }
 
     fn offload(&self) -> Option<Arc<dyn Offload>> {

@@ -80,6 +80,8 @@ pub struct Options {
     pub leaders: Leaders,
     /// When COMMITs leave.
     pub commits: Commits,
+    /// Whether what is prepared is executed before it is committed.
+    pub tentative: bool,
     /// When promises may leave, and what a restart finds.
     pub durability: Durability,
     /// T: what a leader may take for what it owes.
@@ -130,6 +132,7 @@ impl Default for Options {
             unbatched: false,
             leaders: Leaders::Fixed,
             commits: Commits::Prompt,
+            tentative: false,
             durability: Durability::Memory,
             view_timeout: Span::millis(200),
             inside_delay_max_us: 20,

@@ -196,6 +196,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
     let mut switch = Prng::new(seed ^ 0x51_7c4);
     let leaders = pick(&mut switch, &[Leaders::Fixed, Leaders::Fixed, Leaders::Rotating]);
     let commits = pick(&mut switch, &[Commits::Prompt, Commits::Piggybacked]);
+    let tentative = pick(&mut switch, &[false, true]);
     let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
     let options = Options {
         seed,
@@ -203,6 +204,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
         f,
         leaders,
         commits,
+        tentative,
         pillars: pick(prng, &[1, 2, 4, 3]),
         clients: prng.between(1, 3) as u32,
         outstanding: pick(prng, &[1, 4, 16]),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::{AgreedTime, Digest, Malformed, Seq};
-use exec::service::{Completion, Context, Footprint, Offload, Service};
+use exec::service::{Completion, Context, Footprint, Offload, Service, Tentative, Undo};
 
 use crate::work::Work;
 
@@ -103,6 +103,14 @@ impl Service for Spoilable {
 
     fn poll(&mut self, ticket: u64, reply: &mut Vec<u8>) -> bool {
         self.inner.poll(ticket, reply)
+    }
+
+    fn undo(&self) -> Undo {
+        self.inner.undo()
+    }
+
+    fn tentative(&mut self, step: Tentative) {
+        self.inner.tentative(step);
     }
 
     fn offload(&self) -> Option<Arc<dyn Offload>> {

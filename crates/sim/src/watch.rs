@@ -102,6 +102,21 @@ impl World {
         });
     }
 
+    /// A stage has worked: has it executed tentatively, or taken something back?
+    pub(crate) fn watch_tentative(&mut self, replica: ReplicaId) {
+        let host = self.replica(replica);
+        let now = host.stage.tentative_report();
+        let before = std::mem::replace(&mut host.tentative, now);
+        let count = |now: u64, before: u64| now.saturating_sub(before);
+        for _ in 0..count(now.executed, before.executed) {
+            self.saw(Sight::Tentative);
+        }
+        for _ in 0..count(now.rolled_back, before.rolled_back) {
+            self.saw(Sight::RolledBack);
+            self.note(|| format!("{replica:?} takes a tentative batch back"));
+        }
+    }
+
     /// A lane tells people something.
     pub(crate) fn watch_lane(&mut self, replica: ReplicaId, pillar: PillarId, fact: &Fact) {
         let sight = match fact {

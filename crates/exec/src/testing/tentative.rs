@@ -29,12 +29,15 @@ pub fn opening(time: AgreedTime, clients: u32) -> Arc<Batch> {
 }
 
 /// A batch for number `seq`, from 2 on: a frame of each of the principals, next in its stream,
-/// the operations dealt out among them.
+/// the operations dealt out among them. Who gets none asks for nothing, in an empty operation.
 #[must_use]
 pub fn batch(seq: u64, time: AgreedTime, clients: u32, ops: &[Vec<u8>]) -> Arc<Batch> {
     let frame = |client: u32| -> Arc<Frame> {
         let mut builder = FrameBuilder::new();
         ops.iter().skip(client as usize).step_by(clients as usize).for_each(|op| builder.push(op));
+        if builder.op_count() == 0 {
+            builder.push(&[]);
+        }
         let (client, session, id) = (ClientId(client), SessionId(1), seq - 1);
         let name = FrameId { client, session, stream: 0, id };
         Arc::new(builder.request(GROUP, name, id.saturating_sub(2), signed))
@@ -64,22 +67,27 @@ pub fn check_taken_back(
             matches!(message, FromStage::Reply { tentative: Some(View(0)), .. })
         };
         assert!(early.iter().all(only_replies), "said before the commit: {early:?}");
+        let taken_back = stage.tentative_report().rolled_back;
         let mut told = Vec::new();
         if seq.0.is_multiple_of(3) {
             told.extend(prepare(&mut stage, (seq, View(1)), batch));
         }
         told.extend(deliver(&mut stage, seq, batch));
+        if stage.tentative_report().rolled_back == taken_back {
+            // The other batch is the same: it is answered already.
+            told.splice(0..0, early);
+        }
         let (replies, rest) = split(told);
         assert_eq!((replies, rest), split(said), "at {seq:?}");
         let (expected, found) = (plain.report(), stage.report());
         assert_eq!((expected.ops, expected.decisions), (found.ops, found.decisions), "{seq:?}");
         if seq.0.is_multiple_of(5) {
             assert_eq!(plain.state_digest(), stage.state_digest(), "after {seq:?}");
-            stage.check_state();
         }
         stage.check();
     }
     assert_eq!(plain.state_digest(), stage.state_digest(), "in the end");
+    stage.check_state();
     stage.tentative_report().rolled_back
 }
 

@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use svc::work::Kind;
 
 use super::{
-    Agreement, BenchCommand, Commits, Durability, Leaders, Output, Parallelization, Transport,
+    Agreement, BenchCommand, Commits, Durability, Leaders, Output, Parallelization, Toggle,
+    Transport,
 };
 use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
 use crate::values::{duration, positive, some_duration};
@@ -102,6 +103,9 @@ pub struct LocalArgs {
     /// With --local: what carries packets. Anything but TCP is for processes of one host.
     #[arg(long, value_name = "WHAT", default_value = "tcp", env = "STYLITE_TRANSPORT")]
     pub transport: Transport,
+    /// With --local: whether what is prepared is executed and answered before it is committed.
+    #[arg(long, value_name = "HOW", default_value = "off", env = "STYLITE_TENTATIVE")]
+    pub tentative: Toggle,
     /// With --local: what is replicated, kv or echo.
     #[arg(long, value_name = "NAME", default_value = "echo", env = "STYLITE_SERVICE",
         value_parser = clap::builder::PossibleValuesParser::new(svc::NAMES))]

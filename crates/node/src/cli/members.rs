@@ -8,7 +8,9 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use rt::Drill;
 
-use super::{Agreement, Commits, DrillStorage, Durability, Leaders, Parallelization, Transport};
+use super::{
+    Agreement, Commits, DrillStorage, Durability, Leaders, Parallelization, Toggle, Transport,
+};
 use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_duration};
 
 /// `stylite demo`.
@@ -45,6 +47,9 @@ pub struct DemoArgs {
     /// What carries packets. Anything but TCP is for processes of one host.
     #[arg(long, value_name = "WHAT", default_value = "tcp", env = "STYLITE_TRANSPORT")]
     pub transport: Transport,
+    /// Whether what is prepared is executed and answered before it is committed.
+    #[arg(long, value_name = "HOW", default_value = "off", env = "STYLITE_TENTATIVE")]
+    pub tentative: Toggle,
     /// Where the Redis gateway listens. [default: 127.0.0.1:6379, or the next free port]
     #[arg(long, value_name = "ADDR", env = "STYLITE_REDIS")]
     pub redis: Option<SocketAddr>,
@@ -99,6 +104,9 @@ pub struct InitArgs {
     /// When COMMITs leave.
     #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
     pub commits: Commits,
+    /// Whether what is prepared is executed and answered before it is committed.
+    #[arg(long, value_name = "HOW", default_value = "off", env = "STYLITE_TENTATIVE")]
+    pub tentative: Toggle,
     /// How many clients (gateways, programs, tools) get keys.
     #[arg(long, value_name = "C", default_value_t = genesis::CLIENTS_DEFAULT,
         env = "STYLITE_CLIENTS", value_parser = clap::value_parser!(u32).range(1..))]

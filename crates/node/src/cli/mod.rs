@@ -306,6 +306,23 @@ impl From<Commits> for genesis::Commits {
     }
 }
 
+/// Whether something is done.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Toggle {
+    /// It is not.
+    Off,
+    /// It is.
+    On,
+}
+
+impl Toggle {
+    /// Whether it is.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self == Toggle::On
+    }
+}
+
 /// What stands in for the disk in a drill.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrillStorage {

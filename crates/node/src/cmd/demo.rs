@@ -102,6 +102,7 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
             settings: Settings {
                 leaders: args.leaders.into(),
                 commits: args.commits.into(),
+                tentative: args.tentative.is_on(),
                 ..Settings::default()
             },
             transport: args.transport.into(),

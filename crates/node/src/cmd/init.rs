@@ -76,6 +76,7 @@ fn settings(args: &InitArgs) -> Settings {
         agreement: args.agreement.into(),
         leaders: args.leaders.into(),
         commits: args.commits.into(),
+        tentative: args.tentative.is_on(),
         checkpoint_interval: args.checkpoint_interval,
         view_timeout: Span::millis(u64::try_from(args.view_timeout.as_millis()).unwrap_or(0)),
         drills: args.drills,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::{AgreedTime, Digest, Malformed};
-use exec::{Completion, Context, Footprint, Offload, Service};
+use exec::{Completion, Context, Footprint, Offload, Service, Tentative, Undo};
 
 use super::Drill;
 
@@ -100,6 +100,14 @@ impl Service for Corrupt {
 
     fn poll(&mut self, ticket: u64, reply: &mut Vec<u8>) -> bool {
         self.service.poll(ticket, reply)
+    }
+
+    fn undo(&self) -> Undo {
+        self.service.undo()
+    }
+
+    fn tentative(&mut self, step: Tentative) {
+        self.service.tentative(step);
     }
 
     fn offload(&self) -> Option<Arc<dyn Offload>> {

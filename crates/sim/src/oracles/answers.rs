@@ -8,6 +8,8 @@
 //! Looks at what correct clients accept, by their own clocks. At the end, whoever is correct must
 //! have executed everything that was answered. Does not see unanswered requests (`liveness`).
 
+use std::collections::VecDeque;
+
 use base::{ClientId, Seq, Time};
 
 use super::Verdict;
@@ -16,6 +18,11 @@ use super::executions::{Executions, Place};
 /// What clients have accepted.
 #[derive(Debug, Default)]
 pub struct Answers {
+    /// Whether clients may accept what nobody has executed for good.
+    tentative: bool,
+    /// What they have accepted and is not executed for good, in order of time, and what was
+    /// accepted behind it.
+    pending: VecDeque<Answer>,
     /// Ends of answered operations, in order of time, each with the last place up to it.
     ends: Vec<(Time, Place)>,
 }
@@ -36,11 +43,40 @@ pub struct Answer {
 }
 
 impl Answers {
+    /// Nothing is accepted yet; whether answers may be tentative.
+    #[must_use]
+    pub fn new(tentative: bool) -> Answers {
+        Answers { tentative, ..Answers::default() }
+    }
+
     /// A correct client accepts an answer.
     ///
     /// # Errors
-    /// When nothing was executed that gives it, or it stands in the wrong place.
+    /// When nothing was executed that gives it, or it stands in the wrong place. Where answers
+    /// may be tentative, that is found out later.
     pub fn accepts(&mut self, history: &Executions, answer: &Answer) -> Verdict {
+        if !self.tentative {
+            return self.judge(history, answer);
+        }
+        self.pending.push_back(*answer);
+        self.proceed(history)
+    }
+
+    /// More is executed: what was accepted before that is looked at, in the order of time.
+    ///
+    /// # Errors
+    /// Like [`Answers::accepts`].
+    pub fn proceed(&mut self, history: &Executions) -> Verdict {
+        while let Some(answer) = self.pending.front().copied()
+            && history.operation(answer.client, answer.op).is_some()
+        {
+            self.pending.pop_front();
+            self.judge(history, &answer)?;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, history: &Executions, answer: &Answer) -> Verdict {
         let Some(place) = history.operation(answer.client, answer.op) else {
             return Err(format!("{answer:?} was never executed"));
         };
@@ -71,6 +107,9 @@ impl Answers {
     /// # Errors
     /// When something was answered that it has not.
     pub fn kept(&self, executed: Seq) -> Verdict {
+        if let Some(answer) = self.pending.front() {
+            return Err(format!("{answer:?} was never executed"));
+        }
         match executed < self.last() {
             true => {
                 Err(format!("{:?} was answered, and {executed:?} is all there is", self.last()))
@@ -122,6 +161,19 @@ mod tests {
         assert!(accepts(&late).is_err(), "a began after b had ended, and stands before it");
         assert!(accepts(&[answer(b"a", 2, (1, 5))]).is_err(), "another result");
         assert!(accepts(&[answer(b"c", 1, (1, 5))]).is_err(), "never executed");
+    }
+
+    #[test]
+    fn a_tentative_answer_is_judged_once_it_is_executed_and_must_be_in_the_end() {
+        let (history, mut answers) = (history(), Answers::new(true));
+        let before = Executions::new(1);
+        assert_eq!(answers.accepts(&before, &answer(b"b", 2, (1, 5))), Ok(()));
+        assert!(answers.kept(Seq(2)).is_err(), "not executed");
+        assert_eq!(answers.accepts(&before, &answer(b"a", 1, (6, 9))), Ok(()));
+        assert!(answers.proceed(&history).is_err(), "a began after b had ended");
+        let mut answers = Answers::new(true);
+        assert_eq!(answers.accepts(&before, &answer(b"a", 2, (1, 5))), Ok(()));
+        assert!(answers.proceed(&history).is_err(), "another result");
     }
 
     #[test]

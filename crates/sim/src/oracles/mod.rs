@@ -9,6 +9,7 @@
 //! | `executions` | what services see: exactly once, in order, what was delivered and all of it |
 //! | `reference` | results and states are those of one server without replicas |
 //! | `replies` | clients are told what was executed, every time the same |
+//! | `tentative` | tentative replies of a view agree, and what enough of them say comes to be |
 //! | `answers` | what clients accept is linearizable, and stays |
 //! | `contradiction` | nobody correct contradicts what it said, not even after a restart |
 //! | `justification` | votes and deliveries have their reasons, from enough distinct replicas |
@@ -31,6 +32,7 @@ pub mod memory;
 pub mod reference;
 pub mod replies;
 mod sight;
+pub mod tentative;
 #[cfg(test)]
 mod testing;
 pub mod validity;
@@ -56,6 +58,7 @@ use proto::group::link::Plan;
 use reference::Reference;
 use replies::Replies;
 use sight::is_checkpoint;
+use tentative::Tentative;
 use validity::Validity;
 
 use crate::host::{lane_config, rules};
@@ -74,6 +77,7 @@ pub struct Oracles {
     reference: Reference,
     replies: Replies,
     answers: Answers,
+    tentative: Tentative,
     checkpoints: Checkpoints,
     contradiction: Contradiction,
     justification: Justification,
@@ -122,7 +126,8 @@ impl Oracles {
             executions: Executions::new(clients),
             reference: Reference::new(work.service(), rules.checkpoint_interval),
             replies: Replies::new(clients),
-            answers: Answers::default(),
+            answers: Answers::new(options.tentative),
+            tentative: Tentative::new(rules.quorums),
             checkpoints: Checkpoints::new(clients),
             contradiction: Contradiction::new(rules),
             justification: Justification::new(rules, roles),
@@ -167,6 +172,13 @@ impl Oracles {
         let batch = |seq| agreement.batch(seq).map(|batch| &**batch);
         let fresh = |seq, batch: &Batch, done: &mut _| reference.follows(seq, batch, done);
         hold("executions", executions.executes(turn, batch, fresh));
+        for due in self.tentative.due(turn.upto) {
+            // Whoever said so had a sound state.
+            let who = (turn.replica, true);
+            let says = self.replies.says(&self.executions, who, due.frame, &due.content);
+            hold("tentative", says);
+        }
+        hold("answers", self.answers.proceed(&self.executions));
     }
 
     /// `replica`, which is sound or not, answers `frame`.
@@ -175,6 +187,20 @@ impl Oracles {
     /// When an oracle objects.
     pub fn replies(&mut self, who: (ReplicaId, bool), frame: FrameId, content: &[u8]) {
         hold("replies", self.replies.says(&self.executions, who, frame, content));
+    }
+
+    /// `replica`, which is sound, answers `frame` tentatively.
+    ///
+    /// # Panics
+    /// When an oracle objects.
+    pub fn replies_tentatively(
+        &mut self,
+        replica: ReplicaId,
+        view: View,
+        frame: FrameId,
+        content: &Arc<Vec<u8>>,
+    ) {
+        hold("tentative", self.tentative.says(replica, view, frame, content));
     }
 
     /// A correct client accepts an answer.
@@ -193,7 +219,9 @@ impl Oracles {
         let report = stage.report();
         hold("reference", self.reference.root(report.checkpoint, report.state_root));
         // A stage that fetches holds half another state.
-        if !report.halted && is_checkpoint(report.executed, self.interval) {
+        // And so does one that executes tentatively.
+        let between = !report.halted && !stage.is_tentative();
+        if between && is_checkpoint(report.executed, self.interval) {
             let sessions = self.checkpoints.sessions(replica, report.executed, stage.sessions());
             hold("checkpoints", sessions);
             hold("service", self.work.invariant(stage.service()));

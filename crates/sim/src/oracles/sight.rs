@@ -12,6 +12,7 @@ const OBJECTS_ALWAYS: u32 = 1024;
 impl World {
     /// The stage of `replica` has worked, and says `messages`: before anybody hears of them.
     pub(crate) fn observe_stage(&mut self, replica: ReplicaId, messages: &[(Target, FromStage)]) {
+        self.watch_tentative(replica);
         let saw = self.replica(replica).notes.take();
         if self.adversary.is_faulty(replica) {
             return;
@@ -27,8 +28,17 @@ impl World {
         let (upto, time) = (progress.executed, progress.time);
         self.checker.executes(&Turn { replica, sound, upto, time, saw: &saw });
         for (_, message) in messages {
-            if let FromStage::Reply { frame, content, .. } = message {
-                self.checker.replies((replica, sound), *frame, content);
+            match message {
+                FromStage::Reply { frame, content, tentative: None } => {
+                    self.checker.replies((replica, sound), *frame, content);
+                }
+                FromStage::Reply { frame, content, tentative: Some(view) } if sound => {
+                    self.checker.replies_tentatively(replica, *view, *frame, content);
+                }
+                FromStage::Checkpoint { seq, .. } => {
+                    assert!(*seq <= upto, "{replica:?} takes a checkpoint of what is tentative");
+                }
+                _ => {}
             }
         }
         if sound && !messages.is_empty() {
@@ -65,6 +75,8 @@ impl World {
             self.observe_memory(replica);
             let sound = self.is_sound(replica);
             let stage = &mut self.replicas[usize::from(replica.0)].stage;
+            // What is left prepared and not committed is no part of the state.
+            stage.take_back();
             // Hashing every object takes its time; many objects are one replica's to hash.
             let small = stage.service().objects() <= OBJECTS_ALWAYS;
             if sound && (small || first) {

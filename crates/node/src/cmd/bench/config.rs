@@ -96,6 +96,8 @@ pub struct GroupConfig {
     pub commits: &'static str,
     /// What carries packets.
     pub transport: &'static str,
+    /// Whether what is prepared is executed before it is committed.
+    pub tentative: bool,
     /// Most frames in a batch.
     pub batch_frames_max: usize,
     /// Most bytes in a batch.
@@ -184,6 +186,7 @@ impl GroupConfig {
             leaders: settings.leaders.word(),
             commits: settings.commits.word(),
             transport: group.transport().word(),
+            tentative: settings.tentative,
             batch_frames_max: batching.frames_limit(),
             batch_bytes_max: batching.bytes_max,
             batch_delay_us: batching.delay.0 / 1_000,

@@ -147,7 +147,8 @@ fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> 
     let agreement = args.group.agreement.into();
     let leaders = args.group.leaders.into();
     let commits = args.group.commits.into();
-    let mut settings = Settings { agreement, leaders, commits, ..Settings::default() };
+    let tentative = args.group.tentative.is_on();
+    let mut settings = Settings { agreement, leaders, commits, tentative, ..Settings::default() };
     settings.batching.unbatched = args.load.no_batching;
     LocalOptions {
         init: InitOptions {

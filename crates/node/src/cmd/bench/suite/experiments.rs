@@ -90,7 +90,7 @@ const NO_SRT: (&str, &str) = ("without separate transmission", "--request-transm
 const PIGGYBACK: (&str, &str) = ("piggy-backed commits", "--commits piggybacked");
 const NO_BATCH: (&str, &str) = ("without batching", "--no-batching");
 const DIGEST_REPLIES: (&str, &str) = ("digest replies", "--digest-replies");
-const TENTATIVE: (&str, &str) = ("tentative execution", "--tentative-execution");
+const TENTATIVE: (&str, &str) = ("tentative execution", "--tentative on");
 const READ_ONLY: (&str, &str) = ("read-only", "--read-only");
 
 /// Numbers of clients in the BFT library's figures.

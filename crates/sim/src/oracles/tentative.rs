@@ -1,0 +1,127 @@
+//! What is tentative (design, trap 7): replies of one view say the same, and what enough correct
+//! replicas have said a client accepts with the help of liars, so it comes to be.
+//!
+//! Looks at every reply of correct replicas that says in which view it is prepared. In one view
+//! only one batch is prepared at a number, and everything below it is committed: so no two say
+//! different things about one frame at one number. A client wants a quorum of them; all but f
+//! are correct. What so many say is held against the history when that has come so far, as if it
+//! had been said for good.
+//!
+//! Does not see whether a replica had reason to answer (`journal`, `justification`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::reply::ReplyHead;
+use base::{FrameId, Quorums, ReplicaId, Seq, View, VoteSet};
+
+use super::Verdict;
+
+/// What was said tentatively.
+#[derive(Debug)]
+pub struct Tentative {
+    /// So many correct replicas, and f liars, are a quorum.
+    enough: usize,
+    said: BTreeMap<(View, FrameId, Seq), Said>,
+    /// What a client may have accepted, and nobody has executed for good.
+    due: Vec<Due>,
+}
+
+#[derive(Debug)]
+struct Said {
+    content: Arc<Vec<u8>>,
+    by: VoteSet,
+    first: ReplicaId,
+}
+
+/// What has to come to be.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// The frame.
+    pub frame: FrameId,
+    /// Where it was executed.
+    pub seq: Seq,
+    /// What was answered.
+    pub content: Arc<Vec<u8>>,
+}
+
+impl Tentative {
+    /// Nothing is said yet.
+    #[must_use]
+    pub fn new(quorums: Quorums) -> Tentative {
+        let enough = quorums.quorum() - usize::from(quorums.f());
+        Tentative { enough, said: BTreeMap::new(), due: Vec::new() }
+    }
+
+    /// `replica`, whose state is sound, answers `frame` tentatively, as prepared in `view`.
+    ///
+    /// # Errors
+    /// When somebody says something else.
+    pub fn says(
+        &mut self,
+        replica: ReplicaId,
+        view: View,
+        frame: FrameId,
+        content: &Arc<Vec<u8>>,
+    ) -> Verdict {
+        let Ok((head, _)) = ReplyHead::peek(content) else {
+            return Err(format!("{replica:?} answers {frame:?} with what is no reply"));
+        };
+        // What is said outside the total order changes with the time at which it is asked.
+        if head.seq == Seq(0) {
+            return Ok(());
+        }
+        let said = self.said.entry((view, frame, head.seq)).or_insert_with(|| Said {
+            content: Arc::clone(content),
+            by: VoteSet::EMPTY,
+            first: replica,
+        });
+        if said.content != *content {
+            let first = said.first;
+            return Err(format!(
+                "{first:?} and {replica:?} answer {head:?} differently in {view:?}"
+            ));
+        }
+        if said.by.insert(replica) && said.by.len() == self.enough {
+            let (seq, content) = (head.seq, Arc::clone(content));
+            self.due.push(Due { frame, seq, content });
+        }
+        Ok(())
+    }
+
+    /// What is due by now, that the history has come to `upto`.
+    pub fn due(&mut self, upto: Seq) -> Vec<Due> {
+        let (due, later) = std::mem::take(&mut self.due).into_iter().partition(|d| d.seq <= upto);
+        self.due = later;
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{ClientId, Reply, ReplyStatus, SessionId};
+
+    fn says(all: &mut Tentative, who: u16, view: u64, fill: u8) -> Verdict {
+        let frame = FrameId { client: ClientId(0), session: SessionId(1), stream: 0, id: 1 };
+        let results = [&[1, 0, 0, 0][..], &[fill]].concat();
+        let (seq, status, count) = (Seq(7), ReplyStatus::Executed, 1);
+        let mut content = Vec::new();
+        Reply { frame, seq, status, count, results }.encode(&mut content);
+        all.says(ReplicaId(who), View(view), frame, &Arc::new(content))
+    }
+
+    #[test]
+    fn one_view_says_one_thing_and_what_enough_say_is_due() {
+        let mut all = Tentative::new(Quorums::pbft(4, 1).expect("legal"));
+        assert_eq!(says(&mut all, 0, 1, 1), Ok(()));
+        assert_eq!(says(&mut all, 0, 1, 1), Ok(()));
+        assert_eq!(says(&mut all, 1, 2, 2), Ok(()), "another view");
+        assert_eq!(all.due(Seq(9)).len(), 0, "one of a view is not enough");
+        assert!(says(&mut all, 2, 1, 2).is_err());
+        assert_eq!(says(&mut all, 2, 1, 1), Ok(()));
+        assert_eq!(all.due(Seq(6)).len(), 0, "nobody is there yet");
+        assert_eq!(all.due(Seq(7)).len(), 1);
+        assert_eq!(all.due(Seq(7)).len(), 0);
+    }
+}
