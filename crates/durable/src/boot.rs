@@ -211,6 +211,12 @@ impl FirstWords {
         words
     }
 
+    /// The NEW-VIEW of the view that the lanes begin in, or below, if any.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Arc<Plan>> {
+        self.start.2.as_ref()
+    }
+
     /// How a lane begins. Takes its records out of `boot`.
     ///
     /// # Panics

@@ -62,16 +62,15 @@ impl Remains {
         (self.cut > loaded.seq || self.misses_a_checkpoint(loaded)).then(|| gone.to_owned())
     }
 
-    /// Whether the log begins beyond the checkpoint that could be read, though it knows of a later
-    /// one: then promises may be missing in between. Logs that do not say how far they were cut
-    /// are told by this alone.
+    /// Whether this replica had forgotten its votes, and recovered with a checkpoint that is not
+    /// there. Otherwise it is no doubt that nothing is there of the numbers above the one that
+    /// is: whoever waits for a state votes only above what it waits for.
     fn misses_a_checkpoint(&self, loaded: &StableCheckpoint) -> bool {
-        let certified = self.group_records.iter().filter_map(|record| match record {
-            GroupRecord::Stable(stable) | GroupRecord::Recovered { stable } => Some(stable.seq),
+        let recovered = self.group_records.iter().filter_map(|record| match record {
+            GroupRecord::Recovered { stable } => Some(stable.seq),
             _ => None,
         });
-        let known = certified.max().unwrap_or(Seq(0));
-        // A window above the low mark is the least that a log holds when it was cut in time.
+        let known = recovered.max().unwrap_or(Seq(0));
         known > loaded.seq && self.lowest.is_none_or(|lowest| lowest > loaded.seq.next())
     }
 }
@@ -101,10 +100,22 @@ mod tests {
 
     #[test]
     fn who_lost_the_checkpoint_that_its_log_goes_on_from_may_have_forgotten() {
-        assert!(remains(&[9, 10, 11], 8).doubt(&certified(8)).is_none());
-        assert!(remains(&[7, 8, 9, 10], 8).doubt(&certified(4)).is_some(), "5 and 6 are gone");
-        assert!(remains(&[5, 6, 9, 10], 8).doubt(&certified(4)).is_none());
-        assert!(remains(&[], 8).doubt(&certified(4)).is_some());
+        for (seqs, cut, doubt) in [(&[9, 10, 11][..], 8, true), (&[], 8, true), (&[5, 9], 4, false)]
+        {
+            let mut remains = remains(seqs, 8);
+            remains.cut = Seq(cut);
+            assert!(remains.doubt(&certified(8)).is_none());
+            assert_eq!(remains.doubt(&certified(4)).is_some(), doubt, "{seqs:?}");
+        }
+    }
+
+    /// Swarm seed 40760: a replica that had never been there voted above the certificate of a
+    /// state that it was to fetch, and lost its power before it had it. It was taken for forgetful,
+    /// and with one more that had lost its disk these were too many for good.
+    #[test]
+    fn who_voted_above_a_state_that_it_waited_for_has_forgotten_nothing() {
+        assert!(remains(&[65, 66, 68], 64).doubt(&certified(0)).is_none());
+        assert!(remains(&[], 64).doubt(&certified(0)).is_none());
     }
 
     /// Whatever else the log says: nothing in it need speak of a checkpoint.

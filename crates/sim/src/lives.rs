@@ -180,6 +180,10 @@ impl World {
             Some(old) => *old = host,
             None => self.replicas.push(host),
         }
+        // A life that forgot its votes may remember its view.
+        if let Some(plan) = words.plan() {
+            self.checker.installs(replica, plan);
+        }
         self.observe_beginning(replica);
         self.watch_disk(replica);
         for word in words.voting {

@@ -232,7 +232,7 @@ impl Lane {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         self.in_scope(from, vote.view, vote.seq)?;
-        if self.proposer(vote.seq) == Some(from) && !base::mutant!(LeaderPrepares) {
+        if self.proposed_by(vote.seq) == Some(from) && !base::mutant!(LeaderPrepares) {
             return Err(Reject::Misbehaviour("prepare from the leader"));
         }
         let slot = self.log.slot(vote.seq).ok_or(Reject::Stale("cut off"))?;
@@ -303,10 +303,10 @@ impl Lane {
         }
     }
 
-    /// The proposal of this view is complete: Q(n, d, v), and a PREPARE of all but its proposer.
+    /// The proposal of this view is complete: Q(n, d, v), and a PREPARE of all but who proposed it.
     fn try_accept(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
         let (me, view) = (self.cfg.me, self.view);
-        let proposed = self.proposer(seq) == Some(me);
+        let proposed = self.proposed_by(seq) == Some(me);
         let may_vote = self.may_vote(seq);
         let Some(slot) = self.log.get_mut(seq) else { return };
         // A decision may have displaced what this replica has voted for in this view.
@@ -339,7 +339,7 @@ impl Lane {
     /// has proposed it in this view: P(n, d, v), and COMMIT.
     fn try_prepare(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
         let short = usize::from(base::mutant!(PrepareQuorumShort));
-        let proposed = usize::from(self.proposer(seq).is_some());
+        let proposed = usize::from(self.proposed_by(seq).is_some());
         let needed = (self.cfg.quorums.quorum() - proposed).saturating_sub(short);
         let (me, view) = (self.cfg.me, self.view);
         let may_vote = self.may_vote(seq);

@@ -76,7 +76,7 @@ impl Lane {
     /// leaders rotate, who leads the number may not even be in the view. What is prepared on the
     /// word of somebody who has no record of it could be lost with one replica more, and then no
     /// later NEW-VIEW could choose anything for that number (A2).
-    pub(super) fn proposer(&self, seq: Seq) -> Option<ReplicaId> {
+    pub(super) fn proposed_by(&self, seq: Seq) -> Option<ReplicaId> {
         (seq > self.views.top()).then(|| self.leader(seq))
     }
 

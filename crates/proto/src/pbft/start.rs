@@ -98,7 +98,7 @@ impl Lane {
                 _ => continue,
             }
             slot.phase = Phase::Accepted;
-            // As `proposer` has it.
+            // As `proposed_by` has it.
             if seq <= top || self.views.roles.leader(seq) != me {
                 slot.prepares.add(me, digest);
             }
