@@ -62,6 +62,14 @@ impl Client {
         self.begin(0, op).wait()
     }
 
+    /// The same for an operation that only reads: see [`crate::Client::read`].
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn read(&self, op: impl AsRef<[u8]>) -> Result<Vec<u8>, CallError> {
+        self.client().read(0, op).wait()
+    }
+
     /// Has an operation executed; its result may be waited for later. Order within a stream is
     /// the order of calls.
     pub fn begin(&self, stream: u32, op: impl AsRef<[u8]>) -> Call {

@@ -100,7 +100,15 @@ impl Submitter {
     /// # Errors
     /// When it was not taken: then there is no completion.
     pub fn submit(&self, stream: u32, op: &[u8], tag: u64) -> Result<(), CallError> {
-        self.inbox.push(stream, op, || Token::Sink { sink: self.sink, tag })
+        self.inbox.push(stream, (op, false), || Token::Sink { sink: self.sink, tag })
+    }
+
+    /// The same for an operation that only reads: see [`crate::Client::read`].
+    ///
+    /// # Errors
+    /// When it was not taken: then there is no completion.
+    pub fn submit_read(&self, stream: u32, op: &[u8], tag: u64) -> Result<(), CallError> {
+        self.inbox.push(stream, (op, true), || Token::Sink { sink: self.sink, tag })
     }
 
     /// Submits all that `batch` holds, in order and together: one lock for all of it. The batch
@@ -137,12 +145,24 @@ impl Batch {
     /// # Errors
     /// [`CallError::TooLarge`].
     pub fn push(&mut self, stream: u32, op: &[u8], tag: u64) -> Result<(), CallError> {
+        self.add(stream, (op, false), tag)
+    }
+
+    /// The same for an operation that only reads: see [`crate::Client::read`].
+    ///
+    /// # Errors
+    /// [`CallError::TooLarge`].
+    pub fn push_read(&mut self, stream: u32, op: &[u8], tag: u64) -> Result<(), CallError> {
+        self.add(stream, (op, true), tag)
+    }
+
+    fn add(&mut self, stream: u32, (op, read): (&[u8], bool), tag: u64) -> Result<(), CallError> {
         if op.len() > limits::OP_BYTES_MAX {
             return Err(CallError::TooLarge { bytes: op.len() });
         }
         self.0.arena.extend_from_slice(op);
         let token = Token::Sink { sink: SinkId(0), tag };
-        self.0.items.push(Item { stream, len: op.len(), token });
+        self.0.items.push(Item { stream, len: op.len(), read, token });
         Ok(())
     }
 

@@ -227,7 +227,11 @@ impl Driver {
         for item in self.intake.items.drain(..) {
             let op = &self.intake.arena[at..at + item.len];
             at += item.len;
-            if let Err((error, token)) = self.core.submit(now, item.stream, op, item.token) {
+            let taken = match item.read {
+                false => self.core.submit(now, item.stream, op, item.token),
+                true => self.core.submit_read(now, item.stream, op, item.token),
+            };
+            if let Err((error, token)) = taken {
                 let error = match error {
                     SubmitError::Full => CallError::Overloaded { ops: held.0, bytes: held.1 },
                     SubmitError::TooLarge => CallError::TooLarge { bytes: item.len },

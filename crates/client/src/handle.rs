@@ -77,8 +77,23 @@ impl Client {
     /// # Errors
     /// The future yields a [`CallError`].
     pub fn call(&self, stream: u32, op: impl AsRef<[u8]>) -> Call {
+        self.begin(stream, (op.as_ref(), false))
+    }
+
+    /// The same for an operation that only reads, as the caller knows of the service. In a group
+    /// that answers reads without an order (`reads = "unordered"`) that saves the agreement,
+    /// unless something else of the same stream is under way; elsewhere it is a call. The answer
+    /// is never older than what anybody was answered before the call.
+    ///
+    /// # Errors
+    /// The future yields a [`CallError`].
+    pub fn read(&self, stream: u32, op: impl AsRef<[u8]>) -> Call {
+        self.begin(stream, (op.as_ref(), true))
+    }
+
+    fn begin(&self, stream: u32, op: (&[u8], bool)) -> Call {
         let (sender, receiver) = oneshot::channel();
-        match self.inbox.push(stream, op.as_ref(), || Token::Call(sender)) {
+        match self.inbox.push(stream, op, || Token::Call(sender)) {
             Ok(()) => Call(Ok(receiver)),
             Err(error) => Call(Err(error)),
         }

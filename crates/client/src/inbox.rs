@@ -28,6 +28,8 @@ pub(crate) enum Token {
 pub(crate) struct Item {
     pub(crate) stream: u32,
     pub(crate) len: usize,
+    /// Whether it only reads, as the caller says.
+    pub(crate) read: bool,
     pub(crate) token: Token,
 }
 
@@ -105,7 +107,7 @@ impl Inbox {
     pub(crate) fn push(
         &self,
         stream: u32,
-        op: &[u8],
+        (op, read): (&[u8], bool),
         token: impl FnOnce() -> Token,
     ) -> Result<(), CallError> {
         if op.len() > limits::OP_BYTES_MAX {
@@ -115,7 +117,7 @@ impl Inbox {
             let mut inner = self.lock();
             inner.admit(1, op.len())?;
             inner.intake.arena.extend_from_slice(op);
-            inner.intake.items.push(Item { stream, len: op.len(), token: token() });
+            inner.intake.items.push(Item { stream, len: op.len(), read, token: token() });
             inner.waker.take()
         };
         if let Some(waker) = waker {

@@ -64,6 +64,9 @@ impl ClientOptions {
     pub(crate) fn core(&self) -> Result<ClientConfig, ConnectError> {
         let (quorums, stripe) = (self.group.quorums(), self.group.stripe());
         let mut config = ClientConfig::new(self.group.id(), quorums, stripe, self.id);
+        if self.group.settings().reads == genesis::Reads::Unordered {
+            config = config.with_reads();
+        }
         if self.unbatched {
             config = config.unbatched();
         }

@@ -14,7 +14,7 @@ use crate::group::{ClientEntry, Group, ReplicaEntry};
 use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
 use crate::settings::{
     Agreement, BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, CHECKPOINT_INTERVAL_MAX,
-    CLOCK_SKEW_MS_MAX, Commits, Leaders, Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN,
+    CLOCK_SKEW_MS_MAX, Commits, Leaders, Reads, Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN,
     from_on_off, window_for, window_max,
 };
 use crate::switches::{self, Choice};
@@ -164,6 +164,7 @@ fn settings(
         leaders: leaders(path, raw, interval)?,
         commits: word(path, "commits", raw.commits.as_deref(), Commits::from_word)?,
         tentative: word(path, "tentative", raw.tentative.as_deref(), from_on_off)?,
+        reads: word(path, "reads", raw.reads.as_deref(), Reads::from_word)?,
         batching: batching(path, &raw.batching, window / pillars)?,
         drills: raw.drills.unwrap_or(default.drills),
     })

@@ -232,6 +232,7 @@ fn raw_group(
         leaders: Some(settings.leaders.word().to_owned()),
         commits: Some(settings.commits.word().to_owned()),
         tentative: Some(on_off(settings.tentative).to_owned()),
+        reads: Some(settings.reads.word().to_owned()),
         drills: Some(settings.drills),
         initial_state: options.initial_state.map(|digest| hex::encode(digest.0)),
         batching: RawBatching {

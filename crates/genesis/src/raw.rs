@@ -26,6 +26,7 @@ pub(crate) struct RawGroup {
     pub(crate) leaders: Option<String>,
     pub(crate) commits: Option<String>,
     pub(crate) tentative: Option<String>,
+    pub(crate) reads: Option<String>,
     pub(crate) drills: Option<bool>,
     pub(crate) initial_state: Option<String>,
     #[serde(default)]
@@ -84,6 +85,7 @@ const GROUP_KEYS: &[&str] = &[
     "leaders",
     "commits",
     "tentative",
+    "reads",
     "drills",
     "initial_state",
     "batching",

@@ -79,6 +79,32 @@ impl Commits {
     }
 }
 
+/// How operations that only read are answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reads {
+    /// Like all others: by the order.
+    #[default]
+    Ordered,
+    /// By each replica out of its own state; a quorum has to say the same, of all replies of the
+    /// group.
+    Unordered,
+}
+
+impl Reads {
+    /// Its name, as the configuration and the command line have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Reads::Ordered => "ordered",
+            Reads::Unordered => "unordered",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Reads> {
+        [Reads::Ordered, Reads::Unordered].into_iter().find(|one| one.word() == word)
+    }
+}
+
 /// Settings of the whole group. Part of the group's identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -101,6 +127,8 @@ pub struct Settings {
     pub commits: Commits,
     /// Whether what is prepared is executed and answered before it is committed.
     pub tentative: bool,
+    /// How operations that only read are answered.
+    pub reads: Reads,
     /// How leaders make batches.
     pub batching: Batching,
     /// Whether replicas obey orders to misbehave, for drills. Never in production.
@@ -181,6 +209,7 @@ impl Settings {
             Choice("leaders", self.leaders.word()),
             Choice("commits", self.commits.word()),
             Choice("tentative", on_off(self.tentative)),
+            Choice("reads", self.reads.word()),
         ]
     }
 }
@@ -213,6 +242,7 @@ impl Default for Settings {
             leaders: Leaders::default(),
             commits: Commits::default(),
             tentative: false,
+            reads: Reads::default(),
             batching: Batching::default(),
             drills: false,
         }

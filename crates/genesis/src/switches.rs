@@ -86,6 +86,13 @@ pub const SWITCHES: &[Switch] = &[
                be",
     },
     Switch {
+        name: "reads",
+        values: &["ordered", "unordered"],
+        scope: Scope::Group,
+        what: "order what only reads, too, or let each replica answer it at once; then every \
+               reply of the group has to be that of a quorum",
+    },
+    Switch {
         name: "durability",
         values: &["sync", "async", "memory"],
         scope: Scope::Replica,
@@ -124,6 +131,12 @@ pub const CONFLICTS: &[Conflict] = &[
         other: Choice("tentative", "on"),
         why: "without agreement everything is committed at once",
         remedy: "leave tentative off",
+    },
+    Conflict {
+        one: Choice("agreement", "none"),
+        other: Choice("reads", "unordered"),
+        why: "a server without agreement has no order to spare",
+        remedy: "leave reads ordered",
     },
     Conflict {
         one: Choice("agreement", "none"),

@@ -58,6 +58,11 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
     writeln!(out, "commits = \"{}\"", settings.commits.word())?;
     writeln!(out, "\n# Whether what is prepared is executed and answered before it is committed.")?;
     writeln!(out, "tentative = \"{}\"", on_off(settings.tentative))?;
+    writeln!(
+        out,
+        "\n# How reads are answered: ordered, like writes; or unordered, by each replica at once."
+    )?;
+    writeln!(out, "reads = \"{}\"", settings.reads.word())?;
     writeln!(out, "\n# Whether replicas obey orders to misbehave. For drills only.")?;
     writeln!(out, "drills = {}", settings.drills)?;
     if let Some(digest) = group.initial_state {

@@ -6,7 +6,7 @@ use auth::Peer;
 use base::{ClientId, Digest, PillarId, ReplicaId, Span, limits};
 use genesis::{
     Address, Agreement, Batching, Commits, GenesisError, Group, InitOptions, Leaders, LocalGroup,
-    Settings, Transport,
+    Reads, Settings, Transport,
 };
 
 const FILE: &str = "/somewhere/group.toml";
@@ -48,6 +48,7 @@ fn what_is_written_is_read_back() {
         leaders: Leaders::Rotating,
         commits: Commits::Piggybacked,
         tentative: true,
+        reads: Reads::Unordered,
         checkpoint_interval: 32,
         window: 64,
         clock_skew_max: Span::millis(77),

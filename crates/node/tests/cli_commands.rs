@@ -354,7 +354,7 @@ fn unknown_keys_and_variables_are_named_with_a_suggestion() {
     let output = run(&["config", "check", &cluster.config()]);
     assert_eq!(code(&output), 1);
     assert!(stderr(&output).contains("did you mean `window`"), "{}", stderr(&output));
-    let output = stylite().arg("version").env("STYLITE_TREADS", "1").output().expect("it runs");
+    let output = stylite().arg("version").env("STYLITE_THREDS", "1").output().expect("it runs");
     assert_eq!(code(&output), 0);
     assert!(stderr(&output).contains("did you mean STYLITE_THREADS"), "{}", stderr(&output));
 }

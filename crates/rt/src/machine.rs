@@ -328,6 +328,9 @@ fn build(
     let (orders, at_stage) = ring(4, mesh.order_bell);
     let inflow = Inflow::default();
     let feed = SnapshotFeed::new(at_stage);
+    if options.group.settings().reads == genesis::Reads::Unordered {
+        boot.stage.answer_reads();
+    }
     let mut host = StageHost::new(boot.stage, mesh.stage, (inflow.clone(), feed), clock);
     if let Some(Drill::CrashAfter(ops)) = options.drill {
         host.crash_after(ops);
@@ -516,7 +519,7 @@ fn switches(settings: &Settings) -> Switches {
             genesis::Commits::Prompt => Commits::Prompt,
             genesis::Commits::Piggybacked => Commits::Piggybacked,
         },
-        reads: false,
+        reads: settings.reads == genesis::Reads::Unordered,
     }
 }
 

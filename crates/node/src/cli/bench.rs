@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use svc::work::Kind;
 
 use super::{
-    Agreement, BenchCommand, Commits, Durability, Leaders, Output, Parallelization, Toggle,
+    Agreement, BenchCommand, Commits, Durability, Leaders, Output, Parallelization, Reads, Toggle,
     Transport,
 };
 use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
@@ -33,6 +33,7 @@ use crate::values::{duration, positive, some_duration};
     stylite bench --local --clients 200 --outstanding 16 --runs 5 --json result.json\n  \
     stylite bench --local --rate 50000 --payload 100 --reply 100 --duration 30s\n  \
     stylite bench --local --cores-per-replica 0.5\n  \
+    stylite bench --local --service kv --reads unordered --read-percent 90\n  \
     stylite bench --config mygroup --payload 64"
 )]
 pub struct BenchArgs {
@@ -100,6 +101,9 @@ pub struct LocalArgs {
     /// With --local: when COMMITs leave.
     #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
     pub commits: Commits,
+    /// With --local: how operations that only read are answered.
+    #[arg(long, value_name = "HOW", default_value = "ordered", env = "STYLITE_READS")]
+    pub reads: Reads,
     /// With --local: what carries packets. Anything but TCP is for processes of one host.
     #[arg(long, value_name = "WHAT", default_value = "tcp", env = "STYLITE_TRANSPORT")]
     pub transport: Transport,
@@ -192,6 +196,11 @@ pub struct LoadArgs {
         env = "STYLITE_REPLY",
         value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     pub reply: u32,
+    /// How many of a hundred operations only read: GET, or what the echo service answers without
+    /// a trace. Each operation under way is then of a stream of its own.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, env = "STYLITE_READ_PERCENT",
+        value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub read_percent: u8,
     /// How long each operation sleeps (work service only).
     #[arg(long, value_name = "TIME", env = "STYLITE_SLEEP", conflicts_with = "spin",
         value_parser = some_duration)]

@@ -9,7 +9,8 @@ use clap::builder::BoolishValueParser;
 use rt::Drill;
 
 use super::{
-    Agreement, Commits, DrillStorage, Durability, Leaders, Parallelization, Toggle, Transport,
+    Agreement, Commits, DrillStorage, Durability, Leaders, Parallelization, Reads, Toggle,
+    Transport,
 };
 use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_duration};
 
@@ -44,6 +45,9 @@ pub struct DemoArgs {
     /// When COMMITs leave.
     #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
     pub commits: Commits,
+    /// How operations that only read are answered.
+    #[arg(long, value_name = "HOW", default_value = "ordered", env = "STYLITE_READS")]
+    pub reads: Reads,
     /// What carries packets. Anything but TCP is for processes of one host.
     #[arg(long, value_name = "WHAT", default_value = "tcp", env = "STYLITE_TRANSPORT")]
     pub transport: Transport,
@@ -107,6 +111,9 @@ pub struct InitArgs {
     /// Whether what is prepared is executed and answered before it is committed.
     #[arg(long, value_name = "HOW", default_value = "off", env = "STYLITE_TENTATIVE")]
     pub tentative: Toggle,
+    /// How operations that only read are answered.
+    #[arg(long, value_name = "HOW", default_value = "ordered", env = "STYLITE_READS")]
+    pub reads: Reads,
     /// How many clients (gateways, programs, tools) get keys.
     #[arg(long, value_name = "C", default_value_t = genesis::CLIENTS_DEFAULT,
         env = "STYLITE_CLIENTS", value_parser = clap::value_parser!(u32).range(1..))]

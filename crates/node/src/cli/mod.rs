@@ -323,6 +323,24 @@ impl Toggle {
     }
 }
 
+/// How operations that only read are answered.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reads {
+    /// By the order, like all others.
+    Ordered,
+    /// By each replica at once; every reply of the group has to be that of a quorum then.
+    Unordered,
+}
+
+impl From<Reads> for genesis::Reads {
+    fn from(reads: Reads) -> genesis::Reads {
+        match reads {
+            Reads::Ordered => genesis::Reads::Ordered,
+            Reads::Unordered => genesis::Reads::Unordered,
+        }
+    }
+}
+
 /// What stands in for the disk in a drill.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrillStorage {

@@ -114,6 +114,7 @@ fn group_rows(group: &Group) -> Vec<(&'static str, String)> {
         ("leaders", settings.leaders.word().to_owned()),
         ("commits", settings.commits.word().to_owned()),
         ("tentative", if settings.tentative { "on" } else { "off" }.to_owned()),
+        ("reads", settings.reads.word().to_owned()),
         ("drills", settings.drills.to_string()),
         (
             "initial_state",

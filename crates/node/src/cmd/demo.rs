@@ -103,6 +103,7 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
                 leaders: args.leaders.into(),
                 commits: args.commits.into(),
                 tentative: args.tentative.is_on(),
+                reads: args.reads.into(),
                 ..Settings::default()
             },
             transport: args.transport.into(),

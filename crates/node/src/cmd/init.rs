@@ -77,6 +77,7 @@ fn settings(args: &InitArgs) -> Settings {
         leaders: args.leaders.into(),
         commits: args.commits.into(),
         tentative: args.tentative.is_on(),
+        reads: args.reads.into(),
         checkpoint_interval: args.checkpoint_interval,
         view_timeout: Span::millis(u64::try_from(args.view_timeout.as_millis()).unwrap_or(0)),
         drills: args.drills,

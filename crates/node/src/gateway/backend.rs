@@ -56,6 +56,11 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// gateway polls each result once before it submits the next operation of the stream.
     fn submit(&self, stream: StreamKey, op: Vec<u8>) -> Self::Pending;
 
+    /// The same for an operation that only reads; there may be a shorter way for it.
+    fn read(&self, stream: StreamKey, op: Vec<u8>) -> Self::Pending {
+        self.submit(stream, op)
+    }
+
     /// One line about the backend as it is now, for `INFO`.
     fn describe(&self) -> String;
 }

@@ -357,15 +357,19 @@ impl<B: Backend> Connection<B> {
         self.shared.stats.submitted.add(1);
         let bytes = op.len();
         let again = (then.repeatable && bytes <= AGAIN_BYTES_MAX).then(|| op.clone());
-        let slot = self.launch(op, cx);
+        let slot = self.launch((op, then.reads), cx);
         self.pending.push_back(Pending { slot, then, since: Instant::now(), bytes, again });
     }
 
     /// Hands an operation to the backend.
-    fn launch(&mut self, op: Vec<u8>, cx: &mut Context<'_>) -> Slot<B::Pending> {
+    fn launch(&mut self, (op, reads): (Vec<u8>, bool), cx: &mut Context<'_>) -> Slot<B::Pending> {
         self.in_flight.ops += 1;
         self.in_flight.bytes += op.len();
-        let mut result = self.backend.submit(StreamKey(self.client.id), op);
+        let stream = StreamKey(self.client.id);
+        let mut result = match reads {
+            true => self.backend.read(stream, op),
+            false => self.backend.submit(stream, op),
+        };
         // Polled at once, so that also a lazy future takes its place in the stream now.
         match Pin::new(&mut result).poll(cx) {
             Poll::Ready(result) => {
@@ -407,7 +411,7 @@ impl<B: Backend> Connection<B> {
         let parked = |pending: &Pending<B::Pending>| matches!(pending.slot, Slot::Parked);
         let Some(at) = self.pending.iter().position(parked) else { return false };
         let op = self.pending[at].again.clone().unwrap_or_default();
-        self.pending[at].slot = self.launch(op, cx);
+        self.pending[at].slot = self.launch((op, false), cx);
         true
     }
 

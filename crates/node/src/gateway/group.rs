@@ -34,15 +34,22 @@ impl Backend for Group {
     type Pending = GroupResult;
 
     fn submit(&self, stream: StreamKey, op: Vec<u8>) -> GroupResult {
-        // Streams only add order: two connections that share a number lose nothing but time.
-        let stream = (stream.0 & u64::from(u32::MAX)) as u32;
-        GroupResult(self.client.call(stream, op))
+        GroupResult(self.client.call(number(stream), op))
+    }
+
+    fn read(&self, stream: StreamKey, op: Vec<u8>) -> GroupResult {
+        GroupResult(self.client.read(number(stream), op))
     }
 
     fn describe(&self) -> String {
         let stats = self.client.stats();
         format!("group of {} replicas, {} reachable", self.client.replicas(), stats.reachable)
     }
+}
+
+/// Streams only add order: two connections that share a number lose nothing but time.
+fn number(stream: StreamKey) -> u32 {
+    (stream.0 & u64::from(u32::MAX)) as u32
 }
 
 /// The result of an operation to come.

@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 
+use svc::kv::info;
 use svc::kv::op::{self, Step};
 use svc::kv::reply::{Protocol, Resp};
 use svc::kv::table::{self, CommandSpec, Run, flags};
@@ -41,6 +42,9 @@ pub(super) struct Then {
     muted: bool,
     /// The operation changes nothing: it may be submitted again when its result is lost.
     pub(super) repeatable: bool,
+    /// It looks at the keys that it names and does nothing else: it may be answered without an
+    /// order.
+    pub(super) reads: bool,
 }
 
 enum Kind {
@@ -110,7 +114,8 @@ pub(super) struct Session {
 
 impl Then {
     /// The result is the reply.
-    pub(super) const FORWARD: Then = Then { kind: Kind::Forward, muted: false, repeatable: false };
+    pub(super) const FORWARD: Then =
+        Then { kind: Kind::Forward, muted: false, repeatable: false, reads: false };
 }
 
 impl Session {
@@ -209,7 +214,8 @@ impl Session {
                 let mut op = Vec::with_capacity(request.bytes() + OP_OVERHEAD * (args.len() + 2));
                 op::encode_command(self.protocol, &args, &mut op);
                 let repeatable = spec.flags & flags::READONLY != 0;
-                Action::Submit(op, Then { repeatable, ..Then::FORWARD })
+                let reads = repeatable && info::is_read(&args);
+                Action::Submit(op, Then { repeatable, reads, ..Then::FORWARD })
             }
             Found::Local(command) => {
                 self.client.state().command = command.name;

@@ -74,7 +74,11 @@ impl Loop {
 
     fn submit(&mut self, submitter: &Submitter, slot: u32) -> Result<(), ()> {
         let stream = slot % self.shared.plan.streams;
-        submitter.submit(stream, self.ops.next(), u64::from(slot)).map_err(|error| {
+        let taken = match self.ops.next() {
+            (op, true) => submitter.submit_read(stream, op, u64::from(slot)),
+            (op, false) => submitter.submit(stream, op, u64::from(slot)),
+        };
+        taken.map_err(|error| {
             self.tally.error(&error.to_string());
         })
     }

@@ -34,6 +34,8 @@ pub struct Config {
     pub rate: Option<u64>,
     /// Bytes that each operation carries.
     pub payload: u32,
+    /// How many of a hundred operations only read.
+    pub read_percent: u8,
     /// Bytes that each is answered; none where the service decides.
     pub reply: Option<u32>,
     /// Keys written; none where the service has none.
@@ -94,6 +96,8 @@ pub struct GroupConfig {
     pub leaders: &'static str,
     /// When COMMITs leave.
     pub commits: &'static str,
+    /// How operations that only read are answered.
+    pub reads: &'static str,
     /// What carries packets.
     pub transport: &'static str,
     /// Whether what is prepared is executed before it is committed.
@@ -142,6 +146,7 @@ impl Config {
             arrivals: load.rate.map(|_| load.arrivals.word()),
             principal: if args.local { OWN_PRINCIPALS } else { ONE_PRINCIPAL },
             payload: load.payload,
+            read_percent: load.read_percent,
             reply: echo.then_some(load.reply),
             keys: (!echo).then_some(load.keys),
             keys_left: None,
@@ -160,6 +165,10 @@ impl Config {
             (Some(0), 0) => "empty, empty reply".to_owned(),
             (Some(reply), payload) => format!("{} there, {} back", bytes(payload), bytes(reply)),
             (None, payload) => format!("SET of a value of {}", bytes(payload)),
+        };
+        let what = match self.read_percent {
+            0 => what,
+            percent => format!("{what}, {percent} % of them reads"),
         };
         let frames = if self.client_batching { "many per frame" } else { "one per frame" };
         let batches =
@@ -185,6 +194,7 @@ impl GroupConfig {
             batching: !batching.unbatched,
             leaders: settings.leaders.word(),
             commits: settings.commits.word(),
+            reads: settings.reads.word(),
             transport: group.transport().word(),
             tentative: settings.tentative,
             batch_frames_max: batching.frames_limit(),

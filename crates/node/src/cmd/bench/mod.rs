@@ -148,7 +148,9 @@ fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> 
     let leaders = args.group.leaders.into();
     let commits = args.group.commits.into();
     let tentative = args.group.tentative.is_on();
-    let mut settings = Settings { agreement, leaders, commits, tentative, ..Settings::default() };
+    let reads = args.group.reads.into();
+    let mut settings =
+        Settings { agreement, leaders, commits, tentative, reads, ..Settings::default() };
     settings.batching.unbatched = args.load.no_batching;
     LocalOptions {
         init: InitOptions {
@@ -351,9 +353,13 @@ fn plan(args: &BenchArgs, group: &Group) -> Result<Plan> {
         Some(_) => bail!("--sleep and --spin are for the service work"),
         None => Ops::new(group.service(), load.payload, load.reply, load.keys, seed)?,
     };
+    let ops = ops.reading(group.service(), load.read_percent)?;
     let wanted = load.client_threads.unwrap_or(THREADS_DEFAULT);
     let threads = wanted.min(clients.len());
-    let streams = u32::from(group.pillars());
+    // Behind a write of its stream a read has to wait for the order: with reads, each operation
+    // under way is somebody else's.
+    let many = if load.read_percent > 0 { load.outstanding } else { 1 };
+    let streams = many.next_multiple_of(u32::from(group.pillars()));
     let (outstanding, rate) = (load.outstanding, load.rate.map(|rate| (rate, load.arrivals)));
     Ok(Plan { clients, threads, ops, streams, outstanding, rate })
 }

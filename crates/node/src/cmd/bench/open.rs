@@ -171,7 +171,11 @@ impl Pacer {
             let stream = (turn / count) % u64::from(self.shared.plan.streams);
             let stream = u32::try_from(stream).expect("below a u32");
             let due = self.clock.tick();
-            match line.batch.push(stream, line.ops.next(), due) {
+            let taken = match line.ops.next() {
+                (op, true) => line.batch.push_read(stream, op, due),
+                (op, false) => line.batch.push(stream, op, due),
+            };
+            match taken {
                 Ok(()) => line.due.push(due),
                 Err(error) => self.tally.error(&error.to_string()),
             }
