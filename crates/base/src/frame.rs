@@ -329,7 +329,7 @@ impl FrameBuilder {
     /// Completes a request frame: `authenticate` turns the digest into the authenticator.
     ///
     /// # Panics
-    /// When the frame is empty, or unless ack < id < `u64::MAX`.
+    /// When the frame is empty, unless ack < id < `u64::MAX`, or when the stream is one of reads.
     #[must_use]
     pub fn request(
         self,
@@ -338,7 +338,7 @@ impl FrameBuilder {
         ack: u64,
         authenticate: impl FnOnce(Digest) -> Authenticator,
     ) -> Frame {
-        assert!(self.ops > 0 && ack < id.id && id.id < u64::MAX);
+        assert!(self.ops > 0 && ack < id.id && id.id < u64::MAX && id.stream & READS == 0);
         self.complete(group, FrameKind::Request, id, ack, authenticate)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::crypto::{ClientKeyring, PlainKeys};
-use base::frame::UNORDERED;
+use base::frame::{READS, UNORDERED};
 use base::{Authenticator, ClientId, Digest, Frame, FrameBuilder, FrameId, ReplicaId, SessionId};
 
 use super::Adversary;
@@ -211,7 +211,8 @@ impl Adversary {
             let open = FrameBuilder::open(GROUP, client, session, a);
             return (Arc::new(open), Arc::new(FrameBuilder::close(GROUP, client, session, b)));
         }
-        let stream = [0, 1, UNORDERED, u32::MAX][self.prng.below(4) as usize];
+        // Reads have streams of their own: in another frame, such a stream is malformed.
+        let stream = [0, 1, UNORDERED, u32::MAX & !READS][self.prng.below(4) as usize];
         let id = [1, 2, 3, 4, 64, 65, u64::MAX - 1][self.prng.below(7) as usize];
         let id = FrameId { client, session, stream, id };
         let ack = self.prng.below(id.id.min(5));
