@@ -193,6 +193,12 @@ mod table {
         TentativeUnsaid: "trap 7", "a tentative reply does not say that it is one";
         TentativeStays: "trap 7", "a batch stays executed when another one is committed";
         RollBackForgetsSessions: "trap 7", "a roll-back leaves the session table as it is";
+        RollBackForgetsObjects: "trap 7", "a roll-back leaves the service's objects as they are";
+        TentativeOnTentative: "trap 7", "a batch executes on one that is not committed";
+        TentativeInCheckpoint: "trap 7", "a checkpoint is taken before its batch is committed";
+        TentativeBeforeDurable: "trap 7", "a batch executes before it is on record as prepared";
+        TentativeOfFew: "decision 14", "f + 1 tentative replies are accepted";
+        TentativeViewsMix: "decision 14", "tentative replies of different views count together";
         RollBackLosesReplies: "trap 7", "a roll-back does not bring acknowledged replies back";
         ReadsUnsettled: "trap 8", "a read sees a batch that is not executed whole, or not committed";
         ReadQuorumShort: "trap 8", "a read's result is accepted from f + 1 replicas";

@@ -82,6 +82,9 @@ impl Journalled for Effect {
         match self {
             Effect::Persist(record) => Sorted::Record(record),
             Effect::Send { when: When::Settled(seq), .. } => Sorted::Settled(seq, self),
+            Effect::Stage(ToStage::Tentative { .. }) if base::mutant!(TentativeBeforeDurable) => {
+                Sorted::Free(self)
+            }
             Effect::Send { when: When::Durable, .. }
             // Tentative replies promise what a COMMIT does.
             | Effect::Stage(ToStage::Deliver { .. } | ToStage::Tentative { .. })

@@ -414,7 +414,8 @@ impl Engine {
     pub(crate) fn roll_back(&mut self, before: Counted) {
         self.shared = None;
         self.service.tentative(Tentative::RollBack);
-        for (object, bytes) in self.tree.before().objects() {
+        let forgets = base::mutant!(RollBackForgetsObjects);
+        for (object, bytes) in self.tree.before().objects().filter(|_| !forgets) {
             let put = self.service.put(object, bytes);
             put.expect("a service takes back the bytes of its own object");
         }

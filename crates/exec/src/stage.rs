@@ -236,8 +236,9 @@ impl Stage {
                 break Turn::More;
             }
             match self.advance(&mut cursor, &mut budget, out) {
-                // It waits for its commit.
-                Advance::Finished if self.ahead.is_on() => {}
+                Advance::Finished if self.ahead.is_on() => {
+                    self.executed_tentatively(cursor.seq, out);
+                }
                 Advance::Finished if self.flight.is_empty() => {
                     self.complete(cursor.seq, cursor.time, out);
                 }

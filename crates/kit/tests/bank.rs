@@ -7,7 +7,7 @@ mod bank;
 use std::time::Duration;
 
 use base::{AgreedTime, ClientId, FrameId, SessionId};
-use exec::testing::Harness;
+use exec::testing::{self, Harness};
 use exec::{Context, Footprint, ObjectTree, Parallelizer};
 use kit::{LocalGroup, Seq, Service};
 
@@ -112,6 +112,20 @@ fn operations_touch_what_they_declare() {
     }
     harness.root();
     assert!(harness.declarations_checked() > 2_000);
+}
+
+#[test]
+fn transfers_are_taken_back() {
+    let history = |seed: u64| {
+        let orders = (2..=100).map(|seq| {
+            let time = AgreedTime(seq * 1_000);
+            testing::batch(seq, time, 3, &operations(seed * 1_000 + seq, 20))
+        });
+        let first = testing::opening(AgreedTime(1), 3);
+        std::iter::once(first).chain(orders).collect::<Vec<_>>()
+    };
+    let make = || Box::new(Bank::new(Duration::ZERO)) as Box<dyn Service>;
+    assert_eq!(testing::check_taken_back(&make, &history(1), &history(2)), 99);
 }
 
 #[test]

@@ -33,7 +33,8 @@ const BEGINNING_MS: u64 = 1_000_000;
 /// Makes the operations of a batch: of the right one at a number, or of the other.
 type Ops<'a> = &'a mut dyn FnMut(u64, bool, &mut Dice) -> Vec<Vec<u8>>;
 
-/// A history of `numbers`, and at each number another batch. From one batch to the next, up to `step_ms` pass.
+/// A history of `numbers`, and at each number another batch. From one batch to the next, up to
+/// `step_ms` pass.
 fn histories(
     (numbers, clients, step_ms): (u64, u32, u64),
     dice: &mut Dice,

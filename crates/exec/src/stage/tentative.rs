@@ -183,6 +183,11 @@ impl Stage {
             self.read_turn(out);
             return self.next_batch(out);
         }
+        let next = current.seq.next();
+        if base::mutant!(TentativeOnTentative) && self.ahead.prepared.contains_key(&next) {
+            self.commit(false, out);
+            return self.next_batch(out);
+        }
         let Prepared { view, batch } = later?;
         if is_same(batch, &current.batch) {
             current.view = *view;
@@ -234,6 +239,14 @@ impl Stage {
             out.pillar(pillar, FromStage::Reply { frame, content, tentative: None });
         }
         self.complete(current.seq, current.time, out);
+    }
+
+    /// The tentative batch is executed to its end, and waits for its commit.
+    pub(super) fn executed_tentatively(&mut self, seq: Seq, out: &mut StageOutbox) {
+        let aligned = seq.0.is_multiple_of(self.config.checkpoint_interval);
+        if aligned && base::mutant!(TentativeInCheckpoint) {
+            self.commit(false, out);
+        }
     }
 
     /// The tentative batch, if there is one, was never executed.

@@ -144,7 +144,12 @@ impl Ballot {
         let Acceptance::Vote { matching, tentative } = acceptance;
         let same = || self.votes.iter().filter(|vote| vote.choice == choice);
         let firm = same().filter(|vote| vote.tentative.is_none()).count();
-        let with = |view: View| firm + same().filter(|vote| vote.tentative == Some(view)).count();
+        let tentative = if base::mutant!(TentativeOfFew) { matching } else { tentative };
+        let in_view = |vote: &&Vote, view| {
+            vote.tentative == Some(view)
+                || (base::mutant!(TentativeViewsMix) && vote.tentative.is_some())
+        };
+        let with = |view: View| firm + same().filter(|vote| in_view(vote, view)).count();
         firm >= matching
             || same().filter_map(|vote| vote.tentative).any(|view| with(view) >= tentative)
     }

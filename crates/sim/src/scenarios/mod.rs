@@ -20,6 +20,7 @@ mod rotation;
 mod strategies;
 mod swarm;
 mod tables;
+mod tentative;
 mod transfer;
 mod view_change;
 
@@ -56,6 +57,7 @@ const FAMILIES: &[&[Scenario]] = &[
     adversary::ALL,
     rotation::ALL,
     piggyback::ALL,
+    tentative::ALL,
     strategies::ALL,
     swarm::ALL,
 ];
