@@ -212,7 +212,7 @@ impl Adversary {
             return (Arc::new(open), Arc::new(FrameBuilder::close(GROUP, client, session, b)));
         }
         // Reads have streams of their own: in another frame, such a stream is malformed.
-        let stream = [0, 1, UNORDERED, u32::MAX & !READS][self.prng.below(4) as usize];
+        let stream = [0, 1, UNORDERED, !READS][self.prng.below(4) as usize];
         let id = [1, 2, 3, 4, 64, 65, u64::MAX - 1][self.prng.below(7) as usize];
         let id = FrameId { client, session, stream, id };
         let ack = self.prng.below(id.id.min(5));
