@@ -176,6 +176,7 @@ impl<'a, 'c> Call<'a, 'c> {
         self.replaced.push(old);
         let mut node = Node::new(data.map(Arc::from), acl, mode.owner, zxid, now_ms);
         self.time_ttl(&mut node);
+        self.take_room(&path, &node)?;
         let acl = Arc::clone(&node.acl);
         self.state.replace(self.ctx, &path, Some(node));
         self.replaced.push((path.as_str().into(), None));
@@ -233,6 +234,7 @@ impl<'a, 'c> Call<'a, 'c> {
         let mut node = old.clone();
         node.set(data.map(Arc::from), self.zxid(), self.now_ms());
         self.time_ttl(&mut node);
+        self.take_room(path, &node)?;
         let acl = Arc::clone(&node.acl);
         self.state.replace(self.ctx, path, Some(node));
         self.replaced.push((path.into(), Some(old)));
@@ -255,6 +257,7 @@ impl<'a, 'c> Call<'a, 'c> {
         }
         node.acl = acl;
         node.aversion = node::next(node.aversion);
+        self.take_room(path, &node)?;
         let old = self.state.replace(self.ctx, path, Some(node));
         self.replaced.push((path.into(), old));
         Ok(())
@@ -379,6 +382,11 @@ impl<'a, 'c> Call<'a, 'c> {
             self.remove(&path);
         }
         self.fire();
+    }
+
+    /// Whether there is room for a node in its object.
+    fn take_room(&self, path: &str, node: &Node) -> Result<(), ZkError> {
+        if self.state.fits(path, node) { Ok(()) } else { Err(ZkError::QuotaExceeded) }
     }
 
     fn time_ttl(&self, node: &mut Node) {

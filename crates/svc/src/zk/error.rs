@@ -38,6 +38,8 @@ pub enum ZkError {
     NoWatcher = -121,
     /// Reconfiguration is not for clients.
     ReconfigDisabled = -123,
+    /// The object that the node is in would be larger than the group keeps.
+    QuotaExceeded = -125,
 }
 
 impl ZkError {

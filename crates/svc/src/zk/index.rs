@@ -6,7 +6,7 @@ use super::node::{Node, Owner};
 use super::path;
 use super::session::Session;
 use super::state::{
-    Standing, State, Watches, add, lock, node_bucket, place, session_bucket, sub, watch,
+    Standing, State, Watches, add, lock, node_bucket, node_bytes, place, session_bucket, sub, watch,
 };
 use super::watchers::Reach;
 
@@ -29,8 +29,12 @@ impl State {
         add(&self.counts.bytes, node.as_ref().map_or(0, bytes));
         let old = {
             let (mut shard, bucket) = self.shard(node_bucket(path));
+            let new = node.as_ref().map_or(0, |node| node_bytes(path, node));
             let slot = shard.buckets[bucket].entry(path.into()).or_default();
-            std::mem::replace(&mut slot.node, node)
+            let old = std::mem::replace(&mut slot.node, node);
+            let gone = old.as_ref().map_or(0, |old| node_bytes(path, old));
+            shard.bytes[bucket] = shard.bytes[bucket] + new - gone;
+            old
         };
         sub(&self.counts.nodes, u64::from(old.is_some()));
         sub(&self.counts.bytes, old.as_ref().map_or(0, bytes));
@@ -112,6 +116,12 @@ impl State {
             before.map(|when| endings.remove(&(when, id)));
             after.map(|when| endings.insert((when, id)));
         }
+        let (before, after) = (old.map(|old| old.principal), new.map(|new| new.principal));
+        if before != after {
+            let mut principals = lock(&self.principals);
+            before.into_iter().for_each(|one| place(&mut principals, one, id, false));
+            after.into_iter().for_each(|one| place(&mut principals, one, id, true));
+        }
         let (before, after) = (old.and_then(|old| old.waits), new.and_then(|new| new.waits));
         if before != after {
             let mut waiting = lock(&self.waiting);
@@ -122,7 +132,11 @@ impl State {
 
     pub(super) fn swap_watches(&self, id: u64, watches: Option<Watches>) {
         let bucket = session_bucket(id);
-        let old = self.desk(bucket).watches.remove(&id).unwrap_or_default();
+        let old = {
+            let mut desk = self.desk(bucket);
+            desk.watched_bytes.remove(&id);
+            desk.watches.remove(&id).unwrap_or_default()
+        };
         for path in old.keys() {
             self.index_watch(id, path, 0);
         }
@@ -130,7 +144,9 @@ impl State {
         for (path, ways) in &watches {
             self.index_watch(id, path, *ways);
         }
-        self.desk(bucket).watches.insert(id, watches);
+        let mut desk = self.desk(bucket);
+        desk.watched_bytes.insert(id, watches.keys().map(|path| path.len()).sum());
+        desk.watches.insert(id, watches);
     }
 
     /// Keeps up who watches `path`.

@@ -13,6 +13,8 @@ use super::{footprint, kind};
 
 /// Most sessions at a time.
 const SESSIONS_MAX: u64 = 1 << 17;
+/// Most sessions of one principal at a time: those that its gateways have, or had last.
+pub(super) const SESSIONS_PER_PRINCIPAL_MAX: usize = 1 << 15;
 /// Most sessions that one [`Service::wake`] ends.
 const ENDED_PER_WAKE: usize = 256;
 /// Most containers and nodes with a time to live that it deletes.
@@ -97,7 +99,8 @@ impl State {
             // Nobody has wanted to be woken, so it stands still since it was needed last.
             self.advance(ctx);
         }
-        if self.counts().sessions >= SESSIONS_MAX {
+        let own = self.sessions_of(ctx.client());
+        if self.counts().sessions >= SESSIONS_MAX || own >= SESSIONS_PER_PRINCIPAL_MAX {
             return Err(Refusal::Crowded);
         }
         let id = zxid(ctx).cast_unsigned();

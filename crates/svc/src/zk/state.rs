@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use base::ClientId;
 use exec::Context;
 
 use super::clock::Clock;
@@ -86,6 +87,8 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) buckets: Vec<BTreeMap<Box<str>, Slot>>,
+    /// Bytes of data, paths and ACLs in each.
+    pub(super) bytes: [u64; SHARD_BUCKETS],
     pub(super) watchers: Watchers,
 }
 
@@ -94,6 +97,8 @@ pub(super) struct Shard {
 pub(super) struct Desk {
     pub(super) sessions: BTreeMap<u64, Session>,
     pub(super) watches: BTreeMap<u64, Watches>,
+    /// Bytes of the paths that each session watches.
+    pub(super) watched_bytes: BTreeMap<u64, usize>,
     /// Ephemeral nodes by session.
     pub(super) ephemerals: BTreeMap<u64, BTreeSet<Box<str>>>,
 }
@@ -120,6 +125,8 @@ pub struct State {
     pub(super) due: Mutex<BTreeSet<(u64, Box<str>)>>,
     /// Sessions with events, by gateway.
     pub(super) waiting: Mutex<BTreeMap<Gateway, BTreeSet<u64>>>,
+    /// Sessions by the principal whose gateway they are attached to, or were last.
+    pub(super) principals: Mutex<BTreeMap<ClientId, BTreeSet<u64>>>,
     pub(super) counts: Counts,
 }
 
@@ -143,12 +150,13 @@ pub(super) struct Standing {
     pub(super) due: u64,
     /// The gateway that is to fetch its events.
     pub(super) waits: Option<Gateway>,
+    pub(super) principal: ClientId,
 }
 
 impl Standing {
     pub(super) fn of(session: &Session) -> Standing {
         let waits = (!session.events.is_empty()).then_some(session.gateway);
-        Standing { due: session.due(), waits }
+        Standing { due: session.due(), waits, principal: session.gateway.0 }
     }
 }
 
@@ -202,6 +210,12 @@ pub(super) fn sub(from: &AtomicU64, much: u64) {
     from.fetch_sub(much, Ordering::Relaxed);
 }
 
+/// What a node counts for in its object.
+pub(super) fn node_bytes(path: &str, node: &Node) -> u64 {
+    let acl: usize = node.acl.iter().map(|own| own.who.scheme.len() + own.who.id.len() + 16).sum();
+    (path.len() + node.len() + acl) as u64
+}
+
 /// Puts `id` into a set of its group's, or takes it out; groups without members are none.
 pub(super) fn place<K: Ord>(
     groups: &mut BTreeMap<K, BTreeSet<u64>>,
@@ -225,6 +239,7 @@ impl State {
     pub fn new() -> State {
         let shard = || Shard {
             buckets: (0..SHARD_BUCKETS).map(|_| BTreeMap::new()).collect(),
+            bytes: [0; SHARD_BUCKETS],
             watchers: Watchers::default(),
         };
         let state = State {
@@ -234,6 +249,7 @@ impl State {
             endings: Mutex::default(),
             due: Mutex::default(),
             waiting: Mutex::default(),
+            principals: Mutex::default(),
             counts: Counts::default(),
         };
         for special in path::SPECIAL {
@@ -329,6 +345,21 @@ impl State {
         self.swap_node(path, node)
     }
 
+    /// Whether the object that `path` is in takes a node of that size in the place of what is
+    /// there.
+    pub(super) fn fits(&self, path: &str, node: &Node) -> bool {
+        let (shard, bucket) = self.shard(node_bucket(path));
+        let old = shard.buckets[bucket].get(path).and_then(|slot| slot.node.as_ref());
+        let old = old.map_or(0, |old| node_bytes(path, old));
+        let new = node_bytes(path, node);
+        new <= old || shard.bytes[bucket] - old + new <= BUCKET_BYTES_MAX
+    }
+
+    /// Sessions that are, or were last, attached to a principal's gateways.
+    pub(super) fn sessions_of(&self, principal: ClientId) -> usize {
+        lock(&self.principals).get(&principal).map_or(0, BTreeSet::len)
+    }
+
     /// The session, as it is now.
     #[must_use]
     pub fn session(&self, session: u64) -> Option<Session> {
@@ -379,16 +410,17 @@ impl State {
 
     /// Adds ways in which a session watches a path; false when it watches too much.
     pub(super) fn watch(&self, ctx: &mut Context<'_>, id: u64, path: &str, ways: u8) -> bool {
-        let (before, own) = {
+        let (before, fits) = {
             let desk = self.desk(session_bucket(id));
             let own = desk.watches.get(&id);
             let before = own.and_then(|own| own.get(path)).copied().unwrap_or(0);
-            (before, own.map_or(0, Watches::len))
+            let bytes = desk.watched_bytes.get(&id).copied().unwrap_or(0) + path.len();
+            (before, own.map_or(0, Watches::len) < WATCHES_MAX && bytes <= WATCHED_BYTES_MAX)
         };
         if before | ways == before {
             return true;
         }
-        if before == 0 && own >= WATCHES_MAX {
+        if before == 0 && !fits {
             return false;
         }
         self.set_ways(ctx, id, path, before | ways);
@@ -454,13 +486,17 @@ impl State {
         {
             let mut desk = self.desk(session_bucket(id));
             let own = desk.watches.entry(id).or_default();
-            if ways == 0 {
-                own.remove(path);
-            } else {
-                own.insert(path.into(), ways);
-            }
+            let (was, is) = match ways {
+                0 => (own.remove(path).is_some(), false),
+                ways => (own.insert(path.into(), ways).is_some(), true),
+            };
             if own.is_empty() {
                 desk.watches.remove(&id);
+            }
+            let bytes = desk.watched_bytes.entry(id).or_default();
+            *bytes = *bytes + usize::from(is) * path.len() - usize::from(was) * path.len();
+            if *bytes == 0 {
+                desk.watched_bytes.remove(&id);
             }
         }
         self.index_watch(id, path, ways);
@@ -469,6 +505,10 @@ impl State {
 
 /// Most paths that one session watches.
 const WATCHES_MAX: usize = 1 << 17;
+/// Most bytes of these paths.
+const WATCHED_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of nodes in one object: state transfer carries objects of several times that.
+const BUCKET_BYTES_MAX: u64 = if cfg!(test) { 4 << 20 } else { 256 << 20 };
 
 impl Default for State {
     fn default() -> State {

@@ -591,3 +591,59 @@ fn a_state_that_was_carried_over_goes_on_like_the_one_it_came_from() {
     assert_eq!(here, there);
     assert_eq!(here.1, Vec::<String>::new(), "the ephemeral node went with its session");
 }
+
+#[test]
+fn nobody_fills_an_object_beyond_what_is_transferred() {
+    let mut zk = Fixture::new();
+    let s = zk.open(60_000);
+    let bucket = super::state::node_bucket;
+    let names = (0..).map(|i| format!("/n{i}")).filter(|name| bucket(name) == bucket("/n0"));
+    let names: Vec<String> = names.take(6).collect();
+    let large = vec![1; 900_000];
+    for name in &names[..4] {
+        zk.ok(s, kind::CREATE, &create(name, &large, 0));
+    }
+    assert_eq!(zk.error(s, kind::CREATE, &create(&names[4], &large, 0)), -125);
+    assert!(!zk.exists(s, &names[4]) && zk.exists(s, &names[3]));
+    zk.ok(s, kind::CREATE, &create(&names[4], b"", 0));
+    assert_eq!(zk.error(s, kind::SET_DATA, &set(&names[4], &large, -1)), -125);
+    // What becomes smaller is always allowed, and makes room.
+    zk.ok(s, kind::SET_DATA, &set(&names[0], b"", -1));
+    zk.ok(s, kind::SET_DATA, &set(&names[4], &large, -1));
+    zk.ok(s, kind::DELETE, &path_int(&names[1], -1));
+    zk.ok(s, kind::CREATE, &create(&names[5], &large, 0));
+    zk.harness.root();
+}
+
+#[test]
+fn a_session_watches_no_more_bytes_of_paths_than_it_may() {
+    let mut zk = Fixture::new();
+    let s = zk.open(60_000);
+    let path = |i: u32| format!("/{i:04095}");
+    for i in 0..4096 {
+        assert_eq!(zk.error(s, kind::EXISTS, &watched(&path(i), true)), ZkError::NoNode.code());
+    }
+    let more = watched(&path(4096), true);
+    assert_eq!(zk.error(s, kind::EXISTS, &more), ZkError::SystemError.code());
+    zk.ok(s, kind::REMOVE_WATCHES, &path_int(&path(7), 3));
+    assert_eq!(zk.error(s, kind::EXISTS, &more), ZkError::NoNode.code());
+    let s = zk.resume(s.0, PASSWORD).expect("its password");
+    assert_eq!(zk.error(s, kind::EXISTS, &watched(&path(7), true)), ZkError::NoNode.code());
+    assert_eq!(zk.harness.service.state().counts().watches, 1);
+}
+
+#[test]
+fn a_principal_has_no_more_sessions_than_it_may_and_others_have_theirs() {
+    let mut zk = Fixture::new();
+    let first = zk.open(60_000);
+    for _ in 1..super::service::SESSIONS_PER_PRINCIPAL_MAX {
+        zk.open(60_000);
+    }
+    let one_more = Op::Open { password: PASSWORD, timeout_ms: 60_000 };
+    assert_eq!(zk.attach(&one_more), Err(Refusal::Crowded));
+    zk.harness.frame.client.0 += 1;
+    assert!(zk.attach(&one_more).is_ok());
+    zk.harness.frame.client.0 -= 1;
+    zk.ok(first, kind::CLOSE, &[]);
+    assert!(zk.attach(&one_more).is_ok());
+}
