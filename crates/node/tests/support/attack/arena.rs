@@ -251,7 +251,9 @@ impl Arena {
     }
 
     /// Calm, then the attack begins and stays; what is measured is what comes `after` that.
-    /// Notes the longest silence, and when the rate was back.
+    /// Notes the longest silence, and when the rate was back. Culprits behave again afterwards,
+    /// for a second calm phase, so that a machine that becomes slower meanwhile is not taken for
+    /// what they did; who was killed stays so.
     pub fn endure(&mut self, after: Duration, attack: impl FnOnce(&mut Arena)) {
         let phase = seconds() / 4;
         self.calm(phase);
@@ -266,6 +268,11 @@ impl Arena {
         });
         self.attacked(phase);
         self.note_recovery(begun);
+        if !self.case.drills.is_empty() {
+            self.misbehave(false);
+            std::thread::sleep(phase / 6);
+            self.calm(phase);
+        }
     }
 
     /// Notes how long nobody was answered since `begun`, and after how long the rate was back.

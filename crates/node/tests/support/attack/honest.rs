@@ -24,12 +24,15 @@ use super::cores;
 
 /// Honest principals: 0 to 3.
 pub const CLIENTS: u32 = 4;
-/// Operations that each has under way in a closed loop.
+/// Operations that each has under way in a closed loop, unless [`UNDER_WAY`] says otherwise.
 const CLOSED_SLOTS: usize = 64;
-/// Operations that each may have under way when it is paced: what comes due at fixed times does
-/// not wait for answers. With only 64, a client that is due 30,000 operations a second would be
-/// slower than that whenever an answer takes 2 ms, whatever its part of the replicas' time.
+/// Operations that each may have under way when it is paced, unless [`UNDER_WAY`] says otherwise:
+/// what comes due at fixed times does not wait for answers. With only 64, a client that is due
+/// 30,000 operations a second would be slower than that whenever an answer takes 2 ms, whatever
+/// its part of the replicas' time.
 const SLOTS: usize = 512;
+/// The variable that says how many operations each client has under way, up to [`SLOTS`].
+const UNDER_WAY: &str = "STYLITE_ATTACK_UNDER_WAY";
 /// Digits of a value.
 const DIGITS: usize = 48;
 /// A bucket of the timeline.
@@ -40,6 +43,12 @@ const BUCKETS: usize = 60_000;
 const TICK: Duration = Duration::from_millis(1);
 /// Operations of one client that may wait for a slot.
 const WAITING_MAX: usize = 4_096;
+
+/// Operations that a client has under way, `usual` unless somebody says otherwise.
+fn under_way(usual: usize) -> usize {
+    let told = std::env::var(UNDER_WAY).ok().and_then(|text| text.parse().ok());
+    told.unwrap_or(usual).clamp(1, SLOTS)
+}
 
 /// What one client did since it was last asked.
 #[derive(Clone, Debug)]
@@ -166,6 +175,9 @@ struct Run {
     shared: Arc<Shared>,
     slots: Vec<Slot>,
     idle: Vec<usize>,
+    /// Of the slots, how many a closed loop fills, and a paced client may.
+    closed: usize,
+    paced: usize,
     waiting: VecDeque<Instant>,
     next: Instant,
     bytes: Vec<u8>,
@@ -187,6 +199,8 @@ impl Run {
             shared,
             slots: (0..SLOTS).map(slot).collect(),
             idle: (0..SLOTS).collect(),
+            closed: under_way(CLOSED_SLOTS),
+            paced: under_way(SLOTS),
             waiting: VecDeque::new(),
             next: now,
             bytes: Vec::new(),
@@ -221,7 +235,7 @@ impl Run {
         if pace == 0 {
             self.waiting.clear();
             self.next = now;
-            while self.idle.len() > SLOTS - CLOSED_SLOTS
+            while self.idle.len() > SLOTS - self.closed
                 && let Some(slot) = self.idle.pop()
             {
                 self.begin(submitter, slot, now);
@@ -242,6 +256,7 @@ impl Run {
             self.tally(|tally| tally.shed += shed);
         }
         while !self.waiting.is_empty()
+            && self.idle.len() > SLOTS - self.paced
             && let Some(slot) = self.idle.pop()
         {
             let due = self.waiting.pop_front().expect("not empty");
