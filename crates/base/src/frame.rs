@@ -168,6 +168,12 @@ impl Frame {
         self.body.len() + 256
     }
 
+    /// Whether it is small enough to travel with a proposal, where bodies do that.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.body.len() <= limits::INLINE_BYTES_MAX
+    }
+
     /// Bytes of [`Frame::encode`].
     #[must_use]
     pub fn encoded_len(&self) -> usize {

@@ -16,6 +16,8 @@ pub const HANDSHAKE_PACKET_BYTES_MAX: usize = 1024;
 
 /// Largest request frame, in bytes: header, operations and authenticator.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of the body of a frame that travels with a proposal, where bodies do that.
+pub const INLINE_BYTES_MAX: usize = 64 << 10;
 /// Most operations in one frame.
 pub const FRAME_OPS_MAX: usize = 16_384;
 /// Largest single operation, in bytes.

@@ -177,6 +177,7 @@ mod table {
         AnyNumberExcluded: "V17", "more than f leaders may be excluded";
         ExclusionsForgotten: "V17", "an exclusion ends with its view";
         HeldCommitsOutliveView: "trap 3", "COMMITs that wait for company leave after the slice";
+        LeaderProposesUnchecked: "L3", "a leader proposes signed frames without a look at them";
         PinnedObjectsChange: "trap 11", "a checkpoint that is kept readable changes with the state";
         EdgeDropped: "trap 6", "an operation that writes what others read does not wait for them";
         PromisesNotHeld: "trap 12", "effects do not wait for the records of their core";

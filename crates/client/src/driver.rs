@@ -104,6 +104,7 @@ impl Driver {
         let ClientOptions { group, id, secret, request_timeout, .. } = options;
         let directory = group.directory();
         let keys = ClientKeys::new(&secret, id, directory)?;
+        let keys = if config.inline { keys.signing() } else { keys };
         let incarnation = Incarnation(wall().0);
         let identity = LinkIdentity::new(&secret, Peer::Client(id), incarnation, directory)?;
         let start = Instant::now();

@@ -67,6 +67,7 @@ impl ClientOptions {
         if self.group.settings().reads == genesis::Reads::Unordered {
             config = config.with_reads();
         }
+        config.inline = self.group.settings().bodies == genesis::Bodies::Inline;
         if self.unbatched {
             config = config.unbatched();
         }

@@ -235,6 +235,7 @@ pub fn messages() -> Vec<Message> {
         Message::Vouch(entries()),
         Message::Fetch { seq, entries: entries() },
         Message::Body { vouched: true, frame: Arc::new(frame(1, &[b"op"])) },
+        Message::Forward(Arc::new(frame(1, &[b"op"]))),
         Message::Checkpoint(checkpoint(3, 8)),
         Message::Status { view, stable: Seq(0), delivered: Seq(3) },
         Message::Decided { seq, proposal: proposal.clone() },

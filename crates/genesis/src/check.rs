@@ -13,7 +13,7 @@ use crate::error::GenesisError;
 use crate::group::{ClientEntry, Group, ReplicaEntry};
 use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
 use crate::settings::{
-    Agreement, BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, CHECKPOINT_INTERVAL_MAX,
+    Agreement, BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, Bodies, CHECKPOINT_INTERVAL_MAX,
     CLOCK_SKEW_MS_MAX, Commits, Leaders, Reads, Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN,
     from_on_off, window_for, window_max,
 };
@@ -162,9 +162,10 @@ fn settings(
         clock_skew_max: Span::millis(skew),
         view_timeout: Span::millis(timeout),
         leaders: leaders(path, raw, interval)?,
-        commits: word(path, "commits", raw.commits.as_deref(), Commits::from_word)?,
-        tentative: word(path, "tentative", raw.tentative.as_deref(), from_on_off)?,
-        reads: word(path, "reads", raw.reads.as_deref(), Reads::from_word)?,
+        commits: word(path, "commits", raw.ways.commits.as_deref(), Commits::from_word)?,
+        bodies: word(path, "bodies", raw.ways.bodies.as_deref(), Bodies::from_word)?,
+        tentative: word(path, "tentative", raw.ways.tentative.as_deref(), from_on_off)?,
+        reads: word(path, "reads", raw.ways.reads.as_deref(), Reads::from_word)?,
         batching: batching(path, &raw.batching, window / pillars)?,
         drills: raw.drills.unwrap_or(default.drills),
     })
@@ -173,7 +174,7 @@ fn settings(
 /// Where leaders rotate, each has to have a number of every pillar in each checkpoint interval: in
 /// some of them, clients' frames are its alone to propose.
 fn leaders(path: &Path, raw: &RawGroup, interval: u64) -> Result<Leaders, GenesisError> {
-    let Some(word) = &raw.leaders else { return Ok(Leaders::default()) };
+    let Some(word) = &raw.ways.leaders else { return Ok(Leaders::default()) };
     let leaders = Leaders::from_word(word)
         .ok_or_else(|| field(path, "leaders", quoted(word), "must be \"fixed\" or \"rotating\""))?;
     let least = u64::from(raw.pillars) * u64::from(raw.replicas);

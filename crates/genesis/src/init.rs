@@ -12,7 +12,7 @@ use crate::error::GenesisError;
 use crate::file;
 use crate::group::{GROUP_FILE, Group};
 use crate::key_file;
-use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
+use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica, RawWays};
 use crate::settings::{Settings, on_off};
 
 /// The port of the first pillar of the first replica, unless said otherwise.
@@ -229,10 +229,13 @@ fn raw_group(
         window: (settings.window != Settings::default().window).then_some(settings.window),
         clock_skew_ms: Some(settings.clock_skew_max.0 / 1_000_000),
         view_timeout_ms: Some(settings.view_timeout.0 / 1_000_000),
-        leaders: Some(settings.leaders.word().to_owned()),
-        commits: Some(settings.commits.word().to_owned()),
-        tentative: Some(on_off(settings.tentative).to_owned()),
-        reads: Some(settings.reads.word().to_owned()),
+        ways: RawWays {
+            leaders: Some(settings.leaders.word().to_owned()),
+            commits: Some(settings.commits.word().to_owned()),
+            bodies: Some(settings.bodies.word().to_owned()),
+            tentative: Some(on_off(settings.tentative).to_owned()),
+            reads: Some(settings.reads.word().to_owned()),
+        },
         drills: Some(settings.drills),
         initial_state: options.initial_state.map(|digest| hex::encode(digest.0)),
         batching: RawBatching {

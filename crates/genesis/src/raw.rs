@@ -9,8 +9,8 @@ use crate::error::GenesisError;
 /// The version of the file's layout.
 pub(crate) const FORMAT: u32 = 1;
 
+/// Unknown keys are found by [`parse`].
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct RawGroup {
     pub(crate) format: u32,
     pub(crate) name: String,
@@ -23,10 +23,8 @@ pub(crate) struct RawGroup {
     pub(crate) window: Option<u64>,
     pub(crate) clock_skew_ms: Option<u64>,
     pub(crate) view_timeout_ms: Option<u64>,
-    pub(crate) leaders: Option<String>,
-    pub(crate) commits: Option<String>,
-    pub(crate) tentative: Option<String>,
-    pub(crate) reads: Option<String>,
+    #[serde(flatten)]
+    pub(crate) ways: RawWays,
     pub(crate) drills: Option<bool>,
     pub(crate) initial_state: Option<String>,
     #[serde(default)]
@@ -35,6 +33,16 @@ pub(crate) struct RawGroup {
     pub(crate) replica: Vec<RawReplica>,
     #[serde(default)]
     pub(crate) client: Vec<RawClient>,
+}
+
+/// The switches of the group.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct RawWays {
+    pub(crate) leaders: Option<String>,
+    pub(crate) commits: Option<String>,
+    pub(crate) bodies: Option<String>,
+    pub(crate) tentative: Option<String>,
+    pub(crate) reads: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -84,6 +92,7 @@ const GROUP_KEYS: &[&str] = &[
     "view_timeout_ms",
     "leaders",
     "commits",
+    "bodies",
     "tentative",
     "reads",
     "drills",

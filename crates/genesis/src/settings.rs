@@ -105,6 +105,31 @@ impl Reads {
     }
 }
 
+/// How the bodies of frames get to the replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Bodies {
+    /// From the client to all of them; proposals name frames.
+    #[default]
+    Separate,
+    /// Signed, from the client to the leader, whose proposal carries those that are small.
+    Inline,
+}
+
+impl Bodies {
+    /// Its name, as the configuration and the command line have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Bodies::Separate => "separate",
+            Bodies::Inline => "inline",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Bodies> {
+        [Bodies::Separate, Bodies::Inline].into_iter().find(|one| one.word() == word)
+    }
+}
+
 /// Settings of the whole group. Part of the group's identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -125,6 +150,8 @@ pub struct Settings {
     pub leaders: Leaders,
     /// When COMMITs leave.
     pub commits: Commits,
+    /// How the bodies of frames get to the replicas.
+    pub bodies: Bodies,
     /// Whether what is prepared is executed and answered before it is committed.
     pub tentative: bool,
     /// How operations that only read are answered.
@@ -208,6 +235,7 @@ impl Settings {
             Choice("batching", on_off(!self.batching.unbatched)),
             Choice("leaders", self.leaders.word()),
             Choice("commits", self.commits.word()),
+            Choice("bodies", self.bodies.word()),
             Choice("tentative", on_off(self.tentative)),
             Choice("reads", self.reads.word()),
         ]
@@ -241,6 +269,7 @@ impl Default for Settings {
             view_timeout: Span::millis(1_000),
             leaders: Leaders::default(),
             commits: Commits::default(),
+            bodies: Bodies::default(),
             tentative: false,
             reads: Reads::default(),
             batching: Batching::default(),

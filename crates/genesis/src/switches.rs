@@ -93,6 +93,13 @@ pub const SWITCHES: &[Switch] = &[
                reply of the group has to be that of a quorum",
     },
     Switch {
+        name: "bodies",
+        values: &["separate", "inline"],
+        scope: Scope::Group,
+        what: "clients send frames to all replicas, or, signed and small, to the leader alone, \
+               whose proposals carry them",
+    },
+    Switch {
         name: "durability",
         values: &["sync", "async", "memory"],
         scope: Scope::Replica,
@@ -137,6 +144,18 @@ pub const CONFLICTS: &[Conflict] = &[
         other: Choice("reads", "unordered"),
         why: "a server without agreement has no order to spare",
         remedy: "leave reads ordered",
+    },
+    Conflict {
+        one: Choice("agreement", "none"),
+        other: Choice("bodies", "inline"),
+        why: "a server without agreement proposes nothing to anybody",
+        remedy: "leave bodies separate",
+    },
+    Conflict {
+        one: Choice("leaders", "rotating"),
+        other: Choice("bodies", "inline"),
+        why: "a client does not know whose turn it is to propose its frames",
+        remedy: "leave leaders fixed",
     },
     Conflict {
         one: Choice("agreement", "none"),

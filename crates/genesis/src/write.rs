@@ -56,6 +56,8 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
         "\n# When COMMITs leave: prompt, at once; or piggybacked, with the next proposal."
     )?;
     writeln!(out, "commits = \"{}\"", settings.commits.word())?;
+    writeln!(out, "\n# Who gets clients' frames: separate, all; or inline, the leader, signed.")?;
+    writeln!(out, "bodies = \"{}\"", settings.bodies.word())?;
     writeln!(out, "\n# Whether what is prepared is executed and answered before it is committed.")?;
     writeln!(out, "tentative = \"{}\"", on_off(settings.tentative))?;
     writeln!(

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use auth::Peer;
 use base::{ClientId, Digest, PillarId, ReplicaId, Span, limits};
 use genesis::{
-    Address, Agreement, Batching, Commits, GenesisError, Group, InitOptions, Leaders, LocalGroup,
-    Reads, Settings, Transport,
+    Address, Agreement, Batching, Bodies, Commits, GenesisError, Group, InitOptions, Leaders,
+    LocalGroup, Reads, Settings, Transport,
 };
 
 const FILE: &str = "/somewhere/group.toml";
@@ -45,8 +45,9 @@ fn refusal(text: &str) -> (String, String, String) {
 fn what_is_written_is_read_back() {
     let settings = Settings {
         agreement: Agreement::Pbft,
-        leaders: Leaders::Rotating,
+        leaders: Leaders::Fixed,
         commits: Commits::Piggybacked,
+        bodies: Bodies::Inline,
         tentative: true,
         reads: Reads::Unordered,
         checkpoint_interval: 32,

@@ -35,6 +35,7 @@ mod line;
 mod reads;
 mod replies;
 mod results;
+mod route;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -67,6 +68,8 @@ pub struct ClientCore<T> {
     /// Bytes of the largest result of late, which bounds the operations of a frame.
     result_bytes: usize,
     replicas: Vec<Standing>,
+    /// Who leads, as far as replies say.
+    leader: ReplicaId,
     counters: ClientCounters,
     effects: Vec<Effect<T>>,
 }
@@ -114,6 +117,7 @@ impl<T> ClientCore<T> {
             keys,
             session: SessionId(0),
             phase: Phase::Closed,
+            leader: View(0).leader(config.quorums.n()),
             held_ops: 0,
             held_bytes: 0,
             result_bytes: 0,
@@ -202,7 +206,9 @@ impl<T> ClientCore<T> {
     /// Takes a reply that came from replica `from` on its authenticated link.
     pub fn on_reply(&mut self, now: Now, from: ReplicaId, reply: &ReplyPacket<'_>) {
         let Some(standing) = self.replicas.get_mut(usize::from(from.0)) else { return };
-        standing.view = reply.view;
+        if core::mem::replace(&mut standing.view, reply.view) != reply.view {
+            self.look_for_leader();
+        }
         self.counters.replies += 1;
         let tentative = reply.tentative.then_some(reply.view);
         let Some(said) = Said::read(reply.body, tentative) else { return self.suspect(from) };
@@ -250,7 +256,10 @@ impl<T> ClientCore<T> {
         }
         for line in self.lines.iter().filter(|line| line.pillar == pillar) {
             for flight in line.flying.iter().filter(|flight| flight.outcome.is_none()) {
-                self.effects.push(Effect::Send { pillar, to, frame: Arc::clone(&flight.frame) });
+                if self.is_for(replica, flight) {
+                    let frame = Arc::clone(&flight.frame);
+                    self.effects.push(Effect::Send { pillar, to, frame });
+                }
             }
         }
     }
@@ -272,7 +281,9 @@ impl<T> ClientCore<T> {
         for at in 0..self.lines.len() {
             self.resend_due(at, now.mono);
             self.turn_reads(at, now.mono);
-            while self.lines[at].may_cut(self.config.frames_in_flight_max) {
+            while self.lines[at].may_cut(self.config.frames_in_flight_max)
+                && !self.overtakes(&self.lines[at])
+            {
                 self.cut(at, now.mono);
             }
         }
@@ -437,8 +448,10 @@ impl<T> ClientCore<T> {
             refused: Seq(0),
             outcome: None,
         });
+        let pillar = line.pillar;
+        let to = self.shown_to(&frame);
         self.counters.frames += 1;
-        self.effects.push(Effect::Send { pillar: line.pillar, to: SendTo::All, frame });
+        self.effects.push(Effect::Send { pillar, to, frame });
     }
 
     fn resend_due(&mut self, at: usize, now: Time) {

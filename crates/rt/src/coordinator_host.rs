@@ -246,7 +246,9 @@ impl CoordinatorHost {
         };
         match self.core.step(self.now, input, &mut self.out) {
             Ok(()) => {}
-            Err(Reject::Stale(_) | Reject::Quota | Reject::Repeats) => self.counters.stale += 1,
+            Err(Reject::Stale(_) | Reject::Quota | Reject::Repeats | Reject::Forged) => {
+                self.counters.stale += 1;
+            }
             Err(Reject::Misbehaviour(sin)) => lane.core().misbehaved(from, sin),
         }
     }

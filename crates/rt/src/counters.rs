@@ -75,6 +75,8 @@ counters! {
         nudges,
         /// Frames refused because their client exceeds its quota.
         quota,
+        /// Frames dropped because their client has not signed them, where that is asked for.
+        unsigned,
         /// Frames dropped because their client repeats itself too often.
         repeats,
         /// Inputs the lane refused as stale.

@@ -165,6 +165,7 @@ fn name(kind: SuspicionKind) -> &'static str {
         SuspicionKind::Leader(Grievance::Starved) => "starving-leader",
         SuspicionKind::Leader(Grievance::Slow) => "slow-leader",
         SuspicionKind::Leader(Grievance::Equivocates) => "equivocating-leader",
+        SuspicionKind::Leader(Grievance::Forges) => "forging-leader",
         SuspicionKind::NoNewView => "no-new-view",
         SuspicionKind::Garbage => GARBAGE,
         SuspicionKind::LyingSource => "lying-source",

@@ -247,11 +247,14 @@ impl Core {
         while !r.is_empty() && held.len() < HELD_FRAMES_MAX {
             let frame = client_frame(env, sampler, &mut r)?;
             self.counters.frames += 1;
-            let full = !held.is_empty()
-                || self.journal.behind()
-                || self.input(Input::Request(Arc::clone(&frame))) == Err(Reject::Quota);
-            if full {
+            if !held.is_empty() || self.journal.behind() {
                 held.push_back(frame);
+                continue;
+            }
+            match self.input(Input::Request(Arc::clone(&frame))) {
+                Err(Reject::Quota) => held.push_back(frame),
+                Err(Reject::Forged) => return Err(Close::Forged),
+                _ => {}
             }
         }
         let goes_on = held.is_empty() && self.counters.repeats == repeats;

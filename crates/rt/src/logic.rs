@@ -132,6 +132,7 @@ impl Core {
             Err(Reject::Stale(_)) => self.counters.stale += 1,
             Err(Reject::Quota) => self.counters.quota += 1,
             Err(Reject::Repeats) => self.counters.repeats += 1,
+            Err(Reject::Forged) => self.counters.unsigned += 1,
             Err(Reject::Misbehaviour(sin)) => self.misbehaved(from, sin),
         }
         result

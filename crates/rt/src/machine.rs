@@ -15,7 +15,7 @@ use durable::{Boot, FirstWords};
 use exec::StageConfig;
 use genesis::{Address, Group, Settings};
 use proto::group::CoordinatorConfig;
-use proto::pbft::{Batching, Commits, Lane, LaneConfig, LaneStart, Leaders, Switches};
+use proto::pbft::{Batching, Bodies, Commits, Lane, LaneConfig, LaneStart, Leaders, Switches};
 use proto::solo::Solo;
 use store::{Dir, Durability};
 
@@ -518,6 +518,10 @@ fn switches(settings: &Settings) -> Switches {
         commits: match settings.commits {
             genesis::Commits::Prompt => Commits::Prompt,
             genesis::Commits::Piggybacked => Commits::Piggybacked,
+        },
+        bodies: match settings.bodies {
+            genesis::Bodies::Separate => Bodies::Separate,
+            genesis::Bodies::Inline => Bodies::Inline,
         },
         reads: settings.reads == genesis::Reads::Unordered,
     }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::crypto::PlainKeys;
+use base::crypto::{ClientKeyring, PlainKeys, PlainSigner};
 use base::{AgreedTime, ClientId, Frame, Now, PillarId, Quorums, ReplicaId, Span, Stripe, Time};
 use proto::client::{ClientConfig, ClientCore, Effect, SendTo};
+use proto::pbft::Bodies;
 
 use crate::events::Event;
 use crate::host::GROUP;
@@ -46,7 +47,11 @@ impl Client {
         config.retransmit = Span::millis(100);
         // A scenario decides for itself how long an answer may take.
         config.request_timeout = Span::secs(100_000);
-        let keys = Box::new(PlainKeys { me: ReplicaId(0), n: options.n });
+        config.inline = options.travel.bodies == Bodies::Inline;
+        let keys: Box<dyn ClientKeyring> = match options.travel.bodies {
+            Bodies::Separate => Box::new(PlainKeys { me: ReplicaId(0), n: options.n }),
+            Bodies::Inline => Box::new(PlainSigner),
+        };
         let now = Now { mono: Time::ZERO, wall: AgreedTime(EPOCH_NS) };
         Client::new(ClientCore::new(config, keys, now))
     }

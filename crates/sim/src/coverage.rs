@@ -78,6 +78,7 @@ sights! {
     FramesDelivered = "a batch of frames is delivered",
     FetchesBody = "a replica asks for a body",
     GivesBody = "a replica gives a body",
+    Forwards = "a replica forwards a frame",
     FetchesProposal = "a replica asks for a proposal that a NEW-VIEW chose",
     GivesProposal = "a replica gives such a proposal",
     Decided = "a replica helps another with a decision",

@@ -157,7 +157,8 @@ pub(crate) fn lane_config(options: &Options, me: ReplicaId, pillar: PillarId) ->
         checkpoint_interval: options.checkpoint_interval,
         switches: Switches {
             leaders: options.leaders,
-            commits: options.commits,
+            commits: options.travel.commits,
+            bodies: options.travel.bodies,
             tentative: options.tentative,
             ..Switches::default()
         },

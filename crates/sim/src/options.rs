@@ -1,7 +1,7 @@
 //! The shape of a simulated world and of its network.
 
 use base::Span;
-use proto::pbft::{Commits, Leaders};
+use proto::pbft::{Bodies, Commits, Leaders};
 
 use crate::prng::Ratio;
 use crate::work::Work;
@@ -51,6 +51,15 @@ pub enum Durability {
     Sync,
 }
 
+/// What travels with what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Travel {
+    /// When COMMITs leave.
+    pub commits: Commits,
+    /// How the bodies of frames get to the replicas.
+    pub bodies: Bodies,
+}
+
 /// The shape of a world.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -78,8 +87,8 @@ pub struct Options {
     pub unbatched: bool,
     /// Who leads in a view.
     pub leaders: Leaders,
-    /// When COMMITs leave.
-    pub commits: Commits,
+    /// What travels with what.
+    pub travel: Travel,
     /// Whether what is prepared is executed before it is committed.
     pub tentative: bool,
     /// When promises may leave, and what a restart finds.
@@ -131,7 +140,7 @@ impl Default for Options {
             net: Net::CALM,
             unbatched: false,
             leaders: Leaders::Fixed,
-            commits: Commits::Prompt,
+            travel: Travel::default(),
             tentative: false,
             durability: Durability::Memory,
             view_timeout: Span::millis(200),

@@ -8,11 +8,11 @@
 use std::fmt;
 
 use base::{PillarId, ReplicaId, Span};
-use proto::pbft::{Commits, Leaders};
+use proto::pbft::{Bodies, Commits, Leaders};
 
 use crate::adversary::{Behaviour, Hostile};
 use crate::faults::{Fault, Shape};
-use crate::options::{Durability, Net, Options};
+use crate::options::{Durability, Net, Options, Travel};
 use crate::prng::{Prng, Ratio};
 use crate::scenario::{PATIENCE, finish, settle, world};
 use crate::storage::{DiskFault, Place};
@@ -197,13 +197,16 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
     let leaders = pick(&mut switch, &[Leaders::Fixed, Leaders::Fixed, Leaders::Rotating]);
     let commits = pick(&mut switch, &[Commits::Prompt, Commits::Piggybacked]);
     let tentative = pick(&mut switch, &[false, true]);
+    let inline = pick(&mut switch, &[Bodies::Separate, Bodies::Inline]);
+    // A client does not know whose turn its frames are.
+    let bodies = if leaders == Leaders::Fixed { inline } else { Bodies::Separate };
     let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
     let options = Options {
         seed,
         n,
         f,
         leaders,
-        commits,
+        travel: Travel { commits, bodies },
         tentative,
         pillars: pick(prng, &[1, 2, 4, 3]),
         clients: prng.between(1, 3) as u32,

@@ -30,6 +30,7 @@ impl World {
         let sight = match message {
             Message::Fetch { .. } => Sight::FetchesBody,
             Message::Body { .. } => Sight::GivesBody,
+            Message::Forward(_) => Sight::Forwards,
             Message::Decided { .. } => Sight::Decided,
             Message::FetchProposal { .. } => Sight::FetchesProposal,
             Message::ProposalIs { .. } => Sight::GivesProposal,

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use svc::work::Kind;
 
 use super::{
-    Agreement, BenchCommand, Commits, Durability, Leaders, Output, Parallelization, Reads, Toggle,
-    Transport,
+    Agreement, BenchCommand, Bodies, Commits, Durability, Leaders, Output, Parallelization, Reads,
+    Toggle, Transport,
 };
 use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
 use crate::values::{duration, positive, some_duration};
@@ -101,6 +101,9 @@ pub struct LocalArgs {
     /// With --local: when COMMITs leave.
     #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
     pub commits: Commits,
+    /// With --local: how the bodies of frames get to the replicas.
+    #[arg(long, value_name = "HOW", default_value = "separate", env = "STYLITE_BODIES")]
+    pub bodies: Bodies,
     /// With --local: how operations that only read are answered.
     #[arg(long, value_name = "HOW", default_value = "ordered", env = "STYLITE_READS")]
     pub reads: Reads,

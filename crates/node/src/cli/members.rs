@@ -9,10 +9,45 @@ use clap::builder::BoolishValueParser;
 use rt::Drill;
 
 use super::{
-    Agreement, Commits, DrillStorage, Durability, Leaders, Parallelization, Reads, Toggle,
+    Agreement, Bodies, Commits, DrillStorage, Durability, Leaders, Parallelization, Reads, Toggle,
     Transport,
 };
 use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_duration};
+
+/// The switches of a new group.
+#[derive(Args, Clone, Debug)]
+pub struct Ways {
+    /// Who leads in a view.
+    #[arg(long, value_name = "WHO", default_value = "fixed", env = "STYLITE_LEADERS")]
+    pub leaders: Leaders,
+    /// When COMMITs leave.
+    #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
+    pub commits: Commits,
+    /// How the bodies of frames get to the replicas.
+    #[arg(long, value_name = "HOW", default_value = "separate", env = "STYLITE_BODIES")]
+    pub bodies: Bodies,
+    /// Whether what is prepared is executed and answered before it is committed.
+    #[arg(long, value_name = "HOW", default_value = "off", env = "STYLITE_TENTATIVE")]
+    pub tentative: Toggle,
+    /// How operations that only read are answered.
+    #[arg(long, value_name = "HOW", default_value = "ordered", env = "STYLITE_READS")]
+    pub reads: Reads,
+}
+
+impl Ways {
+    /// The defaults with what was chosen.
+    #[must_use]
+    pub fn settings(&self) -> genesis::Settings {
+        genesis::Settings {
+            leaders: self.leaders.into(),
+            commits: self.commits.into(),
+            bodies: self.bodies.into(),
+            tentative: self.tentative.is_on(),
+            reads: self.reads.into(),
+            ..genesis::Settings::default()
+        }
+    }
+}
 
 /// `stylite demo`.
 #[derive(Args, Debug)]
@@ -39,21 +74,11 @@ pub struct DemoArgs {
     #[arg(long, value_name = "NAME", default_value = "kv", env = "STYLITE_SERVICE",
         value_parser = clap::builder::PossibleValuesParser::new(["kv", "zookeeper"]))]
     pub service: String,
-    /// Who leads in a view.
-    #[arg(long, value_name = "WHO", default_value = "fixed", env = "STYLITE_LEADERS")]
-    pub leaders: Leaders,
-    /// When COMMITs leave.
-    #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
-    pub commits: Commits,
-    /// How operations that only read are answered.
-    #[arg(long, value_name = "HOW", default_value = "ordered", env = "STYLITE_READS")]
-    pub reads: Reads,
+    #[command(flatten)]
+    pub ways: Ways,
     /// What carries packets. Anything but TCP is for processes of one host.
     #[arg(long, value_name = "WHAT", default_value = "tcp", env = "STYLITE_TRANSPORT")]
     pub transport: Transport,
-    /// Whether what is prepared is executed and answered before it is committed.
-    #[arg(long, value_name = "HOW", default_value = "off", env = "STYLITE_TENTATIVE")]
-    pub tentative: Toggle,
     /// Where the Redis gateway listens. [default: 127.0.0.1:6379, or the next free port]
     #[arg(long, value_name = "ADDR", env = "STYLITE_REDIS")]
     pub redis: Option<SocketAddr>,
@@ -102,18 +127,8 @@ pub struct InitArgs {
     /// How many pillars: parallel lanes of agreement. At most one per core is of use.
     #[arg(long, value_name = "P", default_value_t = 1, env = "STYLITE_PILLARS")]
     pub pillars: u16,
-    /// Who leads in a view.
-    #[arg(long, value_name = "WHO", default_value = "fixed", env = "STYLITE_LEADERS")]
-    pub leaders: Leaders,
-    /// When COMMITs leave.
-    #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
-    pub commits: Commits,
-    /// Whether what is prepared is executed and answered before it is committed.
-    #[arg(long, value_name = "HOW", default_value = "off", env = "STYLITE_TENTATIVE")]
-    pub tentative: Toggle,
-    /// How operations that only read are answered.
-    #[arg(long, value_name = "HOW", default_value = "ordered", env = "STYLITE_READS")]
-    pub reads: Reads,
+    #[command(flatten)]
+    pub ways: Ways,
     /// How many clients (gateways, programs, tools) get keys.
     #[arg(long, value_name = "C", default_value_t = genesis::CLIENTS_DEFAULT,
         env = "STYLITE_CLIENTS", value_parser = clap::value_parser!(u32).range(1..))]

@@ -341,6 +341,24 @@ impl From<Reads> for genesis::Reads {
     }
 }
 
+/// How the bodies of frames get to the replicas.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bodies {
+    /// From the client to all of them; proposals name frames.
+    Separate,
+    /// Signed, from the client to the leader, whose proposal carries those that are small.
+    Inline,
+}
+
+impl From<Bodies> for genesis::Bodies {
+    fn from(bodies: Bodies) -> genesis::Bodies {
+        match bodies {
+            Bodies::Separate => genesis::Bodies::Separate,
+            Bodies::Inline => genesis::Bodies::Inline,
+        }
+    }
+}
+
 /// What stands in for the disk in a drill.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrillStorage {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use base::ClientId;
-use genesis::{InitOptions, Settings};
+use genesis::InitOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -99,13 +99,7 @@ fn options(args: &DemoArgs, log: Option<&str>) -> LocalOptions {
             service: args.service.clone(),
             replicas: args.replicas,
             pillars: args.pillars,
-            settings: Settings {
-                leaders: args.leaders.into(),
-                commits: args.commits.into(),
-                tentative: args.tentative.is_on(),
-                reads: args.reads.into(),
-                ..Settings::default()
-            },
+            settings: args.ways.settings(),
             transport: args.transport.into(),
             ..InitOptions::default()
         },

@@ -74,14 +74,10 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
 fn settings(args: &InitArgs) -> Settings {
     Settings {
         agreement: args.agreement.into(),
-        leaders: args.leaders.into(),
-        commits: args.commits.into(),
-        tentative: args.tentative.is_on(),
-        reads: args.reads.into(),
         checkpoint_interval: args.checkpoint_interval,
         view_timeout: Span::millis(u64::try_from(args.view_timeout.as_millis()).unwrap_or(0)),
         drills: args.drills,
-        ..Settings::default()
+        ..args.ways.settings()
     }
 }
 

@@ -51,6 +51,8 @@ pub struct ClientConfig {
     /// Number of protocol streams, `1..=STREAMS_PER_SESSION_MAX`. Stream s of the caller goes
     /// into line s mod this, line l to pillar l mod P.
     pub lines: u16,
+    /// Small frames are shown to the leader alone, whose proposal carries them. They are signed.
+    pub inline: bool,
     /// One operation per frame, instead of as many as are there.
     pub unbatched: bool,
     /// Frames in flight in a line up to which a frame leaves however small it is,
@@ -88,6 +90,7 @@ impl ClientConfig {
             client,
             acceptance: Acceptance::weak(quorums),
             lines: stripe.pillars(),
+            inline: false,
             unbatched: false,
             frames_in_flight_max: 4,
             frame_ops_max: 1024,

@@ -92,6 +92,8 @@ pub enum Grievance {
     Slow,
     /// A correct replica holds another proposal of the leader for one number.
     Equivocates,
+    /// The leader proposes frames that their clients have not signed.
+    Forges,
 }
 
 /// From a lane to its coordinator.

@@ -184,7 +184,7 @@ impl Coordinator {
         match result {
             Err(Reject::Stale(_)) => self.refused.stale += 1,
             Err(Reject::Misbehaviour(_)) => self.refused.misbehaviour += 1,
-            Err(Reject::Quota | Reject::Repeats) | Ok(()) => {}
+            Err(Reject::Quota | Reject::Repeats | Reject::Forged) | Ok(()) => {}
         }
         result
     }

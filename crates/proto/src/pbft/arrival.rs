@@ -1,5 +1,12 @@
 //! What becomes of a frame, or of a vouch for one, when it arrives. Not here: why (`pool`).
 
+use alloc::sync::Arc;
+
+use base::{BatchEntry, Frame, Now, ReplicaId, ToStage};
+
+use super::{Lane, Reject, pool};
+use crate::outbox::Outbox;
+
 /// What an arriving frame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Arrival {
@@ -26,4 +33,69 @@ pub(super) enum Vouched {
     Late,
     /// The peer vouches for too many frames that have not come.
     TooMany,
+}
+
+impl Lane {
+    /// A frame came from its client. This replica vouches for it: to itself as leader, or to
+    /// the leader with this turn's votes.
+    pub(super) fn on_request(
+        &mut self,
+        now: Now,
+        frame: &Arc<Frame>,
+        out: &mut Outbox,
+    ) -> Result<(), Reject> {
+        let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
+        self.check_shown(frame)?;
+        match self.pool.arrive(now.mono, frame, self.cfg.quorums.weak()) {
+            Arrival::OverQuota => return Err(Reject::Quota),
+            Arrival::TooOften => return Err(Reject::Repeats),
+            Arrival::Executed => {
+                let pillar = self.cfg.pillar;
+                out.stage(ToStage::Resend { pillar, frame: frame.id() });
+                return Ok(());
+            }
+            Arrival::Fresh | Arrival::Known => {
+                self.grievances.frame_waits(now.mono, self.cfg.view_timeout);
+            }
+        }
+        if self.is_leader() {
+            self.vouched(now, self.cfg.me, entry);
+        }
+        self.announce(now.mono, frame);
+        self.frame_changed(now, &pool::key_of(&entry), out);
+        Ok(())
+    }
+
+    pub(super) fn on_vouch(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        entries: &[BatchEntry],
+    ) -> Result<(), Reject> {
+        // Others may begin a view earlier than its leader's pillar does.
+        let leads_soon = self.views.asked.leader(self.cfg.quorums.n()) == self.cfg.me;
+        if !self.is_leader() && !leads_soon {
+            return Err(Reject::Stale("vouch to a replica that does not lead"));
+        }
+        let mut over = false;
+        for entry in entries {
+            over |= !self.vouched(now, from, *entry);
+        }
+        // Not a sin: faulty clients can make a correct backup vouch for what they send to it alone.
+        if over { Err(Reject::Stale("vouches for too many unknown frames")) } else { Ok(()) }
+    }
+
+    fn vouched(&mut self, now: Now, who: ReplicaId, entry: BatchEntry) -> bool {
+        let key = pool::key_of(&entry);
+        let vouched = self.pool.vouch(now.mono, who, key, self.cfg.quorums.weak());
+        match vouched {
+            Vouched::Held if self.is_leader() => {
+                self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
+            }
+            Vouched::Held => {}
+            Vouched::Bodyless => self.catchup.waits_for_bodies(now.mono),
+            Vouched::Late | Vouched::TooMany => {}
+        }
+        vouched != Vouched::TooMany
+    }
 }

@@ -343,8 +343,9 @@ impl Lane {
         // In order: the authenticator is looked at only while the frame is not trusted yet, or
         // where a leader's own vouch may make the quorum.
         let open = !entry.is_trusted(weak) || (self.is_leader() && !entry.own);
-        let own = open && self.keys.check(key.0.client, key.1, frame.authenticator());
-        let own = own || base::mutant!(BodyUnauthenticated);
+        let own = open && self.is_genuine(frame) || base::mutant!(BodyUnauthenticated);
+        let forged = open && !own && entry.needs_trust();
+        self.look_for_forgery(now.mono, (from, frame), forged, out)?;
         if vouched {
             self.pool.vouch(now.mono, from, key, weak);
         }

@@ -7,11 +7,13 @@
 //! | starved | a frame that a quorum endorses is not ordered T after the leader was told |
 //! | slow | such frames are ordered late, in the last of three slow windows (`monitor`) |
 //! | equivocates | a weak quorum has accepted another proposal for one number |
+//! | forges | it gives a body to its own proposal that the client has not signed (`inline`) |
 //!
 //! None of them can be caused by a client, alone or with f replicas: a stall needs the leader's
 //! own proposal, the word of a weak quorum, or the absence of correct replicas from the view, the
-//! next two a quorum's signed vouch (`endorse`), the last a weak quorum's votes. A replica that
-//! lags blames nobody; nor does one that has stopped voting in its view, or that leads it.
+//! next two a quorum's signed vouch (`endorse`), the fifth a weak quorum's votes, and the last what
+//! no correct leader sends. A replica that lags blames nobody; nor does one that has stopped voting
+//! in its view, or that leads it.
 //!
 //! Time is looked at only while something is under way: an idle group has no timers.
 

@@ -237,6 +237,7 @@ impl Lane {
         if accepted {
             out.promise(Target::All, message);
             self.leaving.commits.carry();
+            self.send_bodies(seq, out);
         }
         out.siblings(Sibling::Proposed(seq));
         if self.views.roles.rotate() {

@@ -1,11 +1,13 @@
 //! What leaves a lane at the end of a turn rather than at once: vouches, which share one message,
-//! and COMMITs that wait for company (`piggyback`).
+//! COMMITs that wait for company (`piggyback`), and frames that are forwarded unless somebody
+//! proposes them (`inline`).
 
 use alloc::vec::Vec;
 
-use base::{BatchEntry, limits};
+use base::{BatchEntry, Frame, Time, limits};
 
 use super::Lane;
+use super::inline::Forwards;
 use super::msg::Message;
 use super::piggyback::Piggyback;
 use crate::outbox::Outbox;
@@ -16,6 +18,7 @@ pub(super) struct Leaving {
     /// Frames to vouch for, to go to the leader with this turn's votes.
     pub(super) vouches: Vec<BatchEntry>,
     pub(super) commits: Piggyback,
+    pub(super) forwards: Forwards,
 }
 
 impl Lane {
@@ -26,5 +29,18 @@ impl Lane {
             out.send(leader, Message::Vouch(chunk.to_vec()));
         }
         self.leaving.vouches.clear();
+    }
+
+    /// What came from its client is made known to the leader.
+    pub(super) fn announce(&mut self, now: Time, frame: &Frame) {
+        let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
+        let leads = self.is_leader() && !self.views.roles.rotate();
+        if self.inline() && frame.is_small() {
+            if !leads {
+                self.leaving.forwards.plan(now, (entry.id, entry.digest));
+            }
+        } else if self.is_active() && !leads {
+            self.leaving.vouches.push(entry);
+        }
     }
 }

@@ -13,6 +13,7 @@
 //! | `agree` | PRE-PREPARE, PREPARE, COMMIT |
 //! | `lead` | batching, null batches, ticks |
 //! | `leaving`, `piggyback` | what leaves at the end of a turn; COMMITs that wait for company |
+//! | `inline` | bodies that travel with their proposal |
 //! | `checkpoint` | signatures of checkpoints, stability, truncation |
 //! | `catchup` | retransmission, bodies, decided instances |
 //! | `overheard` | proposals that the leader keeps from this replica |
@@ -34,6 +35,7 @@ mod endorse;
 mod grieve;
 mod hearing;
 mod holdings;
+mod inline;
 mod lead;
 mod leaving;
 mod log;
@@ -59,9 +61,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{
-    Batch, BatchEntry, Epoch, Frame, FrameKind, FromStage, GroupId, Incarnation, Keyring, Now,
-    PillarId, Progress, Quorums, ReplicaId, Seq, Sibling, Span, StableCheckpoint, Stripe, Time,
-    ToStage, View, limits,
+    Batch, Epoch, Frame, FrameKind, FromStage, GroupId, Incarnation, Keyring, Now, PillarId,
+    Progress, Quorums, ReplicaId, Seq, Sibling, Span, StableCheckpoint, Stripe, Time, View, limits,
 };
 
 use crate::group::link::{FromCoordinator, Plan, ToCoordinator};
@@ -71,12 +72,13 @@ use checkpoint::Checkpoints;
 pub use early::Held as HeldEarly;
 use grieve::Grievances;
 pub use holdings::{HeldFrames, Holdings};
+pub use inline::Bodies;
 use lead::Lead;
 use leaving::Leaving;
 use log::{Log, Phase};
 use msg::Message;
 pub use piggyback::Commits;
-use pool::{Arrival, Pool, Vouched};
+use pool::Pool;
 pub use roles::{Leaders, Roles};
 pub use switches::Switches;
 use views::Views;
@@ -185,6 +187,8 @@ pub enum Reject {
     /// A client repeats itself too often: the frame is dropped, and its client is better not
     /// listened to for a while.
     Repeats,
+    /// A client's frame is not signed, or not by it, where that is asked for.
+    Forged,
 }
 
 /// The agreement core of one pillar. Owns every number of its stripe.
@@ -236,7 +240,7 @@ impl Lane {
         Lane {
             keys,
             view: View(0),
-            pool: Pool::default(),
+            pool: Pool::new(cfg.switches.bodies == Bodies::Inline),
             log: Log::new(cfg.stripe, cfg.pillar),
             lead: Lead::new(first),
             checkpoints: Checkpoints::default(),
@@ -310,7 +314,7 @@ impl Lane {
         match result {
             Err(Reject::Stale(_)) => self.stale += 1,
             Err(Reject::Misbehaviour(_)) => self.misbehaviour += 1,
-            Err(Reject::Quota | Reject::Repeats) | Ok(()) => {}
+            Err(Reject::Quota | Reject::Repeats | Reject::Forged) | Ok(()) => {}
         }
         result
     }
@@ -321,8 +325,8 @@ impl Lane {
         let catchup = Some(self.catchup_deadline());
         let lead = [self.batch_deadline(), self.fill_deadline(), self.tick_deadline()];
         let rest = [self.grieve_deadline(), catchup, self.catchup.overheard.deadline()];
-        let commits = [self.leaving.commits.deadline()];
-        lead.into_iter().chain(rest).chain(commits).flatten().min()
+        let leaving = [self.leaving.commits.deadline(), self.leaving.forwards.deadline()];
+        lead.into_iter().chain(rest).chain(leaving).flatten().min()
     }
 
     /// The view this lane is in.
@@ -343,6 +347,7 @@ impl Lane {
         self.views.check();
         self.grievances.check();
         self.leaving.commits.check(self.view);
+        self.leaving.forwards.check();
         assert!(self.views.asked >= self.view, "votes in no view below the one it asked for");
         let next = self.cfg.stripe.next_of(self.cfg.pillar, self.delivered);
         assert!(self.log.get(next).is_none_or(|slot| !slot.delivered));
@@ -401,6 +406,7 @@ impl Lane {
             Message::Vouch(entries) => self.on_vouch(now, from, &entries),
             Message::Fetch { seq, entries } => self.on_fetch(now, from, seq, &entries, out),
             Message::Body { vouched, frame } => self.on_body(now, from, vouched, &frame, out),
+            Message::Forward(frame) => self.on_forward(now, from, &frame, out),
             Message::Checkpoint(checkpoint) => self.on_checkpoint(now, from, checkpoint, out),
             Message::Status { view, stable, delivered } => {
                 self.on_status(now, from, (view, stable, delivered), out)
@@ -409,64 +415,6 @@ impl Lane {
             // The owner hands these to the coordinator and the stage.
             Message::Group(_) | Message::State(_) => Err(Reject::Stale("not for a lane")),
         }
-    }
-
-    /// A frame came from its client: vouches for it, with this turn's votes.
-    fn on_request(&mut self, now: Now, frame: &Arc<Frame>, out: &mut Outbox) -> Result<(), Reject> {
-        let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
-        match self.pool.arrive(now.mono, frame, self.cfg.quorums.weak()) {
-            Arrival::OverQuota => return Err(Reject::Quota),
-            Arrival::TooOften => return Err(Reject::Repeats),
-            Arrival::Executed => {
-                let pillar = self.cfg.pillar;
-                out.stage(ToStage::Resend { pillar, frame: frame.id() });
-                return Ok(());
-            }
-            Arrival::Fresh | Arrival::Known => {
-                self.grievances.frame_waits(now.mono, self.cfg.view_timeout);
-            }
-        }
-        if self.is_leader() {
-            self.vouched(now, self.cfg.me, entry);
-        }
-        if self.is_active() && (self.views.roles.rotate() || !self.is_leader()) {
-            self.leaving.vouches.push(entry);
-        }
-        self.frame_changed(now, &pool::key_of(&entry), out);
-        Ok(())
-    }
-
-    fn on_vouch(
-        &mut self,
-        now: Now,
-        from: ReplicaId,
-        entries: &[BatchEntry],
-    ) -> Result<(), Reject> {
-        // Others may begin a view earlier than its leader's pillar does.
-        let leads_soon = self.views.asked.leader(self.cfg.quorums.n()) == self.cfg.me;
-        if !self.is_leader() && !leads_soon {
-            return Err(Reject::Stale("vouch to a replica that does not lead"));
-        }
-        let mut over = false;
-        for entry in entries {
-            over |= !self.vouched(now, from, *entry);
-        }
-        // Not a sin: faulty clients can make a correct backup vouch for what they send to it alone.
-        if over { Err(Reject::Stale("vouches for too many unknown frames")) } else { Ok(()) }
-    }
-
-    fn vouched(&mut self, now: Now, who: ReplicaId, entry: BatchEntry) -> bool {
-        let key = pool::key_of(&entry);
-        let vouched = self.pool.vouch(now.mono, who, key, self.cfg.quorums.weak());
-        match vouched {
-            Vouched::Held if self.is_leader() => {
-                self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
-            }
-            Vouched::Held => {}
-            Vouched::Bodyless => self.catchup.waits_for_bodies(now.mono),
-            Vouched::Late | Vouched::TooMany => {}
-        }
-        vouched != Vouched::TooMany
     }
 
     fn on_stage(&mut self, now: Now, message: FromStage, out: &mut Outbox) {
@@ -498,6 +446,7 @@ impl Lane {
                         _ => &[],
                     };
                     let frame = frames.iter().find(|f| (f.id(), f.digest()) == key);
+                    let frame = frame.filter(|frame| !self.inline() || self.is_genuine(frame));
                     self.pool.refused_late(now.mono, key, frame);
                 }
             }
@@ -548,6 +497,7 @@ impl Lane {
     fn on_turn(&mut self, now: Now, out: &mut Outbox) {
         self.propose(now, out);
         self.send_vouches(out);
+        self.forward(now.mono, out);
         self.ask_for_overheard(now, out);
         self.catch_up(now, out);
         self.grieve(now, out);

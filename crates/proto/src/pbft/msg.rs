@@ -129,6 +129,9 @@ pub enum Message {
     Commit(Vote),
     /// To the leader: these frames reached the sender from their client itself (design §3.4).
     Vouch(Vec<BatchEntry>),
+    /// To the leader, where bodies travel with proposals: this frame reached the sender from its
+    /// client itself.
+    Forward(Arc<Frame>),
     /// Asks for the bodies of these frames, which are proposed for `seq`.
     Fetch {
         /// The number whose batch names them.
@@ -253,6 +256,10 @@ impl Message {
                     Writer::new(out).u16(who.0).bytes(&signature.0);
                 }
             }
+            Message::Forward(frame) => {
+                Writer::new(out).u8(14);
+                frame.encode(out);
+            }
             Message::Group(message) => {
                 Writer::new(out).u8(16);
                 message.encode(out);
@@ -274,7 +281,9 @@ impl Message {
             Message::Endorse { entries, .. } => return 16 + entries.len() * ENDORSEMENT_BYTES,
             Message::Endorsed { proof, .. } => return 128 + proof.len() * 66,
             Message::Vouch(entries) | Message::Fetch { entries, .. } => entries.len(),
-            Message::Body { frame, .. } => return 8 + frame.encoded_len(),
+            Message::Body { frame, .. } | Message::Forward(frame) => {
+                return 8 + frame.encoded_len();
+            }
             Message::Group(message) => return 8 + message.encoded_len_max(),
             Message::State(message) => return 8 + message.encoded_len_max(),
             _ => 0,
@@ -330,6 +339,7 @@ impl Message {
                 Message::Endorse { view, entries: (0..count).map(one).collect::<Result<_, _>>()? }
             }
             13 => decode_endorsed(r)?,
+            14 => Message::Forward(Arc::new(Frame::decode(group, r)?)),
             16 => Message::Group(Arc::new(GroupMessage::decode(group, r)?)),
             17 => Message::State(Arc::new(StateMessage::decode(r)?)),
             _ => return Err(Malformed("message type")),
@@ -451,7 +461,8 @@ mod tests {
             Message::Commit(vote),
             Message::Vouch(entries.clone()),
             Message::Fetch { seq: Seq(8), entries },
-            Message::Body { vouched: true, frame: Arc::new(frame) },
+            Message::Body { vouched: true, frame: Arc::new(frame.clone()) },
+            Message::Forward(Arc::new(frame)),
             Message::Checkpoint(Checkpoint {
                 seq: Seq(512),
                 digest: Digest([1; 32]),

@@ -14,6 +14,7 @@ mod entry;
 mod held;
 mod leading;
 mod repeats;
+mod shown;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
@@ -74,9 +75,15 @@ pub(super) struct Pool {
     recent: Repeats,
     /// Clients whose frames a leader holds back.
     divided: Divided,
+    /// Small frames travel with their proposal: a leader needs no vouches for what it has checked.
+    inline: bool,
 }
 
 impl Pool {
+    pub(super) fn new(inline: bool) -> Pool {
+        Pool { inline, ..Pool::default() }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -111,6 +118,8 @@ impl Pool {
                 return Arrival::TooOften;
             }
             if !entry.own {
+                // A peer's copy may have another authenticator, which is nobody's word.
+                entry.frame = Some(frame.clone());
                 (entry.own, entry.pending_since) = (true, now);
             }
             entry.since = now;
@@ -178,6 +187,9 @@ impl Pool {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if own && !entry.own {
             (entry.own, entry.pending_since) = (true, now);
+            if let Some(copy) = &mut entry.frame {
+                *copy = frame.clone();
+            }
         }
         let good = entry.is_trusted(weak) || entry.wanted.iter().any(|want| !want.needs_trust);
         if !good || !entry.is_wanted() || entry.frame.is_some() {
@@ -192,6 +204,9 @@ impl Pool {
             *frames += 1;
             *bytes += frame.weight();
             self.put_body(now, key, frame);
+        } else {
+            // What was found genuine is not here: another copy is to be looked at anew.
+            entry.own &= !own;
         }
     }
 

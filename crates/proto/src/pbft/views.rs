@@ -216,6 +216,7 @@ impl Lane {
             self.catchup.waits_for_bodies(now.mono);
         }
         self.vouch_again(now, (self.vouched_to(), usize::MAX), out);
+        self.forward_again(out);
     }
 
     /// Carries out the plan as far as the high mark allows.

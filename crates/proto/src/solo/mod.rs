@@ -124,7 +124,7 @@ impl Solo {
         match result {
             Err(Reject::Stale(_)) => self.stale += 1,
             Err(Reject::Misbehaviour(_)) => self.misbehaviour += 1,
-            Ok(()) | Err(Reject::Quota | Reject::Repeats) => {}
+            Ok(()) | Err(Reject::Quota | Reject::Repeats | Reject::Forged) => {}
         }
         result
     }

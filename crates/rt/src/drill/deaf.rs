@@ -43,7 +43,9 @@ impl Deaf {
                     Message::Vouch(entries) => entries.retain(|entry| !about(entry)),
                     Message::Endorse { entries, .. } => entries.retain(|(one, _)| !about(one)),
                     Message::Endorsed { entry, .. } if about(entry) => return None,
-                    Message::Body { frame, .. } if frame.id().client == self.client => {
+                    Message::Body { frame, .. } | Message::Forward(frame)
+                        if frame.id().client == self.client =>
+                    {
                         return None;
                     }
                     _ => {}

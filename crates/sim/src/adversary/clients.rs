@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use base::crypto::{ClientKeyring, PlainKeys};
+use base::crypto::{ClientKeyring, PlainKeys, PlainSigner};
 use base::frame::{READS, UNORDERED};
-use base::{Authenticator, ClientId, Digest, Frame, FrameBuilder, FrameId, ReplicaId, SessionId};
+use base::{
+    Authenticator, ClientId, Digest, Frame, FrameBuilder, FrameId, ReplicaId, SessionId, Signature,
+};
 
 use super::Adversary;
 use crate::host::GROUP;
@@ -172,14 +174,24 @@ impl Adversary {
 
     /// An authenticator that is good for all.
     fn good(&self) -> impl FnOnce(Digest) -> Authenticator + use<> {
-        let n = self.n;
-        move |digest| PlainKeys { me: ReplicaId(0), n }.authenticate(digest)
+        let (n, signs) = (self.n, self.signs);
+        move |digest| match signs {
+            true => PlainSigner.authenticate(digest),
+            false => PlainKeys { me: ReplicaId(0), n }.authenticate(digest),
+        }
     }
 
-    /// An authenticator that is good for some replicas.
+    /// An authenticator that is good for some replicas. Where clients sign: for all, or for none.
     fn some_macs(&mut self) -> impl FnOnce(Digest) -> Authenticator + use<> {
         let (n, spoil) = (self.n, self.prng.next_u64());
+        let (signs, good) = (self.signs, self.good());
         move |digest| {
+            if signs && spoil.is_multiple_of(4) {
+                return good(digest);
+            }
+            if signs && spoil.is_multiple_of(2) {
+                return Authenticator::Signature(Signature([spoil as u8; 64]));
+            }
             let whole = PlainKeys { me: ReplicaId(0), n }.authenticate(digest);
             let Authenticator::Vector(mut macs) = whole else { return whole };
             for (i, mac) in macs.iter_mut().enumerate() {

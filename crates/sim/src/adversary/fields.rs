@@ -10,8 +10,8 @@ use base::transfer::{
     StateMessage, StateRequest,
 };
 use base::{
-    AgreedTime, BatchEntry, ClientId, Digest, FrameId, Incarnation, PillarId, ReplicaId, Reply,
-    ReplyStatus, Seq, SessionId, Signature, StableCheckpoint, View, limits,
+    AgreedTime, BatchEntry, ClientId, Digest, Frame, FrameId, Incarnation, PillarId, ReplicaId,
+    Reply, ReplyStatus, Seq, SessionId, Signature, StableCheckpoint, View, limits,
 };
 use proto::group::evidence::Proof;
 use proto::group::link::{PRE_PREPARED_MAX, SliceEntry};
@@ -46,16 +46,9 @@ impl Touch<'_> {
             }
             Message::Body { vouched, frame } => {
                 self.flag("vouched", vouched);
-                if self.learns() {
-                    self.pools.frames.learn(frame, self.prng);
-                }
-                let mut parts = Parts::of(frame);
-                self.frame(&mut parts);
-                match parts.build() {
-                    Some(changed) => *frame = Arc::new(changed),
-                    None => self.broken = true,
-                }
+                self.whole_frame(frame);
             }
+            Message::Forward(frame) => self.whole_frame(frame),
             Message::Checkpoint(checkpoint) => self.checkpoint(checkpoint),
             Message::Status { view, stable, delivered } => {
                 self.view("view", view);
@@ -136,6 +129,18 @@ impl Touch<'_> {
         self.number("session", Sort::Session, session, u64::MAX);
         self.small("stream", Sort::Stream, stream);
         self.number("frame id", Sort::FrameId, id, u64::MAX);
+    }
+
+    fn whole_frame(&mut self, frame: &mut Arc<Frame>) {
+        if self.learns() {
+            self.pools.frames.learn(frame, self.prng);
+        }
+        let mut parts = Parts::of(frame);
+        self.frame(&mut parts);
+        match parts.build() {
+            Some(changed) => *frame = Arc::new(changed),
+            None => self.broken = true,
+        }
     }
 
     fn frame(&mut self, parts: &mut Parts) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use base::{BatchEntry, ClientId, Frame, Incarnation, PillarId, Quorums, ReplicaId, Span, View};
 use proto::group::rules::Rules;
+use proto::pbft::Bodies;
 use proto::pbft::msg::Message;
 
 use crate::disk::Disk;
@@ -62,6 +63,8 @@ pub struct Adversary {
     pub(crate) counts: Deeds,
     rules: Rules,
     n: u16,
+    /// Whether clients sign.
+    signs: bool,
     pillars: u16,
     prng: Prng,
     memory: Memory,
@@ -95,6 +98,7 @@ impl Adversary {
                 checkpoint_interval: options.checkpoint_interval,
             },
             n: options.n,
+            signs: options.travel.bodies == Bodies::Inline,
             pillars: options.pillars,
             prng: Prng::new(options.seed ^ 0xbad),
             memory: Memory::default(),
@@ -246,7 +250,7 @@ impl Adversary {
         for entry in entries.iter().take(4) {
             keep(&mut self.prng, &mut self.entries, *entry);
         }
-        if let Message::Body { frame, .. } = message {
+        if let Message::Body { frame, .. } | Message::Forward(frame) = message {
             keep(&mut self.prng, &mut self.frames, frame.clone());
         }
         keep(&mut self.prng, &mut self.heard, message.clone());

@@ -38,7 +38,10 @@ impl Adversary {
                 let vouched = self.prng.chance(Ratio(1, 2));
                 let at = self.prng.below(self.frames.len() as u64) as usize;
                 let frame = self.frames.get(at).cloned().unwrap_or_else(|| self.frame().0);
-                Message::Body { vouched, frame }
+                match self.prng.below(4) {
+                    0 => Message::Forward(frame),
+                    _ => Message::Body { vouched, frame },
+                }
             }
             6 => Message::Checkpoint(Checkpoint { seq, digest, signature: Signature([3; 64]) }),
             7 => Message::Status { view, stable: self.seq(), delivered: self.seq() },

@@ -75,6 +75,7 @@ impl Parts<'_> {
             Kind::Vouch => Message::Vouch(vec![entry]),
             Kind::Fetch => Message::Fetch { seq, entries: vec![entry] },
             Kind::Body => Message::Body { vouched: true, frame: self.frame(prng) },
+            Kind::Forward => Message::Forward(self.frame(prng)),
             Kind::Checkpoint => Message::Checkpoint(self.checkpoint()),
             Kind::Status => Message::Status { view, stable: seq, delivered: seq },
             Kind::Decided => Message::Decided { seq, proposal },

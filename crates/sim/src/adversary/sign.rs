@@ -59,7 +59,7 @@ impl Signer<'_> {
                     *signature = self.key(&bytes);
                 }
             }
-            Message::Body { vouched: _, frame } => {
+            Message::Body { vouched: _, frame } | Message::Forward(frame) => {
                 if let Some(right) = authenticated(frame, self.me, self.n()) {
                     *frame = Arc::new(right);
                 }

@@ -1,9 +1,11 @@
 //! Adversaries with a plan: copies with one key, and what else no correct replica would do.
 
 use base::{ReplicaId, Span};
+use proto::pbft::Bodies;
 
 use super::Scenario;
 use crate::adversary::Fuzz;
+use crate::options::Travel;
 use crate::scenario::{settle, world};
 use crate::twins::Twins;
 use crate::{Behaviour, Durability, Options, World};
@@ -69,6 +71,10 @@ fn mutated(seed: u64) -> World {
         pillars: [1, 2, 4][seed as usize / 3 % 3],
         durability: [Durability::Memory, Durability::Sync][seed as usize % 2],
         unbatched: seed % 4 < 2,
+        travel: Travel {
+            bodies: [Bodies::Separate, Bodies::Inline][seed as usize / 4 % 2],
+            ..Travel::default()
+        },
         window: [32, 64][seed as usize / 2 % 2],
         ops_per_client: 250,
         pace_us: 400,

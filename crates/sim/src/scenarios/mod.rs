@@ -11,6 +11,7 @@ mod adversary;
 mod decisions;
 mod disk;
 mod forgeries;
+mod inline;
 mod lanes;
 mod normal_case;
 mod parallel;
@@ -58,6 +59,7 @@ const FAMILIES: &[&[Scenario]] = &[
     rotation::ALL,
     piggyback::ALL,
     tentative::ALL,
+    inline::ALL,
     strategies::ALL,
     swarm::ALL,
 ];

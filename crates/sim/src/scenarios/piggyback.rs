@@ -15,7 +15,7 @@ use proto::{Effect, Outbox};
 use super::Scenario;
 use crate::faults::Fault;
 use crate::host::{GROUP, keys, lane_config};
-use crate::options::{Durability, Net, Options};
+use crate::options::{Durability, Net, Options, Travel};
 use crate::scenario::{PATIENCE, finish, settle, world};
 
 /// The scenarios of this family.
@@ -41,7 +41,11 @@ pub(super) const ALL: &[Scenario] = &[
 
 fn commits_in_company_keep_nobody_waiting(seed: u64) {
     let pick = |of: u64, by: u64| seed / by % of;
-    let base = Options { seed, commits: Commits::Piggybacked, ..Options::default() };
+    let base = Options {
+        seed,
+        travel: Travel { commits: Commits::Piggybacked, ..Travel::default() },
+        ..Options::default()
+    };
     let fails = pick(3, 1) == 0;
     let options = Options {
         pillars: 1 + pick(3, 2) as u16,
@@ -81,7 +85,10 @@ struct Held {
 impl Held {
     /// `waits`: a frame is here that no proposal names.
     fn new(seed: u64, waits: bool) -> (Held, bool) {
-        let options = Options { commits: Commits::Piggybacked, ..Options::default() };
+        let options = Options {
+            travel: Travel { commits: Commits::Piggybacked, ..Travel::default() },
+            ..Options::default()
+        };
         let lane = Lane::new(lane_config(&options, ME, PillarId(0)), keys(&options, ME));
         let mut held = Held { lane, at: 1_000 + seed };
         let status = Message::Status { view: View(0), stable: Seq(0), delivered: Seq(0) };

@@ -67,6 +67,21 @@ pub struct Machine {
     pub client_cpus: Option<String>,
 }
 
+/// Which ways of doing the same thing the group has chosen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ways {
+    /// Who leads in a view.
+    pub leaders: &'static str,
+    /// When COMMITs leave.
+    pub commits: &'static str,
+    /// How the bodies of frames get to the replicas.
+    pub bodies: &'static str,
+    /// How operations that only read are answered.
+    pub reads: &'static str,
+    /// Whether what is prepared is executed before it is committed.
+    pub tentative: bool,
+}
+
 /// What the group is.
 #[derive(Clone, Debug, Serialize)]
 pub struct GroupConfig {
@@ -92,16 +107,11 @@ pub struct GroupConfig {
     pub window: u64,
     /// Whether leaders put many frames into a batch.
     pub batching: bool,
-    /// Who leads in a view.
-    pub leaders: &'static str,
-    /// When COMMITs leave.
-    pub commits: &'static str,
-    /// How operations that only read are answered.
-    pub reads: &'static str,
+    /// What it has chosen.
+    #[serde(flatten)]
+    pub ways: Ways,
     /// What carries packets.
     pub transport: &'static str,
-    /// Whether what is prepared is executed before it is committed.
-    pub tentative: bool,
     /// Most frames in a batch.
     pub batch_frames_max: usize,
     /// Most bytes in a batch.
@@ -192,11 +202,14 @@ impl GroupConfig {
             checkpoint_interval: settings.checkpoint_interval,
             window: settings.window,
             batching: !batching.unbatched,
-            leaders: settings.leaders.word(),
-            commits: settings.commits.word(),
-            reads: settings.reads.word(),
+            ways: Ways {
+                leaders: settings.leaders.word(),
+                commits: settings.commits.word(),
+                bodies: settings.bodies.word(),
+                reads: settings.reads.word(),
+                tentative: settings.tentative,
+            },
             transport: group.transport().word(),
-            tentative: settings.tentative,
             batch_frames_max: batching.frames_limit(),
             batch_bytes_max: batching.bytes_max,
             batch_delay_us: batching.delay.0 / 1_000,

@@ -147,10 +147,11 @@ fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> 
     let agreement = args.group.agreement.into();
     let leaders = args.group.leaders.into();
     let commits = args.group.commits.into();
+    let bodies = args.group.bodies.into();
     let tentative = args.group.tentative.is_on();
     let reads = args.group.reads.into();
     let mut settings =
-        Settings { agreement, leaders, commits, tentative, reads, ..Settings::default() };
+        Settings { agreement, leaders, commits, bodies, tentative, reads, ..Settings::default() };
     settings.batching.unbatched = args.load.no_batching;
     LocalOptions {
         init: InitOptions {

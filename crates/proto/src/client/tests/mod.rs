@@ -2,6 +2,7 @@
 
 mod model;
 mod reads;
+mod route;
 
 use std::collections::BTreeMap;
 use std::vec::Vec;

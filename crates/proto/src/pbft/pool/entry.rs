@@ -56,6 +56,11 @@ impl Entry {
         !self.wanted.is_empty()
     }
 
+    /// Whether a proposal of this view waits for it.
+    pub(in crate::pbft) fn needs_trust(&self) -> bool {
+        self.wanted.iter().any(|want| want.needs_trust)
+    }
+
     /// How many replicas answer for it.
     pub(super) fn backers(&self) -> usize {
         self.vouches.union(self.endorsed).len()
@@ -66,10 +71,15 @@ impl Entry {
         self.own || self.backers() >= weak - usize::from(base::mutant!(LeadersWordIsTrust))
     }
 
-    /// Whether a leader may propose it: its body is here, and a quorum answers for it.
-    pub(super) fn is_eligible(&self, quorum: usize) -> bool {
+    /// Whether a leader may propose it: its body is here, and a quorum answers for it, or, where
+    /// it would travel `inline`, this replica has checked its signature.
+    pub(super) fn is_eligible(&self, quorum: usize, inline: bool) -> bool {
         let needed = if base::mutant!(OneVouchIsEnough) { 1 } else { quorum };
-        !self.ordered && self.frame.is_some() && self.backers() >= needed
+        let answered = |frame: &Arc<Frame>| match inline && frame.is_small() {
+            true => self.own,
+            false => self.backers() >= needed,
+        };
+        !self.ordered && self.frame.as_ref().is_some_and(answered)
     }
 
     pub(super) fn satisfies(&self, want: &Want, weak: usize) -> bool {

@@ -47,7 +47,7 @@ impl Pool {
         let ready: Vec<Key> = self
             .entries
             .iter()
-            .filter(|(_, e)| e.is_eligible(quorum))
+            .filter(|(_, e)| e.is_eligible(quorum, self.inline))
             .map(|(key, _)| *key)
             .collect();
         ready.into_iter().for_each(|key| self.queue_if_eligible(key, quorum));
@@ -58,7 +58,7 @@ impl Pool {
     pub(in crate::pbft) fn queue_if_eligible(&mut self, key: Key, quorum: usize) {
         let divided = self.divided.holds(key.0.client);
         if let Some(entry) = self.entries.get_mut(&key)
-            && entry.is_eligible(quorum)
+            && entry.is_eligible(quorum, self.inline)
             && (entry.urgent || !divided)
             && !entry.queued
             && self.deal.as_ref().is_none_or(|deal| deal.is_mine(&key))
@@ -96,7 +96,7 @@ impl Pool {
             // another place in the queue.
             if let Some(entry) = self.entries.get_mut(&key)
                 && core::mem::take(&mut entry.queued)
-                && entry.is_eligible(quorum)
+                && entry.is_eligible(quorum, self.inline)
                 && (entry.urgent || !self.divided.holds(key.0.client))
             {
                 entry.ordered = true;

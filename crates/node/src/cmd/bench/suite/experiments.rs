@@ -86,7 +86,7 @@ impl Figure {
 const COP: (&str, &str) = ("COP", "");
 const TOP: (&str, &str) = ("TOP", "--parallelization top");
 const NO_REP: (&str, &str) = ("NO-REP", "--agreement none");
-const NO_SRT: (&str, &str) = ("without separate transmission", "--request-transmission inline");
+const NO_SRT: (&str, &str) = ("without separate transmission", "--bodies inline");
 const PIGGYBACK: (&str, &str) = ("piggy-backed commits", "--commits piggybacked");
 const NO_BATCH: (&str, &str) = ("without batching", "--no-batching");
 const DIGEST_REPLIES: (&str, &str) = ("digest replies", "--digest-replies");

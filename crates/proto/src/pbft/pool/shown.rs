@@ -1,0 +1,42 @@
+//! Frames whose signature this replica has checked, where bodies travel with proposals.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use base::{Frame, Time};
+
+use super::{Key, Pool};
+
+impl Pool {
+    /// Whether `key` is here and checked, or was executed of late.
+    pub(in crate::pbft) fn has_checked(&self, key: &Key) -> bool {
+        let checked = self.entries.get(key).is_some_and(|e| e.own && e.frame.is_some());
+        checked || self.recent.contains(key)
+    }
+
+    /// A peer was shown this frame, and its signature is genuine. False beyond its principal's
+    /// quota.
+    pub(in crate::pbft) fn forwarded(&mut self, now: Time, frame: &Arc<Frame>) -> bool {
+        let key = (frame.id(), frame.digest());
+        let here = self.entries.get(&key).is_some_and(|entry| entry.frame.is_some());
+        if !here && !self.charge(frame) {
+            return false;
+        }
+        let entry = self.put_body(now, key, frame);
+        (entry.own, entry.pending_since) = (true, now);
+        true
+    }
+
+    /// Small frames that this replica has checked and nobody has proposed, of about so many bytes.
+    pub(in crate::pbft) fn waiting(&self, bytes: usize) -> Vec<Arc<Frame>> {
+        let mut left = bytes;
+        let waits = self.entries.values().filter(|entry| entry.own && !entry.ordered);
+        let frames = waits.filter_map(|entry| entry.frame.clone()).filter(|frame| frame.is_small());
+        let fits = |frame: &Arc<Frame>| {
+            let fits = frame.weight() <= left;
+            left = left.saturating_sub(frame.weight());
+            fits
+        };
+        frames.take_while(fits).collect()
+    }
+}
