@@ -21,16 +21,20 @@ struct Layer {
     uses: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 16] = [
+const LAYERS: [Layer; 17] = [
     Layer { name: "base", uses: &[] },
     Layer { name: "proto", uses: &["base"] },
     Layer { name: "exec", uses: &["base"] },
     Layer { name: "auth", uses: &["base"] },
     Layer { name: "genesis", uses: &["base", "auth"] },
+    Layer { name: "shm", uses: &[] },
     Layer { name: "store", uses: &["base"] },
     Layer { name: "durable", uses: &["base", "proto", "exec", "store"] },
-    Layer { name: "rt", uses: &["base", "proto", "exec", "auth", "genesis", "store", "durable"] },
-    Layer { name: "client", uses: &["base", "proto", "auth", "genesis"] },
+    Layer {
+        name: "rt",
+        uses: &["base", "proto", "exec", "auth", "genesis", "shm", "store", "durable"],
+    },
+    Layer { name: "client", uses: &["base", "proto", "auth", "genesis", "shm"] },
     Layer { name: "svc", uses: &["base", "exec"] },
     Layer { name: "kit", uses: &["base", "exec", "rt", "client", "auth", "genesis"] },
     Layer {

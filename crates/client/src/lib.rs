@@ -35,6 +35,7 @@ mod error;
 mod handle;
 mod inbox;
 mod link;
+mod memory;
 mod options;
 mod outputs;
 mod socket;

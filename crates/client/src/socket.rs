@@ -1,4 +1,5 @@
-//! What carries a link's bytes: a TCP connection or a UNIX stream socket.
+//! What carries a link's bytes: a TCP connection, a UNIX stream socket, or shared memory that was
+//! set up over one (`memory`).
 //!
 //! Not here: packets (`link`).
 
@@ -10,6 +11,8 @@ use std::time::Duration;
 use genesis::Address;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::memory::Shared;
 
 /// After this long without an acknowledgement, a connection is dead, in milliseconds.
 const TCP_USER_TIMEOUT_MS: u32 = 20_000;
@@ -32,6 +35,7 @@ pub struct Stream(Kind);
 enum Kind {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Shm(Box<Shared>),
 }
 
 impl Stream {
@@ -48,6 +52,7 @@ impl Stream {
                 Ok(Stream(Kind::Tcp(stream)))
             }
             Address::Unix(path) => Ok(Stream(Kind::Unix(UnixStream::connect(path).await?))),
+            Address::Shm(path) => Ok(Stream(Kind::Shm(Box::new(Shared::connect(path).await?)))),
         }
     }
 }
@@ -61,6 +66,7 @@ impl AsyncRead for Stream {
         match &mut self.get_mut().0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Shm(shared) => shared.poll_read(cx, buffer),
         }
     }
 }
@@ -74,6 +80,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Kind::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Kind::Shm(shared) => shared.poll_write(cx, bytes),
         }
     }
 
@@ -86,6 +93,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Shm(shared) => shared.poll_shutdown(cx),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where a pillar of a replica listens, and over what it is reached.
 //!
-//! In text: `host:port` for TCP, `unix:/path` for a UNIX stream socket, which reaches one host
-//! only.
+//! In text: `host:port` for TCP, `unix:/path` for a UNIX stream socket, `shm:/path` for rings in
+//! shared memory that are set up over such a socket. The last two reach one host only.
 //!
 //! Not here: sockets. An address is local knowledge, and not part of the group's identity.
 
@@ -21,11 +21,13 @@ pub enum Transport {
     Tcp,
     /// UNIX stream sockets, between processes of one host.
     Unix,
+    /// Rings in shared memory, between processes of one host.
+    Shm,
 }
 
 impl Transport {
     /// All of them, the default first.
-    pub const ALL: [Transport; 2] = [Transport::Tcp, Transport::Unix];
+    pub const ALL: [Transport; 3] = [Transport::Tcp, Transport::Unix, Transport::Shm];
 
     /// Its name, as the command line has it.
     #[must_use]
@@ -33,6 +35,7 @@ impl Transport {
         match self {
             Transport::Tcp => "tcp",
             Transport::Unix => "unix",
+            Transport::Shm => "shm",
         }
     }
 }
@@ -49,6 +52,8 @@ pub enum Address {
     },
     /// A UNIX stream socket.
     Unix(PathBuf),
+    /// A UNIX stream socket over which shared memory is handed.
+    Shm(PathBuf),
 }
 
 impl Address {
@@ -66,7 +71,10 @@ impl Address {
         if let Some(path) = text.strip_prefix("unix:") {
             return socket_path(path).map(Address::Unix);
         }
-        let remedy = || "must be host:port, [IPv6]:port or unix:/path".to_owned();
+        if let Some(path) = text.strip_prefix("shm:") {
+            return socket_path(path).map(Address::Shm);
+        }
+        let remedy = || "must be host:port, [IPv6]:port, unix:/path or shm:/path".to_owned();
         let (host, port) = text.rsplit_once(':').ok_or_else(remedy)?;
         let port = port.parse().map_err(|_| remedy())?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -84,6 +92,7 @@ impl Address {
         match self {
             Address::Tcp { .. } => Transport::Tcp,
             Address::Unix(_) => Transport::Unix,
+            Address::Shm(_) => Transport::Shm,
         }
     }
 
@@ -92,7 +101,7 @@ impl Address {
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         match self {
             Address::Tcp { host, port } => Some((host, *port)),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Shm(_) => None,
         }
     }
 
@@ -107,7 +116,7 @@ impl Address {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Address::Tcp { .. } => None,
-            Address::Unix(path) => Some(path),
+            Address::Unix(path) | Address::Shm(path) => Some(path),
         }
     }
 }
@@ -118,6 +127,7 @@ impl fmt::Display for Address {
             Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Address::Tcp { host, port } => write!(f, "{host}:{port}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Shm(path) => write!(f, "shm:{}", path.display()),
         }
     }
 }
@@ -167,12 +177,14 @@ mod tests {
 
     #[test]
     fn addresses_read_as_they_are_written() {
-        for text in ["127.0.0.1:7400", "[::1]:7400", "replica-0.example:1", "unix:/run/s.sock"] {
+        for text in
+            ["127.0.0.1:7400", "[::1]:7400", "replica-0.example:1", "unix:/run/s.sock", "shm:/a"]
+        {
             let address = Address::parse(text).expect(text);
             assert_eq!(address.to_string(), text);
         }
         let words = Transport::ALL.map(Transport::word);
-        assert_eq!(words, ["tcp", "unix"]);
+        assert_eq!(words, ["tcp", "unix", "shm"]);
     }
 
     #[test]
@@ -186,7 +198,7 @@ mod tests {
             ("a b:1", "host name"),
             (":1", "host name"),
             ("unix:relative", "absolute"),
-            ("unix:/dir/", "absolute"),
+            ("shm:/dir/", "absolute"),
             ("unix:/a\"b", "quotes"),
             (&long, "107 bytes, this one has 108"),
         ] {

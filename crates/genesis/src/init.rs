@@ -273,7 +273,7 @@ fn raw_replicas(
     for (id, (secret, host)) in (0..).zip(secrets.iter().zip(hosts.iter().cycle())) {
         let addresses = match options.transport {
             Transport::Tcp => ports_at(options, path, (id, host), &mut next)?,
-            Transport::Unix => sockets_of(options, path, id)?,
+            Transport::Unix | Transport::Shm => sockets_of(options, path, id)?,
         };
         let keys = hex_keys(&secret.public(Peer::Replica(ReplicaId(id))));
         let [ed25519, x25519, certificate] = keys;

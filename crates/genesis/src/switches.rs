@@ -113,14 +113,20 @@ pub const SWITCHES: &[Switch] = &[
     },
     Switch {
         name: "transport",
-        values: &["tcp", "unix"],
+        values: &["tcp", "unix", "shm"],
         scope: Scope::Address,
-        what: "what carries packets: TCP; on one host also UNIX sockets",
+        what: "what carries packets: TCP; on one host also UNIX sockets or shared memory",
     },
 ];
 
 /// All pairs that do not go together; every other combination is legal.
 pub const CONFLICTS: &[Conflict] = &[
+    Conflict {
+        one: Choice("transport", "shm"),
+        other: Choice("parallelization", "top"),
+        why: "two threads of a pipeline share a client's connection, and memory has one owner",
+        remedy: "use unix",
+    },
     Conflict {
         one: Choice("agreement", "none"),
         other: Choice("leaders", "rotating"),

@@ -93,7 +93,7 @@ fn write_batching(out: &mut String, group: &Group) -> std::fmt::Result {
 fn write_members(out: &mut String, group: &Group) -> std::fmt::Result {
     writeln!(out, "\n# The replicas, and where their pillars listen: at a host, pillar p on")?;
     writeln!(out, "# port + p; or at addresses, one for each pillar: \"host:port\", or on one")?;
-    writeln!(out, "# host \"unix:/path\", a socket.")?;
+    writeln!(out, "# host \"unix:/path\", a socket, or \"shm:/path\", shared memory.")?;
     for replica in &group.replicas {
         writeln!(out, "\n[[replica]]\nid = {}", replica.id)?;
         write_addresses(out, replica)?;

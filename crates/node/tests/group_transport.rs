@@ -65,6 +65,11 @@ fn a_group_over_unix_sockets_outlives_a_kill() {
 }
 
 #[test]
+fn a_group_over_shared_memory_outlives_a_kill() {
+    a_group_over_sockets("shm");
+}
+
+#[test]
 fn a_path_that_is_too_long_for_a_socket_is_refused_with_its_length() {
     let dir = format!("/{}", "d".repeat(120));
     let mut init = stylite();

@@ -7,7 +7,8 @@
 //! 1. at most one packet is open in `out`, and it is the last thing there;
 //! 2. an idle connection holds no buffers;
 //! 3. nothing is written before the socket has said that it is writable, and after it refused
-//!    bytes only when it says so again (readiness is edge-triggered).
+//!    bytes only when it says so again (readiness is edge-triggered). Shared memory has room from
+//!    the beginning, and says so again by a bell.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -49,6 +50,8 @@ pub(crate) struct Conn {
     pub(crate) questions: u32,
     /// It stands in the list of connections with something to flush.
     pub(crate) dirty: bool,
+    /// It is in shared memory, and looked at in every turn: nobody was asked to ring.
+    pub(crate) hot: bool,
     /// Something happened on it since the last scan.
     pub(crate) active: bool,
     /// What of it is on other threads.
@@ -135,8 +138,8 @@ pub(crate) enum ReadOutcome {
 
 impl Conn {
     /// A connection that was just accepted (`Phase::Answering`) or dialled.
-    pub(crate) fn new(stream: Stream, phase: Phase, since: Time) -> Conn {
-        let writable = matches!(phase, Phase::Answering);
+    pub(crate) fn new(mut stream: Stream, phase: Phase, since: Time) -> Conn {
+        let writable = matches!(phase, Phase::Answering) || stream.shared().is_some();
         Conn {
             stream,
             reader: PacketReader::new(limits::HANDSHAKE_PACKET_BYTES_MAX),
@@ -150,6 +153,7 @@ impl Conn {
             reserved: 0,
             questions: 0,
             dirty: false,
+            hot: false,
             active: true,
             away: Away::default(),
             writable,
@@ -164,6 +168,11 @@ impl Conn {
         self.readable |= event.is_readable() || event.is_error() || event.is_read_closed();
         self.hangup |= event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable();
+        if let Some(shared) = self.stream.shared() {
+            // A bell says that something has come, or that there is room.
+            shared.rung(self.hangup);
+            (self.readable, self.writable) = (true, true);
+        }
     }
 
     /// The link, once there is one.

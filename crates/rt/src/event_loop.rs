@@ -39,6 +39,12 @@ pub(crate) trait Task: Send {
     /// Whether there is work that needs no event to begin.
     fn more(&self) -> bool;
 
+    /// The thread is about to sleep, its bell is told, and there is no more work: asks others to
+    /// wake it. True when it must not sleep after all.
+    fn doze(&mut self) -> bool {
+        false
+    }
+
     /// When the next turn is wanted at the latest.
     fn next_time(&self) -> Option<Time>;
 
@@ -145,14 +151,14 @@ impl Station {
     }
 
     /// Polls; blocks only if nothing is to be done.
-    fn wait(&mut self, task: &impl Task, events: &mut Events) -> std::io::Result<()> {
+    fn wait(&mut self, task: &mut impl Task, events: &mut Events) -> std::io::Result<()> {
         let mut timeout = self.timeout(task);
         if timeout != Some(Duration::ZERO) {
             // The order matters: see `ring`.
             self.bell.doze();
             let stopping = self.stopping()
                 || self.shared.draining.load(Ordering::Acquire) != self.draining.is_some();
-            if stopping || task.more() {
+            if stopping || task.more() || task.doze() {
                 timeout = Some(Duration::ZERO);
             }
         }

@@ -10,6 +10,8 @@
 //!
 //! Not here: what a lane does with its inputs, and what a packet is sealed with (`auth`).
 
+use std::io::ErrorKind;
+
 use auth::{Hello, Peer, Responder};
 use base::{PillarId, Reader, Span, Time};
 
@@ -174,6 +176,11 @@ impl Door {
                     if let Some(client) = conn.client() {
                         self.links.clients.spend(client, n);
                     }
+                }
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    // Only shared memory has a form of its own that one can offend against.
+                    let why = Close::Malformed("shared memory");
+                    return self.links.doomed.push((slot, why));
                 }
                 Ok(ReadOutcome::Closed) | Err(_) => {
                     return self.links.doomed.push((slot, Close::Ended));

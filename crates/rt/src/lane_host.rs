@@ -78,7 +78,13 @@ impl LaneHost {
     pub(crate) fn begin(&mut self, now: Now) {
         self.logic.core.now = now;
         self.door.begin(now.mono);
+        self.door.links.glance();
         self.pester(now.mono);
+    }
+
+    /// The thread is about to sleep. True when it must not.
+    pub(crate) fn doze(&mut self) -> bool {
+        self.door.links.doze()
     }
 
     /// Reads what has arrived, within bounds, and carries out what follows.

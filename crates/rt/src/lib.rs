@@ -25,11 +25,12 @@
 //! replica's durability wants it (`journal`).
 //!
 //! Ports: pillar p of a replica listens on the p-th address that the group's configuration names
-//! for it, a TCP port or a UNIX socket (`socket`). Links: for each pillar one connection per
-//! unordered pair of replicas, dialled by the one with the higher id; one per client session.
-//! Whoever dials sends an empty packet as soon as the handshake is done (a replica one without
-//! messages): it proves that the dialler lives and was not recorded, and only then does the link
-//! count. Coordinators and stages of different replicas talk on the links of pillar 0.
+//! for it, a TCP port or a UNIX socket (`socket`), over which memory may be shared (`memory`,
+//! `hot`). Links: for each pillar one connection per unordered pair of replicas, dialled by the
+//! one with the higher id; one per client session. Whoever dials sends an empty packet as soon as
+//! the handshake is done (a replica one without messages): it proves that the dialler lives and
+//! was not recorded, and only then does the link count. Coordinators and stages of different
+//! replicas talk on the links of pillar 0.
 //!
 //! What it is not: a protocol (`proto`), a state machine (`exec`), a policy for keys (`auth`), a
 //! file format (`store`). It is the only place where those meet sockets, threads and clocks.
@@ -49,6 +50,7 @@ mod drill;
 mod event_loop;
 mod evidence;
 mod failure;
+mod hot;
 mod inlet;
 mod intake;
 mod journal;
@@ -57,6 +59,7 @@ mod links;
 mod log_writer;
 mod logic;
 mod machine;
+mod memory;
 mod mesh;
 #[cfg(all(test, loom))]
 mod models;

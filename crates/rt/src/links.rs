@@ -103,9 +103,12 @@ impl Close {
 }
 
 /// Where events of the connections come from, and how they are numbered.
-struct Events {
+pub(crate) struct Events {
     registry: Registry,
     tokens: usize,
+    /// Connections in shared memory that are looked at in every turn, since nobody was asked to
+    /// ring when something comes. A slot may be there twice, or be somebody else's by now.
+    pub(crate) hot: Vec<usize>,
 }
 
 /// The connections of one lane.
@@ -130,7 +133,7 @@ pub(crate) struct Links {
     listener: Option<Acceptor>,
     accept_at: Option<Time>,
     scan_at: Option<Time>,
-    events: Events,
+    pub(crate) events: Events,
     header: Vec<u8>,
     complaints: Throttle,
     /// How many bans this lane has looked at.
@@ -179,7 +182,7 @@ impl Links {
             listener,
             accept_at: None,
             scan_at: None,
-            events: Events { registry, tokens },
+            events: Events { registry, tokens, hot: Vec::new() },
             header,
             complaints: Throttle::default(),
             bans_seen: 0,
@@ -199,8 +202,12 @@ impl Links {
             conn.listed = true;
             self.ready.push(slot);
         }
-        if event.is_writable() && conn.backlog() > 0 {
+        let shared = conn.stream.shared().is_some();
+        if (event.is_writable() || shared) && conn.backlog() > 0 {
             self.mark_dirty(slot);
+        }
+        if shared {
+            self.heat(slot);
         }
     }
 
@@ -452,6 +459,8 @@ impl Links {
         conn.queue(&hello);
         let slot = self.adopt(conn)?;
         self.peers.calling(peer, slot);
+        // Shared memory has room at once, and will not say so.
+        self.mark_dirty(slot);
         self.plan_scan(now);
         Some(())
     }
@@ -465,7 +474,12 @@ impl Links {
     pub(crate) fn take_in(&mut self, mut conn: Conn, interest: Interest) -> Option<usize> {
         let token = Token(self.events.tokens + 1 + self.conns.next());
         self.events.registry.register(&mut conn.stream, token, interest).ok()?;
-        Some(self.conns.insert(conn))
+        let shared = conn.stream.shared().is_some();
+        let slot = self.conns.insert(conn);
+        if shared {
+            self.heat(slot);
+        }
+        Some(slot)
     }
 
     /// Gives a connection away, which goes on elsewhere.

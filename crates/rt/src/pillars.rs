@@ -78,6 +78,10 @@ impl Task for Pillars {
             || self.coordinator.as_ref().is_some_and(CoordinatorHost::more)
     }
 
+    fn doze(&mut self) -> bool {
+        self.lanes.iter_mut().any(LaneHost::doze)
+    }
+
     fn next_time(&self) -> Option<Time> {
         let coordinator = self.coordinator.as_ref().and_then(CoordinatorHost::next_time);
         let lanes = self.lanes.iter().filter_map(LaneHost::next_time);

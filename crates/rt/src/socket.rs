@@ -1,4 +1,5 @@
-//! What carries bytes: TCP connections and UNIX stream sockets, listening and connected.
+//! What carries bytes: TCP connections, UNIX stream sockets and shared memory that is set up over
+//! them (`memory`), listening and connected.
 //!
 //! A UNIX socket is a file, for the user of the process alone (mode 0600, from before anybody can
 //! connect). One that a process left behind that is gone is replaced; one that somebody listens
@@ -24,6 +25,8 @@ use mio::{Interest, Registry, Token};
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
+use crate::memory::Shared;
+
 /// After this long without an acknowledgement, a connection is dead, in milliseconds.
 const TCP_USER_TIMEOUT_MS: u32 = 20_000;
 /// After this long without a byte, the kernel asks whether the other end is still there.
@@ -36,6 +39,7 @@ const BACKLOG: i32 = 1024;
 pub(crate) enum Place {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    Shm(PathBuf),
 }
 
 impl Place {
@@ -52,6 +56,7 @@ impl Place {
                 first.map(Place::Tcp).ok_or_else(none)
             }
             Address::Unix(path) => Ok(Place::Unix(path.clone())),
+            Address::Shm(path) => Ok(Place::Shm(path.clone())),
         }
     }
 
@@ -59,7 +64,7 @@ impl Place {
     pub(crate) fn ip(&self) -> Option<std::net::IpAddr> {
         match self {
             Place::Tcp(address) => Some(address.ip()),
-            Place::Unix(_) => None,
+            Place::Unix(_) | Place::Shm(_) => None,
         }
     }
 }
@@ -71,6 +76,8 @@ pub enum Listener {
     Tcp(std::net::TcpListener),
     /// A UNIX stream socket.
     Unix(std::os::unix::net::UnixListener, Arc<SocketFile>),
+    /// One over which shared memory is handed.
+    Shm(std::os::unix::net::UnixListener, Arc<SocketFile>),
 }
 
 impl From<std::net::TcpListener> for Listener {
@@ -96,6 +103,10 @@ impl Listener {
                 let (listener, file) = listen_unix(path)?;
                 Ok(Listener::Unix(listener, Arc::new(file)))
             }
+            Place::Shm(path) => {
+                let (listener, file) = listen_unix(path)?;
+                Ok(Listener::Shm(listener, Arc::new(file)))
+            }
         }
     }
 
@@ -103,7 +114,7 @@ impl Listener {
     pub(crate) fn file(&self) -> Option<Arc<SocketFile>> {
         match self {
             Listener::Tcp(_) => None,
-            Listener::Unix(_, file) => Some(Arc::clone(file)),
+            Listener::Unix(_, file) | Listener::Shm(_, file) => Some(Arc::clone(file)),
         }
     }
 
@@ -112,6 +123,7 @@ impl Listener {
         match self {
             Listener::Tcp(listener) => Ok(listener.local_addr()?.to_string()),
             Listener::Unix(_, file) => Ok(format!("unix:{}", file.path.display())),
+            Listener::Shm(_, file) => Ok(format!("shm:{}", file.path.display())),
         }
     }
 }
@@ -201,6 +213,7 @@ fn clear(path: &Path) -> io::Result<()> {
 pub(crate) enum Acceptor {
     Tcp(TcpListener),
     Unix(UnixListener),
+    Shm(UnixListener),
 }
 
 impl Acceptor {
@@ -215,6 +228,10 @@ impl Acceptor {
                 listener.set_nonblocking(true)?;
                 Ok(Acceptor::Unix(UnixListener::from_std(listener)))
             }
+            Listener::Shm(listener, _) => {
+                listener.set_nonblocking(true)?;
+                Ok(Acceptor::Shm(UnixListener::from_std(listener)))
+            }
         }
     }
 
@@ -223,6 +240,9 @@ impl Acceptor {
         match self {
             Acceptor::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
             Acceptor::Unix(listener) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
+            Acceptor::Shm(listener) => {
+                listener.accept().map(|(socket, _)| Stream::Shm(Box::new(Shared::accepted(socket))))
+            }
         }
     }
 }
@@ -232,6 +252,7 @@ impl Acceptor {
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Shm(Box<Shared>),
 }
 
 impl Stream {
@@ -240,6 +261,7 @@ impl Stream {
         match place {
             Place::Tcp(address) => TcpStream::connect(*address).map(Stream::Tcp),
             Place::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+            Place::Shm(path) => Shared::connect(path).map(|shared| Stream::Shm(Box::new(shared))),
         }
     }
 
@@ -251,6 +273,15 @@ impl Stream {
             let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, TCP_USER_TIMEOUT_MS);
             let _ = rustix::net::sockopt::set_socket_keepalive(stream, true);
             let _ = rustix::net::sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE);
+        }
+    }
+
+    /// What there is of it in shared memory, where nobody tells what has come but a bell that one
+    /// has to ask for.
+    pub(crate) fn shared(&mut self) -> Option<&mut Shared> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+            Stream::Shm(shared) => Some(shared),
         }
     }
 
@@ -270,6 +301,8 @@ impl Stream {
                 let twin = std::os::unix::net::UnixStream::from(again(stream.as_fd())?);
                 Ok(Stream::Unix(UnixStream::from_std(twin)))
             }
+            // Refused when the replica was started: see the conflicts of switches.
+            Stream::Shm(_) => Err(ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -279,6 +312,7 @@ impl Read for Stream {
         match self {
             Stream::Tcp(stream) => stream.read(bytes),
             Stream::Unix(stream) => stream.read(bytes),
+            Stream::Shm(shared) => shared.read(bytes),
         }
     }
 }
@@ -288,6 +322,7 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Shm(shared) => shared.write(bytes),
         }
     }
 
@@ -309,6 +344,7 @@ macro_rules! source {
                 match self {
                     Self::Tcp(socket) => socket.register(registry, token, interest),
                     Self::Unix(socket) => socket.register(registry, token, interest),
+                    Self::Shm(socket) => socket.register(registry, token, interest),
                 }
             }
 
@@ -321,6 +357,7 @@ macro_rules! source {
                 match self {
                     Self::Tcp(socket) => socket.reregister(registry, token, interest),
                     Self::Unix(socket) => socket.reregister(registry, token, interest),
+                    Self::Shm(socket) => socket.reregister(registry, token, interest),
                 }
             }
 
@@ -328,6 +365,7 @@ macro_rules! source {
                 match self {
                     Self::Tcp(socket) => socket.deregister(registry),
                     Self::Unix(socket) => socket.deregister(registry),
+                    Self::Shm(socket) => socket.deregister(registry),
                 }
             }
         }
@@ -349,7 +387,7 @@ mod tests {
 
     fn path(place: &Place) -> &Path {
         match place {
-            Place::Unix(path) => path,
+            Place::Unix(path) | Place::Shm(path) => path,
             Place::Tcp(_) => panic!("a socket"),
         }
     }

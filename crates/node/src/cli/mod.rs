@@ -259,6 +259,8 @@ pub enum Transport {
     Tcp,
     /// UNIX sockets, between processes of one host.
     Unix,
+    /// Rings in shared memory, between processes of one host.
+    Shm,
 }
 
 impl From<Transport> for genesis::Transport {
@@ -266,6 +268,7 @@ impl From<Transport> for genesis::Transport {
         match transport {
             Transport::Tcp => genesis::Transport::Tcp,
             Transport::Unix => genesis::Transport::Unix,
+            Transport::Shm => genesis::Transport::Shm,
         }
     }
 }

@@ -21,6 +21,7 @@ use base::{
 use exec::{Completion, Context, Service};
 use genesis::{Address, Group, InitOptions, LocalGroup};
 use rt::{Durability, Listener, Replica, ReplicaOptions, ReplicaReport, StartError, Storage};
+use shm::Channel;
 
 /// Long enough for a busy machine; nothing is asserted about it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -269,8 +270,13 @@ impl Cluster {
 
 /// Listens for a pillar of a replica, over what the crate of tests is about.
 fn listen(files: &std::path::Path, (id, pillar): (u16, u16)) -> (Address, Listener) {
-    if env!("CARGO_CRATE_NAME") == "unix" {
-        let address = Address::Unix(files.join(format!("{id}-{pillar}.sock")));
+    let file = files.join(format!("{id}-{pillar}.sock"));
+    let address = match env!("CARGO_CRATE_NAME") {
+        "unix" => Some(Address::Unix(file)),
+        "memory" => Some(Address::Shm(file)),
+        _ => None,
+    };
+    if let Some(address) = address {
         let listener = Listener::bind(&address).expect("a socket");
         return (address, listener);
     }
@@ -283,6 +289,7 @@ fn listen(files: &std::path::Path, (id, pillar): (u16, u16)) -> (Address, Listen
 pub enum Pipe {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Shm(UnixStream, Channel),
 }
 
 impl Pipe {
@@ -299,19 +306,28 @@ impl Pipe {
                 stream.set_read_timeout(Some(PATIENCE))?;
                 Ok(Pipe::Unix(stream))
             }
+            Address::Shm(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                let (region, file) = shm::Region::create().expect("memory");
+                shm::offer(&stream, &file)?;
+                Ok(Pipe::Shm(stream, Channel::dialler(region)))
+            }
         }
     }
 
     pub fn set_nonblocking(&self, yes: bool) -> std::io::Result<()> {
         match self {
             Pipe::Tcp(stream) => stream.set_nonblocking(yes),
-            Pipe::Unix(stream) => stream.set_nonblocking(yes),
+            Pipe::Unix(stream) | Pipe::Shm(stream, _) => stream.set_nonblocking(yes),
         }
     }
 
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> std::io::Result<()> {
         match self {
             Pipe::Tcp(stream) => stream.set_write_timeout(timeout),
+            // Over shared memory a writer waits for bells, too.
+            Pipe::Shm(stream, _) => stream.set_read_timeout(timeout),
             Pipe::Unix(stream) => stream.set_write_timeout(timeout),
         }
     }
@@ -319,7 +335,7 @@ impl Pipe {
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> std::io::Result<()> {
         match self {
             Pipe::Tcp(stream) => stream.set_read_timeout(timeout),
-            Pipe::Unix(stream) => stream.set_read_timeout(timeout),
+            Pipe::Unix(stream) | Pipe::Shm(stream, _) => stream.set_read_timeout(timeout),
         }
     }
 }
@@ -329,6 +345,21 @@ impl Read for Pipe {
         match self {
             Pipe::Tcp(stream) => stream.read(bytes),
             Pipe::Unix(stream) => stream.read(bytes),
+            Pipe::Shm(stream, channel) => loop {
+                let moved = channel.read(bytes).map_err(std::io::Error::other)?;
+                if moved.bytes > 0 {
+                    if moved.bell {
+                        stream.write_all(&[0])?;
+                    }
+                    return Ok(moved.bytes);
+                }
+                if channel.doze().map_err(std::io::Error::other)?
+                    && stream.read(&mut [0; 64])? == 0
+                    && channel.is_empty()
+                {
+                    return Ok(0);
+                }
+            },
         }
     }
 }
@@ -338,6 +369,20 @@ impl Write for Pipe {
         match self {
             Pipe::Tcp(stream) => stream.write(bytes),
             Pipe::Unix(stream) => stream.write(bytes),
+            Pipe::Shm(stream, channel) => loop {
+                let moved = channel.write(bytes).map_err(std::io::Error::other)?;
+                if moved.bytes > 0 {
+                    if moved.bell {
+                        stream.write_all(&[0])?;
+                    }
+                    return Ok(moved.bytes);
+                }
+                if channel.await_room().map_err(std::io::Error::other)?
+                    && stream.read(&mut [0; 64])? == 0
+                {
+                    return Err(std::io::ErrorKind::BrokenPipe.into());
+                }
+            },
         }
     }
 
