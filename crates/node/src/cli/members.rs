@@ -137,6 +137,33 @@ pub struct InitArgs {
     #[arg(long, value_name = "NAME", default_value = "kv", env = "STYLITE_SERVICE",
         value_parser = clap::builder::PossibleValuesParser::new(svc::NAMES))]
     pub service: String,
+    /// Where they are, and how they are reached.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// The group's name.
+    #[arg(long, value_name = "NAME", default_value = "stylite", env = "STYLITE_NAME")]
+    pub name: String,
+    /// Sequence numbers between two checkpoints. The window is the multiple of it that is closest
+    /// to 8192 from below, four times as many at least; less in groups of 23 and more.
+    #[arg(long, value_name = "K", default_value_t = genesis::Settings::default().checkpoint_interval,
+        env = "STYLITE_CHECKPOINT_INTERVAL")]
+    pub checkpoint_interval: u64,
+    /// How long a new leader may take at first, 50 ms to 60 s; doubles with each that fails.
+    #[arg(long, value_name = "TIME", default_value = "1s", env = "STYLITE_VIEW_TIMEOUT",
+        value_parser = some_duration)]
+    pub view_timeout: Duration,
+    /// Let replicas of this group misbehave when they are told to. Never in production.
+    #[arg(long, env = "STYLITE_DRILLS", value_parser = BoolishValueParser::new())]
+    pub drills: bool,
+    /// Begin with the service's state in this snapshot. Every replica needs the copy of it that
+    /// goes into state/.
+    #[arg(long, value_name = "FILE", env = "STYLITE_FROM_SNAPSHOT")]
+    pub from_snapshot: Option<PathBuf>,
+}
+
+/// Where the replicas of a group are.
+#[derive(Args, Debug)]
+pub struct PlaceArgs {
     /// Where the replicas are: one host for all of them, or one for each, in order. Several
     /// network interfaces of one, such as 10.0.0.1+10.1.0.1, are taken by its pillars in turn.
     #[arg(
@@ -158,25 +185,6 @@ pub struct InitArgs {
     /// path must be short. [default: sockets in the group's directory]
     #[arg(long, value_name = "DIR", env = "STYLITE_SOCKET_DIR")]
     pub socket_dir: Option<PathBuf>,
-    /// The group's name.
-    #[arg(long, value_name = "NAME", default_value = "stylite", env = "STYLITE_NAME")]
-    pub name: String,
-    /// Sequence numbers between two checkpoints. The window is the multiple of it that is closest
-    /// to 8192 from below, four times as many at least; less in groups of 23 and more.
-    #[arg(long, value_name = "K", default_value_t = genesis::Settings::default().checkpoint_interval,
-        env = "STYLITE_CHECKPOINT_INTERVAL")]
-    pub checkpoint_interval: u64,
-    /// How long a new leader may take at first, 50 ms to 60 s; doubles with each that fails.
-    #[arg(long, value_name = "TIME", default_value = "1s", env = "STYLITE_VIEW_TIMEOUT",
-        value_parser = some_duration)]
-    pub view_timeout: Duration,
-    /// Let replicas of this group misbehave when they are told to. Never in production.
-    #[arg(long, env = "STYLITE_DRILLS", value_parser = BoolishValueParser::new())]
-    pub drills: bool,
-    /// Begin with the service's state in this snapshot. Every replica needs the copy of it that
-    /// goes into state/.
-    #[arg(long, value_name = "FILE", env = "STYLITE_FROM_SNAPSHOT")]
-    pub from_snapshot: Option<PathBuf>,
 }
 
 /// `stylite replica`.

@@ -111,6 +111,7 @@ pub fn all(cpus: usize) -> Vec<Experiment> {
     all.extend([("0-0", 0, 0), ("4-0", 4096, 0), ("0-4", 0, 4096)].map(clients));
     all.extend([arguments(), results()]);
     all.extend(cbase(cpus));
+    all.extend([transport(), transport_clients()]);
     all.extend([durability(), authentication(), replicas(), idle(), principals(), yardstick()]);
     all.extend([redis(), etcd(), Experiment::peers("zookeeper", "ZooKeeper")]);
     all
@@ -252,6 +253,42 @@ fn results() -> Experiment {
         log_x: false,
         plots: vec![P50],
         series: systems.map(|system| series(system, &SIZES, line)).into(),
+    }
+}
+
+/// What carries packets, all within one host.
+const TRANSPORTS: [(&str, &str); 3] = [
+    ("TCP", "--transport tcp"),
+    ("UNIX sockets", "--transport unix"),
+    ("shared memory", "--transport shm"),
+];
+
+fn transport() -> Experiment {
+    let depths = [1, 16, 256, 4096];
+    // One operation under way is that of one client: its latency.
+    let line =
+        |outstanding: u32| format!("--clients {} --outstanding {outstanding}", outstanding.min(2));
+    Experiment {
+        name: "transport".to_owned(),
+        title: "TCP, UNIX sockets and shared memory".to_owned(),
+        about: "Empty operations of two clients, and of one where one is under way.",
+        x: "operations under way per client",
+        log_x: true,
+        plots: vec![RATE, P50, CPU],
+        series: TRANSPORTS.map(|one| series(one, &depths, line)).into(),
+    }
+}
+
+fn transport_clients() -> Experiment {
+    let line = |clients: u32| format!("--clients {clients} --outstanding 16");
+    Experiment {
+        name: "transport-clients".to_owned(),
+        title: "TCP, UNIX sockets and shared memory by clients".to_owned(),
+        about: "Empty operations, 16 under way for each client, each with connections of its own.",
+        x: "clients",
+        log_x: false,
+        plots: vec![RATE, CPU],
+        series: TRANSPORTS.map(|one| series(one, &CLIENTS, line)).into(),
     }
 }
 
