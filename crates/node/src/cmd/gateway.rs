@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{client_id, connect, load, print, runtime};
+use super::{client_id, client_options, load, print, runtime};
 use crate::cli::{RedisArgs, ZooKeeperArgs};
 use crate::exit::Exit;
 use crate::signals::Signals;
@@ -217,7 +217,11 @@ impl Gateway {
 
     /// Connects to the group as `id`.
     async fn open(group: &Group, id: ClientId) -> Result<client::Client> {
-        connect(group, id).await
+        let mut options = client_options(group, id)?;
+        if Protocol::of(group.service()) == Some(Protocol::ZooKeeper) {
+            options.lines = Some(zookeeper::lines(group.pillars()));
+        }
+        Ok(client::Client::connect(options).await?)
     }
 
     /// Serves on `listener`, as a task of this runtime.
@@ -247,7 +251,8 @@ impl Gateway {
                 tokio::spawn(gateway::serve(listener, backend, config, stats, stopped))
             }
             Protocol::ZooKeeper => {
-                let config = zookeeper::Config::default();
+                let lines = zookeeper::lines(group.pillars());
+                let config = zookeeper::Config { lines, ..zookeeper::Config::default() };
                 tokio::spawn(zookeeper::serve(listener, backend, config, stats, stopped))
             }
         };

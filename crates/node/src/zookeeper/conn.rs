@@ -88,6 +88,8 @@ struct Conn<B: Nudging> {
     /// The number of what the client is to be told next.
     next: u64,
     heard: Instant,
+    /// When the client last took something, or there was nothing to take.
+    took: Instant,
     closing: bool,
 }
 
@@ -121,7 +123,7 @@ pub(super) async fn run<B: Nudging>(
             return;
         }
     };
-    let stream = StreamKey(id);
+    let stream = super::stream_of(id, shared.config.lines);
     let at_ms = shared.now_ms();
     let Some((attached, timeout)) = attach(&backend, stream, &greeting, &mut writer).await else {
         return;
@@ -144,6 +146,7 @@ pub(super) async fn run<B: Nudging>(
         early: VecDeque::new(),
         next: 0,
         heard: Instant::now(),
+        took: Instant::now(),
         closing: false,
     };
     let end = conn.serve(&mut reader, &mut writer, pushed).await;
@@ -203,7 +206,10 @@ async fn attach<B: Nudging>(
             wire::welcome(&mut answer, None, greeting);
             None
         }
-        // ZooKeeper hangs up as well: the client tries elsewhere.
+        Ok(Outcome::Refused(why)) => {
+            tracing::warn!(?why, "no session: ZooKeeper hangs up as well, the client tries again");
+            None
+        }
         _ => None,
     };
     let written = tokio::time::timeout(FAREWELL, writer.write_all(&answer)).await;
@@ -251,6 +257,10 @@ impl<B: Nudging> Conn<B> {
             && self.input.len() < INPUT_MAX
             && !self.closing;
         let silent = self.heard + self.timeout;
+        if self.output.is_empty() {
+            self.took = Instant::now();
+        }
+        let stuck = self.took + config.write_timeout;
         let waits = matches!(self.pending.front(), Some(Sent { slot: Slot::Waiting(_), .. }));
         tokio::select! {
             result = front(&mut self.pending), if waits => {
@@ -270,6 +280,7 @@ impl<B: Nudging> Conn<B> {
                 let written = written?;
                 self.shared.stats.bytes_out.add(written as u64);
                 self.output.drain(..written);
+                self.took = Instant::now();
                 Ok(())
             }
             read = reader.read_buf(&mut self.input), if reads => {
@@ -277,6 +288,10 @@ impl<B: Nudging> Conn<B> {
                 self.shared.stats.bytes_in.add(read as u64);
                 self.heard = Instant::now();
                 if read == 0 { Err(End::Done) } else { self.take_requests() }
+            }
+            () = tokio::time::sleep_until(stuck), if !self.output.is_empty() => {
+                self.shared.stats.slow_readers.add(1);
+                Err(End::Slow)
             }
             () = tokio::time::sleep_until(silent), if !self.closing => {
                 // Reading may have stopped for the client's own good.

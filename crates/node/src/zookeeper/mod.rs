@@ -31,10 +31,27 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::gateway::{Backend, GatewayStats, Group, Local};
+use crate::gateway::{Backend, GatewayStats, Group, Local, StreamKey};
 
 /// The stream of what the gateway asks for itself.
 const OWN_STREAM: u64 = 0;
+/// Protocol streams that the connections of a gateway share, at least.
+const SHARED_LINES_MIN: u16 = 3;
+
+/// How many protocol streams a client of a group with so many pillars is to have to be the
+/// backend of a gateway: the first one is the gateway's own, so that results of its clients that
+/// are too large together with others never take along what it asks for all of them.
+#[must_use]
+pub fn lines(pillars: u16) -> u16 {
+    let most = u16::try_from(base::limits::STREAMS_PER_SESSION_MAX).unwrap_or(u16::MAX);
+    (1 + pillars.max(SHARED_LINES_MIN)).min(most)
+}
+
+/// The stream of a connection, numbered from 1: any but those that go to the first line.
+fn stream_of(id: u64, lines: u16) -> StreamKey {
+    let shared = u64::from(lines.max(2)) - 1;
+    StreamKey((id - 1) / shared * (shared + 1) + (id - 1) % shared + 1)
+}
 
 /// A group, or something that behaves like one, that tells when something waits.
 pub trait Nudging: Backend {
@@ -70,6 +87,10 @@ pub struct Config {
     /// A connection with so many bytes unsent is not read from; with eight times as many it is
     /// closed.
     pub output_max: usize,
+    /// How long a connection may take none of what is to be sent to it.
+    pub write_timeout: Duration,
+    /// Protocol streams of the backend: see [`lines`].
+    pub lines: u16,
 }
 
 impl Default for Config {
@@ -81,6 +102,8 @@ impl Default for Config {
             look_every: Duration::from_secs(2),
             in_flight_max: 1000,
             output_max: 4 << 20,
+            write_timeout: Duration::from_secs(20),
+            lines: lines(1),
         }
     }
 }
@@ -221,5 +244,22 @@ struct Presence(Arc<Shared>);
 impl Drop for Presence {
     fn drop(&mut self) {
         self.0.stats.connected.sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_connection_shares_the_line_of_the_gateway() {
+        for lines in [lines(1), lines(2), lines(8)] {
+            let mut seen = BTreeSet::new();
+            for id in 1..1000 {
+                let StreamKey(stream) = stream_of(id, lines);
+                assert_ne!(stream % u64::from(lines), OWN_STREAM, "{id}");
+                assert!(seen.insert(stream), "every connection has its own");
+            }
+        }
     }
 }
