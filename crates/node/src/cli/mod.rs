@@ -22,7 +22,7 @@ use crate::values::some_duration;
 pub use bench::{Arrivals, BenchArgs, LoadArgs};
 pub use members::{DemoArgs, InitArgs, RedisArgs, ReplicaArgs, ZooKeeperArgs};
 pub use snapshot::{RestoreArgs, SaveArgs, SnapshotCommand, VerifyArgs};
-pub use suite::{BaselineArgs, BenchCommand, SuiteArgs};
+pub use suite::{BaselineArgs, BenchCommand, GraphArgs, SuiteArgs};
 
 /// Byzantine fault-tolerant replication: a group of replicas that goes on correctly although some
 /// of them fail in any way.

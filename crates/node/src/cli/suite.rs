@@ -15,6 +15,8 @@ pub enum BenchCommand {
     Suite(SuiteArgs),
     /// Measure what a plain program gets out of this machine for the same bytes.
     Baseline(BaselineArgs),
+    /// Measure the dependency graph of parallel execution by itself, on one thread.
+    Graph(GraphArgs),
 }
 
 /// `stylite bench suite`.
@@ -91,6 +93,38 @@ pub struct BaselineArgs {
     #[arg(long, value_name = "TIME", default_value = "500ms", env = "STYLITE_WARMUP",
         value_parser = duration)]
     pub warmup: Duration,
+    /// How often to do that.
+    #[arg(long, value_name = "N", default_value_t = 1, env = "STYLITE_RUNS",
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// How to print the result.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", env = "STYLITE_OUTPUT")]
+    pub output: Output,
+    /// Also write the result to this file, as JSON.
+    #[arg(long, value_name = "FILE", env = "STYLITE_JSON")]
+    pub json: Option<PathBuf>,
+}
+
+/// `stylite bench graph`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Each operation reads one class and writes one. With 100,000 pending it is to cost \
+    about what it costs with one: what it takes goes by the classes that an operation names.\n\n\
+    Examples:\n  stylite bench graph\n  stylite bench graph --pending 100000 --dependent 10"
+)]
+pub struct GraphArgs {
+    /// Operations that are pending all the time.
+    #[arg(long, value_name = "N", default_value_t = 100, env = "STYLITE_PENDING",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub pending: u32,
+    /// Of so many operations, one depends on the one before; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = 0, env = "STYLITE_DEPENDENT",
+        value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub dependent: u32,
+    /// How long to measure.
+    #[arg(long, value_name = "TIME", default_value = "3s", env = "STYLITE_DURATION",
+        value_parser = some_duration)]
+    pub duration: Duration,
     /// How often to do that.
     #[arg(long, value_name = "N", default_value_t = 1, env = "STYLITE_RUNS",
         value_parser = clap::value_parser!(u32).range(1..=1000))]

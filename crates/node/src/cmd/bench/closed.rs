@@ -45,6 +45,13 @@ impl Loop {
     }
 
     async fn run(mut self, client: &Client) -> Tally {
+        if let Some(open) = self.ops.opening() {
+            let opened = client.call(0, open).await;
+            if !opened.is_ok_and(|answer| self.ops.attach(&answer)) {
+                self.tally.error("the group opens no session");
+                return self.tally;
+            }
+        }
         let (submitter, mut completions) = client.pipe();
         let mut started = vec![0; self.shared.plan.outstanding as usize];
         let mut under_way = 0_u64;

@@ -10,6 +10,7 @@
 //! | `traffic` | what went through the replicas |
 //! | `digests` | compares the replicas' states afterwards |
 //! | `baseline` | what a plain program makes of the same bytes |
+//! | `graph` | the dependency graph of parallel execution by itself |
 //! | `suite` | the experiments of the papers, and their report |
 //! | `config`, `result`, `table` | what was run, what came of it, and how it is printed |
 
@@ -18,6 +19,7 @@ mod closed;
 mod config;
 mod cpu;
 mod digests;
+mod graph;
 mod idle;
 mod load;
 mod open;
@@ -80,6 +82,7 @@ pub fn run(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
     match &args.command {
         Some(BenchCommand::Suite(args)) => return suite::run(args),
         Some(BenchCommand::Baseline(args)) => return baseline::run(args),
+        Some(BenchCommand::Graph(args)) => return graph::run(args),
         None => {}
     }
     let placement = Placement::new(&args)?;
@@ -195,6 +198,14 @@ fn measure(args: &BenchArgs, prober: &Prober, pids: &[u32], placement: Placement
     processes.push(Process { role: "clients".to_owned(), pid: std::process::id() });
     let site = Site { args, prober, processes, placement };
     let plan = Arc::new(plan(args, prober.group())?);
+    if plan.ops.opening().is_some() {
+        runtime()?.block_on(async {
+            let client = connect(prober.group(), load_principal(args, prober.group(), 0)?).await?;
+            let made = ops::make_nodes(&client, args.load.keys, args.load.payload).await;
+            client.close().await;
+            made
+        })?;
+    }
     let idle = site.idle()?;
     let mut outcomes = Vec::new();
     for run in 0..args.load.runs {
@@ -355,6 +366,9 @@ fn plan(args: &BenchArgs, group: &Group) -> Result<Plan> {
         None => Ops::new(group.service(), load.payload, load.reply, load.keys, seed)?,
     };
     let ops = ops.reading(group.service(), load.read_percent)?;
+    if ops.opening().is_some() && load.rate.is_some() {
+        bail!("the load of the service zookeeper is a closed loop");
+    }
     let wanted = load.client_threads.unwrap_or(THREADS_DEFAULT);
     let threads = wanted.min(clients.len());
     // Behind a write of its stream a read has to wait for the order: with reads, each operation

@@ -3,15 +3,26 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
+use client::Client;
 use svc::kv::op::encode_command;
 use svc::kv::reply::Protocol;
 use svc::work::Kind;
+use svc::zk::jute::JuteWriter;
+use svc::zk::kind;
+use svc::zk::op::{Attachment, Op, Outcome, PASSWORD_BYTES};
+use svc::zk::session::TIMEOUT_MAX_MS;
 
 /// The key of operations before its number is written into it; all keys are as long.
 const KEY: &[u8] = b"bench:000000000";
 /// Keys that are deleted by one operation.
 const KEYS_PER_DELETION: usize = 500;
+/// A node before its number is written into its path.
+const NODE: &str = "/bench/n000000000";
+/// Nodes that are made at a time.
+const MADE_AT_ONCE: usize = 500;
+/// Where session and connection are in a request of the coordination service.
+const ATTACHMENT: Range<usize> = 2..18;
 /// Where the number is within the key.
 const DIGITS: Range<usize> = 6..15;
 
@@ -34,6 +45,8 @@ enum Expected {
     Ok,
     /// A string, or none.
     Bulk,
+    /// A response of the coordination service.
+    Response,
 }
 
 impl Ops {
@@ -64,7 +77,10 @@ impl Ops {
                 let (expected, keys) = (Expected::Ok, Some((digits, keys)));
                 Ok(Ops { bytes, expected, keys, next: seed, reads: None, made: 0 })
             }
-            other => bail!("no load is known for the service {other}; only for kv, echo and work"),
+            "zookeeper" => Ok(Ops::coordinating(&value, keys, seed)),
+            other => bail!(
+                "no load is known for the service {other}; only for kv, zookeeper, echo and work"
+            ),
         }
     }
 
@@ -103,7 +119,12 @@ impl Ops {
                 reads.keys = Some((at + DIGITS.start..at + DIGITS.end, all));
                 reads.expected = Expected::Bulk;
             }
-            _ => bail!("the service {service} has no reads; only kv and echo have"),
+            ("zookeeper", _) => {
+                reads.bytes = request((0, 0), kind::GET_DATA, |w| {
+                    w.text(NODE).bool(false);
+                });
+            }
+            _ => bail!("the service {service} has no reads; only kv, zookeeper and echo have"),
         }
         Ok(Ops { reads: Some((Box::new(reads), u64::from(percent))), ..self })
     }
@@ -118,6 +139,36 @@ impl Ops {
         self
     }
 
+    /// Requests of the coordination service, which write `keys` nodes in turn. A client has to
+    /// open a session first: [`Ops::opening`].
+    fn coordinating(value: &[u8], keys: u64, seed: u64) -> Ops {
+        let bytes = request((0, 0), kind::SET_DATA, |w| {
+            w.text(NODE).buffer(Some(value)).int(-1);
+        });
+        let at = bytes.windows(NODE.len()).position(|window| window == NODE.as_bytes());
+        let end = at.expect("the node is in its own request") + NODE.len();
+        let keys = Some((end - DIGITS.len()..end, keys));
+        Ops { bytes, expected: Expected::Response, keys, next: seed, reads: None, made: 0 }
+    }
+
+    /// What opens a session for a client of this load, if it needs one.
+    #[must_use]
+    pub fn opening(&self) -> Option<Vec<u8>> {
+        matches!(self.expected, Expected::Response).then(opening)
+    }
+
+    /// Takes the answer to [`Ops::opening`]; false when there is no session.
+    pub fn attach(&mut self, answer: &[u8]) -> bool {
+        let Ok(Outcome::Attached { to, .. }) = Outcome::decode(answer) else { return false };
+        let reads = self.reads.iter_mut().map(|(reads, _)| &mut reads.bytes);
+        for bytes in reads.chain([&mut self.bytes]) {
+            let own = &mut bytes[ATTACHMENT];
+            own[..8].copy_from_slice(&to.0.to_le_bytes());
+            own[8..].copy_from_slice(&to.1.to_le_bytes());
+        }
+        true
+    }
+
     /// Length of an operation.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -130,7 +181,8 @@ impl Ops {
         let turn = self.made.wrapping_mul(37) % 100;
         let reads = self.reads.as_ref().is_some_and(|(_, percent)| turn < *percent);
         match &mut self.reads {
-            Some((ops, _)) if reads => (ops.make(), true),
+            // A session's requests are ordered, reads among them.
+            Some((ops, _)) if reads => (ops.make(), !matches!(self.expected, Expected::Response)),
             _ => {
                 Ops::write_key(&mut self.bytes, self.keys.as_ref(), &mut self.next);
                 (&self.bytes, false)
@@ -164,8 +216,56 @@ impl Ops {
             Expected::Ok if result == b"+OK\r\n" => true,
             Expected::Ok => self.reads.as_ref().is_some_and(|(reads, _)| reads.fits(result)),
             Expected::Bulk => result.starts_with(b"$"),
+            Expected::Response => {
+                matches!(Outcome::decode(result), Ok(Outcome::Response { error: 0, .. }))
+            }
         }
     }
+}
+
+fn opening() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Op::Open { password: [0; PASSWORD_BYTES], timeout_ms: TIMEOUT_MAX_MS }.encode(&mut bytes);
+    bytes
+}
+
+fn request(from: Attachment, kind: i32, body: impl FnOnce(&mut JuteWriter<'_>)) -> Vec<u8> {
+    let (mut bytes, mut out) = (Vec::new(), Vec::new());
+    body(&mut JuteWriter::new(&mut out));
+    Op::Request { from, kind, body: &out }.encode(&mut bytes);
+    bytes
+}
+
+/// Makes the nodes that the load reads and writes, with values of so many bytes.
+///
+/// # Errors
+/// When the group does not make them.
+pub async fn make_nodes(client: &Client, keys: u64, payload: u32) -> Result<()> {
+    let opened = client.call(0, opening()).await?;
+    let Ok(Outcome::Attached { to, .. }) = Outcome::decode(&opened) else {
+        bail!("the group opens no session");
+    };
+    let value = vec![b'x'; payload as usize];
+    let create = |path: &str| {
+        request(to, kind::CREATE, |w| {
+            w.text(path).buffer(Some(&value)).count(1).int(31).text("world").text("anyone").int(0);
+        })
+    };
+    let top = [create("/bench")];
+    let nodes = (0..keys).map(|key| create(&format!("/bench/n{key:09}")));
+    let mut all = top.into_iter().chain(nodes).peekable();
+    while all.peek().is_some() {
+        let calls: Vec<_> = all.by_ref().take(MADE_AT_ONCE).map(|op| client.call(0, op)).collect();
+        for call in calls {
+            let answer = call.await?;
+            let Ok(Outcome::Response { error, .. }) = Outcome::decode(&answer) else {
+                bail!("the group makes no node");
+            };
+            let exists = svc::zk::ZkError::NodeExists.code();
+            ensure!(error == 0 || error == exists, "the group makes no node: error {error}");
+        }
+    }
+    Ok(())
 }
 
 /// Operations that delete `keys` keys of the load, many at once.
@@ -190,6 +290,11 @@ pub fn idle(service: &str) -> Result<Vec<u8>> {
         "kv" => {
             let mut bytes = Vec::new();
             encode_command(Protocol::Resp2, &[&b"EXISTS"[..], KEY], &mut bytes);
+            Ok(bytes)
+        }
+        "zookeeper" => {
+            let mut bytes = Vec::new();
+            Op::Stats.encode(&mut bytes);
             Ok(bytes)
         }
         _ => Ok(Ops::new(service, 0, 0, 1, 0)?.bytes),
@@ -242,6 +347,27 @@ mod tests {
         let ops = ops.expect("it has reads");
         assert!(ops.fits(b"$1\r\nx\r\n") && ops.fits(b"+OK\r\n") && !ops.fits(b"-ERR\r\n"));
         assert!(Ops::new("work", 0, 0, 1, 0).and_then(|ops| ops.reading("work", 1)).is_err());
+    }
+
+    #[test]
+    fn requests_are_of_the_session_and_as_many_read_as_were_asked_for() {
+        for percent in [0, 25, 100] {
+            let ops = Ops::new("zookeeper", 1, 0, 500, 3).expect("known");
+            let mut ops = ops.reading("zookeeper", percent).expect("it has reads");
+            let mut answer = vec![];
+            Outcome::Attached { to: (7, 8), timeout_ms: 1 }.encode(&mut answer);
+            assert!(ops.opening().is_some() && ops.attach(&answer) && !ops.attach(b"?"));
+            let mut reads = 0;
+            for _ in 0..500 {
+                let (bytes, without_order) = ops.next();
+                let Ok(Op::Request { from, kind, body }) = Op::decode(bytes) else { panic!() };
+                assert_eq!((from, without_order), ((7, 8), false));
+                reads += u32::from(kind == kind::GET_DATA);
+                let path = svc::zk::jute::JuteReader::new(body).path("path");
+                assert!(path.is_ok_and(|path| path.starts_with("/bench/n000000")));
+            }
+            assert_eq!(reads, u32::from(percent) * 5);
+        }
     }
 
     #[test]

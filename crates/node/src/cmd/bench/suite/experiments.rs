@@ -113,7 +113,7 @@ pub fn all(cpus: usize) -> Vec<Experiment> {
     all.extend(cbase(cpus));
     all.extend([transport(), transport_clients()]);
     all.extend([durability(), authentication(), replicas(), idle(), principals(), yardstick()]);
-    all.extend([redis(), etcd(), Experiment::peers("zookeeper", "ZooKeeper")]);
+    all.extend([redis(), etcd(), coordination()]);
     all
 }
 
@@ -294,7 +294,30 @@ fn transport_clients() -> Experiment {
 
 /// The micro-benchmarks of CBASE: requests that do nothing, wait 20 ms, or compute.
 fn cbase(cpus: usize) -> Vec<Experiment> {
-    vec![overhead(), resources(), independence(), computing(cpus)]
+    vec![graph(), overhead(), resources(), independence(), computing(cpus)]
+}
+
+fn graph() -> Experiment {
+    let one = |name: &str, flags: &str| {
+        let point = |pending: &u32| Point {
+            x: (*pending).into(),
+            job: Job::Graph(super::job::words(&format!("--pending {pending} {flags}"))),
+        };
+        Series {
+            name: name.to_owned(),
+            points: [1, 100, 10_000, 100_000].iter().map(point).collect(),
+        }
+    };
+    Experiment {
+        name: "cbase-graph".to_owned(),
+        title: "The dependency graph alone, on one core (CBASE, section 5.1)".to_owned(),
+        about: "Each operation is an insertion and a removal, while as many others are pending. \
+            Each touches two classes.",
+        x: "pending requests",
+        log_x: true,
+        plots: vec![RATE, CPU],
+        series: vec![one("independent", ""), one("1 of 10 depends on others", "--dependent 10")],
+    }
 }
 
 fn overhead() -> Experiment {
@@ -490,7 +513,7 @@ fn yardstick() -> Experiment {
 
 fn redis() -> Experiment {
     let one = |name: &str, system: System, keys: u32| {
-        let job = |depth: u32| Job::Peer(Peer { system, depth, keys });
+        let job = |depth: u32| Job::Peer(Peer { system, depth, keys, reads: 0 });
         let point = |depth: u32| Point { x: depth.into(), job: job(depth) };
         Series { name: name.to_owned(), points: [1, 16].map(point).into() }
     };
@@ -515,7 +538,7 @@ fn redis() -> Experiment {
 
 fn etcd() -> Experiment {
     let one = |name: &str, system: System| {
-        let job = |depth: u32| Job::Peer(Peer { system, depth, keys: 100_000 });
+        let job = |depth: u32| Job::Peer(Peer { system, depth, keys: 100_000, reads: 0 });
         let point = |depth: u32| Point { x: depth.into(), job: job(depth) };
         Series { name: name.to_owned(), points: [1, 16].map(point).into() }
     };
@@ -535,20 +558,43 @@ fn etcd() -> Experiment {
     }
 }
 
-impl Experiment {
-    /// A peer that this program has no client for.
-    fn peers(name: &str, title: &str) -> Experiment {
-        let why = format!("this program has no client for {title} yet");
-        let never = Point { x: 3.0, job: Job::Never(why) };
-        Experiment {
-            name: name.to_owned(),
-            title: format!("{title}, three nodes"),
-            about: "Not measured.",
-            x: "nodes",
-            log_x: false,
-            plots: vec![RATE],
-            series: vec![Series { name: title.to_owned(), points: vec![never] }],
-        }
+/// Percentages of reads.
+const READS: [u32; 5] = [0, 25, 50, 75, 100];
+
+fn coordination() -> Experiment {
+    let nodes = 10_000;
+    let ours = |system| {
+        series(system, &READS, |reads: u32| {
+            format!(
+                "--service zookeeper --keys {nodes} --payload 128 --read-percent {reads} \
+                 --clients 4 --outstanding 1024"
+            )
+        })
+    };
+    let peer = |name: &str, system: System| {
+        let job = |reads: u32| Job::Peer(Peer { system, depth: 32, keys: nodes, reads });
+        let point = |reads: u32| Point { x: reads.into(), job: job(reads) };
+        Series { name: name.to_owned(), points: READS.map(point).into() }
+    };
+    Experiment {
+        name: "coordination".to_owned(),
+        title: "The coordination service: 10,000 nodes of 128 bytes (COP, figure 7)".to_owned(),
+        about: "getData and setData of nodes at random. In ours all requests are ordered, so that \
+            reads are linearizable. ZooKeeper orders writes alone: a read is answered by the one \
+            server that the client is connected to, and may be old; it tolerates that one of its \
+            three servers crashes, ours that one of four lies. It writes its log without syncing, \
+            ours are in memory. The two by 50 connections speak ZooKeeper's protocol; COP, TOP and \
+            NO-REP are loaded by the group's own client.",
+        x: "percent of reads",
+        log_x: false,
+        plots: vec![RATE, P50, CPU],
+        series: vec![
+            ours(COP),
+            ours(TOP),
+            ours(NO_REP),
+            peer("four replicas, gateway", System::Coordination),
+            peer("ZooKeeper, three nodes, reads may be old", System::ZooKeeper),
+        ],
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Job {
     Bench(Vec<String>),
     /// `stylite bench baseline` with these flags.
     Baseline(Vec<String>),
+    /// `stylite bench graph` with these flags.
+    Graph(Vec<String>),
     /// Another system.
     Peer(Peer),
     /// Nothing, for this reason.
@@ -36,6 +38,8 @@ pub struct Peer {
     pub depth: u32,
     /// Keys that are written, at random.
     pub keys: u32,
+    /// How many percent of the commands read.
+    pub reads: u32,
 }
 
 /// The systems that keys are written to.
@@ -51,6 +55,10 @@ pub enum System {
     Durable,
     /// Three etcd servers.
     Etcd,
+    /// Three ZooKeeper servers.
+    ZooKeeper,
+    /// A group of ours behind a ZooKeeper gateway, that keeps everything in memory.
+    Coordination,
 }
 
 /// What came of a point.
@@ -92,6 +100,7 @@ impl Job {
         match self {
             Job::Bench(flags) => format!("stylite bench --local {}", flags.join(" ")),
             Job::Baseline(flags) => format!("stylite bench baseline {}", flags.join(" ")),
+            Job::Graph(flags) => format!("stylite bench graph {}", flags.join(" ")),
             Job::Peer(peer) => peers::command(*peer),
             Job::Never(_) => String::new(),
         }
@@ -101,6 +110,7 @@ impl Job {
         let (head, flags): (&[&str], _) = match self {
             Job::Bench(flags) => (&["bench", "--local"], flags),
             Job::Baseline(flags) => (&["bench", "baseline"], flags),
+            Job::Graph(flags) => (&["bench", "graph"], flags),
             Job::Peer(_) | Job::Never(_) => return Vec::new(),
         };
         head.iter().map(|word| (*word).to_owned()).chain(flags.iter().cloned()).collect()
@@ -112,7 +122,7 @@ impl Job {
         match self {
             Job::Never(why) => return Some(why.clone()),
             Job::Peer(peer) => return peers::refused(*peer),
-            Job::Bench(_) | Job::Baseline(_) => {}
+            Job::Bench(_) | Job::Baseline(_) | Job::Graph(_) => {}
         }
         let args = ["stylite".to_owned()].into_iter().chain(self.args());
         let error = Cli::command().try_get_matches_from(args).err()?;
@@ -141,7 +151,9 @@ impl Job {
         let mut command = program()?;
         command.args(self.args()).arg("--json").arg(&file);
         command.arg("--duration").arg(format!("{}s", suite.seconds));
-        command.arg("--warmup").arg(format!("{WARMUP_MS}ms"));
+        if !matches!(self, Job::Graph(_)) {
+            command.arg("--warmup").arg(format!("{WARMUP_MS}ms"));
+        }
         command.arg("--runs").arg(suite.runs.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let each = Duration::from_millis((suite.seconds * 1_000 + WARMUP_MS).into()) * 2;

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `experiments` | the table of what is run |
 //! | `job` | runs one point as a process of its own |
-//! | `peers`, `etcd` | other systems |
+//! | `peers`, `etcd`, `zookeeper` | other systems |
 //! | `plot` | a plot as SVG |
 //! | `report` | the HTML and the raw results |
 //!
@@ -17,6 +17,7 @@ mod job;
 mod peers;
 mod plot;
 mod report;
+mod zookeeper;
 
 use std::time::Instant;
 

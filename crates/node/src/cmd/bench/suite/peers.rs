@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::etcd::Cluster;
 use super::job::{End, Peer, System, Waited, program, stop, wait};
+use super::zookeeper::{self, Ensemble};
 use crate::cli::SuiteArgs;
 use crate::cmd::bench::cpu;
 use crate::cmd::bench::result::Spread;
@@ -31,7 +32,7 @@ const TRIAL_COMMANDS: u64 = 100_000;
 /// What is run, in words.
 #[must_use]
 pub fn command(peer: Peer) -> String {
-    let Peer { system, depth, .. } = peer;
+    let Peer { system, depth, reads, .. } = peer;
     let benchmark = ["redis-benchmark".to_owned()].into_iter().chain(flags(peer));
     let benchmark = benchmark.collect::<Vec<String>>().join(" ");
     match system {
@@ -44,6 +45,14 @@ pub fn command(peer: Peer) -> String {
         System::Durable => format!("stylite demo --durability sync; {benchmark}"),
         System::Etcd => format!(
             "three etcd, synced; {CONNECTIONS} connections, {depth} PutRequest under way on each"
+        ),
+        System::ZooKeeper => format!(
+            "three ZooKeeper, forceSync=no; {CONNECTIONS} connections, {depth} requests under way \
+             on each, {reads} % getData, which a single server answers"
+        ),
+        System::Coordination => format!(
+            "stylite demo --service zookeeper --durability memory; {CONNECTIONS} connections, \
+             {depth} requests under way on each, {reads} % getData, which are ordered"
         ),
     }
 }
@@ -62,11 +71,17 @@ pub fn refused(peer: Peer) -> Option<String> {
         System::Confirmed => &["redis-server"],
         System::Gateway | System::Durable => &["redis-benchmark"],
         System::Etcd => &["etcd"],
+        System::ZooKeeper => &["java"],
+        System::Coordination => &[],
     };
+    if peer.system == System::ZooKeeper && !Path::new(zookeeper::JAR).exists() {
+        return Some("zookeeper is not installed (`apt-get install zookeeper`)".to_owned());
+    }
     let missing = needed.iter().find(|name| installed(name).is_none())?;
     let package = match *missing {
         "redis-benchmark" => "redis-tools",
         "etcd" => "etcd-server",
+        "java" => "zookeeper",
         other => other,
     };
     Some(format!("{missing} is not installed (`apt-get install {package}`)"))
@@ -121,6 +136,7 @@ impl Drop for Server {
 enum Running {
     Redis { port: u16, servers: Vec<Server> },
     Etcd(Cluster),
+    ZooKeeper(Ensemble),
 }
 
 impl Running {
@@ -131,6 +147,10 @@ impl Running {
             System::Gateway => gateway(port, "memory")?,
             System::Durable => gateway(port, "sync")?,
             System::Etcd => return Cluster::start(&suite.out).await.map(Running::Etcd),
+            System::ZooKeeper => {
+                return Ensemble::start(&suite.out, peer).await.map(Running::ZooKeeper);
+            }
+            System::Coordination => return Ensemble::ours(peer).await.map(Running::ZooKeeper),
         }];
         answers(port).await?;
         if peer.system == System::Confirmed {
@@ -145,6 +165,7 @@ impl Running {
         match self {
             Running::Redis { servers, .. } => servers,
             Running::Etcd(cluster) => &cluster.servers,
+            Running::ZooKeeper(ensemble) => &ensemble.servers,
         }
     }
 
@@ -172,6 +193,10 @@ impl Running {
             Running::Etcd(cluster) => tokio::select! {
                 number = signals.next() => return Ok(Measured::End(End::Interrupted(number))),
                 sample = cluster.load(peer, seconds) => sample?,
+            },
+            Running::ZooKeeper(ensemble) => tokio::select! {
+                number = signals.next() => return Ok(Measured::End(End::Interrupted(number))),
+                sample = ensemble.load(peer, seconds) => sample?,
             },
         };
         Ok(Measured::Sample(sample))
