@@ -8,7 +8,7 @@
 //! the state from there to wherever the replica is, so replicas that are at different numbers
 //! say the same unless what was read has changed in between.
 //!
-//! Numbers before the last multiple of the checkpoint interval are not told apart ([`floor`]),
+//! Numbers before the last multiple of the checkpoint interval are not told apart (`floor`),
 //! so that a replica which has fetched a checkpoint, and does not know who wrote what before it,
 //! says the same as the others.
 //!

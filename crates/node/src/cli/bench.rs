@@ -211,8 +211,8 @@ pub struct LoadArgs {
     /// How long each operation computes (work service only).
     #[arg(long, value_name = "TIME", env = "STYLITE_SPIN", value_parser = some_duration)]
     pub spin: Option<Duration>,
-    /// Keys that are written (key-value, coordination and work service only). Operations of the work service
-    /// that have the same key depend on each other.
+    /// Keys that are written (key-value, coordination and work service only). Operations of the
+    /// work service that have the same key depend on each other.
     #[arg(long, value_name = "KEYS", default_value_t = 100_000, env = "STYLITE_KEYS",
         value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub keys: u64,

@@ -174,6 +174,9 @@ impl Config {
         let what = match (self.reply, self.payload) {
             (Some(0), 0) => "empty, empty reply".to_owned(),
             (Some(reply), payload) => format!("{} there, {} back", bytes(payload), bytes(reply)),
+            (None, payload) if self.group.service == "zookeeper" => {
+                format!("setData of {}", bytes(payload))
+            }
             (None, payload) => format!("SET of a value of {}", bytes(payload)),
         };
         let what = match self.read_percent {
