@@ -9,6 +9,7 @@ use crate::source::words;
 use crate::tree::RustFile;
 
 mod sim;
+mod ways;
 
 /// The variable that tests read.
 pub const VARIABLE: &str = "STYLITE_TEST_SCALE";
@@ -258,7 +259,7 @@ const TABLE: &[Scaled] = &[
 
 /// All rows.
 fn rows() -> impl Iterator<Item = &'static Scaled> {
-    TABLE.iter().chain(sim::TABLE)
+    TABLE.iter().chain(sim::TABLE).chain(ways::TABLE)
 }
 
 /// Prints the table for a run at `scale`.

@@ -121,6 +121,8 @@ pub enum FromStage {
         content: Arc<Vec<u8>>,
         /// The view in which what it says is prepared, where that is not committed yet.
         tentative: Option<View>,
+        /// The client asks again: it is answered in full, by everybody.
+        in_full: bool,
     },
     /// To one pillar: tell the client that something waits for it in the service's state.
     Nudge {

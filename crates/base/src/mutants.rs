@@ -97,6 +97,9 @@ mod table {
         FirstPreparedWins: "trap 1", "the first P entry is chosen, not the highest view's";
         StartsAtLowest: "trap 1", "a view starts at the lowest checkpoint of its VIEW-CHANGEs";
         ReplyQuorumShort: "trap 5", "a client accepts a reply that f replicas gave";
+        RetryNotInFull: "trap 10", "a frame that is sent again is answered as the first time";
+        DigestIsContent: "trap 10", "a client takes digests for votes for the content it has";
+        DigestsOfFew: "trap 10", "a content that has the digests of f replicas is accepted";
         RepliesNotReplicasCount: "trap 13", "a client counts replies, not replicas";
         OneDecidedIsBelieved: "trap 9", "a laggard believes one DECIDED";
         OneMentionIsBelieved: "L11", "one replica's word makes others believe in a number";

@@ -28,6 +28,9 @@ pub const STATUS_BYTES_MAX: usize = 64 << 10;
 /// Bytes of the body of a [`PacketKind::Nudge`] packet.
 pub const NUDGE_BYTES: usize = 8;
 
+/// Bytes of the body of a [`PacketKind::Avoid`] packet.
+pub const AVOID_BYTES: usize = 8;
+
 /// What every packet between replicas says about its sender. The link's seal proves the same:
 /// the receiver compares, so that a packet never means something else in another place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +90,9 @@ pub enum PacketKind {
     /// To the client: something waits for it in the service's state. The number of the batch
     /// since which it waits, [`NUDGE_BYTES`] bytes, little-endian.
     Nudge = 6,
+    /// To the replica: do not rely on these replicas for answers to this session. A bit for each,
+    /// replica 0 the lowest, [`AVOID_BYTES`] bytes, little-endian.
+    Avoid = 7,
 }
 
 impl PacketKind {
@@ -115,6 +121,7 @@ impl PacketKind {
             4 => (PacketKind::Status, !body.is_empty() && body.len() <= STATUS_BYTES_MAX),
             5 => (PacketKind::Goodbye, body.is_empty()),
             6 => (PacketKind::Nudge, body.len() == NUDGE_BYTES),
+            7 => (PacketKind::Avoid, body.len() == AVOID_BYTES),
             _ => return Err(Malformed("packet kind")),
         };
         if fits { Ok((kind, body)) } else { Err(Malformed("packet body")) }
@@ -149,7 +156,7 @@ mod tests {
         assert_eq!(PacketKind::split(&PacketKind::Goodbye.alone()), {
             Ok((PacketKind::Goodbye, &[][..]))
         });
-        for bad in [&[][..], &[0], &[1], &[2], &[3, 0], &[4], &[5, 0], &[6, 0], &[7, 0]] {
+        for bad in [&[][..], &[0], &[1], &[2], &[3, 0], &[4], &[5, 0], &[6, 0], &[7, 0], &[8, 0]] {
             assert!(PacketKind::split(bad).is_err(), "{bad:?}");
         }
         assert!(PacketKind::split(&vec![4; STATUS_BYTES_MAX + 2]).is_err());

@@ -97,6 +97,18 @@ impl VoteSet {
         VoteSet(self.0 | other.0)
     }
 
+    /// The set as bits, replica 0 the lowest.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The set that has these bits.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> VoteSet {
+        VoteSet(bits)
+    }
+
     /// Members in ascending order.
     pub fn iter(self) -> impl Iterator<Item = ReplicaId> {
         (0..u16::try_from(u64::BITS).expect("64 fits"))
@@ -104,6 +116,18 @@ impl VoteSet {
             .filter(move |r| self.contains(*r))
     }
 }
+
+impl FromIterator<ReplicaId> for VoteSet {
+    fn from_iter<I: IntoIterator<Item = ReplicaId>>(replicas: I) -> VoteSet {
+        let mut set = VoteSet::EMPTY;
+        for replica in replicas {
+            set.insert(replica);
+        }
+        set
+    }
+}
+
+const _: () = assert!(crate::limits::REPLICAS_MAX <= 64);
 
 #[cfg(test)]
 mod tests {

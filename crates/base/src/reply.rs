@@ -13,8 +13,10 @@ use crate::id::{ClientId, Seq, SessionId};
 use crate::limits;
 
 mod packet;
+mod repliers;
 
 pub use packet::{DIGEST_REPLY_BYTES, ReplyBody, ReplyDigest, ReplyPacket, WHOLE_REPLY_BYTES};
+pub use repliers::{Answer, DIGEST_WORTH_BYTES, Repliers};
 
 /// What became of a frame. Each is decided deterministically at the merge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,7 +16,7 @@ use base::Time;
 use base::packet::PacketKind;
 use base::reply::ReplyPacket;
 use base::{
-    AgreedTime, Frame, Incarnation, Now, PillarId, Reader, ReplicaId, Seq, SessionId, Span,
+    AgreedTime, Frame, Incarnation, Now, PillarId, Reader, ReplicaId, Seq, SessionId, Span, VoteSet,
 };
 use proto::client::{ClientCore, Effect, OpError, SendTo, SubmitError};
 use tokio::sync::{oneshot, watch};
@@ -179,7 +179,14 @@ impl Driver {
                 continue;
             }
             match result {
-                Ok(link) => {
+                Ok(mut link) => {
+                    let avoided = self.core.avoided();
+                    if !avoided.is_empty()
+                        && let Err(error) = link.avoid(avoided)
+                    {
+                        self.lose_link(at, &error);
+                        continue;
+                    }
                     let endpoint = &mut self.endpoints[at];
                     endpoint.link = Some(link);
                     self.core.on_link(endpoint.replica, endpoint.pillar);
@@ -295,6 +302,7 @@ impl Driver {
                         closing.done = true;
                     }
                 }
+                Effect::Avoid(replicas) => self.avoid(replicas),
                 Effect::Suspect { replica, wrong_replies } => {
                     tracing::warn!(replica = replica.0, wrong_replies, "a replica lies");
                 }
@@ -326,6 +334,15 @@ impl Driver {
                 Ok(true) => {}
                 Ok(false) => self.view.packets_dropped += 1,
                 Err(error) => self.lose_link(at, &error),
+            }
+        }
+    }
+
+    fn avoid(&mut self, replicas: VoteSet) {
+        for at in 0..self.endpoints.len() {
+            let link = self.endpoints[at].link.as_mut();
+            if let Some(Err(error)) = link.map(|link| link.avoid(replicas)) {
+                self.lose_link(at, &error);
             }
         }
     }
@@ -427,9 +444,12 @@ impl Outlook {
     fn tell(&mut self, core: &ClientCore<Token>, stats: &mut ClientStats) {
         let counters = core.counters();
         let told = stats.wrong_replies.len() == self.links.len();
+        let replicas = || (0..).map(ReplicaId).take(self.links.len());
         if !told || counters.wrong_replies != stats.counters.wrong_replies {
-            let replicas = (0..).map(ReplicaId).take(self.links.len());
-            stats.wrong_replies = replicas.map(|replica| core.wrong_replies(replica)).collect();
+            stats.wrong_replies = replicas().map(|replica| core.wrong_replies(replica)).collect();
+        }
+        if !told || counters.fallbacks != stats.counters.fallbacks {
+            stats.missed_replies = replicas().map(|replica| core.missed_replies(replica)).collect();
         }
         stats.counters = counters;
         stats.session = core.session().0;
@@ -473,7 +493,7 @@ fn on_packet(
             Ok(())
         }
         PacketKind::Goodbye => Err(LinkError::Goodbye),
-        PacketKind::Request | PacketKind::StatusQuery => Err(LinkError::Kind),
+        PacketKind::Request | PacketKind::StatusQuery | PacketKind::Avoid => Err(LinkError::Kind),
     }
 }
 

@@ -67,6 +67,8 @@ pub struct ClientStats {
     pub links: Vec<u16>,
     /// Replies of each replica that no correct replica sends.
     pub wrong_replies: Vec<u64>,
+    /// Answers that had to be asked for again because a replica did not do its part.
+    pub missed_replies: Vec<u64>,
     /// Packets that were dropped because a replica does not read.
     pub packets_dropped: u64,
     /// The last failure of a link, in words; empty when there was none.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use auth::{Established, Initiator, LinkIdentity, Opener, PacketReader, Sealer};
 use base::packet::PacketKind;
-use base::{Frame, PillarId, ReplicaId, SessionId, limits};
+use base::{Frame, PillarId, ReplicaId, SessionId, VoteSet, limits};
 use genesis::Group;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -81,6 +81,14 @@ impl Link {
     pub(crate) fn ask_status(&mut self) -> Result<(), LinkError> {
         self.seal()?;
         Ok(self.sealer.seal(&PacketKind::StatusQuery.alone(), &mut self.out)?)
+    }
+
+    /// Tells the replica whom not to rely on for answers.
+    pub(crate) fn avoid(&mut self, replicas: VoteSet) -> Result<(), LinkError> {
+        self.seal()?;
+        let mut payload = PacketKind::Avoid.alone().to_vec();
+        payload.extend_from_slice(&replicas.bits().to_le_bytes());
+        Ok(self.sealer.seal(&payload, &mut self.out)?)
     }
 
     /// Completes this turn's packet.

@@ -68,6 +68,7 @@ impl ClientOptions {
             config = config.with_reads();
         }
         config.inline = self.group.settings().bodies == genesis::Bodies::Inline;
+        config.repliers = self.group.settings().answers(quorums);
         if self.unbatched {
             config = config.unbatched();
         }

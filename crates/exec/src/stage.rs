@@ -382,7 +382,7 @@ impl Stage {
         let known = self.state.sessions.recall(frame);
         if let Some(content) = known.and_then(|decision| answer(frame, decision)) {
             let tentative = self.ahead.view().filter(|_| !base::mutant!(TentativeUnsaid));
-            out.pillar(pillar, FromStage::Reply { frame, content, tentative });
+            out.pillar(pillar, FromStage::Reply { frame, content, tentative, in_full: true });
         }
     }
 

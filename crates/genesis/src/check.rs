@@ -14,8 +14,8 @@ use crate::group::{ClientEntry, Group, ReplicaEntry};
 use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
 use crate::settings::{
     Agreement, BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, Bodies, CHECKPOINT_INTERVAL_MAX,
-    CLOCK_SKEW_MS_MAX, Commits, Leaders, Reads, Settings, VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN,
-    from_on_off, window_for, window_max,
+    CLOCK_SKEW_MS_MAX, Commits, Leaders, Reads, Repliers, Replies, Settings, VIEW_TIMEOUT_MS_MAX,
+    VIEW_TIMEOUT_MS_MIN, from_on_off, window_for, window_max,
 };
 use crate::switches::{self, Choice};
 
@@ -163,6 +163,8 @@ fn settings(
         view_timeout: Span::millis(timeout),
         leaders: leaders(path, raw, interval)?,
         commits: word(path, "commits", raw.ways.commits.as_deref(), Commits::from_word)?,
+        replies: word(path, "replies", raw.ways.replies.as_deref(), Replies::from_word)?,
+        repliers: word(path, "repliers", raw.ways.repliers.as_deref(), Repliers::from_word)?,
         bodies: word(path, "bodies", raw.ways.bodies.as_deref(), Bodies::from_word)?,
         tentative: word(path, "tentative", raw.ways.tentative.as_deref(), from_on_off)?,
         reads: word(path, "reads", raw.ways.reads.as_deref(), Reads::from_word)?,

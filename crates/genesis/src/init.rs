@@ -232,6 +232,8 @@ fn raw_group(
         ways: RawWays {
             leaders: Some(settings.leaders.word().to_owned()),
             commits: Some(settings.commits.word().to_owned()),
+            replies: Some(settings.replies.word().to_owned()),
+            repliers: Some(settings.repliers.word().to_owned()),
             bodies: Some(settings.bodies.word().to_owned()),
             tentative: Some(on_off(settings.tentative).to_owned()),
             reads: Some(settings.reads.word().to_owned()),

@@ -33,4 +33,6 @@ pub use error::GenesisError;
 pub use group::{ClientEntry, GROUP_FILE, Group, ReplicaEntry};
 pub use init::{CLIENTS_DEFAULT, InitOptions, LocalGroup, PORT_DEFAULT, init};
 pub use raw::distance;
-pub use settings::{Agreement, Batching, Bodies, Commits, Leaders, Reads, Settings};
+pub use settings::{
+    Agreement, Batching, Bodies, Commits, Leaders, Reads, Repliers, Replies, Settings,
+};

@@ -40,6 +40,8 @@ pub(crate) struct RawGroup {
 pub(crate) struct RawWays {
     pub(crate) leaders: Option<String>,
     pub(crate) commits: Option<String>,
+    pub(crate) replies: Option<String>,
+    pub(crate) repliers: Option<String>,
     pub(crate) bodies: Option<String>,
     pub(crate) tentative: Option<String>,
     pub(crate) reads: Option<String>,
@@ -92,6 +94,8 @@ const GROUP_KEYS: &[&str] = &[
     "view_timeout_ms",
     "leaders",
     "commits",
+    "replies",
+    "repliers",
     "bodies",
     "tentative",
     "reads",

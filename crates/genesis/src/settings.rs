@@ -1,5 +1,6 @@
 //! What the members of a group have agreed to do alike, apart from who they are.
 
+use base::reply::DIGEST_WORTH_BYTES;
 use base::{Quorums, Span, limits};
 
 use crate::switches::Choice;
@@ -51,6 +52,56 @@ impl Leaders {
 
     pub(crate) fn from_word(word: &str) -> Option<Leaders> {
         [Leaders::Fixed, Leaders::Rotating].into_iter().find(|one| one.word() == word)
+    }
+}
+
+/// How replicas answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Replies {
+    /// All of them in full.
+    #[default]
+    Full,
+    /// One in full, the others by the digest of a large answer.
+    Digest,
+}
+
+impl Replies {
+    /// Its name, as the configuration and the command line have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Replies::Full => "full",
+            Replies::Digest => "digest",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Replies> {
+        [Replies::Full, Replies::Digest].into_iter().find(|one| one.word() == word)
+    }
+}
+
+/// Which replicas answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Repliers {
+    /// All of them.
+    #[default]
+    All,
+    /// A quorum; the others are relieved, in turn.
+    Relieved,
+}
+
+impl Repliers {
+    /// Its name, as the configuration and the command line have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Repliers::All => "all",
+            Repliers::Relieved => "relieved",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Repliers> {
+        [Repliers::All, Repliers::Relieved].into_iter().find(|one| one.word() == word)
     }
 }
 
@@ -156,6 +207,10 @@ pub struct Settings {
     pub tentative: bool,
     /// How operations that only read are answered.
     pub reads: Reads,
+    /// How replicas answer clients.
+    pub replies: Replies,
+    /// Which replicas answer clients.
+    pub repliers: Repliers,
     /// How leaders make batches.
     pub batching: Batching,
     /// Whether replicas obey orders to misbehave, for drills. Never in production.
@@ -227,6 +282,15 @@ pub fn window_for(quorums: Quorums, checkpoint_interval: u64) -> u64 {
 }
 
 impl Settings {
+    /// How a group of `quorums` with these settings answers its clients.
+    #[must_use]
+    pub fn answers(&self, quorums: Quorums) -> base::reply::Repliers {
+        let digests = (self.replies == Replies::Digest).then_some(DIGEST_WORTH_BYTES);
+        base::reply::Repliers::all(quorums)
+            .with_digests(digests)
+            .with_relief(self.repliers == Repliers::Relieved)
+    }
+
     /// Which value each switch of the group has.
     #[must_use]
     pub fn chosen(&self) -> Vec<Choice> {
@@ -238,6 +302,8 @@ impl Settings {
             Choice("bodies", self.bodies.word()),
             Choice("tentative", on_off(self.tentative)),
             Choice("reads", self.reads.word()),
+            Choice("replies", self.replies.word()),
+            Choice("repliers", self.repliers.word()),
         ]
     }
 }
@@ -272,6 +338,8 @@ impl Default for Settings {
             bodies: Bodies::default(),
             tentative: false,
             reads: Reads::default(),
+            replies: Replies::default(),
+            repliers: Repliers::default(),
             batching: Batching::default(),
             drills: false,
         }

@@ -100,6 +100,18 @@ pub const SWITCHES: &[Switch] = &[
                whose proposals carry them",
     },
     Switch {
+        name: "replies",
+        values: &["full", "digest"],
+        scope: Scope::Group,
+        what: "replicas answer in full, or all but one by the digest of a large answer",
+    },
+    Switch {
+        name: "repliers",
+        values: &["all", "relieved"],
+        scope: Scope::Group,
+        what: "all replicas answer, or a quorum, while the others are relieved in turn",
+    },
+    Switch {
         name: "durability",
         values: &["sync", "async", "memory"],
         scope: Scope::Replica,
@@ -162,6 +174,18 @@ pub const CONFLICTS: &[Conflict] = &[
         other: Choice("bodies", "inline"),
         why: "a client does not know whose turn it is to propose its frames",
         remedy: "leave leaders fixed",
+    },
+    Conflict {
+        one: Choice("agreement", "none"),
+        other: Choice("replies", "digest"),
+        why: "one server has nobody to answer in full in its place",
+        remedy: "leave replies full",
+    },
+    Conflict {
+        one: Choice("agreement", "none"),
+        other: Choice("repliers", "relieved"),
+        why: "one server has nobody to answer in its place",
+        remedy: "leave repliers all",
     },
     Conflict {
         one: Choice("agreement", "none"),

@@ -65,6 +65,16 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
         "\n# How reads are answered: ordered, like writes; or unordered, by each replica at once."
     )?;
     writeln!(out, "reads = \"{}\"", settings.reads.word())?;
+    writeln!(
+        out,
+        "\n# How replicas answer: full; or digest, all but one by a digest of what is large."
+    )?;
+    writeln!(out, "replies = \"{}\"", settings.replies.word())?;
+    writeln!(
+        out,
+        "\n# Which replicas answer: all; or relieved, a quorum, the others in turn not."
+    )?;
+    writeln!(out, "repliers = \"{}\"", settings.repliers.word())?;
     writeln!(out, "\n# Whether replicas obey orders to misbehave. For drills only.")?;
     writeln!(out, "drills = {}", settings.drills)?;
     if let Some(digest) = group.initial_state {

@@ -6,7 +6,7 @@ use auth::Peer;
 use base::{ClientId, Digest, PillarId, ReplicaId, Span, limits};
 use genesis::{
     Address, Agreement, Batching, Bodies, Commits, GenesisError, Group, InitOptions, Leaders,
-    LocalGroup, Reads, Settings, Transport,
+    LocalGroup, Reads, Repliers, Replies, Settings, Transport,
 };
 
 const FILE: &str = "/somewhere/group.toml";
@@ -47,6 +47,8 @@ fn what_is_written_is_read_back() {
         agreement: Agreement::Pbft,
         leaders: Leaders::Fixed,
         commits: Commits::Piggybacked,
+        replies: Replies::Digest,
+        repliers: Repliers::Relieved,
         bodies: Bodies::Inline,
         tentative: true,
         reads: Reads::Unordered,

@@ -321,6 +321,11 @@ pub fn of_gateway(gateway: &GatewayStats, client: &ClientStats) -> Metrics {
     let counters = &client.counters;
     count("stylite_client_frames", "Request frames sent.", counters.frames);
     count("stylite_client_frames_resent", "Request frames sent again.", counters.resent);
+    count(
+        "stylite_client_fallbacks",
+        "Frames sent again because their answer was not complete in time.",
+        counters.fallbacks,
+    );
     count("stylite_client_completed", "Operations with a result.", counters.completed);
     count("stylite_client_failed", "Operations without a result.", counters.failed);
     count("stylite_client_sessions_lost", "Sessions lost.", counters.sessions_lost);
@@ -328,6 +333,11 @@ pub fn of_gateway(gateway: &GatewayStats, client: &ClientStats) -> Metrics {
         "stylite_client_wrong_replies",
         "Replies of a replica that contradict what a quorum accepts: a suspicion.",
         per_replica(&client.wrong_replies),
+    );
+    out.counters(
+        "stylite_client_missed_replies",
+        "Answers asked for again because a replica did not do its part: it may be slow.",
+        per_replica(&client.missed_replies),
     );
     out.gauge("stylite_gateway_connections", "Connections now.", gateway.connected.get());
     out.gauge("stylite_client_session_open", "1 while the session is open.", client.open.into());

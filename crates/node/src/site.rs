@@ -121,6 +121,7 @@ impl Site for GatewaySite {
                     "reachable": client.reachable,
                     "links": client.links,
                     "wrong_replies": client.wrong_replies,
+                    "missed_replies": client.missed_replies,
                     "last_failure": client.last_failure,
                     "connections": self.stats.connected.get(),
                     "commands": self.stats.commands.get(),

@@ -63,9 +63,9 @@ pub fn flagged(error: GenesisError) -> anyhow::Error {
         "port" | "ports" => "port",
         "window" | "checkpoint_interval" => "checkpoint-interval",
         "view_timeout_ms" => "view-timeout",
-        known @ ("name" | "service" | "agreement" | "leaders" | "commits" | "bodies"
-        | "tentative" | "reads" | "transport" | "socket-dir" | "replicas" | "faults"
-        | "pillars" | "clients") => known,
+        known @ ("name" | "service" | "agreement" | "leaders" | "commits" | "replies"
+        | "repliers" | "bodies" | "tentative" | "reads" | "transport" | "socket-dir"
+        | "replicas" | "faults" | "pillars" | "clients") => known,
         _ => return error.into(),
     };
     // A flag that belongs to one replica says to which; a derived value says what it is.

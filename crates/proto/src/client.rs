@@ -28,9 +28,10 @@ use base::frame::READS;
 use base::limits::{self, STREAM_WINDOW};
 use base::reply::ReplyPacket;
 use base::{Frame, FrameBuilder, FrameId, Now, PillarId, ReplicaId};
-use base::{Seq, SessionId, Time, View};
+use base::{Seq, SessionId, Time, View, VoteSet};
 
 mod config;
+mod fallback;
 mod line;
 mod reads;
 mod replies;
@@ -44,6 +45,7 @@ mod vote;
 pub use config::{Acceptance, ClientConfig};
 pub use results::{ClientCounters, Effect, OpError, Results, SendTo, SubmitError};
 
+use fallback::Patience;
 use line::{Draft, Flight, Line, Timer};
 use reads::Streams;
 use vote::{Ballot, Said};
@@ -70,6 +72,9 @@ pub struct ClientCore<T> {
     replicas: Vec<Standing>,
     /// Who leads, as far as replies say.
     leader: ReplicaId,
+    /// Replicas that the group was told not to rely on for answers, and when.
+    avoided: (VoteSet, Time),
+    patience: Patience,
     counters: ClientCounters,
     effects: Vec<Effect<T>>,
 }
@@ -81,6 +86,12 @@ struct Standing {
     view: View,
     /// The highest batch that it named in a nudge.
     nudged: Seq,
+    /// Answers that had to be asked for again because of it.
+    missed: u64,
+    /// The same of late.
+    misses: u32,
+    /// Until when it is not relied on.
+    avoided_until: Time,
 }
 
 /// Where the session is. Opening and closing carry the frame that is voted on.
@@ -121,6 +132,8 @@ impl<T> ClientCore<T> {
             held_ops: 0,
             held_bytes: 0,
             result_bytes: 0,
+            avoided: (VoteSet::EMPTY, Time::ZERO),
+            patience: Patience::new(config.retransmit),
             counters: ClientCounters::default(),
             effects: Vec::new(),
             config,
@@ -278,8 +291,10 @@ impl<T> ClientCore<T> {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
+        (0..self.lines.len()).for_each(|at| self.resend_due(at, now.mono));
+        // Before what they are told to heed.
+        self.avoid(now);
         for at in 0..self.lines.len() {
-            self.resend_due(at, now.mono);
             self.turn_reads(at, now.mono);
             while self.lines[at].may_cut(self.config.frames_in_flight_max)
                 && !self.overtakes(&self.lines[at])
@@ -445,6 +460,8 @@ impl<T> ClientCore<T> {
             ballot,
             timer,
             expires,
+            answered: None,
+            fell_back: false,
             refused: Seq(0),
             outcome: None,
         });
@@ -456,12 +473,24 @@ impl<T> ClientCore<T> {
 
     fn resend_due(&mut self, at: usize, now: Time) {
         let (first, max) = (self.config.retransmit, self.config.retransmit_max);
+        let mut incomplete = Vec::new();
         let line = &mut self.lines[at];
         for flight in line.flying.iter_mut().filter(|flight| flight.outcome.is_none()) {
-            if flight.timer.fire(now, first, max) {
-                let frame = Arc::clone(&flight.frame);
-                self.counters.resent += 1;
-                self.effects.push(Effect::Send { pillar: line.pillar, to: SendTo::All, frame });
+            if flight.answered.is_some() && !flight.fell_back && flight.timer.due <= now {
+                flight.fell_back = true;
+                incomplete.push(flight.frame.id().id);
+            } else if !flight.timer.fire(now, first, max) {
+                continue;
+            }
+            let frame = Arc::clone(&flight.frame);
+            self.counters.resent += 1;
+            self.effects.push(Effect::Send { pillar: line.pillar, to: SendTo::All, frame });
+        }
+        for id in incomplete {
+            self.fall_back(at, id, now);
+            let due = now.after(first);
+            if let Some(flight) = self.lines[at].flight(id) {
+                flight.timer = Timer { sent: now, due, ..flight.timer };
             }
         }
     }

@@ -15,7 +15,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use auth::{AuthError, Established, Initiator, Opener, PacketReader, Peer, Sealer};
-use base::{ClientId, Frame, Incarnation, PillarId, ReplicaId, SessionId, Time, limits};
+use base::{ClientId, Frame, Incarnation, PillarId, ReplicaId, SessionId, Time, VoteSet, limits};
 use mio::event::Event;
 
 use crate::socket::Stream;
@@ -111,6 +111,8 @@ impl Phase {
 pub(crate) struct Link {
     pub(crate) peer: Peer,
     pub(crate) session: SessionId,
+    /// Replicas that this client does not want to rely on for answers.
+    pub(crate) avoided: VoteSet,
     pub(crate) incarnation: Incarnation,
     pub(crate) pillar: PillarId,
     /// Seals what leaves; `None` once that is done elsewhere.
@@ -183,6 +185,14 @@ impl Conn {
         }
     }
 
+    /// The same, to be changed.
+    pub(crate) fn link_mut(&mut self) -> Option<&mut Link> {
+        match &mut self.phase {
+            Phase::Up(link) => Some(link),
+            Phase::Calling { .. } | Phase::Answering => None,
+        }
+    }
+
     /// Whether the other end has proved who it is and that it lives.
     pub(crate) fn confirmed(&self) -> bool {
         self.link().is_some_and(|link| link.confirmed)
@@ -202,6 +212,7 @@ impl Conn {
         self.phase = Phase::Up(Box::new(Link {
             peer: established.peer,
             session: established.session,
+            avoided: VoteSet::EMPTY,
             incarnation: established.peer_incarnation,
             pillar: established.pillar,
             sealer: Some(established.sealer),

@@ -51,6 +51,10 @@ counters! {
         peer_messages_dropped,
         /// Replies that no connection was waiting for.
         replies_unclaimed,
+        /// Replies that others sent in this replica's place.
+        replies_relieved,
+        /// Replies that were digests.
+        replies_digest,
     }
 }
 

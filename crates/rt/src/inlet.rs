@@ -14,7 +14,9 @@ use std::sync::Arc;
 use auth::Peer;
 use base::frame::{Authenticator, FrameKind};
 use base::packet::{PacketKind, PeerHeader};
-use base::{ClientId, Frame, Keyring, Malformed, PillarId, Reader, ReplicaId, Time, limits};
+use base::{
+    ClientId, Frame, Keyring, Malformed, PillarId, Reader, ReplicaId, Time, VoteSet, limits,
+};
 use proto::pbft::msg::Message;
 use proto::pbft::{Input, Reject};
 
@@ -130,6 +132,10 @@ impl Inlet for Core {
                 match client_packet(payload)? {
                     Asked::Nothing => Ok(Outcome::Done),
                     Asked::Status => Ok(Outcome::Status),
+                    Asked::Avoid(replicas) => {
+                        link.avoided = replicas;
+                        Ok(Outcome::Done)
+                    }
                     Asked::Frames(bytes) => self.frames(env, &mut sampler, bytes, held),
                 }
             }
@@ -168,6 +174,8 @@ pub(crate) enum Asked<'a> {
     Status,
     /// These frames to be executed.
     Frames(&'a [u8]),
+    /// Not to rely on these replicas for its answers.
+    Avoid(VoteSet),
 }
 
 /// Looks into a client's packet.
@@ -181,6 +189,10 @@ pub(crate) fn client_packet(payload: &[u8]) -> Result<Asked<'_>, Close> {
     match PacketKind::split(payload).map_err(|e| Close::Garbage(e.0))? {
         (PacketKind::Request, frames) => Ok(Asked::Frames(frames)),
         (PacketKind::StatusQuery, _) => Ok(Asked::Status),
+        (PacketKind::Avoid, bits) => {
+            let bits = Reader::new(bits).u64("replicas to avoid");
+            Ok(Asked::Avoid(VoteSet::from_bits(bits.map_err(|e| Close::Garbage(e.0))?)))
+        }
         (PacketKind::Goodbye, _) => Err(Close::Ended),
         (PacketKind::Reply | PacketKind::Status | PacketKind::Nudge, _) => {
             Err(Close::Garbage("packet kind"))

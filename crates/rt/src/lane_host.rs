@@ -9,7 +9,7 @@
 
 use base::links::PillarReport;
 use base::packet::PacketKind;
-use base::reply::ReplyPacket;
+use base::reply::Answer;
 use base::{AgreedTime, ClientId, FrameId, Now, PillarId, ReplicaId, Seq, SessionId, Time};
 
 use crate::counters::{LinkCounters, TrafficCounters};
@@ -49,8 +49,8 @@ impl Wire for Links {
         Links::send_peers(self, message);
     }
 
-    fn send_reply(&mut self, frame: FrameId, reply: &ReplyPacket<'_>) -> bool {
-        Links::send_reply(self, frame, reply)
+    fn send_reply(&mut self, frame: FrameId, answer: &Answer<'_>) -> bool {
+        Links::send_reply(self, frame, answer)
     }
 
     fn nudge(&mut self, client: ClientId, session: SessionId, seq: Seq) -> bool {

@@ -38,6 +38,7 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod answers;
 mod bans;
 mod boot;
 mod clients;

@@ -12,9 +12,9 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use auth::{Directory, Initiator, LinkIdentity, Peer, ReplicaKeys};
-use base::packet::{PacketKind, PeerHeader};
-use base::reply::ReplyPacket;
-use base::{ClientId, Epoch, FrameId, GroupId, PillarId, ReplicaId, Seq, SessionId, Span, Time};
+use base::packet::PeerHeader;
+use base::reply::Repliers;
+use base::{Epoch, GroupId, PillarId, ReplicaId, SessionId, Span, Time};
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 
@@ -50,6 +50,8 @@ pub(crate) struct Env {
     /// Where each pillar of each replica listens.
     pub(crate) addresses: Vec<Vec<Place>>,
     pub(crate) limits: ConnectionLimits,
+    /// Which replicas answer clients, and how.
+    pub(crate) repliers: Repliers,
     /// What this replica judges its clients' authenticators by.
     pub(crate) keys: ReplicaKeys,
     pub(crate) bans: Arc<Bans>,
@@ -264,37 +266,6 @@ impl Links {
         if conn.packet(&self.header).is_err() {
             self.doomed.push((slot, Close::Ended));
         }
-    }
-
-    /// Appends a reply to the packet of this turn to the client. True when somebody waits for it.
-    pub(crate) fn send_reply(&mut self, frame: FrameId, reply: &ReplyPacket<'_>) -> bool {
-        let Some(slot) = self.clients.route(frame.client, frame.session) else {
-            self.counters.replies_unclaimed += 1;
-            return false;
-        };
-        let Some(conn) = self.conns.get_mut(slot) else { return false };
-        if conn.backlog() > self.env.limits.client_backlog_max {
-            self.doomed.push((slot, Close::Slow));
-            return false;
-        }
-        let kind = PacketKind::Reply.alone();
-        let Ok(out) = conn.room(reply.encoded_len(), &kind) else {
-            self.doomed.push((slot, Close::Ended));
-            return false;
-        };
-        reply.encode(out);
-        self.mark_dirty(slot);
-        true
-    }
-
-    /// Tells a client that something waits for it since batch `seq`. True when it has a
-    /// connection. Whoever does not read has enough to read.
-    pub(crate) fn nudge(&mut self, client: ClientId, session: SessionId, seq: Seq) -> bool {
-        let Some(slot) = self.clients.route(client, session) else { return false };
-        let mut payload = PacketKind::Nudge.alone().to_vec();
-        payload.extend_from_slice(&seq.0.to_le_bytes());
-        self.send_packet(slot, &payload);
-        true
     }
 
     /// Queues a packet of its own to a client.

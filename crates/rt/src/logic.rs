@@ -4,7 +4,7 @@
 //!
 //! Not here: connections, threads and the poll.
 
-use base::reply::ReplyPacket;
+use base::reply::Answer;
 use base::{AgreedTime, ClientId, FrameId, FromStage, Incarnation, Now, PillarId, ReplicaId};
 use base::{Seq, SessionId, ToStage};
 use proto::pbft::msg::Message;
@@ -59,7 +59,7 @@ pub(crate) trait Wire {
     fn send_peers(&mut self, message: &[u8]);
 
     /// Appends a reply to this turn's packet to a client. True when somebody waits for it.
-    fn send_reply(&mut self, frame: FrameId, reply: &ReplyPacket<'_>) -> bool;
+    fn send_reply(&mut self, frame: FrameId, answer: &Answer<'_>) -> bool;
 
     /// Tells a client that something waits for it since batch `seq`. True when it is there.
     fn nudge(&mut self, client: ClientId, session: SessionId, seq: Seq) -> bool;
@@ -200,12 +200,13 @@ impl Logic {
         }
         while let Some(message) = self.mail.from_stage.pop() {
             any = true;
-            if let FromStage::Reply { frame, content, tentative } = &message {
+            if let FromStage::Reply { frame, content, tentative, in_full } = &message {
                 let view = self.core.lane.view();
                 let twisted = self.saboteur.as_ref().map(|saboteur| saboteur.reply(content));
                 if let Some(content) = twisted.as_ref().map_or(Some(content), Option::as_ref) {
-                    let sent =
-                        wire.send_reply(*frame, &ReplyPacket::new(view, *tentative, content));
+                    let (tentative, in_full) = (*tentative, *in_full);
+                    let answer = Answer { content, view, tentative, in_full };
+                    let sent = wire.send_reply(*frame, &answer);
                     self.core.counters.replies += u64::from(sent);
                 }
             } else if let FromStage::Nudge { client, session, seq } = message {

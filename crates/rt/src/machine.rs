@@ -414,6 +414,7 @@ fn environment(
         identity,
         addresses,
         limits: options.limits,
+        repliers: group.settings().answers(group.quorums()),
         keys: keys.clone(),
         bans,
     })

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::crypto::{ClientKeyring, PlainKeys, PlainSigner};
-use base::{AgreedTime, ClientId, Frame, Now, PillarId, Quorums, ReplicaId, Span, Stripe, Time};
+use base::{
+    AgreedTime, ClientId, Frame, Now, PillarId, Quorums, ReplicaId, Span, Stripe, Time, VoteSet,
+};
 use proto::client::{ClientConfig, ClientCore, Effect, SendTo};
 use proto::pbft::Bodies;
 
@@ -33,6 +35,10 @@ pub(crate) struct Client {
     pub(crate) answered: Time,
     /// Replicas that it sends nothing to.
     pub(crate) shuns: BTreeSet<ReplicaId>,
+    /// Replicas that it hears nothing of.
+    pub(crate) misses: BTreeSet<ReplicaId>,
+    /// Whom the replica at each address was told not to rely on.
+    pub(crate) told: BTreeMap<ReplicaId, VoteSet>,
 }
 
 impl Client {
@@ -44,6 +50,7 @@ impl Client {
         if options.unbatched {
             config = config.unbatched();
         }
+        config.repliers = options.repliers();
         config.retransmit = Span::millis(100);
         // A scenario decides for itself how long an answer may take.
         config.request_timeout = Span::secs(100_000);
@@ -72,13 +79,15 @@ impl Client {
             next_ask: Time::ZERO,
             answered: Time::ZERO,
             shuns: BTreeSet::new(),
+            misses: BTreeSet::new(),
+            told: BTreeMap::new(),
         }
     }
 }
 
 impl World {
     pub(crate) fn turn_client(&mut self, index: usize) {
-        let mut sends = Vec::new();
+        let (mut sends, mut avoids) = (Vec::new(), None);
         // Completions free room for submissions, which make more effects.
         loop {
             self.submit(index);
@@ -95,6 +104,7 @@ impl World {
             for effect in effects {
                 match effect {
                     Effect::Send { pillar, to, frame } => sends.push((pillar, to, frame)),
+                    Effect::Avoid(replicas) => avoids = Some(replicas),
                     Effect::Done { tokens, outcome } => {
                         let results = match outcome {
                             Ok(results) => results,
@@ -107,6 +117,12 @@ impl World {
                     }
                     _ => {}
                 }
+            }
+        }
+        if let Some(replicas) = avoids {
+            for to in self.addresses() {
+                let event = Event::Avoid { to, client: index, replicas };
+                self.send((None, Some(to)), Span(0), event);
             }
         }
         let now = self.queue.now();
@@ -177,6 +193,18 @@ impl World {
             if wanted && !self.clients[index].shuns.contains(&replica) {
                 self.send_request(address, pillar, frame);
             }
+        }
+    }
+
+    /// The clients' cores.
+    pub fn clients(&self) -> impl Iterator<Item = &ClientCore<u64>> {
+        self.clients.iter().map(|client| &client.core)
+    }
+
+    /// From now on no answer of `replica` reaches anybody.
+    pub fn miss_answers(&mut self, replica: ReplicaId) {
+        for client in &mut self.clients {
+            client.misses.insert(replica);
         }
     }
 

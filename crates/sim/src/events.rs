@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use base::{Frame, Incarnation, PillarId, ReplicaId, Span, Time, ToStage};
+use base::{Frame, Incarnation, PillarId, ReplicaId, Span, Time, ToStage, VoteSet};
 use proto::pbft::msg::Message;
 
 use crate::faults::Fault;
@@ -18,6 +18,8 @@ pub(crate) enum Event {
     Peer { to: ReplicaId, life: Life, pillar: PillarId, sender: Sender, message: Message },
     /// A client's frame arrives.
     Request { to: ReplicaId, pillar: PillarId, frame: Arc<Frame> },
+    /// A client does not want to rely on these for its answers.
+    Avoid { to: ReplicaId, client: usize, replicas: VoteSet },
     /// A reply arrives, as it travels.
     Reply { to: usize, from: ReplicaId, packet: Arc<Vec<u8>> },
     /// A part of a replica hears from another part of the same.
@@ -82,7 +84,9 @@ impl Event {
     /// The replica to which it happens, if it is one that may be paused.
     pub(crate) fn replica(&self) -> Option<ReplicaId> {
         match self {
-            Event::Peer { to, .. } | Event::Request { to, .. } => Some(*to),
+            Event::Peer { to, .. } | Event::Request { to, .. } | Event::Avoid { to, .. } => {
+                Some(*to)
+            }
             Event::Inside { replica, .. } | Event::Turn { replica, .. } => Some(*replica),
             Event::Reply { .. } | Event::ClientTurn { .. } | Event::Attack | Event::Fault(_) => {
                 None
@@ -194,6 +198,10 @@ impl Trace {
             Event::Request { to, pillar, frame } => {
                 self.mix(u64::from(to.0) << 16 | u64::from(pillar.0));
                 self.mix_bytes(&frame.digest().0);
+            }
+            Event::Avoid { to, client, replicas } => {
+                self.mix((*client as u64) << 16 | u64::from(to.0));
+                self.mix(replicas.bits());
             }
             Event::Reply { to, from, packet } => {
                 self.mix((*to as u64) << 16 | u64::from(from.0));

@@ -159,7 +159,7 @@ pub(crate) fn lane_config(options: &Options, me: ReplicaId, pillar: PillarId) ->
             leaders: options.leaders,
             commits: options.travel.commits,
             bodies: options.travel.bodies,
-            tentative: options.tentative,
+            tentative: options.answers.tentative,
             ..Switches::default()
         },
         batching: Batching {

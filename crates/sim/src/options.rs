@@ -1,10 +1,22 @@
 //! The shape of a simulated world and of its network.
 
-use base::Span;
+use base::reply::Repliers;
+use base::{Quorums, Span};
 use proto::pbft::{Bodies, Commits, Leaders};
 
 use crate::prng::Ratio;
 use crate::work::Work;
+
+/// How replicas answer their clients.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answers {
+    /// All but one by digests, whatever they say.
+    pub digests: bool,
+    /// Only a quorum of them.
+    pub relief: bool,
+    /// What is prepared is executed before it is committed.
+    pub tentative: bool,
+}
 
 /// What the network does to messages.
 #[derive(Clone, Copy, Debug)]
@@ -89,8 +101,8 @@ pub struct Options {
     pub leaders: Leaders,
     /// What travels with what.
     pub travel: Travel,
-    /// Whether what is prepared is executed before it is committed.
-    pub tentative: bool,
+    /// How replicas answer.
+    pub answers: Answers,
     /// When promises may leave, and what a restart finds.
     pub durability: Durability,
     /// T: what a leader may take for what it owes.
@@ -104,6 +116,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// Which replicas answer clients, and how.
+    #[must_use]
+    pub fn repliers(&self) -> Repliers {
+        let quorums = Quorums::pbft(self.n, self.f).expect("n >= 3f + 1");
+        Repliers::all(quorums)
+            .with_digests(self.answers.digests.then_some(0))
+            .with_relief(self.answers.relief)
+    }
+
     /// What the group does.
     #[must_use]
     pub fn work(&self) -> Work {
@@ -141,7 +162,7 @@ impl Default for Options {
             unbatched: false,
             leaders: Leaders::Fixed,
             travel: Travel::default(),
-            tentative: false,
+            answers: Answers::default(),
             durability: Durability::Memory,
             view_timeout: Span::millis(200),
             inside_delay_max_us: 20,

@@ -12,7 +12,7 @@ use proto::pbft::{Bodies, Commits, Leaders};
 
 use crate::adversary::{Behaviour, Hostile};
 use crate::faults::{Fault, Shape};
-use crate::options::{Durability, Net, Options, Travel};
+use crate::options::{Answers, Durability, Net, Options, Travel};
 use crate::prng::{Prng, Ratio};
 use crate::scenario::{PATIENCE, finish, settle, world};
 use crate::storage::{DiskFault, Place};
@@ -200,6 +200,8 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
     let inline = pick(&mut switch, &[Bodies::Separate, Bodies::Inline]);
     // A client does not know whose turn its frames are.
     let bodies = if leaders == Leaders::Fixed { inline } else { Bodies::Separate };
+    let (digests, relief) = (switch.chance(Ratio(1, 2)), switch.chance(Ratio(1, 2)));
+    let answers = Answers { digests, relief, tentative };
     let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
     let options = Options {
         seed,
@@ -207,7 +209,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
         f,
         leaders,
         travel: Travel { commits, bodies },
-        tentative,
+        answers,
         pillars: pick(prng, &[1, 2, 4, 3]),
         clients: prng.between(1, 3) as u32,
         outstanding: pick(prng, &[1, 4, 16]),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::reply::ReplyPacket;
+use base::reply::{Answer, ReplyPacket};
 use base::{
     AgreedTime, ClientId, FromStage, Now, PillarId, Quorums, Reader, ReplicaId, Seq, Span, Time,
     ToStage, View,
@@ -382,6 +382,9 @@ impl World {
                     self.step_lane(to, pillar, Input::Request(frame));
                 }
             }
+            Event::Avoid { to, client, replicas } => {
+                self.clients[client].told.insert(to, replicas);
+            }
             Event::Reply { to, from, packet } => {
                 let now = self.clock();
                 let reply = ReplyPacket::decode(&mut Reader::new(&packet));
@@ -418,7 +421,10 @@ impl World {
     fn on_inside(&mut self, replica: ReplicaId, message: Inside) {
         match message {
             // Replies go past the lane to the connection.
-            Inside::Lane(pillar, Input::Stage(FromStage::Reply { frame, content, tentative })) => {
+            Inside::Lane(
+                pillar,
+                Input::Stage(FromStage::Reply { frame, content, tentative, in_full }),
+            ) => {
                 if self.network.is_off(replica) {
                     return;
                 }
@@ -426,10 +432,19 @@ impl World {
                 let view = self.lane(replica, pillar).view();
                 let (view, content) = self.adversary.replies(replica, (view, &content));
                 let from = self.identity(replica);
-                let mut packet = Vec::new();
-                ReplyPacket::new(view, tentative, &content).encode(&mut packet);
-                let event = Event::Reply { to, from, packet: Arc::new(packet) };
-                self.send((Some(replica), None), Span(0), event);
+                let client = self.clients.get(to);
+                if client.is_some_and(|client| client.misses.contains(&from)) {
+                    return;
+                }
+                let told = client.and_then(|client| client.told.get(&replica)).copied();
+                let answer = Answer { content: &content, view, tentative, in_full };
+                let repliers = self.options.repliers();
+                if let Some(reply) = repliers.packet(from, &answer, told.unwrap_or_default()) {
+                    let mut packet = Vec::new();
+                    reply.encode(&mut packet);
+                    let event = Event::Reply { to, from, packet: Arc::new(packet) };
+                    self.send((Some(replica), None), Span(0), event);
+                }
             }
             Inside::Stage(ToStage::Resend { .. }) if self.network.is_off(replica) => {}
             message => self.hear(replica, message),

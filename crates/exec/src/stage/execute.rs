@@ -83,8 +83,9 @@ impl Stage {
                         let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
                         self.refuse(pillar, FromStage::Refused { seq: cursor.seq, entry }, out);
                     }
+                    let in_full = matches!(decision, Decision::Duplicate(_));
                     if let Some(content) = answer(frame.id(), decision) {
-                        self.reply(pillar, frame.id(), content, out);
+                        self.reply(pillar, frame.id(), (content, in_full), out);
                         cursor.next_frame(frame.op_count());
                         continue;
                     }
@@ -99,7 +100,7 @@ impl Stage {
             }
             let content = running.finish();
             self.state.sessions.record(frame.id(), &content);
-            self.reply(pillar, frame.id(), content, out);
+            self.reply(pillar, frame.id(), (content, false), out);
             cursor.next_frame(frame.op_count());
         }
         Advance::Finished

@@ -266,6 +266,7 @@ impl Stage {
 
 fn send(leaving: Vec<Leaving>, out: &mut StageOutbox) {
     for (pillar, frame, content) in leaving {
-        out.pillar(pillar, FromStage::Reply { frame, content, tentative: None });
+        let (tentative, in_full) = (None, false);
+        out.pillar(pillar, FromStage::Reply { frame, content, tentative, in_full });
     }
 }

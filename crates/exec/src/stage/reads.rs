@@ -17,7 +17,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{ClientId, Frame, FrameKind, FromStage, PillarId, ReplyStatus, Seq, limits};
+use base::{ClientId, Frame, FrameId, FrameKind, FromStage, PillarId, ReplyStatus, Seq, limits};
 
 use super::{Stage, StageOutbox, Standing};
 use crate::read;
@@ -160,7 +160,7 @@ impl Stage {
         if !able || !self.reads.push(Waiting { pillar, frame, from }) {
             self.reads.report.unread_frames += 1;
             let content = status_reply(id, Seq(0), ReplyStatus::Unread);
-            out.pillar(pillar, FromStage::Reply { frame: id, content, tentative: None });
+            out.pillar(pillar, unordered(id, content));
         }
     }
 
@@ -182,8 +182,7 @@ impl Stage {
             }
             let refusal = || status_reply(frame.id(), Seq(0), ReplyStatus::Unread);
             let content = answer.unwrap_or_else(refusal);
-            let frame = frame.id();
-            out.pillar(pillar, FromStage::Reply { frame, content, tentative: None });
+            out.pillar(pillar, unordered(frame.id(), content));
         }
         self.reads.passed = 0;
     }
@@ -216,4 +215,9 @@ impl Stage {
         }
         Some(reply.finish())
     }
+}
+
+/// An answer without an order. Its results are voted on one by one: everybody gives them in full.
+fn unordered(frame: FrameId, content: Arc<Vec<u8>>) -> FromStage {
+    FromStage::Reply { frame, content, tentative: None, in_full: true }
 }

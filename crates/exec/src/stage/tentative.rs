@@ -47,7 +47,7 @@ struct Tentative {
     time: AgreedTime,
     batch: Arc<Batch>,
     /// What was answered, should it have to be said in a later view.
-    replies: Vec<(PillarId, FrameId, Arc<Vec<u8>>)>,
+    replies: Vec<(PillarId, FrameId, Arc<Vec<u8>>, bool)>,
     /// What is to be told once the batch is committed, and not before.
     refusals: Vec<(PillarId, FromStage)>,
     /// What was counted before, and when the service wanted to be woken.
@@ -133,15 +133,15 @@ impl Stage {
         &mut self,
         pillar: PillarId,
         frame: FrameId,
-        content: Arc<Vec<u8>>,
+        (content, in_full): (Arc<Vec<u8>>, bool),
         out: &mut StageOutbox,
     ) {
         if let Some(current) = &mut self.ahead.current {
-            current.replies.push((pillar, frame, Arc::clone(&content)));
+            current.replies.push((pillar, frame, Arc::clone(&content), in_full));
             self.reads.shows(current.seq);
         }
         let tentative = self.ahead.view().filter(|_| !base::mutant!(TentativeUnsaid));
-        out.pillar(pillar, FromStage::Reply { frame, content, tentative });
+        out.pillar(pillar, FromStage::Reply { frame, content, tentative, in_full });
     }
 
     /// A frame is refused, which lanes act upon: not before it is committed.
@@ -191,9 +191,10 @@ impl Stage {
         let Prepared { view, batch } = later?;
         if is_same(batch, &current.batch) {
             current.view = *view;
-            for (pillar, frame, content) in &current.replies {
-                let (frame, content) = (*frame, Arc::clone(content));
-                out.pillar(*pillar, FromStage::Reply { frame, content, tentative: Some(*view) });
+            for (pillar, frame, content, in_full) in &current.replies {
+                let (frame, content, in_full) = (*frame, Arc::clone(content), *in_full);
+                let tentative = Some(*view);
+                out.pillar(*pillar, FromStage::Reply { frame, content, tentative, in_full });
             }
             return None;
         }
@@ -235,8 +236,9 @@ impl Stage {
         for (pillar, message) in current.refusals {
             out.pillar(pillar, message);
         }
-        for (pillar, frame, content) in current.replies.into_iter().filter(|_| again) {
-            out.pillar(pillar, FromStage::Reply { frame, content, tentative: None });
+        for (pillar, frame, content, in_full) in current.replies.into_iter().filter(|_| again) {
+            let tentative = None;
+            out.pillar(pillar, FromStage::Reply { frame, content, tentative, in_full });
         }
         self.complete(current.seq, current.time, out);
     }

@@ -20,7 +20,8 @@ const WALL: AgreedTime = AgreedTime(1_000);
 fn core(now: Now) -> ClientCore<u32> {
     let quorums = Quorums::pbft(N, 1).expect("a legal group");
     let stripe = Stripe::new(2).expect("a legal striping");
-    let config = ClientConfig::new(GROUP, quorums, stripe, ClientId(1));
+    let mut config = ClientConfig::new(GROUP, quorums, stripe, ClientId(1));
+    config.repliers = config.repliers.with_digests(Some(0)).with_relief(true);
     ClientCore::new(config, Box::new(samples::keys(0)), now)
 }
 
@@ -70,6 +71,7 @@ pub fn session() -> Run {
                     Effect::SessionOpened(_) => 16,
                     Effect::Closed => 32,
                     Effect::Suspect { .. } => 64,
+                    Effect::Avoid(_) => 128,
                 };
             }
         }

@@ -7,10 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use svc::work::Kind;
 
-use super::{
-    Agreement, BenchCommand, Bodies, Commits, Durability, Leaders, Output, Parallelization, Reads,
-    Toggle, Transport,
-};
+use super::{Agreement, BenchCommand, Durability, Output, Parallelization, Transport, Ways};
 use crate::cpus::{Cpus, ReplicaCpus, core_share, cpus, replica_cpus};
 use crate::values::{duration, positive, some_duration};
 
@@ -95,24 +92,11 @@ pub struct LocalArgs {
     /// With --local: how many pillars.
     #[arg(long, value_name = "P", default_value_t = 1, env = "STYLITE_PILLARS")]
     pub pillars: u16,
-    /// With --local: who leads in a view.
-    #[arg(long, value_name = "WHO", default_value = "fixed", env = "STYLITE_LEADERS")]
-    pub leaders: Leaders,
-    /// With --local: when COMMITs leave.
-    #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
-    pub commits: Commits,
-    /// With --local: how the bodies of frames get to the replicas.
-    #[arg(long, value_name = "HOW", default_value = "separate", env = "STYLITE_BODIES")]
-    pub bodies: Bodies,
-    /// With --local: how operations that only read are answered.
-    #[arg(long, value_name = "HOW", default_value = "ordered", env = "STYLITE_READS")]
-    pub reads: Reads,
+    #[command(flatten)]
+    pub ways: Ways,
     /// With --local: what carries packets. Anything but TCP is for processes of one host.
     #[arg(long, value_name = "WHAT", default_value = "tcp", env = "STYLITE_TRANSPORT")]
     pub transport: Transport,
-    /// With --local: whether what is prepared is executed and answered before it is committed.
-    #[arg(long, value_name = "HOW", default_value = "off", env = "STYLITE_TENTATIVE")]
-    pub tentative: Toggle,
     /// With --local: what is replicated, kv or echo.
     #[arg(long, value_name = "NAME", default_value = "echo", env = "STYLITE_SERVICE",
         value_parser = clap::builder::PossibleValuesParser::new(svc::NAMES))]

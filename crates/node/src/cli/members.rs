@@ -9,8 +9,8 @@ use clap::builder::BoolishValueParser;
 use rt::Drill;
 
 use super::{
-    Agreement, Bodies, Commits, DrillStorage, Durability, Leaders, Parallelization, Reads, Toggle,
-    Transport,
+    Agreement, Bodies, Commits, DrillStorage, Durability, Leaders, Parallelization, Reads,
+    Repliers, Replies, Toggle, Transport,
 };
 use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_duration};
 
@@ -23,6 +23,12 @@ pub struct Ways {
     /// When COMMITs leave.
     #[arg(long, value_name = "WHEN", default_value = "prompt", env = "STYLITE_COMMITS")]
     pub commits: Commits,
+    /// How replicas answer.
+    #[arg(long, value_name = "HOW", default_value = "full", env = "STYLITE_REPLIES")]
+    pub replies: Replies,
+    /// Which replicas answer.
+    #[arg(long, value_name = "WHO", default_value = "all", env = "STYLITE_REPLIERS")]
+    pub repliers: Repliers,
     /// How the bodies of frames get to the replicas.
     #[arg(long, value_name = "HOW", default_value = "separate", env = "STYLITE_BODIES")]
     pub bodies: Bodies,
@@ -41,6 +47,8 @@ impl Ways {
         genesis::Settings {
             leaders: self.leaders.into(),
             commits: self.commits.into(),
+            replies: self.replies.into(),
+            repliers: self.repliers.into(),
             bodies: self.bodies.into(),
             tentative: self.tentative.is_on(),
             reads: self.reads.into(),

@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::values::some_duration;
 
 pub use bench::{Arrivals, BenchArgs, LoadArgs};
-pub use members::{DemoArgs, InitArgs, RedisArgs, ReplicaArgs, ZooKeeperArgs};
+pub use members::{DemoArgs, InitArgs, RedisArgs, ReplicaArgs, Ways, ZooKeeperArgs};
 pub use snapshot::{RestoreArgs, SaveArgs, SnapshotCommand, VerifyArgs};
 pub use suite::{BaselineArgs, BenchCommand, GraphArgs, SuiteArgs};
 
@@ -305,6 +305,42 @@ impl From<Commits> for genesis::Commits {
         match commits {
             Commits::Prompt => genesis::Commits::Prompt,
             Commits::Piggybacked => genesis::Commits::Piggybacked,
+        }
+    }
+}
+
+/// How replicas answer.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replies {
+    /// All of them in full.
+    Full,
+    /// One in full, in turn; the others by the digest of a large answer.
+    Digest,
+}
+
+impl From<Replies> for genesis::Replies {
+    fn from(replies: Replies) -> genesis::Replies {
+        match replies {
+            Replies::Full => genesis::Replies::Full,
+            Replies::Digest => genesis::Replies::Digest,
+        }
+    }
+}
+
+/// Which replicas answer.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Repliers {
+    /// All of them.
+    All,
+    /// A quorum; the others are relieved, in turn.
+    Relieved,
+}
+
+impl From<Repliers> for genesis::Repliers {
+    fn from(repliers: Repliers) -> genesis::Repliers {
+        match repliers {
+            Repliers::All => genesis::Repliers::All,
+            Repliers::Relieved => genesis::Repliers::Relieved,
         }
     }
 }

@@ -113,6 +113,8 @@ fn group_rows(group: &Group) -> Vec<(&'static str, String)> {
         ("transport", group.transport().word().to_owned()),
         ("leaders", settings.leaders.word().to_owned()),
         ("commits", settings.commits.word().to_owned()),
+        ("replies", settings.replies.word().to_owned()),
+        ("repliers", settings.repliers.word().to_owned()),
         ("bodies", settings.bodies.word().to_owned()),
         ("tentative", if settings.tentative { "on" } else { "off" }.to_owned()),
         ("reads", settings.reads.word().to_owned()),

@@ -1,5 +1,6 @@
 //! What a client core is told once.
 
+use base::reply::Repliers;
 use base::{ClientId, GroupId, Quorums, Span, Stripe, limits};
 
 /// When a reply is accepted (design §3.14); certificates get their own variant (§3.12).
@@ -48,6 +49,8 @@ pub struct ClientConfig {
     pub client: ClientId,
     /// When a reply is accepted.
     pub acceptance: Acceptance,
+    /// Which replicas answer, and how.
+    pub repliers: Repliers,
     /// Number of protocol streams, `1..=STREAMS_PER_SESSION_MAX`. Stream s of the caller goes
     /// into line s mod this, line l to pillar l mod P.
     pub lines: u16,
@@ -89,6 +92,7 @@ impl ClientConfig {
             stripe,
             client,
             acceptance: Acceptance::weak(quorums),
+            repliers: Repliers::all(quorums),
             lines: stripe.pillars(),
             inline: false,
             unbatched: false,

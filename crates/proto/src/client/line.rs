@@ -76,6 +76,10 @@ pub(super) struct Flight<T> {
     pub(super) ballot: Ballot,
     pub(super) timer: Timer,
     pub(super) expires: Time,
+    /// Since when f + 1 replicas have said something about it, and no answer was accepted.
+    pub(super) answered: Option<Time>,
+    /// Its answer was not complete in time, and was asked for again.
+    pub(super) fell_back: bool,
     /// Where in the total order it was last refused.
     pub(super) refused: Seq,
     /// What became of it, while an earlier frame still has no outcome.
@@ -103,6 +107,13 @@ impl Timer {
         let span = first.0.saturating_mul(1 << self.attempts.min(16)).min(max.0);
         *self = Timer { sent: now, due: now.after(Span(span)), ..*self };
         true
+    }
+}
+
+impl<T> Flight<T> {
+    /// Whether it was sent once.
+    pub(super) fn is_first(&self) -> bool {
+        self.timer.attempts == 0 && !self.fell_back
     }
 }
 

@@ -10,7 +10,7 @@ use base::reply::ReplyHead;
 use base::{Now, ReplicaId, ReplyStatus, SessionId, Time, limits};
 
 use super::line::Timer;
-use super::vote::{Accepted, Said};
+use super::vote::{Accepted, LARGE_BYTES_MAX, LARGE_BYTES_MIN, Said, Voter, What};
 use super::{ClientCore, Effect, OpError, Results, SendTo};
 
 impl<T> ClientCore<T> {
@@ -21,6 +21,8 @@ impl<T> ClientCore<T> {
             // Answers a frame that was never sent.
             return self.suspect(from);
         }
+        let voter = self.voter(from, said);
+        let (repliers, weak) = (self.config.repliers, self.config.quorums.weak());
         let line = &mut self.lines[at];
         let short = usize::from(base::mutant!(ReplyQuorumShort));
         let acceptance = self.config.acceptance.short(short);
@@ -28,7 +30,19 @@ impl<T> ClientCore<T> {
         let accepted = match line.flight(said.frame.id) {
             // Says once more what was acted upon already.
             Some(flight) if refusal && said.seq <= flight.refused => None,
-            Some(flight) if flight.outcome.is_none() => flight.ballot.cast(from, said, acceptance),
+            Some(flight) if flight.outcome.is_none() => {
+                let accepted = flight.ballot.cast(from, said, (voter, acceptance));
+                let begun = repliers.need_fallback() && flight.ballot.voters() >= weak;
+                if accepted.is_none() && begun && flight.answered.is_none() {
+                    flight.answered = Some(now.mono);
+                    let due = now.mono.after(self.patience.span());
+                    flight.timer.due = flight.timer.due.min(due);
+                } else if accepted.is_some() && repliers.need_fallback() && flight.is_first() {
+                    let since = flight.answered.unwrap_or(now.mono);
+                    self.patience.learn(now.mono.since(since));
+                }
+                accepted
+            }
             _ => {
                 if line.contradicts(said) {
                     self.suspect(from);
@@ -39,7 +53,24 @@ impl<T> ClientCore<T> {
         };
         let Some(Accepted { head, content, liars }) = accepted else { return };
         liars.into_iter().for_each(|liar| self.suspect(liar));
+        if voter.designated {
+            self.relied_on(from);
+        }
         self.settle(now, at, &head, content);
+    }
+
+    /// What is known about whoever says this.
+    fn voter(&self, from: ReplicaId, said: &Said<'_>) -> Voter {
+        let repliers = self.config.repliers;
+        let What::Content(content) = said.what else { return Voter::default() };
+        let designated =
+            repliers.use_digests() && repliers.designated(said.frame, self.avoided.0) == from;
+        if !designated || content.len() < LARGE_BYTES_MIN {
+            return Voter { designated, room: 0 };
+        }
+        let flights = self.lines.iter().flat_map(|line| &line.flying);
+        let kept: usize = flights.map(|flight| flight.ballot.kept_bytes()).sum();
+        Voter { designated, room: LARGE_BYTES_MAX.saturating_sub(kept) }
     }
 
     /// Acts upon an accepted reply.
@@ -104,6 +135,7 @@ impl<T> ClientCore<T> {
             }
             if this == id {
                 flight.ballot.clear();
+                (flight.answered, flight.fell_back) = (None, false);
             }
             flight.timer = Timer { sent: now, due: now.after(retransmit), attempts: 0 };
             let frame = Arc::clone(&flight.frame);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use base::reply::ReplyHead;
-use base::{Frame, PillarId, Reader, ReplicaId, SessionId, limits};
+use base::{Frame, PillarId, Reader, ReplicaId, SessionId, VoteSet, limits};
 
 use super::reads::SINCE_BYTES;
 
@@ -34,6 +34,9 @@ pub enum Effect<T> {
     SessionOpened(SessionId),
     /// The session is closed; nothing more will happen.
     Closed,
+    /// Tell all replicas, on every link and before anything that follows, not to rely on these
+    /// for answers; and those whose link comes up later ([`super::ClientCore::avoided`]).
+    Avoid(VoteSet),
     /// A replica sent what no correct replica sends. Told each time the count doubles.
     Suspect {
         /// Which one.
@@ -195,6 +198,8 @@ pub struct ClientCounters {
     pub frames: u64,
     /// Frames sent again.
     pub resent: u64,
+    /// Of these: because an answer was not complete in time.
+    pub fallbacks: u64,
     /// Operations with a result.
     pub completed: u64,
     /// Operations without one.

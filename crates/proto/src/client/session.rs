@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use base::{Frame, FrameBuilder, FrameKind, Now, PillarId, ReplicaId, ReplyStatus, SessionId};
 
 use super::line::Timer;
-use super::vote::{Accepted, Ballot, Said};
+use super::vote::{Accepted, Ballot, Said, Voter};
 use super::{ClientConfig, ClientCore, Effect, Errand, OpError, Phase, SendTo, held_bytes};
 
 impl<T> ClientCore<T> {
@@ -19,7 +19,7 @@ impl<T> ClientCore<T> {
             self.counters.late_replies += 1;
             return;
         }
-        let accepted = errand.ballot.cast(from, said, acceptance);
+        let accepted = errand.ballot.cast(from, said, (Voter::default(), acceptance));
         let Some(Accepted { head, liars, .. }) = accepted else { return };
         let opening = errand.frame.kind() == FrameKind::Open;
         liars.into_iter().for_each(|liar| self.suspect(liar));

@@ -24,9 +24,16 @@ use base::{Digest, FrameId, ReplicaId, ReplyStatus, Seq, View};
 
 use super::Acceptance;
 
-/// Larger contents are never kept, only their digests: whoever answers each frame in flight
-/// with the largest reply there may be, before anybody else does, takes no memory.
+/// Larger contents are not kept, only their digests: whoever answers each frame in flight with
+/// the largest reply there may be, before anybody else does, takes no memory. Only whoever is to
+/// send the content for all has more room, which all ballots share.
 const KEPT_BYTES_MAX: usize = 64 << 10;
+
+/// Larger contents are large.
+pub(super) const LARGE_BYTES_MIN: usize = KEPT_BYTES_MAX + 1;
+
+/// Bytes of large contents that all ballots of a client keep together.
+pub(super) const LARGE_BYTES_MAX: usize = 64 << 20;
 
 /// What one replica says about a frame.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +72,15 @@ pub(super) struct Ballot {
     votes: Vec<Vote>,
 }
 
+/// What the ballot knows about a voter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Voter {
+    /// It is the one that is to send the content, so that its content comes before others'.
+    pub(super) designated: bool,
+    /// Bytes that there are for its content beyond what each ballot may keep.
+    pub(super) room: usize,
+}
+
 #[derive(Clone, Debug)]
 struct Kept {
     content: Vec<u8>,
@@ -77,6 +93,8 @@ struct Vote {
     replica: ReplicaId,
     executed: bool,
     tentative: Option<View>,
+    /// It said the content itself.
+    whole: bool,
     choice: Choice,
 }
 
@@ -115,19 +133,21 @@ impl Ballot {
         &mut self,
         from: ReplicaId,
         said: &Said<'_>,
-        acceptance: Acceptance,
+        (voter, acceptance): (Voter, Acceptance),
     ) -> Option<Accepted> {
-        let choice = Choice { seq: said.seq, which: self.which(&said.what) };
+        let choice = Choice { seq: said.seq, which: self.which(&said.what, voter) };
         let (executed, tentative) = (is_final(said.status), said.tentative);
-        let vote = Vote { replica: from, executed, tentative, choice };
+        let whole = matches!(said.what, What::Content(_));
+        let vote = Vote { replica: from, executed, tentative, whole, choice };
         match self.votes.iter_mut().find(|vote| vote.replica == from) {
             Some(_) if base::mutant!(RepliesNotReplicasCount) => self.votes.push(vote),
             // What is committed stays so.
-            Some(old) if old.choice == choice && old.tentative.is_none() => {}
+            Some(old) if old.choice == choice && old.tentative.is_none() => old.whole |= whole,
             Some(old) => *old = vote,
             None => self.votes.push(vote),
         }
-        if !self.suffices(choice, acceptance) {
+        let few = matches!(said.what, What::Digest(_)) && base::mutant!(DigestsOfFew);
+        if !self.suffices(choice, acceptance.short(usize::from(few))) {
             return None;
         }
         let content = match &said.what {
@@ -154,19 +174,23 @@ impl Ballot {
             || same().filter_map(|vote| vote.tentative).any(|view| with(view) >= tentative)
     }
 
-    /// Which of what was said this is; the first content becomes the kept one.
-    fn which(&mut self, what: &What<'_>) -> Which {
+    /// Which of what was said this is; the first content becomes the kept one, until the one
+    /// comes that was to come.
+    fn which(&mut self, what: &What<'_>, voter: Voter) -> Which {
         let kept = match (what, &mut self.kept) {
-            (What::Content(content), None) => {
-                let keeps = content.len() <= KEPT_BYTES_MAX;
+            (What::Content(content), Some(kept)) if kept.content == *content => true,
+            (What::Content(content), kept) => {
+                let fits = content.len() <= KEPT_BYTES_MAX.max(voter.room);
+                let keeps = fits && (kept.is_none() || voter.designated);
                 if keeps {
                     self.keep(content);
                 }
                 keeps
             }
-            (What::Content(content), Some(kept)) => kept.content == *content,
             (What::Digest(digest), kept) => {
-                kept.as_mut().is_some_and(|kept| kept.digest() == *digest)
+                let same = |kept: &mut Kept| kept.digest() == *digest;
+                let any = base::mutant!(DigestIsContent);
+                kept.as_mut().is_some_and(|kept| any || same(kept))
             }
         };
         match what {
@@ -178,6 +202,11 @@ impl Ballot {
 
     fn keep(&mut self, content: &[u8]) {
         let mut kept = Kept { content: content.to_vec(), digest: None };
+        if let Some(mut old) = self.kept.take() {
+            for vote in self.votes.iter_mut().filter(|vote| vote.choice.which == Which::Kept) {
+                vote.choice.which = Which::Other(old.digest());
+            }
+        }
         for vote in &mut self.votes {
             if matches!(vote.choice.which, Which::Other(digest) if digest == kept.digest()) {
                 vote.choice.which = Which::Kept;
@@ -199,6 +228,35 @@ impl Ballot {
         let liars = self.votes.iter().filter(contradicts).map(|vote| vote.replica).collect();
         self.votes.clear();
         Some(Accepted { head, content, liars })
+    }
+
+    /// How many replicas have said something.
+    pub(super) fn voters(&self) -> usize {
+        self.votes.len()
+    }
+
+    /// Whether `replica` has said something.
+    pub(super) fn has(&self, replica: ReplicaId) -> bool {
+        self.votes.iter().any(|vote| vote.replica == replica)
+    }
+
+    /// Whether enough replicas say the same and nobody has said it so that it was kept; and if
+    /// so, whether `designated` has not said it in full.
+    pub(super) fn lacks_content(
+        &self,
+        designated: ReplicaId,
+        acceptance: Acceptance,
+    ) -> Option<bool> {
+        let mut choices = self.votes.iter().map(|vote| vote.choice);
+        let wanted = choices.find(|choice| self.suffices(*choice, acceptance))?;
+        let said = |vote: &Vote| vote.replica == designated && vote.whole && vote.choice == wanted;
+        Some(!self.votes.iter().any(said))
+    }
+
+    /// Bytes of the content that is kept, if they are so many that there is a bound for all.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.content.len());
+        if kept > KEPT_BYTES_MAX { kept } else { 0 }
     }
 
     /// Forgets everything.

@@ -107,6 +107,10 @@ impl AuthTask {
 
     /// Says what came of a client's packets: whether it asks how we are, or breaks a rule.
     fn conclude(&mut self, conn: ConnId, read: Result<bool, Close>) {
+        let avoids = self.clients.get_mut(&conn).and_then(|half| half.avoids.take());
+        if let Some(replicas) = avoids {
+            self.mail.to_clients.push(FromAuth::Avoids(conn, replicas));
+        }
         match read {
             Ok(false) => {}
             Ok(true) => self.mail.to_clients.push(FromAuth::Asks(conn)),
@@ -232,6 +236,10 @@ fn read_client(
         Asked::Nothing => return Ok(false),
         Asked::Status => return Ok(true),
         Asked::Frames(bytes) => bytes,
+        Asked::Avoid(replicas) => {
+            half.avoids = Some(replicas);
+            return Ok(false);
+        }
     };
     let Peer::Client(client) = half.peer else { return Ok(false) };
     let mut sampler = Sampler { client, unchecked: &mut half.unchecked };

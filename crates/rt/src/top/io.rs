@@ -158,7 +158,7 @@ impl Relay {
             }
         };
         let sender = Sender { from, incarnation: link.incarnation };
-        Some((home, Box::new(Half { peer, sender, opener, unchecked, back })))
+        Some((home, Box::new(Half { peer, sender, opener, unchecked, avoids: None, back })))
     }
 }
 
@@ -260,6 +260,11 @@ impl IoTask {
                         }
                     }
                     FromAuth::Asks(_) => {}
+                    FromAuth::Avoids(conn, replicas) => {
+                        if let Some(replies) = &mut self.relay.to_replies {
+                            replies.push(ToReplies::Avoid(conn, replicas));
+                        }
+                    }
                 }
             }
         }

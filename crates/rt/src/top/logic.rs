@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use base::packet::PeerHeader;
-use base::reply::ReplyPacket;
+use base::reply::Answer;
 use base::{ClientId, Frame, FrameId, Now, PillarId, ReplicaId, Seq, SessionId, Time};
 use mio::Events;
 use proto::pbft::{Input, Reject};
@@ -138,7 +138,7 @@ impl Wire for Outward {
     }
 
     // What is for clients goes from the stage to a thread of its own.
-    fn send_reply(&mut self, _: FrameId, _: &ReplyPacket<'_>) -> bool {
+    fn send_reply(&mut self, _: FrameId, _: &Answer<'_>) -> bool {
         false
     }
 

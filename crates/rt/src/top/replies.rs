@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use auth::Peer;
-use base::reply::ReplyPacket;
-use base::{FromStage, Incarnation, Now, Time, View};
+use base::reply::Answer;
+use base::{FromStage, Incarnation, Now, Time, View, VoteSet};
 use mio::{Events, Interest};
 
 use super::wire::{Reverse, ToReplies};
@@ -65,6 +65,13 @@ impl RepliesTask {
                     self.links.send_packet(*slot, &payload);
                 }
             }
+            ToReplies::Avoid(name, replicas) => {
+                let slot = self.slots.get(&name).copied();
+                let conn = slot.and_then(|slot| self.links.conns.get_mut(slot));
+                if let Some(link) = conn.and_then(Conn::link_mut) {
+                    link.avoided = replicas;
+                }
+            }
             ToReplies::Gone(name) => {
                 if let Some(slot) = self.slots.get(&name) {
                     self.links.doomed.push((*slot, Close::Ended));
@@ -78,6 +85,7 @@ impl RepliesTask {
         let link = Link {
             peer: Peer::Client(client),
             session,
+            avoided: VoteSet::EMPTY,
             // Nobody here asks whose life it is, or for the pillar.
             incarnation: Incarnation(0),
             pillar: self.links.pillar,
@@ -99,9 +107,9 @@ impl RepliesTask {
     fn send(&mut self, view: View) {
         for message in self.batch.drain(..) {
             match message {
-                FromStage::Reply { frame, content, tentative } => {
-                    let reply = ReplyPacket::new(view, tentative, &content);
-                    let sent = self.links.send_reply(frame, &reply);
+                FromStage::Reply { frame, content, tentative, in_full } => {
+                    let answer = Answer { content: &content, view, tentative, in_full };
+                    let sent = self.links.send_reply(frame, &answer);
                     self.counters.replies += u64::from(sent);
                 }
                 FromStage::Nudge { client, session, seq } => {
@@ -167,7 +175,9 @@ impl Task for RepliesTask {
     }
 
     fn snapshot(&mut self) -> ThreadSnapshot {
-        let LinkCounters { slow_clients, replies_unclaimed, .. } = self.links.counters;
+        let LinkCounters {
+            slow_clients, replies_unclaimed, replies_relieved, replies_digest, ..
+        } = self.links.counters;
         let end = EndSnapshot {
             pillar: self.links.pillar,
             // Those of the clients' thread.
@@ -175,7 +185,13 @@ impl Task for RepliesTask {
             clients: 0,
             connections: 0,
             // What else happens to connections is counted by their own thread.
-            links: LinkCounters { slow_clients, replies_unclaimed, ..LinkCounters::default() },
+            links: LinkCounters {
+                slow_clients,
+                replies_unclaimed,
+                replies_relieved,
+                replies_digest,
+                ..LinkCounters::default()
+            },
             traffic: self.counters,
         };
         ThreadSnapshot { ends: vec![end], ..ThreadSnapshot::default() }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use auth::{Opener, Peer, Sealer};
-use base::{ClientId, Frame, ReplicaId, SessionId};
+use base::{ClientId, Frame, ReplicaId, SessionId, VoteSet};
 use proto::pbft::msg::Message;
 
 use crate::conn::ConnId;
@@ -31,6 +31,8 @@ pub(super) struct Half {
     pub(super) opener: Opener,
     /// Frames until the next one whose authenticator is looked at.
     pub(super) unchecked: u32,
+    /// Of a client: whom it does not want to rely on, if it has just said so.
+    pub(super) avoids: Option<VoteSet>,
     /// The way back to a peer. Replies to clients are sealed where they are written.
     pub(super) back: Option<Back>,
 }
@@ -58,6 +60,8 @@ pub(super) enum FromAuth {
     Close(ConnId, Close),
     /// The client asks how we are.
     Asks(ConnId),
+    /// The client does not want to rely on these replicas for answers.
+    Avoids(ConnId, VoteSet),
 }
 
 /// From an authentication thread to the protocol's thread, in the order of each connection.
@@ -93,6 +97,8 @@ pub(super) struct Outgoing {
 pub(super) enum ToReplies {
     /// A link has proved to live; what is for its client is sealed and written there.
     Link(ConnId, Box<Reverse>),
+    /// Its client does not want to rely on these replicas for answers.
+    Avoid(ConnId, VoteSet),
     /// A packet of its own, if that is so.
     Packet(ConnId, Arc<Vec<u8>>),
     /// It is closed.

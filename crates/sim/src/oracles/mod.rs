@@ -126,7 +126,7 @@ impl Oracles {
             executions: Executions::new(clients),
             reference: Reference::new(work.service(), rules.checkpoint_interval),
             replies: Replies::new(clients),
-            answers: Answers::new(options.tentative),
+            answers: Answers::new(options.answers.tentative),
             tentative: Tentative::new(rules.quorums),
             checkpoints: Checkpoints::new(clients),
             contradiction: Contradiction::new(rules),

@@ -29,10 +29,10 @@ impl World {
         self.checker.executes(&Turn { replica, sound, upto, time, saw: &saw });
         for (_, message) in messages {
             match message {
-                FromStage::Reply { frame, content, tentative: None } => {
+                FromStage::Reply { frame, content, tentative: None, .. } => {
                     self.checker.replies((replica, sound), *frame, content);
                 }
-                FromStage::Reply { frame, content, tentative: Some(view) } if sound => {
+                FromStage::Reply { frame, content, tentative: Some(view), .. } if sound => {
                     self.checker.replies_tentatively(replica, *view, *frame, content);
                 }
                 FromStage::Checkpoint { seq, .. } => {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::reply::ReplyHead;
-use base::{FrameId, Quorums, ReplicaId, Seq, View, VoteSet};
+use base::{FrameId, Quorums, ReplicaId, ReplyStatus, Seq, View, VoteSet};
 
 use super::Verdict;
 
@@ -67,8 +67,9 @@ impl Tentative {
         let Ok((head, _)) = ReplyHead::peek(content) else {
             return Err(format!("{replica:?} answers {frame:?} with what is no reply"));
         };
-        // What is said outside the total order changes with the time at which it is asked.
-        if head.seq == Seq(0) {
+        // What is said outside the total order changes with the time at which it is asked; and a
+        // client that sends two frames under one id has one of them refused beside the other.
+        if head.seq == Seq(0) || head.status == ReplyStatus::Conflict {
             return Ok(());
         }
         let said = self.said.entry((view, frame, head.seq)).or_insert_with(|| Said {
@@ -100,7 +101,7 @@ impl Tentative {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::{ClientId, Reply, ReplyStatus, SessionId};
+    use base::{ClientId, Reply, SessionId};
 
     fn says(all: &mut Tentative, who: u16, view: u64, fill: u8) -> Verdict {
         let frame = FrameId { client: ClientId(0), session: SessionId(1), stream: 0, id: 1 };

@@ -17,6 +17,7 @@ mod normal_case;
 mod parallel;
 mod piggyback;
 mod recovery;
+mod replies;
 mod rotation;
 mod strategies;
 mod swarm;
@@ -60,6 +61,7 @@ const FAMILIES: &[&[Scenario]] = &[
     piggyback::ALL,
     tentative::ALL,
     inline::ALL,
+    replies::ALL,
     strategies::ALL,
     swarm::ALL,
 ];

@@ -10,7 +10,7 @@ use proto::client::{ClientConfig, ClientCore, Effect};
 use super::Scenario;
 use crate::faults::Fault;
 use crate::host::GROUP;
-use crate::options::{Durability, Net, Options};
+use crate::options::{Answers, Durability, Net, Options};
 use crate::scenario::{PATIENCE, finish, leader, settle, world};
 use crate::work::Work;
 use crate::world::World;
@@ -51,7 +51,7 @@ fn options(seed: u64) -> Options {
         seed,
         n,
         f,
-        tentative: true,
+        answers: Answers { tentative: true, ..Answers::default() },
         durability,
         pillars: 1 + (seed / 2 % 2) as u16,
         clients: 2 + (seed % 2) as u32,

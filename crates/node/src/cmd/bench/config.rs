@@ -74,6 +74,10 @@ pub struct Ways {
     pub leaders: &'static str,
     /// When COMMITs leave.
     pub commits: &'static str,
+    /// How replicas answer.
+    pub replies: &'static str,
+    /// Which replicas answer.
+    pub repliers: &'static str,
     /// How the bodies of frames get to the replicas.
     pub bodies: &'static str,
     /// How operations that only read are answered.
@@ -208,6 +212,8 @@ impl GroupConfig {
             ways: Ways {
                 leaders: settings.leaders.word(),
                 commits: settings.commits.word(),
+                replies: settings.replies.word(),
+                repliers: settings.repliers.word(),
                 bodies: settings.bodies.word(),
                 reads: settings.reads.word(),
                 tentative: settings.tentative,

@@ -148,13 +148,7 @@ fn run_local(args: BenchArgs, placement: Placement, log: Option<&str>) -> Result
 /// one more asks for the status.
 fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> LocalOptions {
     let agreement = args.group.agreement.into();
-    let leaders = args.group.leaders.into();
-    let commits = args.group.commits.into();
-    let bodies = args.group.bodies.into();
-    let tentative = args.group.tentative.is_on();
-    let reads = args.group.reads.into();
-    let mut settings =
-        Settings { agreement, leaders, commits, bodies, tentative, reads, ..Settings::default() };
+    let mut settings = Settings { agreement, ..args.group.ways.settings() };
     settings.batching.unbatched = args.load.no_batching;
     LocalOptions {
         init: InitOptions {

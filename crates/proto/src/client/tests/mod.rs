@@ -2,6 +2,7 @@
 
 mod model;
 mod reads;
+mod repliers;
 mod route;
 
 use std::collections::BTreeMap;

@@ -9,10 +9,10 @@ use std::{format, vec};
 use base::crypto::PlainKeys;
 use base::frame::FrameKind;
 use base::limits::STREAM_WINDOW;
-use base::reply::ReplyPacket;
+use base::reply::{Answer, Repliers, ReplyPacket};
 use base::{
-    AgreedTime, ClientId, Frame, FrameId, GroupId, Now, PillarId, Quorums, ReplicaId, Reply,
-    ReplyStatus, Seq, SessionId, Stripe, Time, View, Writer,
+    AgreedTime, ClientId, Frame, FrameId, GroupId, Now, PillarId, Quorums, Reader, ReplicaId,
+    Reply, ReplyStatus, Seq, SessionId, Stripe, Time, View, VoteSet, Writer,
 };
 
 use super::super::{ClientConfig, ClientCore, Effect, OpError, Results, SendTo};
@@ -65,6 +65,10 @@ pub(super) struct Group {
     seq: u64,
     /// Replicas that hold a frame that is not ordered yet.
     holders: BTreeMap<FrameId, BTreeSet<u16>>,
+    /// Who has got which frame once.
+    received: BTreeSet<(u16, FrameId)>,
+    /// Whether a replica that has answered takes a frame's first arrival for no question.
+    heeds_first: bool,
     /// Every operation, in the order of execution.
     pub(super) executed: Vec<Vec<u8>>,
 }
@@ -79,6 +83,8 @@ impl Group {
             highest: SessionId(0),
             seq: 0,
             holders: BTreeMap::new(),
+            received: BTreeSet::new(),
+            heeds_first: config.repliers.need_fallback(),
             executed: Vec::new(),
         }
     }
@@ -87,12 +93,21 @@ impl Group {
         self.sessions.clear();
     }
 
-    /// `replica` gets a frame; returns what replicas say to that.
-    pub(super) fn receive(&mut self, replica: u16, frame: &Frame) -> Vec<(ReplicaId, Vec<u8>)> {
+    /// `replica` gets a frame; returns what replicas say to that, and whether in full.
+    pub(super) fn receive(
+        &mut self,
+        replica: u16,
+        frame: &Frame,
+    ) -> Vec<(ReplicaId, Vec<u8>, bool)> {
         let id = frame.id();
         let cached = self.sessions.get(&id.session).and_then(|s| s.replies.get(&id)).cloned();
+        let first = self.received.insert((replica, id));
         if let Some(content) = cached {
-            return vec![(ReplicaId(replica), self.say(replica, content))];
+            if first && self.heeds_first {
+                // It has answered already.
+                return vec![];
+            }
+            return vec![(ReplicaId(replica), self.say(replica, content), true)];
         }
         let holders = self.holders.entry(id).or_default();
         holders.insert(replica);
@@ -101,7 +116,7 @@ impl Group {
         }
         self.holders.remove(&id);
         let content = self.order(frame);
-        (0..self.n).map(|r| (ReplicaId(r), self.say(r, content.clone()))).collect()
+        (0..self.n).map(|r| (ReplicaId(r), self.say(r, content.clone()), false)).collect()
     }
 
     fn say(&self, replica: u16, mut content: Vec<u8>) -> Vec<u8> {
@@ -164,7 +179,13 @@ impl Group {
 }
 
 pub(super) fn result_of(op: &[u8]) -> Vec<u8> {
-    format!("did {}", std::str::from_utf8(op).expect("tests send text")).into_bytes()
+    let text = std::str::from_utf8(op).expect("tests send text");
+    let mut result = format!("did {text}").into_bytes();
+    // Operations that say so have large results.
+    if let Some(bytes) = text.strip_prefix("large ") {
+        result.resize(bytes.parse().expect("a number"), b'.');
+    }
+    result
 }
 
 pub(super) fn reply(frame: FrameId, seq: u64, status: ReplyStatus, results: &[Vec<u8>]) -> Vec<u8> {
@@ -199,6 +220,11 @@ pub(super) struct World {
     pub(super) suspects: BTreeSet<ReplicaId>,
     pub(super) opened: Vec<SessionId>,
     pub(super) closed: bool,
+    repliers: Repliers,
+    /// Whom each replica was told to pass over.
+    avoided: VoteSet,
+    /// Bytes of all replies that were delivered.
+    pub(super) reply_bytes: usize,
 }
 
 impl World {
@@ -221,6 +247,9 @@ impl World {
             suspects: BTreeSet::new(),
             opened: vec![],
             closed: false,
+            repliers: config.repliers,
+            avoided: VoteSet::EMPTY,
+            reply_bytes: 0,
         }
     }
 
@@ -265,6 +294,7 @@ impl World {
             Effect::SessionChanged(_) => {}
             Effect::SessionOpened(session) => self.opened.push(session),
             Effect::Closed => self.closed = true,
+            Effect::Avoid(set) => self.avoided = set,
             Effect::Suspect { replica, .. } => {
                 self.suspects.insert(replica);
             }
@@ -306,17 +336,27 @@ impl World {
             }
             if !lost && !self.down.contains(&replica) {
                 let answers = self.group.receive(replica, &frame);
-                let down = &self.down;
-                self.replies.extend(answers.into_iter().filter(|(r, _)| !down.contains(&r.0)));
+                for (from, content, in_full) in answers {
+                    let answer =
+                        Answer { content: &content, view: View(0), tentative: None, in_full };
+                    let packet = self.repliers.packet(from, &answer, self.avoided);
+                    if let Some(packet) = packet.filter(|_| !self.down.contains(&from.0)) {
+                        let mut bytes = vec![];
+                        packet.encode(&mut bytes);
+                        self.replies.push((from, bytes));
+                    }
+                }
             }
         } else {
-            let (from, content) = self.replies.remove(pick - self.requests.len());
+            let (from, bytes) = self.replies.remove(pick - self.requests.len());
             if again {
-                self.replies.push((from, content.clone()));
+                self.replies.push((from, bytes.clone()));
             }
             if !lost {
                 let now = self.now();
-                self.core.on_reply(now, from, &ReplyPacket::whole(View(0), &content));
+                self.reply_bytes += bytes.len();
+                let packet = ReplyPacket::decode(&mut Reader::new(&bytes)).expect("own encoding");
+                self.core.on_reply(now, from, &packet);
                 self.core.check();
             }
         }

@@ -45,7 +45,8 @@ fn digest(content: &[u8], seq: u64, tentative: Option<View>) -> Said<'static> {
 }
 
 fn cast(ballot: &mut Ballot, from: u16, said: &Said<'_>) -> Option<Accepted> {
-    let accepted = ballot.cast(ReplicaId(from), said, Acceptance::weak(quorums()));
+    let accepted =
+        ballot.cast(ReplicaId(from), said, (Voter::default(), Acceptance::weak(quorums())));
     ballot.check();
     accepted
 }
@@ -139,9 +140,12 @@ fn a_group_with_unordered_reads_accepts_nothing_below_a_quorum() {
     let all = Acceptance::quorum(quorums());
     for from in 0..4 {
         let view = (from % 2 == 0).then_some(View(1));
-        assert_eq!(ballot.cast(ReplicaId(from), &whole(&truth, view), all), None);
+        assert_eq!(
+            ballot.cast(ReplicaId(from), &whole(&truth, view), (Voter::default(), all)),
+            None
+        );
     }
-    assert!(ballot.cast(ReplicaId(4), &whole(&truth, None), all).is_some());
+    assert!(ballot.cast(ReplicaId(4), &whole(&truth, None), (Voter::default(), all)).is_some());
 }
 
 /// A small generator of numbers that look random.

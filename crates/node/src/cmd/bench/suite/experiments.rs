@@ -89,7 +89,7 @@ const NO_REP: (&str, &str) = ("NO-REP", "--agreement none");
 const NO_SRT: (&str, &str) = ("without separate transmission", "--bodies inline");
 const PIGGYBACK: (&str, &str) = ("piggy-backed commits", "--commits piggybacked");
 const NO_BATCH: (&str, &str) = ("without batching", "--no-batching");
-const DIGEST_REPLIES: (&str, &str) = ("digest replies", "--digest-replies");
+const DIGEST_REPLIES: (&str, &str) = ("digest replies", "--replies digest");
 const TENTATIVE: (&str, &str) = ("tentative execution", "--tentative on");
 const READ_ONLY: (&str, &str) = ("read-only", "--read-only");
 
@@ -192,7 +192,7 @@ fn roles(cpus: usize) -> Experiment {
     let systems = [
         ("COP, fixed", ""),
         ("COP, rotating", "--leaders rotating"),
-        ("COP, rotating, three reply", "--leaders rotating --omit-replies"),
+        ("COP, rotating, three reply", "--leaders rotating --repliers relieved"),
         ("TOP, fixed", "--parallelization top"),
         ("TOP, rotating", "--parallelization top --leaders rotating"),
     ];
