@@ -2,7 +2,7 @@
 //!
 //! Run it with `cargo run --release --example counter -p stylite-kit`.
 
-use kit::{Completion, Context, LocalGroup, Malformed, Reader, ReplicaId, Service};
+use kit::{Completion, Context, LocalGroup, Malformed, ReadContext, Reader, ReplicaId, Service};
 
 #[derive(Default)]
 struct Counter {
@@ -22,6 +22,13 @@ impl Service for Counter {
         }
         reply.extend_from_slice(self.value.to_string().as_bytes());
         Completion::Done
+    }
+
+    // For groups that answer reads without an order.
+    fn read(&self, op: &[u8], ctx: &mut ReadContext<'_>, reply: &mut Vec<u8>) -> bool {
+        ctx.looks_at(0);
+        reply.extend_from_slice(self.value.to_string().as_bytes());
+        op == b"get"
     }
 
     fn get(&self, _object: u32, out: &mut Vec<u8>) {

@@ -75,6 +75,14 @@
 //! are in the documentation of the trait's module, `exec::service`; services that know operations
 //! by function and argument declare with [`Operators`] and [`Matrices`] instead.
 //!
+//! # Operations that only read
+//!
+//! In a group with `reads = "unordered"` replicas answer operations that only read without
+//! agreement, where the service knows such: [`Service::read`], which says in its [`ReadContext`]
+//! which objects the answer depends on, and the time if it does. Programs call
+//! [`Client::read`]; everything else of that group waits for a quorum of replies.
+//! `examples/counter.rs` has a read.
+//!
 //! # From a test to a group of machines
 //!
 //! | stage | with |
@@ -103,7 +111,7 @@ pub use client::{
 pub use error::KitError;
 pub use exec::{
     Completion, Context, Footprint, Invocation, Matrices, ObjectTree, Offload, Operators, Output,
-    ParallelService, Service, Tentative, Undo,
+    ParallelService, ReadContext, Service, Tentative, Undo,
 };
 pub use genesis::{GenesisError, Group, InitOptions, Settings};
 pub use local::{LocalGroup, LocalGroupBuilder};

@@ -47,6 +47,10 @@ impl Client {
         let quorums = Quorums::pbft(options.n, options.f).expect("n >= 3f + 1");
         let stripe = Stripe::new(options.pillars).expect("pillars in range");
         let mut config = ClientConfig::new(GROUP, quorums, stripe, ClientId(id));
+        if options.reads() {
+            config = config.with_reads();
+            config.read_timeout = Span::millis(20);
+        }
         if options.unbatched {
             config = config.unbatched();
         }
@@ -111,8 +115,9 @@ impl World {
                             Err(error) => panic!("client {index}: {error:?}\n{}", self.describe()),
                         };
                         assert_eq!(tokens.len(), results.len());
+                        let ordered = !results.is_unordered();
                         for (token, result) in tokens.iter().zip(results.iter()) {
-                            self.answered(index, *token, result);
+                            self.answered(index, *token, (result, ordered));
                         }
                     }
                     _ => {}
@@ -160,22 +165,28 @@ impl World {
             let token = client.submitted;
             let question = self.work.question(index, token, &client.memory);
             let op = question.op;
-            client.core.submit(now, question.stream, &op, token).expect("within bounds");
+            let taken = match question.read {
+                true => client.core.submit_read(now, question.stream, &op, token),
+                false => client.core.submit(now, question.stream, &op, token),
+            };
+            taken.expect("within bounds");
             client.asked.insert(token, (now.mono, mark(&op)));
             client.submitted += 1;
         }
     }
 
     /// An operation has its answer: the right one, once.
-    fn answered(&mut self, index: usize, token: u64, result: &[u8]) {
+    fn answered(&mut self, index: usize, token: u64, (result, ordered): (&[u8], bool)) {
         let now = self.queue.now();
         let client = &mut self.clients[index];
         let (began, op) = client.asked.remove(&token).expect("an operation is answered once");
         client.completed += 1;
         client.answered = now;
         let judged = self.work.judge(index, token, result, &mut client.memory);
+        let read = if ordered { None } else { self.work.read(index, token, result) };
+        assert!(ordered || read.is_some(), "client {index} operation {token} is no read");
         let (client, result) = (ClientId(index as u32), mark(result));
-        self.checker.accepts(&Answer { client, op, result, began, ended: now });
+        self.checker.accepts(&Answer { client, op, result, read, began, ended: now });
         match judged {
             Err(why) => panic!("client {index} operation {token}: {why}"),
             Ok(Some((counter, ask, value))) => {

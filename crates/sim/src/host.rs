@@ -97,6 +97,9 @@ impl Replica {
         before: Before,
     ) -> (Replica, FirstWords, Vec<group::Effect>) {
         let Before { disk, promises, life, spoil, notes } = before;
+        if options.reads() {
+            boot.stage.answer_reads();
+        }
         let config = coordinator_config(options, me, boot.incarnation);
         let (coordinator, mut effects) = boot.coordinator(config, keys(options, me), now);
         let words = FirstWords::split(&mut effects);
@@ -160,7 +163,7 @@ pub(crate) fn lane_config(options: &Options, me: ReplicaId, pillar: PillarId) ->
             commits: options.travel.commits,
             bodies: options.travel.bodies,
             tentative: options.answers.tentative,
-            ..Switches::default()
+            reads: options.reads(),
         },
         batching: Batching {
             frames_max: if options.unbatched { 1 } else { 64 },

@@ -130,6 +130,12 @@ impl Options {
     pub fn work(&self) -> Work {
         self.work.unwrap_or(Work::of(self.seed))
     }
+
+    /// Whether the group answers reads without an order.
+    #[must_use]
+    pub fn reads(&self) -> bool {
+        self.work() == Work::Reads
+    }
 }
 
 impl Options {

@@ -202,6 +202,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
     let bodies = if leaders == Leaders::Fixed { inline } else { Bodies::Separate };
     let (digests, relief) = (switch.chance(Ratio(1, 2)), switch.chance(Ratio(1, 2)));
     let answers = Answers { digests, relief, tentative };
+    let reads = pick(&mut switch, &[false, true]);
     let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
     let options = Options {
         seed,
@@ -225,7 +226,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
         view_timeout: Span::millis(pick(prng, &[200, 200, 50, 800])),
         pace_us: pick(prng, &[500, 5_000, 20_000]),
         // The store is dear; there is a scenario of its own for it.
-        work: prng.chance(Ratio(1, 128)).then_some(Work::Redis),
+        work: prng.chance(Ratio(1, 128)).then_some(Work::Redis).or(reads.then_some(Work::Reads)),
         ..Options::default()
     };
     options.fitted()

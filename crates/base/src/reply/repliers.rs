@@ -13,7 +13,7 @@
 
 use super::packet::{DIGEST_REPLY_BYTES, ReplyBody, ReplyDigest, ReplyPacket};
 use super::{ReplyHead, ReplyStatus};
-use crate::frame::FrameId;
+use crate::frame::{FrameId, READS};
 use crate::id::{ReplicaId, View};
 use crate::quorum::{Quorums, VoteSet};
 
@@ -140,7 +140,8 @@ impl Repliers {
     /// What `me` sends of an answer of so many bytes with this head, to a client that asks for
     /// the first time.
     fn share(&self, me: ReplicaId, head: &ReplyHead, bytes: usize, avoided: VoteSet) -> Share {
-        if head.status != ReplyStatus::Executed {
+        // Results of reads without an order are voted on one by one, and nobody asks again.
+        if head.status != ReplyStatus::Executed || head.frame.stream & READS != 0 {
             return Share::Whole;
         }
         match self.repliers(head.frame, avoided).position(|replica| replica == me) {

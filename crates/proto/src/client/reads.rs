@@ -222,22 +222,25 @@ impl<T> Flight<T> {
     /// Who says something else than what was accepted, as being so since the same number: a
     /// correct replica does not.
     fn liars(&self, verdicts: &[Option<usize>]) -> Vec<ReplicaId> {
-        let all = || self.said.iter().filter_map(|(from, said)| Some((*from, said.as_ref()?)));
-        let answers: Vec<(ReplicaId, &Answer)> = all().collect();
-        let mut liars = Vec::new();
-        for (from, answer) in &answers {
-            let lies = verdicts.iter().enumerate().any(|(op, verdict)| {
-                let Some((_, right)) = verdict.and_then(|at| answers.get(at)) else { return false };
-                let same_place = right.seq == answer.seq;
-                let (own, other) = (answer.results().nth(op), right.results().nth(op));
-                let since = |result: Option<&[u8]>| result.map(|r| r[..SINCE_BYTES].to_vec());
-                same_place && since(own) == since(other) && own != other
-            });
-            if lies {
-                liars.push(*from);
+        let all = self.said.iter().filter_map(|(from, said)| Some((*from, said.as_ref()?)));
+        let answers: Vec<(ReplicaId, &Answer)> = all.collect();
+        let Some((_, first)) = answers.first() else { return Vec::new() };
+        if answers.iter().all(|(_, answer)| answer.same_as(first)) {
+            return Vec::new();
+        }
+        let mut lies = alloc::vec![false; answers.len()];
+        let mut readers: Vec<_> = answers.iter().map(|(_, answer)| answer.results()).collect();
+        for verdict in verdicts {
+            let said: Vec<&[u8]> =
+                readers.iter_mut().map(|results| results.next().unwrap_or_default()).collect();
+            let Some(right) = *verdict else { continue };
+            let since = |at: usize| (answers[at].1.seq, said[at].get(..SINCE_BYTES));
+            for at in 0..answers.len() {
+                lies[at] |= since(at) == since(right) && said[at] != said[right];
             }
         }
-        liars
+        let liars = answers.iter().zip(lies).filter(|(_, lies)| *lies);
+        liars.map(|((from, _), _)| *from).collect()
     }
 }
 
@@ -474,7 +477,10 @@ impl<T> ClientCore<T> {
         let reply = Reply { frame: id, seq: Seq(0), status, count, results: bytes };
         let mut content = Vec::new();
         reply.encode(&mut content);
-        self.read(accepted, Results::new(Arc::new(content), count as usize));
+        self.read(
+            accepted,
+            Results::new(Arc::new(content), count as usize).map(Results::unordered),
+        );
     }
 
     /// These reads are answered.

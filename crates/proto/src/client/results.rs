@@ -63,6 +63,8 @@ pub struct Results {
     at: usize,
     /// Bytes of each that are not the caller's.
     skip: usize,
+    /// Whether they were given without an order.
+    unordered: bool,
     count: usize,
     /// Bytes of the largest one.
     largest: usize,
@@ -80,7 +82,7 @@ impl Results {
             largest = largest.max(result.len());
         }
         let whole = walk.is_empty() && head.count as usize == ops;
-        whole.then_some(Results { content, at, skip: 0, count: ops, largest })
+        whole.then_some(Results { content, at, skip: 0, unordered: false, count: ops, largest })
     }
 
     /// The same of a reply to `ops` reads without an order, each result of which begins with
@@ -88,7 +90,18 @@ impl Results {
     pub(super) fn of_reads(content: Arc<Vec<u8>>, ops: usize) -> Option<Results> {
         let results = Results::new(content, ops)?;
         let each = results.iter().all(|result| result.len() >= SINCE_BYTES);
-        each.then_some(Results { skip: SINCE_BYTES, ..results })
+        each.then_some(Results { skip: SINCE_BYTES, unordered: true, ..results })
+    }
+
+    /// The same, given without an order.
+    pub(super) fn unordered(self) -> Results {
+        Results { unordered: true, ..self }
+    }
+
+    /// Whether they were given without an order.
+    #[must_use]
+    pub fn is_unordered(&self) -> bool {
+        self.unordered
     }
 
     /// Number of results.

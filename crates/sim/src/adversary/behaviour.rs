@@ -32,6 +32,8 @@ pub enum Behaviour {
     StarveClient(ClientId),
     /// Tells this replica nothing.
     StarveReplica(ReplicaId),
+    /// Tells this replica nothing, and clients what is not so.
+    InTheDark(ReplicaId),
     /// Proposes nothing in this pillar.
     StarvePillar(PillarId),
     /// Proposes one batch to some and another to the rest, and votes for both.
@@ -140,6 +142,7 @@ impl Behaviour {
             Behaviour::SlowLeader(us),
             Behaviour::StarveClient(ClientId(0)),
             Behaviour::StarveReplica(replica),
+            Behaviour::InTheDark(replica),
             Behaviour::StarvePillar(pillar),
             Behaviour::Equivocate,
             Behaviour::LyingSource,
@@ -175,7 +178,9 @@ impl Behaviour {
             (Behaviour::SlowLeader(us), message @ Message::PrePrepare { .. }) => {
                 vec![(Span::micros(us), message)]
             }
-            (Behaviour::StarveReplica(one), _) if one == to => Vec::new(),
+            (Behaviour::StarveReplica(one) | Behaviour::InTheDark(one), _) if one == to => {
+                Vec::new()
+            }
             (Behaviour::Equivocate, message) => equivocate(to, message),
             (Behaviour::LyingSource, Message::State(message)) => {
                 let lie = lie(StateMessage::clone(&message), prng);

@@ -269,7 +269,7 @@ impl Adversary {
                 let changed = self.mutator.change_reply((view, content), &mut self.prng);
                 changed.unwrap_or(as_it_is)
             }
-            Behaviour::WrongReplies => {
+            Behaviour::WrongReplies | Behaviour::InTheDark(_) => {
                 strategies::wrong_reply(content).map_or(as_it_is, |wrong| (view, wrong))
             }
             Behaviour::Random if self.prng.chance(Ratio(1, 2)) => {

@@ -14,6 +14,7 @@ use base::{ClientId, Seq, Time};
 
 use super::Verdict;
 use super::executions::{Executions, Place};
+use super::reads::{Read, Reads};
 
 /// What clients have accepted.
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ pub struct Answer {
     pub op: u64,
     /// The mark of the result.
     pub result: u64,
+    /// What was read, if that was without an order.
+    pub read: Option<Read>,
     /// When it was asked.
     pub began: Time,
     /// When it was accepted.
@@ -54,29 +57,45 @@ impl Answers {
     /// # Errors
     /// When nothing was executed that gives it, or it stands in the wrong place. Where answers
     /// may be tentative, that is found out later.
-    pub fn accepts(&mut self, history: &Executions, answer: &Answer) -> Verdict {
+    pub fn accepts(&mut self, saw: (&Executions, &Reads), answer: &Answer) -> Verdict {
         if !self.tentative {
-            return self.judge(history, answer);
+            return self.judge(saw, answer);
         }
         self.pending.push_back(*answer);
-        self.proceed(history)
+        self.proceed(saw)
     }
 
     /// More is executed: what was accepted before that is looked at, in the order of time.
     ///
     /// # Errors
     /// Like [`Answers::accepts`].
-    pub fn proceed(&mut self, history: &Executions) -> Verdict {
+    pub fn proceed(&mut self, saw: (&Executions, &Reads)) -> Verdict {
         while let Some(answer) = self.pending.front().copied()
-            && history.operation(answer.client, answer.op).is_some()
+            && (answer.read.is_some() || saw.0.operation(answer.client, answer.op).is_some())
         {
             self.pending.pop_front();
-            self.judge(history, &answer)?;
+            self.judge(saw, &answer)?;
         }
         Ok(())
     }
 
-    fn judge(&mut self, history: &Executions, answer: &Answer) -> Verdict {
+    /// The last place of what had ended before `time`, and when.
+    fn before(&self, time: Time) -> Option<(Time, Place)> {
+        let before = self.ends.partition_point(|(ended, _)| *ended < time);
+        before.checked_sub(1).map(|at| self.ends[at])
+    }
+
+    fn judge(&mut self, (history, reads): (&Executions, &Reads), answer: &Answer) -> Verdict {
+        if let Some(read) = &answer.read {
+            // The first place that it may have: what comes later has the more room.
+            let from = self.before(answer.began).map_or((Seq(0), 0), |(_, place)| place);
+            let place = reads.place(read, from).ok_or_else(|| {
+                format!("{answer:?} is not what anybody could read from {from:?} on")
+            })?;
+            let last = self.ends.last().map_or(place, |(_, last)| *last.max(&place));
+            self.ends.push((answer.ended, last));
+            return Ok(());
+        }
         let Some(place) = history.operation(answer.client, answer.op) else {
             return Err(format!("{answer:?} was never executed"));
         };
@@ -85,8 +104,7 @@ impl Answers {
             return Err(format!("{answer:?} is not what {execution:?} gave"));
         }
         // What ended before this began must stand before it.
-        let before = self.ends.partition_point(|(ended, _)| *ended < answer.began);
-        if let Some((ended, last)) = before.checked_sub(1).map(|at| self.ends[at])
+        if let Some((ended, last)) = self.before(answer.began)
             && last > place
         {
             return Err(format!("{answer:?} is at {place:?}; by {ended:?} {last:?} had ended"));
@@ -94,6 +112,12 @@ impl Answers {
         let last = self.ends.last().map_or(place, |(_, last)| *last.max(&place));
         self.ends.push((answer.ended, last));
         Ok(())
+    }
+
+    /// Whether something was accepted that nobody has executed for good.
+    #[must_use]
+    pub fn awaits(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// The last number of which anything was answered.
@@ -145,7 +169,7 @@ mod tests {
 
     fn answer(op: &[u8], result: u64, (began, ended): (u64, u64)) -> Answer {
         let (op, began, ended) = (mark(op), Time(began), Time(ended));
-        Answer { client: ClientId(0), op, result, began, ended }
+        Answer { client: ClientId(0), op, result, read: None, began, ended }
     }
 
     #[test]
@@ -153,7 +177,7 @@ mod tests {
         let history = history();
         let accepts = |all: &[Answer]| {
             let mut answers = Answers::default();
-            all.iter().try_for_each(|one| answers.accepts(&history, one))
+            all.iter().try_for_each(|one| answers.accepts((&history, &Reads::default()), one))
         };
         assert_eq!(accepts(&[answer(b"a", 1, (1, 5)), answer(b"b", 2, (6, 9))]), Ok(()));
         assert_eq!(accepts(&[answer(b"b", 2, (1, 5)), answer(b"a", 1, (5, 9))]), Ok(()));
@@ -167,19 +191,25 @@ mod tests {
     fn a_tentative_answer_is_judged_once_it_is_executed_and_must_be_in_the_end() {
         let (history, mut answers) = (history(), Answers::new(true));
         let before = Executions::new(1);
-        assert_eq!(answers.accepts(&before, &answer(b"b", 2, (1, 5))), Ok(()));
+        assert_eq!(answers.accepts((&before, &Reads::default()), &answer(b"b", 2, (1, 5))), Ok(()));
         assert!(answers.kept(Seq(2)).is_err(), "not executed");
-        assert_eq!(answers.accepts(&before, &answer(b"a", 1, (6, 9))), Ok(()));
-        assert!(answers.proceed(&history).is_err(), "a began after b had ended");
+        assert_eq!(answers.accepts((&before, &Reads::default()), &answer(b"a", 1, (6, 9))), Ok(()));
+        assert!(
+            answers.proceed((&history, &Reads::default())).is_err(),
+            "a began after b had ended"
+        );
         let mut answers = Answers::new(true);
-        assert_eq!(answers.accepts(&before, &answer(b"a", 2, (1, 5))), Ok(()));
-        assert!(answers.proceed(&history).is_err(), "another result");
+        assert_eq!(answers.accepts((&before, &Reads::default()), &answer(b"a", 2, (1, 5))), Ok(()));
+        assert!(answers.proceed((&history, &Reads::default())).is_err(), "another result");
     }
 
     #[test]
     fn what_was_answered_must_be_there_at_the_end() {
         let mut answers = Answers::default();
-        assert_eq!(answers.accepts(&history(), &answer(b"a", 1, (1, 5))), Ok(()));
+        assert_eq!(
+            answers.accepts((&history(), &Reads::default()), &answer(b"a", 1, (1, 5))),
+            Ok(())
+        );
         assert_eq!(answers.kept(Seq(2)), Ok(()));
         assert!(answers.kept(Seq(1)).is_err());
     }

@@ -11,6 +11,7 @@
 //! | `replies` | clients are told what was executed, every time the same |
 //! | `tentative` | tentative replies of a view agree, and what enough of them say comes to be |
 //! | `answers` | what clients accept is linearizable, and stays |
+//! | `reads` | where reads without an order may stand among the executions |
 //! | `contradiction` | nobody correct contradicts what it said, not even after a restart |
 //! | `justification` | votes and deliveries have their reasons, from enough distinct replicas |
 //! | `memory` | what replicas hold is bounded |
@@ -29,6 +30,7 @@ pub mod contradiction;
 pub mod executions;
 pub mod justification;
 pub mod memory;
+pub mod reads;
 pub mod reference;
 pub mod replies;
 mod sight;
@@ -55,6 +57,7 @@ use executions::{Executions, Turn};
 use justification::Justification;
 use memory::Memory;
 use proto::group::link::Plan;
+use reads::Reads;
 use reference::Reference;
 use replies::Replies;
 use sight::is_checkpoint;
@@ -77,6 +80,7 @@ pub struct Oracles {
     reference: Reference,
     replies: Replies,
     answers: Answers,
+    reads: Reads,
     tentative: Tentative,
     checkpoints: Checkpoints,
     contradiction: Contradiction,
@@ -127,6 +131,7 @@ impl Oracles {
             reference: Reference::new(work.service(), rules.checkpoint_interval),
             replies: Replies::new(clients),
             answers: Answers::new(options.answers.tentative),
+            reads: Reads::default(),
             tentative: Tentative::new(rules.quorums),
             checkpoints: Checkpoints::new(clients),
             contradiction: Contradiction::new(rules),
@@ -168,9 +173,13 @@ impl Oracles {
     /// # Panics
     /// When an oracle objects.
     pub fn executes(&mut self, turn: &Turn<'_>) {
-        let Oracles { executions, agreement, reference, .. } = self;
+        let Oracles { executions, agreement, reference, reads, .. } = self;
         let batch = |seq| agreement.batch(seq).map(|batch| &**batch);
-        let fresh = |seq, batch: &Batch, done: &mut _| reference.follows(seq, batch, done);
+        let fresh = |seq, batch: &Batch, done: &mut _| {
+            reference.follows(seq, batch, done)?;
+            reads.follows(seq, batch, done);
+            Ok(())
+        };
         hold("executions", executions.executes(turn, batch, fresh));
         for due in self.tentative.due(turn.upto) {
             // Whoever said so had a sound state.
@@ -178,7 +187,7 @@ impl Oracles {
             let says = self.replies.says(&self.executions, who, due.frame, &due.content);
             hold("tentative", says);
         }
-        hold("answers", self.answers.proceed(&self.executions));
+        hold("answers", self.answers.proceed((&self.executions, &self.reads)));
     }
 
     /// `replica`, which is sound or not, answers `frame`.
@@ -208,7 +217,13 @@ impl Oracles {
     /// # Panics
     /// When an oracle objects.
     pub fn accepts(&mut self, answer: &Answer) {
-        hold("answers", self.answers.accepts(&self.executions, answer));
+        hold("answers", self.answers.accepts((&self.executions, &self.reads), answer));
+    }
+
+    /// Whether clients have accepted what nobody has executed for good.
+    #[must_use]
+    pub fn awaits(&self) -> bool {
+        self.answers.awaits()
     }
 
     /// The stage of `replica`, which is sound, has worked.

@@ -16,6 +16,7 @@ mod lanes;
 mod normal_case;
 mod parallel;
 mod piggyback;
+mod reads;
 mod recovery;
 mod replies;
 mod rotation;
@@ -59,6 +60,7 @@ const FAMILIES: &[&[Scenario]] = &[
     adversary::ALL,
     rotation::ALL,
     piggyback::ALL,
+    reads::ALL,
     tentative::ALL,
     inline::ALL,
     replies::ALL,

@@ -4,6 +4,7 @@
 //! | work | service | what clients know without anybody's help |
 //! |---|---|---|
 //! | [`Work::Counters`] | counts per stream | every count of their own streams |
+//! | [`Work::Reads`] | the same, read without an order | the same |
 //! | [`Work::Bank`] | accounts and transfers | money is neither made nor lost |
 //! | [`Work::Redis`] | the key-value service | a transaction is atomic; money again |
 //!
@@ -16,6 +17,7 @@ pub mod redis;
 use exec::service::Service;
 
 use crate::history::Ask;
+use crate::oracles::reads::Read;
 use crate::prng::Prng;
 use counters::Counters;
 
@@ -27,6 +29,8 @@ pub(crate) const STREAMS: u64 = 8;
 pub enum Work {
     /// Counts.
     Counters,
+    /// The same, in a group that answers reads without an order.
+    Reads,
     /// Keeps accounts.
     Bank,
     /// Runs the key-value service. Its tens of thousands of objects make a run several times as
@@ -38,6 +42,8 @@ pub enum Work {
 pub(crate) struct Question {
     pub(crate) stream: u32,
     pub(crate) op: Vec<u8>,
+    /// It only reads, and may be answered without an order.
+    pub(crate) read: bool,
 }
 
 /// What an answer is worth: nothing more, or an entry in the history of shared counters.
@@ -64,7 +70,7 @@ impl Work {
     #[must_use]
     pub fn service(self) -> Box<dyn Service> {
         match self {
-            Work::Counters => Box::new(Counters::default()),
+            Work::Counters | Work::Reads => Box::new(Counters::default()),
             Work::Bank => Box::new(bank::Bank::default()),
             Work::Redis => Box::new(svc::KvService::new()),
         }
@@ -74,12 +80,15 @@ impl Work {
     /// same bytes.
     pub(crate) fn question(self, client: usize, token: u64, memory: &Memory) -> Question {
         let stream = (token % STREAMS) as u32;
-        let op = match self {
-            Work::Counters => counters::Question::new(client, token).operation(token),
-            Work::Bank => bank::Order::new(client, token).operation(token),
-            Work::Redis => redis::operation(client, token, memory),
+        let (op, read) = match self {
+            Work::Counters | Work::Reads => {
+                let question = counters::Question::new(client, token);
+                (question.operation(token), question.ask == Ask::Read)
+            }
+            Work::Bank => (bank::Order::new(client, token).operation(token), false),
+            Work::Redis => (redis::operation(client, token, memory), false),
         };
-        Question { stream, op }
+        Question { stream, op, read }
     }
 
     /// What `client` finds of the answer to its `token`-th operation.
@@ -94,9 +103,17 @@ impl Work {
         memory: &mut Memory,
     ) -> Judged {
         match self {
-            Work::Counters => counters::Question::new(client, token).judge(result),
+            Work::Counters | Work::Reads => counters::Question::new(client, token).judge(result),
             Work::Bank => bank::Order::new(client, token).judge(result).map(|()| None),
             Work::Redis => redis::judge(token, result, memory).map(|()| None),
+        }
+    }
+
+    /// What `client` has read with its `token`-th operation; `None` where that is no read.
+    pub(crate) fn read(self, client: usize, token: u64, result: &[u8]) -> Option<Read> {
+        match self {
+            Work::Reads => counters::Question::new(client, token).read(result),
+            Work::Counters | Work::Bank | Work::Redis => None,
         }
     }
 
@@ -109,7 +126,7 @@ impl Work {
             Work::Bank => bank::conserved(service),
             // Counters have none that the answers do not show. The store's is in what clients
             // read, all accounts in one transaction.
-            Work::Counters | Work::Redis => Ok(()),
+            Work::Counters | Work::Reads | Work::Redis => Ok(()),
         }
     }
 }
