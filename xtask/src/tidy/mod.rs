@@ -25,6 +25,7 @@ pub fn run(root: &Path) -> Result<()> {
     let mut report = Report::default();
     text::check(root, &files, &mut report);
     rust::check(&sources, &mut report);
+    rust::check_lists(&sources, &mut report);
     sizes::check(&sources, &mut report);
     scale::check(&sources, &mut report);
     report.finish("tidy", &format!("{} files, {} of them Rust", files.len(), sources.len()))
