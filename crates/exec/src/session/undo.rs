@@ -2,11 +2,15 @@
 //!
 //! A note of what changes is made with each change and costs what changes: the entries that a
 //! frame acknowledges move into it, the one that it claims is named by it. Only what concerns
-//! whole sessions (opened, closed, evicted, too many bytes) keeps a copy of the principal.
+//! whole sessions (opened, closed, evicted, too many bytes) keeps a copy of the principal, one for
+//! all that follows: what a batch makes of a principal must not cost a copy of it each time.
 //!
-//! Invariant: taken back from the last to the first, the notes lead to the table that was there
-//! when they were begun.
+//! Invariants:
+//! 1. taken back from the last to the first, the notes lead to the table that was there when they
+//!    were begun;
+//! 2. a principal is kept once, and nothing is noted of it after that.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use base::{ClientId, Digest, FrameId, Seq};
@@ -20,6 +24,8 @@ pub(super) struct Undo {
     /// What was counted at the beginning; `None` while no notes are made.
     began: Option<(usize, SessionCounts)>,
     notes: Vec<Note>,
+    /// Principals that are kept whole.
+    whole: BTreeSet<ClientId>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,7 +61,9 @@ impl Undo {
     }
 
     pub(super) fn request(&mut self, frame: FrameId, was: Was) {
-        self.notes.push(Note::Request(frame, was));
+        if !self.whole.contains(&frame.client) {
+            self.notes.push(Note::Request(frame, was));
+        }
     }
 }
 
@@ -75,6 +83,7 @@ impl Sessions {
     /// Begins to note what changes.
     pub(crate) fn begin(&mut self) {
         self.undo.notes.clear();
+        self.undo.whole.clear();
         self.undo.began = Some((self.open, self.counts));
     }
 
@@ -82,6 +91,7 @@ impl Sessions {
     pub(crate) fn keep(&mut self) {
         self.undo.began = None;
         self.undo.notes.clear();
+        self.undo.whole.clear();
     }
 
     /// What has changed since the beginning never was.
@@ -100,14 +110,39 @@ impl Sessions {
             }
         }
         self.undo.notes = notes;
+        self.undo.whole.clear();
         (self.open, self.counts) = (open, counts);
     }
 
     /// Comes before every change of a principal's sessions that is no request.
     pub(super) fn keep_client(&mut self, id: ClientId) {
-        if self.undo.keeps() {
+        if self.undo.keeps() && self.undo.whole.insert(id) {
             let client = self.bucket(id).get(&id).cloned();
             self.undo.notes.push(Note::Client(id, client));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Replies that a batch makes the table drop, one after the other, must not cost a copy of
+    /// the principal each: with a large table that would be more memory than there is.
+    #[test]
+    fn a_principal_is_kept_once_for_a_batch() {
+        let (mut table, client) = (Sessions::new(), ClientId(7));
+        for _ in 0..2 {
+            table.begin();
+            (0..1000).for_each(|_| table.keep_client(client));
+            assert_eq!(table.undo.notes.len(), 1);
+            table.take_back();
+        }
+        table.begin();
+        table.keep_client(ClientId(8));
+        table.keep();
+        table.begin();
+        table.keep_client(ClientId(8));
+        assert_eq!(table.undo.notes.len(), 1, "another batch, another copy");
     }
 }
