@@ -45,7 +45,7 @@ impl Lane {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
-        self.check_shown(frame)?;
+        self.check_shown(now.mono, frame)?;
         match self.pool.arrive(now.mono, frame, self.cfg.quorums.weak()) {
             Arrival::OverQuota => return Err(Reject::Quota),
             Arrival::TooOften => return Err(Reject::Repeats),

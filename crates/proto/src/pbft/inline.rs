@@ -90,8 +90,8 @@ impl Lane {
     }
 
     /// Looks at the signature of a frame that a client shows, unless that was done before.
-    pub(super) fn check_shown(&self, frame: &Frame) -> Result<(), Reject> {
-        let known = || self.pool.has_checked(&(frame.id(), frame.digest()));
+    pub(super) fn check_shown(&self, now: Time, frame: &Frame) -> Result<(), Reject> {
+        let known = || self.pool.needs_no_check(now, &(frame.id(), frame.digest()));
         match self.inline() && !base::mutant!(LeaderProposesUnchecked) {
             true if !known() && !self.is_genuine(frame) => Err(Reject::Forged),
             _ => Ok(()),

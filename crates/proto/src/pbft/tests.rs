@@ -37,6 +37,10 @@ struct Rig {
 
 impl Rig {
     fn new(me: u16, pillars: u16) -> Rig {
+        Rig::with(me, pillars, Switches::default())
+    }
+
+    fn with(me: u16, pillars: u16, switches: Switches) -> Rig {
         let cfg = LaneConfig {
             me: ReplicaId(me),
             pillar: PillarId(0),
@@ -46,7 +50,7 @@ impl Rig {
             stripe: Stripe::new(pillars).expect("in range"),
             window: 16,
             checkpoint_interval: 4,
-            switches: Switches::default(),
+            switches,
             batching: Batching {
                 frames_max: 8,
                 bytes_max: 1 << 20,

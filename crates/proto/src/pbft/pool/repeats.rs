@@ -88,19 +88,31 @@ impl Repeats {
         Some(Arrival::Executed)
     }
 
+    /// Whether `key`, should it arrive now, is to be ordered again.
+    pub(super) fn orders_again(&self, now: Time, key: &Key) -> bool {
+        let again = self.executed.get(key) == Some(&Came::Again);
+        again && self.after(now, key.0.client, ORDER_AGAIN).is_some()
+    }
+
     /// A frame of `client` that waits here came again: whether that counts.
     pub(super) fn may_repeat(&mut self, now: Time, client: ClientId) -> bool {
         self.takes(now, client, REPEAT)
     }
 
     fn takes(&mut self, now: Time, client: ClientId, cost: Span) -> bool {
-        let whole_at = self.whole_at.entry(client).or_default();
-        let after = now.max(*whole_at).after(cost);
-        let fits = after.since(now) <= ALLOWANCE;
-        if fits {
-            *whole_at = after;
+        let after = self.after(now, client, cost);
+        if let Some(after) = after {
+            self.whole_at.insert(client, after);
         }
-        fits
+        after.is_some()
+    }
+
+    /// When the allowance of `client` would be whole again after this; `None` when it does not
+    /// cover it.
+    fn after(&self, now: Time, client: ClientId, cost: Span) -> Option<Time> {
+        let whole_at = self.whole_at.get(&client).copied().unwrap_or_default();
+        let after = now.max(whole_at).after(cost);
+        (after.since(now) <= ALLOWANCE).then_some(after)
     }
 
     /// Forgets allowances that were whole again `before` that time.

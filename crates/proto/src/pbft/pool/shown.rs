@@ -10,8 +10,18 @@ use super::{Key, Pool};
 impl Pool {
     /// Whether `key` is here and checked, or was executed of late.
     pub(in crate::pbft) fn has_checked(&self, key: &Key) -> bool {
-        let checked = self.entries.get(key).is_some_and(|e| e.own && e.frame.is_some());
-        checked || self.recent.contains(key)
+        self.is_here(key) || self.recent.contains(key)
+    }
+
+    /// The same for a copy that its client shows. What was executed of late is no answer to one
+    /// that would be ordered once more: this copy is then proposed, and its authenticator, which
+    /// the digest does not cover, may be another than the one that was checked.
+    pub(in crate::pbft) fn needs_no_check(&self, now: Time, key: &Key) -> bool {
+        self.is_here(key) || (self.recent.contains(key) && !self.recent.orders_again(now, key))
+    }
+
+    fn is_here(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(|e| e.own && e.frame.is_some())
     }
 
     /// A peer was shown this frame, and its signature is genuine. False beyond its principal's

@@ -1,10 +1,14 @@
 //! Frames that their client sends again after they were executed, or while they wait.
 
 use super::*;
+use crate::pbft::Bodies;
 
 /// A backup that has executed `frame` as number 1; `came`: it was here before that.
 fn executed(frame: &Arc<Frame>, came: bool) -> Rig {
-    let mut rig = Rig::new(1, 1);
+    executed_by(Rig::new(1, 1), frame, came)
+}
+
+fn executed_by(mut rig: Rig, frame: &Arc<Frame>, came: bool) -> Rig {
     if came {
         rig.feed(Input::Request(frame.clone())).expect("fresh");
     }
@@ -107,4 +111,29 @@ fn what_was_executed_before_it_came_is_no_repetition() {
     while rig.feed(Input::Request(waits.clone())).is_ok() {}
     assert_eq!(again(&mut rig, &late), (Ok(()), true, false));
     assert_eq!(again(&mut rig, &late), (Err(Reject::Repeats), false, false));
+}
+
+/// A copy that is ordered once more is the one that others get, and its authenticator is not in its
+/// digest: a client that broke the signature of what had been executed would have its leader
+/// taken for a forger, and replaced.
+#[test]
+fn a_copy_that_is_ordered_again_is_checked_again() {
+    let signed = |good: bool| {
+        let sign = |digest: Digest| {
+            let mut bytes = [0; 64];
+            bytes[..32].copy_from_slice(&digest.0);
+            Authenticator::Signature(Signature(if good { bytes } else { [1; 64] }))
+        };
+        frame_with(1, b"op", sign)
+    };
+    let (genuine, forged) = (signed(true), signed(false));
+    assert_eq!(genuine.digest(), forged.digest());
+    let switches = Switches { bodies: Bodies::Inline, ..Switches::default() };
+    let mut rig = executed_by(Rig::with(1, 1, switches), &genuine, true);
+    rig.wait(Span::secs(1));
+    let (result, resent, _) = again(&mut rig, &forged);
+    assert_eq!((result, resent), (Ok(()), true), "the answer is cached: nothing is proposed");
+    rig.wait(Span::secs(1));
+    assert_eq!(again(&mut rig, &forged).0, Err(Reject::Forged));
+    assert_eq!(again(&mut rig, &genuine).0, Ok(()));
 }
