@@ -75,7 +75,12 @@ impl Shared {
             if self.ended {
                 return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
             }
-            if self.hear(cx)? && self.channel.await_room().map_err(broken)? {
+            let silent = self.hear(cx)?;
+            if !silent {
+                // The bell that was taken may have been for whoever reads.
+                cx.waker().wake_by_ref();
+            }
+            if silent && self.channel.await_room().map_err(broken)? {
                 return Poll::Pending;
             }
         }

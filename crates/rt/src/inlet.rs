@@ -61,7 +61,10 @@ pub(crate) trait Inlet {
 
     /// Takes what is held back of `conn`, as far as there is room by now. False when there is
     /// none, and nothing more is to be taken off the connection.
-    fn admit(&mut self, conn: &mut Conn) -> bool;
+    ///
+    /// # Errors
+    /// Why the connection is to be closed.
+    fn admit(&mut self, conn: &mut Conn) -> Result<bool, Close>;
 
     /// The link to `peer` is up.
     fn connected(&mut self, pillar: PillarId, peer: ReplicaId);
@@ -97,8 +100,12 @@ impl Inlet for Core {
         &mut self.counters
     }
 
-    fn admit(&mut self, conn: &mut Conn) -> bool {
-        admit_held(&mut conn.held, self).is_ok()
+    fn admit(&mut self, conn: &mut Conn) -> Result<bool, Close> {
+        match admit_held(&mut conn.held, self) {
+            Ok(()) => Ok(true),
+            Err(Reject::Forged) => Err(Close::Forged),
+            Err(_) => Ok(false),
+        }
     }
 
     fn connected(&mut self, pillar: PillarId, peer: ReplicaId) {
@@ -301,6 +308,9 @@ impl Sampler<'_> {
 }
 
 /// Hands over the frames that were held back, as far as the client's quota has room by now.
+///
+/// # Errors
+/// [`Reject::Forged`] when one is not its client's, else that there is no room.
 pub(crate) fn admit_held(held: &mut VecDeque<Arc<Frame>>, core: &mut Core) -> Result<(), Reject> {
     if core.draining {
         held.clear();
@@ -309,10 +319,10 @@ pub(crate) fn admit_held(held: &mut VecDeque<Arc<Frame>>, core: &mut Core) -> Re
         if core.journal.behind() {
             return Err(Reject::Quota);
         }
-        if core.input(Input::Request(Arc::clone(frame))) == Err(Reject::Quota) {
-            return Err(Reject::Quota);
+        match core.input(Input::Request(Arc::clone(frame))) {
+            Err(refused @ (Reject::Quota | Reject::Forged)) => return Err(refused),
+            _ => drop(held.pop_front()),
         }
-        held.pop_front();
     }
     // An idle connection holds no buffers.
     if held.capacity() > 0 {

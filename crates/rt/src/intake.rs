@@ -204,8 +204,10 @@ impl Door {
             let links = &mut self.links;
             let Links { conns, peers, clients, env, pillar, doomed, counters, .. } = links;
             let Some(conn) = conns.get_mut(slot) else { return Verdict::Hungry };
-            if !inlet.admit(conn) {
-                return Verdict::Pause;
+            match inlet.admit(conn) {
+                Ok(true) => {}
+                Ok(false) => return Verdict::Pause,
+                Err(why) => return Verdict::Close(why),
             }
             let gate = Gate { slot, pillar: *pillar, env, peers, clients };
             let outcome = match gate.packet(conn, inlet) {

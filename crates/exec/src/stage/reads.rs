@@ -26,6 +26,9 @@ use crate::reply::{ReplyBuilder, status_reply};
 /// Batches that may begin beside reads that wait until nothing is in flight.
 const PATIENCE: u32 = 8;
 
+/// Bytes of an answer that cost as much as an operation.
+const BYTES_PER_OP: usize = 512;
+
 /// Frames of reads that wait.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
@@ -176,6 +179,11 @@ impl Stage {
             self.reads.budget = self.reads.budget.saturating_sub(1 + frame.op_count());
             let able = !stands && self.executed >= from;
             let answer = if able { self.read_frame(&frame) } else { None };
+            // What is large costs more than its count. One that was too large to be sent was
+            // computed, too.
+            let bytes = answer.as_ref().map_or(limits::READ_REPLY_BYTES_MAX, |reply| reply.len());
+            let cost = if able { bytes / BYTES_PER_OP } else { 0 };
+            self.reads.budget = self.reads.budget.saturating_sub(cost);
             match &answer {
                 Some(_) => self.reads.report.answered += frame.op_count() as u64,
                 None => self.reads.report.unread_frames += 1,

@@ -173,13 +173,13 @@ impl Inlet for Relay {
         &mut self.counters
     }
 
-    fn admit(&mut self, conn: &mut Conn) -> bool {
+    fn admit(&mut self, conn: &mut Conn) -> Result<bool, Close> {
         let fits = conn.away.bytes < HANDED_BYTES_MAX;
         if !fits {
             // Seen before this thread sleeps: see `Returns`.
             self.thirst.waits.store(true, Ordering::Relaxed);
         }
-        fits
+        Ok(fits)
     }
 
     // The authentication thread tells the protocol's once it can seal for the peer.
