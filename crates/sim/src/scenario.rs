@@ -87,6 +87,7 @@ pub fn reach(world: &mut World, limit: Span, what: &str, so: impl Fn(&World) -> 
 /// When that takes longer than `limit`, each, or states or histories are not what they must be.
 pub fn finish(world: &mut World, limit: Span) {
     reach(world, limit, "clients have their answers", World::clients_are_done);
+    reach(world, limit, "what was answered is executed", World::answers_stand);
     reach(world, limit, "replicas are as far as each other", World::replicas_agree);
     world.check();
     let digests = world.state_digests();

@@ -198,6 +198,13 @@ impl World {
         self.clients.iter().all(|client| client.completed == self.options.ops_per_client)
     }
 
+    /// Whether all that clients have accepted is executed for good: a tentative answer may be
+    /// there before its batch is committed anywhere.
+    #[must_use]
+    pub fn answers_stand(&self) -> bool {
+        self.checker.answers_stand()
+    }
+
     /// Whether every correct replica has executed the same, and as far as any.
     #[must_use]
     pub fn replicas_agree(&self) -> bool {

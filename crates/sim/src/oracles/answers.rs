@@ -120,6 +120,12 @@ impl Answers {
         !self.pending.is_empty()
     }
 
+    /// Whether all that was accepted is executed for good.
+    #[must_use]
+    pub fn stand(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// The last number of which anything was answered.
     #[must_use]
     pub fn last(&self) -> Seq {

@@ -243,6 +243,12 @@ impl Oracles {
         }
     }
 
+    /// Whether all that clients have accepted is executed for good.
+    #[must_use]
+    pub fn answers_stand(&self) -> bool {
+        self.answers.stand()
+    }
+
     /// All is over for `replica`, with this stage if its state must be right.
     ///
     /// # Panics
