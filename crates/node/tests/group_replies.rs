@@ -11,7 +11,7 @@ const WAYS: [&str; 4] = ["--replies", "digest", "--repliers", "relieved"];
 /// Writes and reads large values, whoever is designated.
 fn exchange(redis: &mut Redis, rounds: usize) {
     for round in 0..rounds {
-        let value = format!("{round}-").repeat(1_000);
+        let value = format!("{round}-").repeat(4_000);
         assert_eq!(redis.call(&format!("SET large {value}")), "+OK");
         assert_eq!(redis.call("GET large"), value);
     }
