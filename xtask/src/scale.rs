@@ -112,6 +112,14 @@ const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
+        file: "crates/node/tests/chaos_sessions.rs",
+        test: "sessions_and_watches_hold_through_faults",
+        ci: "1",
+        full: "20",
+        unit: "rounds of all faults",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/node/tests/chaos_state.rs",
         test: "an_emptied_replica_gets_a_large_state_back_under_full_load",
         ci: "30_720",

@@ -10,6 +10,7 @@
 //!
 //! Invariant: only processes that were started here are ever signalled.
 
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -31,6 +32,7 @@ const POKES: u32 = 8;
 /// What a group is to be.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    pub service: &'static str,
     pub replicas: u16,
     pub pillars: u16,
     pub durability: &'static str,
@@ -46,6 +48,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Setup {
         Setup {
+            service: "kv",
             replicas: 4,
             pillars: 1,
             durability: "sync",
@@ -77,7 +80,7 @@ impl Lab {
         let served = setup.replicas * setup.pillars;
         let port = free_ports(served + setup.replicas);
         let mut command = stylite();
-        command.arg("init").arg(&control).args(["--service", "kv", "--clients", "8"]);
+        command.arg("init").arg(&control).args(["--service", setup.service, "--clients", "8"]);
         command.args(["--replicas", &setup.replicas.to_string()]);
         command.args(["--pillars", &setup.pillars.to_string(), "--port", &port.to_string()]);
         command.args(["--checkpoint-interval", &setup.checkpoint_interval.to_string()]);
@@ -299,17 +302,31 @@ impl Lab {
     /// until it serves.
     pub fn gateway(&self, client: u32) -> Gateway {
         let port = free_ports(2);
-        let mut command = stylite();
-        command.args(["gateway", "redis", "--config"]).arg(self.home(End::Clients));
-        command.args(["--client", &client.to_string()]);
-        command.args(["--metrics", &format!("127.0.0.1:{}", port + 1)]);
-        command.args(["--listen", &format!("127.0.0.1:{port}")]);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Process::spawn(&mut command);
+        let metrics = format!("127.0.0.1:{}", port + 1);
+        let process = self.gateway_process("redis", client, port, &metrics);
         until("the gateway serves", || {
             Connection::open(port).map_err(|error| error.to_string())?.call(&["PING"])
         });
         Gateway { process, port }
+    }
+
+    /// The same for ZooKeeper's clients, without metrics, at a port that was chosen before. Waits
+    /// until it listens.
+    pub fn zookeeper(&self, client: u32, port: u16) -> Gateway {
+        let process = self.gateway_process("zookeeper", client, port, "none");
+        until("the gateway listens", || {
+            TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())
+        });
+        Gateway { process, port }
+    }
+
+    fn gateway_process(&self, protocol: &str, client: u32, port: u16, metrics: &str) -> Process {
+        let mut command = stylite();
+        command.args(["gateway", protocol, "--config"]).arg(self.home(End::Clients));
+        command.args(["--client", &client.to_string(), "--metrics", metrics]);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Process::spawn(&mut command)
     }
 
     /// `stylite status -o json`, by the true addresses.
@@ -331,10 +348,20 @@ impl Lab {
     /// `gateway` bring about.
     pub fn until_one_state(&self, ids: &[u16], gateway: &Gateway) -> Json {
         let mut connection = Connection::open(gateway.port).expect("the gateway listens");
+        self.until_one_state_by(ids, || {
+            let mut poke = |round: u32| connection.call(&["SET", "poke", &round.to_string()]);
+            (0..POKES).try_for_each(|round| poke(round).map(drop))
+        })
+    }
+
+    /// The same; `write` is to bring it about.
+    pub fn until_one_state_by(
+        &self,
+        ids: &[u16],
+        mut write: impl FnMut() -> Result<(), String>,
+    ) -> Json {
         until("the replicas have one state", || {
-            for round in 0..POKES {
-                connection.call(&["SET", "poke", &round.to_string()])?;
-            }
+            write()?;
             // Reports are a little old.
             std::thread::sleep(Duration::from_millis(250));
             let (_, status) = self.status();
