@@ -6,12 +6,14 @@
 //! 2. responses and events leave in the order of their numbers, without a gap: what came early
 //!    waits for what was handed over elsewhere and is still on its way;
 //! 3. when something that was to be told may be lost, the connection is closed, and the client
-//!    comes back and sets its watches anew.
+//!    comes back and sets its watches anew. The results of requests that only read may be too
+//!    large together; that is told instead, once the numbers say that no event was lost with them.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -38,7 +40,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A request on its way.
 struct Sent<P> {
-    xid: i32,
+    /// `None` for what the gateway asks for itself.
+    xid: Option<i32>,
     kind: i32,
     at_ms: u64,
     slot: Slot<P>,
@@ -87,6 +90,8 @@ struct Conn<B: Nudging> {
     early: VecDeque<Events>,
     /// The number of what the client is to be told next.
     next: u64,
+    /// Responses that were lost, and whose numbers are not known.
+    lost: u64,
     heard: Instant,
     /// When the client last took something, or there was nothing to take.
     took: Instant,
@@ -145,6 +150,7 @@ pub(super) async fn run<B: Nudging>(
         pending: VecDeque::new(),
         early: VecDeque::new(),
         next: 0,
+        lost: 0,
         heard: Instant::now(),
         took: Instant::now(),
         closing: false,
@@ -152,7 +158,9 @@ pub(super) async fn run<B: Nudging>(
     let end = conn.serve(&mut reader, &mut writer, pushed).await;
     tracing::debug!(session = attached.0, ?end, "a connection ends");
     conn.part(&end);
-    let _ = tokio::time::timeout(FAREWELL, writer.write_all(&conn.output)).await;
+    if !matches!(end, End::Slow) {
+        let _ = tokio::time::timeout(FAREWELL, writer.write_all(&conn.output)).await;
+    }
 }
 
 async fn read_begin(reader: &mut OwnedReadHalf, input: &mut Vec<u8>) -> Result<Begin, End> {
@@ -328,14 +336,18 @@ impl<B: Nudging> Conn<B> {
             self.ping(xid)?;
             return Ok(taken);
         }
+        self.submit(Some(xid), kind, body);
+        self.closing = kind == kind::CLOSE;
+        Ok(taken)
+    }
+
+    fn submit(&mut self, xid: Option<i32>, kind: i32, body: &[u8]) {
         let mut op = Vec::with_capacity(body.len() + 32);
         Op::Request { from: self.attached, kind, body }.encode(&mut op);
         self.shared.stats.submitted.add(1);
         let at_ms = self.shared.now_ms();
         let slot = Slot::Waiting(self.backend.submit(self.stream, op));
         self.pending.push_back(Sent { xid, kind, at_ms, slot });
-        self.closing = kind == kind::CLOSE;
-        Ok(taken)
     }
 
     /// Answers a ping, if the group has heard of the session lately.
@@ -352,38 +364,28 @@ impl<B: Nudging> Conn<B> {
     /// Tells the client what is next, as far as it is there.
     fn tell(&mut self) -> Result<(), End> {
         loop {
-            while self.early.front().is_some_and(|events| events.first == self.next) {
-                let Some(events) = self.early.pop_front() else { break };
+            while self.lost == 0
+                && let Some(events) = self.take_early(self.next..=self.next)
+            {
                 self.tell_events(&events);
             }
-            let Some(Sent { xid, kind, at_ms, slot: Slot::Known(result) }) = self.pending.front()
-            else {
+            let Some(front) = self.pending.pop_front() else { break };
+            let Slot::Known(result) = &front.slot else {
+                self.pending.push_front(front);
                 break;
             };
-            let result = result.as_ref().map_err(|error| {
-                self.shared.stats.unanswered.add(1);
-                tracing::debug!(%error, "a request without a response");
-                End::Unanswered
-            })?;
-            let (events, error, zxid, body) = match Outcome::decode(result) {
-                Ok(Outcome::Response { events, error, zxid, body }) => (events, error, zxid, body),
-                Ok(Outcome::Refused(_)) => return Err(End::Gone),
-                _ => return Err(End::Unanswered),
-            };
-            let last = *kind == kind::CLOSE && error == 0;
-            if events.first > self.next && !last {
-                break;
-            }
-            self.confirmed.raise(*at_ms);
-            let rejected = *kind == kind::AUTH && error == ZkError::AuthFailed.code();
-            let mut out = std::mem::take(&mut self.output);
-            events.list.iter().for_each(|event| wire::event(&mut out, event));
-            wire::response(&mut out, *xid, zxid, error, body);
-            self.output = out;
-            self.next = events.first.saturating_add(events.list.len() as u64 + 1);
-            self.pending.pop_front();
-            if rejected {
-                return Err(End::Done);
+            match result {
+                Ok(result) if !self.tell_result(&front, result)? => {
+                    self.pending.push_front(front);
+                    break;
+                }
+                Ok(_) => {}
+                Err(error) if error.crowded && only_reads(front.kind) => self.tell_lost(&front),
+                Err(error) => {
+                    self.shared.stats.unanswered.add(1);
+                    tracing::debug!(%error, "a request without a response");
+                    return Err(End::Unanswered);
+                }
             }
             self.poll_front();
         }
@@ -393,6 +395,63 @@ impl<B: Nudging> Conn<B> {
             return Err(End::Slow);
         }
         if !self.input.is_empty() { self.take_requests() } else { Ok(()) }
+    }
+
+    /// The first events that came early, if their number is one of these.
+    fn take_early(&mut self, numbers: RangeInclusive<u64>) -> Option<Events> {
+        let first = self.early.front()?.first;
+        numbers.contains(&first).then(|| self.early.pop_front())?
+    }
+
+    /// Tells the client a response; false while something before it is on its way.
+    fn tell_result(&mut self, sent: &Sent<B::Pending>, result: &[u8]) -> Result<bool, End> {
+        let (events, error, zxid, body) = match Outcome::decode(result) {
+            Ok(Outcome::Response { events, error, zxid, body }) => (events, error, zxid, body),
+            Ok(Outcome::Refused(_)) => return Err(End::Gone),
+            _ => return Err(End::Unanswered),
+        };
+        let last = sent.kind == kind::CLOSE && error == 0;
+        if self.lost > 0 && !last {
+            self.make_good(events.first)?;
+        }
+        if events.first > self.next && !last {
+            return Ok(false);
+        }
+        self.confirmed.raise(sent.at_ms);
+        events.list.iter().for_each(|event| wire::event(&mut self.output, event));
+        self.next = events.first.saturating_add(events.list.len() as u64 + 1);
+        let Some(xid) = sent.xid else { return Ok(true) };
+        wire::response(&mut self.output, xid, zxid, error, body);
+        let rejected = sent.kind == kind::AUTH && error == ZkError::AuthFailed.code();
+        if rejected { Err(End::Done) } else { Ok(true) }
+    }
+
+    /// Tells the client that there is no response to a request that only read; its result was
+    /// too large together with others. Whether events were lost with it, the number of the next
+    /// response tells, which the gateway asks for itself.
+    fn tell_lost(&mut self, sent: &Sent<B::Pending>) {
+        self.confirmed.raise(sent.at_ms);
+        self.lost += 1;
+        if let Some(xid) = sent.xid {
+            self.shared.stats.unanswered.add(1);
+            wire::response(&mut self.output, xid, 0, ZkError::SystemError.code(), &[]);
+        }
+        if !self.closing && self.pending.iter().all(|sent| sent.xid.is_some()) {
+            // A path of no bytes.
+            self.submit(None, kind::SYNC, &[0; 4]);
+        }
+    }
+
+    /// What was lost is made good if responses alone were: with them and the events that came
+    /// meanwhile, everything before number `first` is accounted for.
+    fn make_good(&mut self, first: u64) -> Result<(), End> {
+        let mut known = self.next + std::mem::take(&mut self.lost);
+        while let Some(events) = self.take_early(0..=first.saturating_sub(1)) {
+            known += events.list.len() as u64;
+            self.tell_events(&events);
+        }
+        self.next = first;
+        if known == first { Ok(()) } else { Err(End::Gone) }
     }
 
     fn tell_events(&mut self, events: &Events) {
@@ -424,6 +483,25 @@ impl<B: Nudging> Conn<B> {
             drop(self.backend.submit(self.stream, op));
         }
     }
+}
+
+/// Whether a request changes nothing that its client counts on; a watch that it sets without
+/// knowing does no harm.
+fn only_reads(kind: i32) -> bool {
+    matches!(
+        kind,
+        kind::EXISTS
+            | kind::GET_DATA
+            | kind::GET_ACL
+            | kind::GET_CHILDREN
+            | kind::GET_CHILDREN2
+            | kind::MULTI_READ
+            | kind::SYNC
+            | kind::CHECK_WATCHES
+            | kind::GET_EPHEMERALS
+            | kind::GET_ALL_CHILDREN_NUMBER
+            | kind::WHO_AM_I
+    )
 }
 
 /// Most batches of events that wait for a response before them.

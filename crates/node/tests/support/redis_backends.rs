@@ -1,5 +1,8 @@
 //! Backends that behave badly on purpose.
 
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
