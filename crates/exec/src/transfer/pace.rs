@@ -4,7 +4,8 @@
 //! executes shares its time, and that of the network and, on one machine, of the asker, with what
 //! its clients wait for: it then answers at a pace that they hardly notice. But whoever fetches has
 //! to be faster than the group moves on, or it never ends. So an asker that comes back for a newer
-//! checkpoint, as it does when what it got is too old by now, is answered twice as fast each time.
+//! checkpoint, as it does when what it got is too old by now, is answered twice as fast each time,
+//! unless it got so little that the pace cannot have been what made it late.
 //!
 //! No clock: time comes in as ticks.
 
@@ -31,6 +32,9 @@ pub const HASTE_FORGOTTEN_AFTER: Span = Span::secs(60);
 /// Over so long operations are counted, and at most so long.
 const COUNTED: Span = Span::millis(100);
 const COUNTED_MAX: Span = Span::secs(1);
+/// After so many counts without much a source is idle. One does not do: whoever was held up for a
+/// moment, perhaps by what it gives, would give more then and be held up more.
+const QUIET_COUNTS: u32 = 5;
 /// An asker can save up what it gets in such a part of a second.
 const SAVED_PARTS: u64 = 10;
 
@@ -39,7 +43,8 @@ const SAVED_PARTS: u64 = 10;
 pub(super) struct Load {
     since: Time,
     ops: u64,
-    idle: bool,
+    /// Counts without much, one after the other.
+    quiet: u32,
 }
 
 impl Load {
@@ -52,12 +57,16 @@ impl Load {
         let done = u128::from(ops.saturating_sub(self.ops)) * 1_000_000_000;
         let few = done < u128::from(BUSY_OPS_PER_S) * u128::from(passed.0);
         // What it did before somebody asked says nothing about now.
-        self.idle = few && passed <= COUNTED_MAX;
+        self.quiet = if few && passed <= COUNTED_MAX { self.quiet.saturating_add(1) } else { 0 };
         (self.since, self.ops) = (now, ops);
     }
 
+    fn is_idle(self) -> bool {
+        self.quiet >= QUIET_COUNTS
+    }
+
     pub(super) fn bytes_per_turn(self) -> usize {
-        if self.idle { IDLE } else { BUSY }.bytes_per_turn
+        if self.is_idle() { IDLE } else { BUSY }.bytes_per_turn
     }
 }
 
@@ -69,23 +78,31 @@ pub(super) struct Pace {
     /// The newest checkpoint that it asked about, and when it asked last.
     newest: Seq,
     asked: Time,
-    /// How often it has come back for a newer one.
+    /// What it was given since it came back last.
+    given: i64,
+    /// How often it has come back for a newer one because of the pace.
     returns: u32,
 }
 
 impl Pace {
     pub(super) fn new(load: Load) -> Pace {
-        let mut pace = Pace { allowance: 0, newest: Seq(0), asked: Time::ZERO, returns: 0 };
+        let (newest, asked) = (Seq(0), Time::ZERO);
+        let mut pace = Pace { allowance: 0, newest, asked, given: 0, returns: 0 };
         pace.allowance = saved_max(pace.bytes_per_s(load));
         pace
     }
 
     /// It asks about this checkpoint.
     pub(super) fn asked(&mut self, now: Time, checkpoint: Seq) {
-        if now.since(self.asked) >= HASTE_FORGOTTEN_AFTER {
+        let forgotten = now.since(self.asked) >= HASTE_FORGOTTEN_AFTER;
+        if forgotten {
             self.returns = 0;
-        } else if self.newest > Seq(0) && checkpoint > self.newest {
-            self.returns = self.returns.saturating_add(1);
+        }
+        if forgotten || checkpoint > self.newest {
+            // What can be had at once was not given at any pace.
+            let was_paced = self.given > saved_max(self.busy_bytes_per_s());
+            self.returns = self.returns.saturating_add(u32::from(was_paced && !forgotten));
+            self.given = 0;
         }
         (self.newest, self.asked) = (self.newest.max(checkpoint), now);
     }
@@ -106,12 +123,17 @@ impl Pace {
 
     /// An answer has cost so much.
     pub(super) fn took(&mut self, bytes: usize) {
-        self.allowance -= i64::try_from(bytes).expect("an answer is in memory");
+        let bytes = i64::try_from(bytes).expect("an answer is in memory");
+        self.allowance -= bytes;
+        self.given = self.given.saturating_add(bytes);
+    }
+
+    fn busy_bytes_per_s(&self) -> u64 {
+        BUSY.bytes_per_s.saturating_mul(1 << self.returns.min(16)).min(IDLE.bytes_per_s)
     }
 
     fn bytes_per_s(&self, load: Load) -> u64 {
-        let busy = BUSY.bytes_per_s.saturating_mul(1 << self.returns.min(16));
-        if load.idle { IDLE.bytes_per_s } else { busy.min(IDLE.bytes_per_s) }
+        if load.is_idle() { IDLE.bytes_per_s } else { self.busy_bytes_per_s() }
     }
 }
 
