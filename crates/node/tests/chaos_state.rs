@@ -73,6 +73,23 @@ fn rates_while(load: &Load, work: impl FnOnce()) -> (f64, f64, Vec<u64>) {
     })
 }
 
+/// What the processors have done so far: ticks altogether, and ticks when they had work but the
+/// host of this virtual machine ran something else. Where that happens figures mean nothing.
+fn processor_times() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+    let ticks: Vec<u64> = ticks.filter_map(|word| word.parse().ok()).collect();
+    (ticks.iter().sum(), ticks.get(7).copied().unwrap_or(0))
+}
+
+/// The share of all time since then that was stolen.
+fn stolen_since(then: &(u64, u64)) -> f64 {
+    let now = processor_times();
+    #[allow(clippy::cast_precision_loss, reason = "a figure for people")]
+    let share = (now.1 - then.1) as f64 / (now.0 - then.0).max(1) as f64;
+    share
+}
+
 /// Empties a replica of a group with a large state and brings it back.
 fn rejoin(replicas: u16, liar: Option<u16>, keys: u64, name: &str) {
     let setup = Setup { replicas, drills: liar.is_some(), durability: "async", ..Setup::default() };
@@ -101,6 +118,7 @@ fn rejoin(replicas: u16, liar: Option<u16>, keys: u64, name: &str) {
     let calm = Duration::from_secs(if full() { 20 } else { 1 });
     let load = Load::start(&full_load(&[&gateways[0], &gateways[1]]));
     load.flows(500);
+    let stolen = processor_times();
     let (all_up, _) = rate_while(&load, || std::thread::sleep(calm));
     lab.kill(victim);
     lab.wipe(victim);
@@ -110,6 +128,7 @@ fn rejoin(replicas: u16, liar: Option<u16>, keys: u64, name: &str) {
         until_running(&lab, victim);
     });
     let (after, _) = rate_while(&load, || std::thread::sleep(calm));
+    let stolen = stolen_since(&stolen);
     let outcome = load.stop();
     let status = lab.until_one_state(&all, &gateways[0]);
     let transfer = status["replicas"][usize::from(victim)]["report"]["transfer"].clone();
@@ -120,6 +139,7 @@ fn rejoin(replicas: u16, liar: Option<u16>, keys: u64, name: &str) {
             "all_up": all_up, "one_down": one_down, "during": during, "after": after,
             "during_by_second": by_second,
         },
+        "stolen_by_the_host": stolen,
         "share_during": during / one_down,
         "share_during_of_all_up": during / all_up,
         "clients": outcome.figures(),
@@ -137,12 +157,13 @@ fn rejoin(replicas: u16, liar: Option<u16>, keys: u64, name: &str) {
     read_back(gateways[1].port, keys);
 }
 
-/// Waits until a replica takes part again.
+/// Waits until a replica takes part again, asking seldom: to ask costs a process and handshakes
+/// with everybody, on the cores that are being measured.
 fn until_running(lab: &Lab, id: u16) {
     let patience = Instant::now() + Duration::from_secs(if full() { 900 } else { 120 });
     while lab.status().1["replicas"][usize::from(id)]["state"] != "running" {
         assert!(Instant::now() < patience, "{}", chaos::lab::brief(&lab.status().1));
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(if full() { Duration::from_secs(1) } else { Duration::from_millis(50) });
     }
 }
 
