@@ -5,6 +5,9 @@
 //! that cannot be written is no reason to stop: the log still has everything. It is tried again
 //! when the log has grown as much once more.
 //!
+//! One that nobody waits for may be written at leisure, which leaves the disk to the log; but only
+//! until the log has grown by half of what calls for the next one.
+//!
 //! Not here: which checkpoint it is (`proto::group`), and how its objects get into the file.
 
 use base::Seq;
@@ -30,6 +33,8 @@ pub struct Saving {
     last: Option<(Seq, u64)>,
     /// The state came from elsewhere: the log alone does not lead to it.
     wanted: bool,
+    /// Somebody waits for what is being done.
+    awaited: bool,
 }
 
 impl Saving {
@@ -37,20 +42,24 @@ impl Saving {
     /// the last checkpoint has, before there is another.
     #[must_use]
     pub fn new(last: Option<(Seq, u64)>, growth: u64) -> Saving {
-        Saving { doing: Doing::Nothing, growth, mark: 0, last, wanted: false }
+        Saving { doing: Doing::Nothing, growth, mark: 0, last, wanted: false, awaited: false }
     }
 
     /// Whether the coordinator is to be asked for a checkpoint now, and whether that is urgent.
     /// The log, if there is one, has taken `taken` bytes in this life.
     pub fn wants(&mut self, taken: Option<u64>) -> Option<bool> {
-        let size = self.last.map_or(0, |(_, bytes)| bytes);
         let grown = taken?.saturating_sub(self.mark);
-        if self.doing == Doing::Nothing && (self.wanted || grown >= self.growth.max(size)) {
-            self.doing = Doing::Asked;
+        if self.doing == Doing::Nothing && (self.wanted || grown >= self.growth_allowed()) {
+            (self.doing, self.awaited) = (Doing::Asked, self.wanted);
             // Until it is on disk a restart means another transfer: an idle group is driven.
             return Some(self.wanted);
         }
         None
+    }
+
+    /// The log may grow by so much before there is another checkpoint.
+    fn growth_allowed(&self) -> u64 {
+        self.growth.max(self.last.map_or(0, |(_, bytes)| bytes))
     }
 
     /// Whether a checkpoint is being written: then nobody can ask for another.
@@ -61,7 +70,7 @@ impl Saving {
 
     /// Somebody asks the coordinator for one, whatever the log says.
     pub fn asked(&mut self) {
-        self.doing = Doing::Asked;
+        (self.doing, self.awaited) = (Doing::Asked, true);
     }
 
     /// The state came from elsewhere: with a log, it is to go to disk soon.
@@ -69,10 +78,14 @@ impl Saving {
         self.wanted = true;
     }
 
-    /// The stage holds a checkpoint readable, and writing it begins.
-    pub fn begins(&mut self, taken: Option<u64>) {
+    /// The stage holds a checkpoint readable, and writing it begins. Until the log has taken as
+    /// many bytes as this says there is leisure for it; at once it is to be written where it says
+    /// nothing.
+    pub fn begins(&mut self, taken: Option<u64>) -> Option<u64> {
         self.mark = taken.unwrap_or(0);
-        (self.doing, self.wanted) = (Doing::Writing, false);
+        let hurry = self.wanted || self.awaited;
+        (self.doing, self.wanted, self.awaited) = (Doing::Writing, false, false);
+        taken.filter(|_| !hurry).map(|taken| taken.saturating_add(self.growth_allowed() / 2))
     }
 
     /// It was written, if it was: its number and bytes. Returns up to where the log may be cut.
@@ -94,17 +107,24 @@ mod tests {
         assert_eq!(saving.wants(Some(99)), None);
         assert_eq!(saving.wants(Some(100)), Some(false));
         assert_eq!(saving.wants(Some(1_000)), None, "it is asked for already");
-        saving.begins(Some(100));
+        assert_eq!(saving.begins(Some(100)), Some(150), "half of 100 more");
         assert_eq!(saving.settled(Some((Seq(8), 150))), None, "the log is all that else is there");
         assert_eq!(saving.wants(Some(249)), None, "the file is larger than the growth");
         assert_eq!(saving.wants(Some(250)), Some(false));
-        saving.begins(Some(250));
+        assert_eq!(saving.begins(Some(250)), Some(325), "half of 150 more");
         assert_eq!(saving.settled(None), None);
         assert_eq!(saving.wants(Some(400)), Some(false), "tried again");
-        saving.begins(Some(400));
+        assert_eq!(saving.begins(Some(400)), Some(475));
         assert_eq!(saving.settled(Some((Seq(32), 10))), Some(Seq(8)));
         saving.state_replaced();
         assert_eq!(saving.wants(None), None, "nothing is kept without a log");
         assert_eq!(saving.wants(Some(400)), Some(true), "urgent: the log does not lead to it");
+        assert_eq!(saving.begins(Some(400)), None, "at once");
+        saving.settled(Some((Seq(33), 10)));
+        saving.asked();
+        assert_eq!(saving.begins(Some(400)), None, "somebody waits");
+        saving.settled(Some((Seq(34), 10)));
+        assert_eq!(saving.wants(Some(500)), Some(false));
+        assert_eq!(saving.begins(Some(500)), Some(550), "nobody waits any more");
     }
 }

@@ -33,6 +33,12 @@ use crate::ring::{Bell, RingReceiver, RingSender};
 const BYTES_PER_TURN: usize = 1 << 20;
 /// Pieces that may wait for the disk.
 const PIECES: usize = 4;
+/// Bytes per second of a checkpoint that nobody waits for. All replicas come to the point of saving
+/// at about the same time; where they share a disk, or the disk is slow, what each writes as fast
+/// as it can holds up its log, and with that its votes.
+const LEISURE_BYTES_PER_S: u64 = 64_000_000;
+/// How long the disk is left alone at most before it is asked whether there is still leisure.
+const LEISURE_SLICE: Duration = Duration::from_millis(50);
 
 /// From the coordinator's host to the stage's: read the pinned checkpoint.
 #[derive(Debug)]
@@ -143,14 +149,16 @@ impl Saver {
     /// The stage holds this checkpoint readable: has it written.
     pub(crate) fn save(&mut self, stable: StableCheckpoint) {
         let Some(checkpoints) = self.checkpoints.clone() else { return };
-        self.saving.begins(self.taken());
+        let leisure = self.saving.begins(self.taken());
+        let leisure = leisure.zip(self.log.clone()).map(|(until, log)| Leisure { until, log });
         let (pieces, from_stage) = sync_channel(PIECES);
         self.orders.push(SaveOrder { seq: stable.seq, pieces });
         self.orders.flush();
         let (desk, bell) = (Arc::clone(&self.desk), Arc::clone(&self.bell));
         let run = move || {
             // A thread that ends without an outcome would be waited for until the end.
-            let written = AssertUnwindSafe(|| write(&checkpoints, &stable, &from_stage));
+            let idle = |due| Leisure::wait(leisure.as_ref(), &desk, due);
+            let written = AssertUnwindSafe(|| write(&checkpoints, &stable, &from_stage, idle));
             let outcome = catch_unwind(written).unwrap_or(Err(SaveError::Interrupted));
             desk.note(Some(&checkpoints), outcome.as_ref().ok().map(|_| stable.seq));
             *lock(&desk.outcome) = Some(outcome);
@@ -243,17 +251,44 @@ impl SaveDesk {
     }
 }
 
+/// Until when a checkpoint may be written at leisure.
+struct Leisure {
+    /// The log has taken so many bytes.
+    until: u64,
+    log: LogGauge,
+}
+
+impl Leisure {
+    /// Waits until `due`, or until there is no leisure any more.
+    fn wait(this: Option<&Leisure>, desk: &SaveDesk, due: Instant) {
+        let Some(Leisure { until, log }) = this else { return };
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            let hurry = log.taken() >= *until || desk.requested.load(Ordering::Acquire);
+            if left.is_zero() || hurry {
+                return;
+            }
+            std::thread::sleep(left.min(LEISURE_SLICE));
+        }
+    }
+}
+
+/// Writes the pieces that come, and tells `idle` before each until when there is no haste.
 fn write(
     checkpoints: &Checkpoints,
     stable: &StableCheckpoint,
     pieces: &Receiver<Piece>,
+    idle: impl Fn(Instant),
 ) -> Result<CheckpointHead, SaveError> {
     let mut writer = checkpoints.write(stable.seq)?;
+    let (began, mut written) = (Instant::now(), 0);
     loop {
         match pieces.recv() {
             Ok(Piece::Objects(objects)) => {
+                idle(began + Duration::from_micros(written * 1_000_000 / LEISURE_BYTES_PER_S));
                 for (part, number, bytes) in objects {
                     writer.object(part, number, &bytes)?;
+                    written += bytes.len() as u64;
                 }
             }
             Ok(Piece::Whole(manifest)) => return Ok(checkpoints.finish(writer, &manifest, stable)?),
