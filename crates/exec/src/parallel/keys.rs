@@ -3,7 +3,8 @@
 //! An access is granted when nothing before it in its queue conflicts with it: a write at the
 //! front, a read with no write ahead. An operation may begin once all its accesses are granted.
 //! Entering and leaving cost in proportion to the classes that the operation names, however many
-//! are pending: no edge from operation to operation is ever stored.
+//! are pending: no edge from operation to operation is ever stored. Accesses and queues live in
+//! slabs, where neighbours in time are neighbours in memory; only [`super::index`] is random.
 //!
 //! Invariants:
 //! 1. what is granted in a queue is its first access, if that is a write, or else all reads in
@@ -11,13 +12,12 @@
 //! 2. an operation has at most one access in each queue;
 //! 3. a queue without accesses does not exist.
 
-use alloc::vec;
 use alloc::vec::Vec;
+
+use super::index::Index;
 
 /// "None", as an index.
 pub(super) const NIL: u32 = u32::MAX;
-/// Queues in the table at first.
-const TABLE_MIN: usize = 256;
 
 /// The queues of all classes.
 #[derive(Clone, Debug)]
@@ -26,11 +26,9 @@ pub(super) struct Keys {
     free_access: u32,
     queues: Vec<Queue>,
     free_queue: u32,
-    live_queues: usize,
-    /// The first queue of each chain.
-    table: Vec<u32>,
-    /// Secret to clients where it is chosen at random, so that nobody makes long chains.
-    seed: u64,
+    index: Index,
+    /// Of the classes that are being entered, so that each is hashed once.
+    hashes: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,11 +47,11 @@ struct Access {
 #[derive(Clone, Copy, Debug)]
 struct Queue {
     class: u64,
+    hash: u32,
+    /// The first access, or the next queue of the free list.
     head: u32,
     tail: u32,
     writes: u32,
-    /// The next queue of the chain, or of the free list.
-    chain: u32,
 }
 
 /// The accesses of one node.
@@ -72,27 +70,45 @@ impl Keys {
             free_access: NIL,
             queues: Vec::new(),
             free_queue: NIL,
-            live_queues: 0,
-            table: vec![NIL; TABLE_MIN],
-            seed,
+            index: Index::new(seed),
+            hashes: Vec::new(),
         }
     }
 
     /// Enters the accesses of `node`.
     pub(super) fn enter(&mut self, node: u32, reads: &[u64], writes: &[u64]) -> Held {
         let mut held = Held { first: NIL, waits: 0 };
-        for class in writes {
-            self.append(node, *class, true, &mut held);
+        let mut hashes = core::mem::take(&mut self.hashes);
+        hashes.extend(writes.iter().chain(reads).map(|class| self.index.hash(*class)));
+        self.touch(hashes.iter().copied());
+        let (of_writes, of_reads) = hashes.split_at(writes.len());
+        for (class, hash) in writes.iter().zip(of_writes) {
+            self.append(node, (*class, *hash), true, &mut held);
         }
-        for class in reads {
-            self.append(node, *class, false, &mut held);
+        for (class, hash) in reads.iter().zip(of_reads) {
+            self.append(node, (*class, *hash), false, &mut held);
         }
+        hashes.clear();
+        self.hashes = hashes;
         held
+    }
+
+    /// Asks the memory for what will be looked up: for all of it before any of it is needed.
+    fn touch(&self, hashes: impl Iterator<Item = u32>) {
+        core::hint::black_box(hashes.fold(0, |all, hash| all ^ self.index.touch(hash)));
+    }
+
+    /// The accesses of a node.
+    fn accesses(&self, held: Held) -> impl Iterator<Item = &Access> {
+        let of = |at: u32| self.accesses.get(at as usize);
+        core::iter::successors(of(held.first), move |access| of(access.sibling))
     }
 
     /// Takes the accesses of a node that is done out of their queues; calls `granted` with the
     /// node of each access that this grants.
     pub(super) fn leave(&mut self, held: Held, mut granted: impl FnMut(u32)) {
+        let hash = |access: &Access| self.queues[access.queue as usize].hash;
+        self.touch(self.accesses(held).map(hash));
         let mut at = held.first;
         while at != NIL {
             let Access { queue, prev, next, sibling, write, .. } = self.accesses[at as usize];
@@ -110,10 +126,10 @@ impl Keys {
 
     /// Number of classes that somebody waits for or holds.
     pub(super) fn classes(&self) -> usize {
-        self.live_queues
+        self.index.len()
     }
 
-    fn append(&mut self, node: u32, class: u64, write: bool, held: &mut Held) {
+    fn append(&mut self, node: u32, class: (u64, u32), write: bool, held: &mut Held) {
         let queue = self.queue_of(class);
         let Queue { tail, writes, .. } = self.queues[queue as usize];
         if tail != NIL && self.accesses[tail as usize].node == node {
@@ -188,90 +204,43 @@ impl Keys {
         fresh
     }
 
-    /// The queue of `class`, which is made if there is none.
-    fn queue_of(&mut self, class: u64) -> u32 {
-        let chain = self.chain_of(class);
-        let mut at = self.table[chain];
-        while at != NIL {
-            let queue = &self.queues[at as usize];
-            if queue.class == class {
-                return at;
-            }
-            at = queue.chain;
+    /// The queue of a class with that hash, which is made if there is none.
+    fn queue_of(&mut self, (class, hash): (u64, u32)) -> u32 {
+        let queues = &self.queues;
+        if let Some(known) = self.index.find(hash, |at| queues[at as usize].class == class) {
+            return known;
         }
-        if self.live_queues >= self.table.len() {
-            self.grow();
-        }
-        let chain = self.chain_of(class);
-        let fresh = Queue { class, head: NIL, tail: NIL, writes: 0, chain: self.table[chain] };
+        let fresh = Queue { class, hash, head: NIL, tail: NIL, writes: 0 };
         let at = match self.free_queue {
             NIL => {
                 self.queues.push(fresh);
                 u32::try_from(self.queues.len() - 1).expect("memory ends before")
             }
             at => {
-                self.free_queue = self.queues[at as usize].chain;
+                self.free_queue = self.queues[at as usize].head;
                 self.queues[at as usize] = fresh;
                 at
             }
         };
-        self.table[chain] = at;
-        self.live_queues += 1;
+        self.index.insert(hash, at);
         at
     }
 
     fn drop_queue(&mut self, gone: u32) {
-        let Queue { class, chain: rest, .. } = self.queues[gone as usize];
-        let chain = self.chain_of(class);
-        if self.table[chain] == gone {
-            self.table[chain] = rest;
-        } else {
-            let mut at = self.table[chain];
-            while self.queues[at as usize].chain != gone {
-                at = self.queues[at as usize].chain;
-            }
-            self.queues[at as usize].chain = rest;
-        }
-        self.queues[gone as usize].chain = self.free_queue;
+        self.index.remove(self.queues[gone as usize].hash, gone);
+        self.queues[gone as usize].head = self.free_queue;
         self.free_queue = gone;
-        self.live_queues -= 1;
-    }
-
-    fn grow(&mut self) {
-        let chains = core::mem::take(&mut self.table);
-        self.table = vec![NIL; chains.len() * 2];
-        for mut at in chains {
-            while at != NIL {
-                let Queue { class, chain: next, .. } = self.queues[at as usize];
-                let chain = self.chain_of(class);
-                self.queues[at as usize].chain = self.table[chain];
-                self.table[chain] = at;
-                at = next;
-            }
-        }
-    }
-
-    fn chain_of(&self, class: u64) -> usize {
-        let mut mixed = (class ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        // A power of two, so the mask keeps evenly spread bits.
-        (mixed >> 32) as usize & (self.table.len() - 1)
     }
 
     /// Checks the invariants. O(everything).
     pub(super) fn check(&self) {
-        let mut live = 0;
-        for chain in &self.table {
-            let mut at = *chain;
-            while at != NIL {
-                let queue = &self.queues[at as usize];
-                assert_ne!(queue.head, NIL, "class {} has an empty queue", queue.class);
-                self.check_queue(queue);
-                live += 1;
-                at = queue.chain;
-            }
+        self.index.check();
+        for (hash, at) in self.index.iter() {
+            let queue = &self.queues[at as usize];
+            assert_ne!(queue.head, NIL, "class {} has an empty queue", queue.class);
+            assert_eq!((queue.hash, self.index.hash(queue.class)), (hash, hash));
+            self.check_queue(queue);
         }
-        assert_eq!(live, self.live_queues, "queues are miscounted");
     }
 
     fn check_queue(&self, queue: &Queue) {

@@ -26,12 +26,14 @@
 //! 1. only operations of the first segment are ready or handed out;
 //! 2. an operation is ready when its segment is open and it waits for nobody else.
 
+mod index;
 mod keys;
 mod operators;
 mod segments;
 #[cfg(test)]
 mod tests;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -82,7 +84,8 @@ struct Node<T> {
     state: State,
     alone: bool,
     payload: Option<T>,
-    call: Option<Call>,
+    /// Apart, so that nodes without it are small.
+    call: Option<Box<Call>>,
 }
 
 /// What a node that is known by function and arguments has besides.
@@ -160,7 +163,8 @@ impl<T> Parallelizer<T> {
         }
         let node = &mut self.nodes[slot as usize];
         node.waits = waits;
-        node.call = Some(Call { invocation, dependents: Vec::new(), place: self.calls.len() });
+        let place = self.calls.len();
+        node.call = Some(Box::new(Call { invocation, dependents: Vec::new(), place }));
         self.calls.push(slot);
         self.settle(slot, opens);
     }
@@ -223,7 +227,7 @@ impl<T> Parallelizer<T> {
         let Parallelizer { keys, nodes, ready, .. } = self;
         keys.leave(held, |granted| release(nodes, ready, granted));
         if let Some(call) = call {
-            self.forget_call(call);
+            self.forget_call(&call);
         }
         self.free.push(ticket.slot);
         self.segments.leave();
@@ -319,14 +323,14 @@ impl<T> Parallelizer<T> {
         (ticket, node.payload.take().expect("it is handed out once"))
     }
 
-    fn forget_call(&mut self, call: Call) {
+    fn forget_call(&mut self, call: &Call) {
         self.calls.swap_remove(call.place);
         if let Some(moved) = self.calls.get(call.place) {
             let moved = self.nodes[*moved as usize].call.as_mut();
             moved.expect("it is in the list").place = call.place;
         }
-        for dependent in call.dependents {
-            release(&mut self.nodes, &mut self.ready, dependent);
+        for dependent in &call.dependents {
+            release(&mut self.nodes, &mut self.ready, *dependent);
         }
     }
 
