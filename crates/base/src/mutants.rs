@@ -183,6 +183,10 @@ mod table {
         LeaderProposesUnchecked: "L3", "a leader proposes signed frames without a look at them";
         PinnedObjectsChange: "trap 11", "a checkpoint that is kept readable changes with the state";
         EdgeDropped: "trap 6", "an operation that writes what others read does not wait for them";
+        CutsIgnored: "trap 11", "workers run ahead of a checkpoint that is not taken";
+        FetchAmidJobs: "trap 11", "a state is fetched while workers write to it";
+        GivenUpJobsCount: "trap 11", "what workers did to a state that was given up counts";
+        WakesAmidJobs: "trap 6", "the service is woken while operations before that are in flight";
         PromisesNotHeld: "trap 12", "effects do not wait for the records of their core";
         CertifiesBeforeDurable: "L10", "CHECKPOINTs leave before what they rest on is durable";
         OnePillarUnwritten: "decision 9", "a group commit leaves out the records of one pillar";

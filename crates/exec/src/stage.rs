@@ -207,7 +207,8 @@ impl Stage {
         let quiet = self.is_quiet();
         self.flight.hold = !quiet && (self.flight.hold || self.source.may_serve());
         let serves = quiet && self.serve(out);
-        let fetching = if quiet { self.fetch_turn(out) } else { self.standstill() };
+        let still = quiet || base::mutant!(FetchAmidJobs);
+        let fetching = if still { self.fetch_turn(out) } else { self.standstill() };
         self.reads.begin_turn(budget_ops);
         let turn = fetching.unwrap_or_else(|| self.execute(budget_ops.max(1), out));
         self.read_turn(out);
@@ -348,8 +349,9 @@ impl Stage {
             }
             StateMessage::Tell { checkpoint, answer } => {
                 // Before its first turn it has asked for nothing.
+                let quiet = self.flight.running == 0 || base::mutant!(FetchAmidJobs);
                 if let Standing::Fetches(fetch) = &mut self.standing
-                    && self.flight.running == 0
+                    && quiet
                 {
                     fetch.tell(from, (checkpoint, answer), &mut self.state, out);
                 }

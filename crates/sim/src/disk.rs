@@ -261,6 +261,9 @@ impl World {
 
     /// Copies some more of the pinned checkpoint; cuts the log once it is complete.
     pub(crate) fn write_checkpoint(&mut self, replica: ReplicaId) {
+        if !self.may_copy(replica) {
+            return;
+        }
         let host = self.replica(replica);
         let copied = host.disk.copy(&host.stage);
         if self.machine_stopped(replica) {

@@ -54,6 +54,10 @@ pub(crate) enum Part {
     Lane(PillarId),
     Coordinator,
     Stage,
+    /// An execution worker.
+    Worker(u16),
+    /// What workers are done with waits for the stage.
+    Bell,
     /// Checkpoints on disk.
     Disk,
     /// The vote log.

@@ -13,7 +13,7 @@ use base::{
     ToStage, View,
 };
 use durable::{Boot, FirstWords};
-use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget, TentativeReport, Turn};
+use exec::stage::{Stage, StageConfig, Target as StageTarget, TentativeReport};
 use proto::group::link::FromCoordinator;
 use proto::group::rules::Rules;
 use proto::group::{Coordinator, CoordinatorConfig, GroupFact};
@@ -21,6 +21,7 @@ use proto::pbft::msg::Message;
 use proto::pbft::{Batching, Input, Lane, LaneConfig, Switches};
 use proto::{Effect, Outbox, Record, Target, group};
 
+use crate::crew::Crew;
 use crate::disk::Disk;
 use crate::events::{Event, Inside, Life, Part, Sender};
 use crate::journal::{Journals, Promises};
@@ -32,9 +33,7 @@ use crate::world::World;
 /// The group of every world.
 pub(crate) const GROUP: GroupId = GroupId([7; 32]);
 /// Steps of lanes and stages from one look at a part's whole state to the next.
-const CHECK_EVERY: u64 = 61;
-/// Operations that a stage executes in one go.
-const OPS_PER_TURN: usize = 64;
+pub(crate) const CHECK_EVERY: u64 = 61;
 
 /// Whether a replica's process runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +49,8 @@ pub(crate) struct Replica {
     pub(crate) lanes: Vec<Lane>,
     pub(crate) coordinator: Coordinator,
     pub(crate) stage: Stage,
+    /// Who executes what does not depend on each other.
+    pub(crate) crew: Crew,
     pub(crate) journals: Journals,
     /// What it has promised, over its lives.
     pub(crate) promises: Promises,
@@ -115,6 +116,7 @@ impl Replica {
             view: coordinator.report().view,
             coordinator,
             stage: boot.stage,
+            crew: Crew::new(options, me, life),
             journals,
             promises,
             disk,
@@ -223,7 +225,7 @@ impl World {
             Inside::Coordinator(_) => Part::Coordinator,
             Inside::Stage(_) => Part::Stage,
         };
-        let us = self.prng.between(0, self.options.inside_delay_max_us);
+        let us = self.prng.between(0, self.options.inside.delay_max_us);
         let now = self.queue.now();
         let host = self.replica(replica);
         let us = us + host.sluggish.get(&to).copied().unwrap_or(0);
@@ -291,6 +293,8 @@ impl World {
             Part::Lane(pillar) => self.step_lane(replica, pillar, Input::Turn),
             Part::Coordinator => self.step_coordinator(replica, group::Input::Turn),
             Part::Stage => self.step_stage(replica, Some(ToStage::Tick(now))),
+            Part::Worker(worker) => self.turn_worker(replica, worker),
+            Part::Bell => self.step_stage(replica, None),
             Part::Disk => self.write_checkpoint(replica),
             Part::Log => self.turn_log(replica),
         }
@@ -359,30 +363,12 @@ impl World {
         self.watch_log(replica);
     }
 
-    /// The stage takes a message and works until there is nothing left to do.
-    fn step_stage(&mut self, replica: ReplicaId, message: Option<ToStage>) {
-        self.steps += 1;
-        let checks = self.steps.is_multiple_of(CHECK_EVERY);
-        let host = self.replica(replica);
-        let mut out = StageOutbox::new();
-        if let Some(message) = message {
-            let _ = host.stage.on(message, &mut out);
-        }
-        while host.stage.run(OPS_PER_TURN, &mut out) == Turn::More {}
-        if checks {
-            host.stage.check();
-        }
-        let deadline = host.stage.deadline();
-        if let Some(at) = deadline {
-            self.plan(replica, Part::Stage, at);
-        }
-        self.observe_stage(replica, &out.messages);
-        for (target, message) in out.messages {
-            self.carry_from_stage(replica, target, message);
-        }
-    }
-
-    fn carry_from_stage(&mut self, replica: ReplicaId, target: StageTarget, message: FromStage) {
+    pub(crate) fn carry_from_stage(
+        &mut self,
+        replica: ReplicaId,
+        target: StageTarget,
+        message: FromStage,
+    ) {
         match &message {
             FromStage::Checkpoint { seq, digest } if self.is_sound(replica) => {
                 self.checker.checkpoints(replica, *seq, *digest);

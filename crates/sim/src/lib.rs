@@ -11,6 +11,7 @@
 //! | `world` | a group, its clients, and what happens to them |
 //! | `work` | services, and what clients ask of them |
 //! | `host` | the parts of a replica and the links between them |
+//! | `crew` | the execution workers of a replica |
 //! | `journal`, `disk`, `storage` | what is durable, what a restart finds, how disks fail |
 //! | `lives` | how lives begin and end |
 //! | `network` | links between replicas: late, lossy, cut |
@@ -33,6 +34,7 @@
 pub mod adversary;
 mod clients;
 pub mod coverage;
+mod crew;
 mod disk;
 mod events;
 pub mod faults;

@@ -58,6 +58,7 @@ impl World {
             Durability::Sync => false,
         };
         host.disk.doubtful |= forgets || host.coordinator.report().recovering;
+        let busy = host.crew.close();
         let undurable = host.disk.is_writing() || host.journals.waiting().is_some();
         host.disk.close(sync, &mut self.prng);
         match power {
@@ -66,6 +67,9 @@ impl World {
         }
         if undurable {
             self.saw(Sight::Undurable);
+        }
+        if busy {
+            self.saw(Sight::CrashAmidJobs);
         }
         self.watch_disk(replica);
     }

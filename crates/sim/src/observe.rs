@@ -7,8 +7,11 @@ use std::hash::Hasher as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{AgreedTime, Digest, FrameId, Malformed, Seq};
-use exec::WAKE_INDEX;
-use exec::service::{Completion, Context, Footprint, Offload, Service, Tentative, Undo};
+use exec::parallel::Operators;
+use exec::service::{
+    Completion, Context, Footprint, Offload, ParallelService, Service, Tentative, Undo,
+};
+use exec::{ReadContext, WAKE_INDEX};
 
 /// One execution of an operation, or one wake of the service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,13 +51,24 @@ struct Seen {
 }
 
 impl Notes {
-    /// Everything since the last time, but for what is tentative: that comes later, or never
-    /// was.
-    pub(crate) fn take(&self) -> Vec<Execution> {
+    /// Everything up to `executed` since the last time, in the total order. What is tentative,
+    /// or was executed ahead of something that is not done, comes later, or never was.
+    pub(crate) fn take(&self, executed: Seq) -> Vec<Execution> {
         let mut seen = self.seen();
         let certain = seen.tentative.unwrap_or(seen.list.len());
-        seen.tentative = seen.tentative.map(|_| 0);
-        seen.list.drain(..certain).collect()
+        let tentative = seen.list.split_off(certain);
+        let all = std::mem::take(&mut seen.list);
+        let (mut now, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|e| e.seq <= executed);
+        // Workers may have been done in another order.
+        now.sort_by_key(|one| (one.seq, one.index));
+        seen.tentative = seen.tentative.map(|_| later.len());
+        seen.list = [later, tentative].concat();
+        now
+    }
+
+    /// The state that all of it was part of is given up.
+    pub(crate) fn forget(&self) {
+        *self.seen() = Seen::default();
     }
 
     fn note(&self, execution: Execution) {
@@ -75,6 +89,22 @@ impl Notes {
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state of a service that is looked at, for several threads.
+struct ObservedApart {
+    inner: Arc<dyn ParallelService>,
+    notes: Arc<Notes>,
+}
+
+impl ParallelService for ObservedApart {
+    fn execute(&self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) {
+        let (seq, index, time, frame) = (ctx.seq, ctx.index, ctx.time, ctx.frame);
+        let start = reply.len();
+        self.inner.execute(op, ctx, reply);
+        let result = mark(&reply[start..]);
+        self.notes.note(Execution { seq, index, time, frame, op: mark(op), result });
     }
 }
 
@@ -139,6 +169,28 @@ impl Service for Observed {
 
     fn digest_of(&self, object: u32, bytes: &[u8]) -> Result<Digest, Malformed> {
         self.inner.digest_of(object, bytes)
+    }
+
+    fn put_if(
+        &mut self,
+        object: u32,
+        bytes: &[u8],
+        is_right: &mut dyn FnMut(Digest) -> bool,
+    ) -> Result<bool, Malformed> {
+        self.inner.put_if(object, bytes, is_right)
+    }
+
+    fn read(&self, op: &[u8], ctx: &mut ReadContext<'_>, reply: &mut Vec<u8>) -> bool {
+        self.inner.read(op, ctx, reply)
+    }
+
+    fn operators(&self) -> Option<Arc<dyn Operators>> {
+        self.inner.operators()
+    }
+
+    fn parallel(&mut self) -> Option<Arc<dyn ParallelService>> {
+        let inner = self.inner.parallel()?;
+        Some(Arc::new(ObservedApart { inner, notes: Arc::clone(&self.notes) }))
     }
 
     fn footprint(&self, op: &[u8], out: &mut Footprint) {

@@ -72,6 +72,15 @@ pub struct Travel {
     pub bodies: Bodies,
 }
 
+/// What goes on inside a replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inside {
+    /// Longest delay in microseconds of a message between its parts.
+    pub delay_max_us: u64,
+    /// Execution workers; fewer than two are none.
+    pub workers: u16,
+}
+
 /// The shape of a world.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -107,8 +116,8 @@ pub struct Options {
     pub durability: Durability,
     /// T: what a leader may take for what it owes.
     pub view_timeout: Span,
-    /// Longest delay in microseconds of a message between the parts of one replica.
-    pub inside_delay_max_us: u64,
+    /// What goes on inside a replica.
+    pub inside: Inside,
     /// Time between two operations of a client in microseconds; 0 is as fast as it can.
     pub pace_us: u64,
     /// What the group does; chosen by the seed where it is not said.
@@ -129,6 +138,12 @@ impl Options {
     #[must_use]
     pub fn work(&self) -> Work {
         self.work.unwrap_or(Work::of(self.seed))
+    }
+
+    /// Whether replicas may execute on several threads.
+    #[must_use]
+    pub fn parallel(&self) -> bool {
+        self.inside.workers >= 2
     }
 
     /// Whether the group answers reads without an order.
@@ -171,7 +186,7 @@ impl Default for Options {
             answers: Answers::default(),
             durability: Durability::Memory,
             view_timeout: Span::millis(200),
-            inside_delay_max_us: 20,
+            inside: Inside { delay_max_us: 20, workers: 0 },
             pace_us: 0,
             work: None,
         }

@@ -12,7 +12,7 @@ use proto::pbft::{Bodies, Commits, Leaders};
 
 use crate::adversary::{Behaviour, Hostile};
 use crate::faults::{Fault, Shape};
-use crate::options::{Answers, Durability, Net, Options, Travel};
+use crate::options::{Answers, Durability, Inside, Net, Options, Travel};
 use crate::prng::{Prng, Ratio};
 use crate::scenario::{PATIENCE, finish, settle, world};
 use crate::storage::{DiskFault, Place};
@@ -203,6 +203,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
     let (digests, relief) = (switch.chance(Ratio(1, 2)), switch.chance(Ratio(1, 2)));
     let answers = Answers { digests, relief, tentative };
     let reads = pick(&mut switch, &[false, true]);
+    let workers = pick(&mut switch, &[0, 1, 2, 4]);
     let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
     let options = Options {
         seed,
@@ -222,7 +223,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
         durability: pick(prng, &[Durability::Memory, Durability::Async, Durability::Sync]),
         net: if prng.chance(Ratio(1, 2)) { Net::CALM } else { net(prng) },
         unbatched: prng.chance(Ratio(3, 7)),
-        inside_delay_max_us: pick(prng, &[20, 20, 500]),
+        inside: Inside { delay_max_us: pick(prng, &[20, 20, 500]), workers },
         view_timeout: Span::millis(pick(prng, &[200, 200, 50, 800])),
         pace_us: pick(prng, &[500, 5_000, 20_000]),
         // The store is dear; there is a scenario of its own for it.

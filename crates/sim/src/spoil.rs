@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::{AgreedTime, Digest, Malformed, Seq};
-use exec::service::{Completion, Context, Footprint, Offload, Service, Tentative, Undo};
+use exec::ReadContext;
+use exec::parallel::Operators;
+use exec::service::{
+    Completion, Context, Footprint, Offload, ParallelService, Service, Tentative, Undo,
+};
 
 use crate::work::Work;
 
@@ -19,6 +23,13 @@ impl Spoil {
     /// An object is to be lost as soon as there is one.
     pub fn order(&self) {
         self.ordered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an object is yet to be lost: by an operation that executes alone, for nothing
+    /// that the state's copies for several threads can do changes it behind their backs.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.ordered.load(Ordering::Relaxed)
     }
 
     /// Whether the state after number `seq` is to show everything that is lost.
@@ -87,6 +98,27 @@ impl Service for Spoilable {
 
     fn digest_of(&self, object: u32, bytes: &[u8]) -> Result<Digest, Malformed> {
         self.inner.digest_of(object, bytes)
+    }
+
+    fn put_if(
+        &mut self,
+        object: u32,
+        bytes: &[u8],
+        is_right: &mut dyn FnMut(Digest) -> bool,
+    ) -> Result<bool, Malformed> {
+        self.inner.put_if(object, bytes, is_right)
+    }
+
+    fn read(&self, op: &[u8], ctx: &mut ReadContext<'_>, reply: &mut Vec<u8>) -> bool {
+        self.inner.read(op, ctx, reply)
+    }
+
+    fn operators(&self) -> Option<Arc<dyn Operators>> {
+        self.inner.operators()
+    }
+
+    fn parallel(&mut self) -> Option<Arc<dyn ParallelService>> {
+        self.inner.parallel()
     }
 
     fn footprint(&self, op: &[u8], out: &mut Footprint) {

@@ -210,8 +210,9 @@ impl World {
     pub fn replicas_agree(&self) -> bool {
         let executed = |r: &ReplicaId| self.replicas[usize::from(r.0)].stage.progress().executed;
         let all: Vec<_> = self.correct().iter().map(executed).collect();
+        let even = all.windows(2).all(|pair| pair[0] == pair[1]);
         // What a client was answered tentatively is yet to be executed for good.
-        all.windows(2).all(|pair| pair[0] == pair[1]) && !self.checker.awaits()
+        even && !self.checker.awaits() && self.correct().into_iter().all(|r| self.is_at_rest(r))
     }
 
     /// Digests of the present states of the correct replicas, but for those whose spoilt memory

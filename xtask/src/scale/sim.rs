@@ -157,6 +157,14 @@ pub(super) const TABLE: &[Scaled] = &[
         reason: "time",
     },
     Scaled {
+        file: "crates/sim/src/scenarios/parallel.rs",
+        test: "groups_execute_with_workers",
+        ci: "24",
+        full: "5_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/sim/src/scenarios/recovery.rs",
         test: "everything_acknowledged_survives_the_loss_of_all_power",
         ci: "24",

@@ -63,6 +63,14 @@ impl Stage {
         self.flight.running == 0
     }
 
+    /// Whether the state is that after the last executed number: nothing beyond it is begun, by
+    /// workers or by the stage.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        let executes = matches!(self.standing, Standing::Executes);
+        executes && self.cursor.is_none() && self.flight.is_empty() && !self.ahead.is_on()
+    }
+
     /// Hands out nothing more until everything that is out is back, and [`Stage::run`] was called
     /// once more.
     pub fn hold(&mut self) {
@@ -127,7 +135,7 @@ impl Stage {
         let Finished { flight, ended, results, writes, outputs, left } = finished;
         self.flight.running -= 1;
         self.state.engine.announced(&writes);
-        if flight != self.flight.number {
+        if flight != self.flight.number && !base::mutant!(GivenUpJobsCount) {
             // The state that it was part of has been given up since.
             return;
         }
@@ -203,8 +211,8 @@ impl Stage {
     /// Whether a batch of that time may have to wake the service, now or after what is in
     /// flight.
     pub(super) fn may_wake(&self, time: AgreedTime) -> bool {
-        self.flight.schedulers > 0
-            || self.state.engine.deadline().is_some_and(|deadline| deadline <= time)
+        let due = || self.state.engine.deadline().is_some_and(|deadline| deadline <= time);
+        (self.flight.schedulers > 0 || due()) && !base::mutant!(WakesAmidJobs)
     }
 
     /// Executes barriers that are next, and lands what is done. True when the budget is used up.
@@ -254,7 +262,9 @@ impl Stage {
 
     /// A checkpoint is behind: what was held beyond it may go.
     pub(super) fn pass_cut(&mut self, seq: Seq) {
-        self.flight.graph.sync(next_cut(seq, self.config.checkpoint_interval));
+        if !base::mutant!(CutsIgnored) {
+            self.flight.graph.sync(next_cut(seq, self.config.checkpoint_interval));
+        }
     }
 
     /// Gives up whatever is in flight: the state is to be another one, after `executed`.

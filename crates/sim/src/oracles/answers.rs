@@ -46,7 +46,8 @@ pub struct Answer {
 }
 
 impl Answers {
-    /// Nothing is accepted yet; whether answers may be tentative.
+    /// Nothing is accepted yet; whether answers may be tentative, or come before all that is in
+    /// front of them is executed.
     #[must_use]
     pub fn new(tentative: bool) -> Answers {
         Answers { tentative, ..Answers::default() }

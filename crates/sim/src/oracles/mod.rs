@@ -129,8 +129,8 @@ impl Oracles {
             validity: Validity::default(),
             executions: Executions::new(clients),
             reference: Reference::new(work.service(), rules.checkpoint_interval),
-            replies: Replies::new(clients),
-            answers: Answers::new(options.answers.tentative),
+            replies: Replies::new(clients, options.parallel()),
+            answers: Answers::new(options.answers.tentative || options.parallel()),
             reads: Reads::default(),
             tentative: Tentative::new(rules.quorums),
             checkpoints: Checkpoints::new(clients),
@@ -181,6 +181,7 @@ impl Oracles {
             Ok(())
         };
         hold("executions", executions.executes(turn, batch, fresh));
+        hold("replies", self.replies.proceed(&self.executions, turn.upto));
         for due in self.tentative.due(turn.upto) {
             // Whoever said so had a sound state.
             let who = (turn.replica, true);
@@ -194,8 +195,8 @@ impl Oracles {
     ///
     /// # Panics
     /// When an oracle objects.
-    pub fn replies(&mut self, who: (ReplicaId, bool), frame: FrameId, content: &[u8]) {
-        hold("replies", self.replies.says(&self.executions, who, frame, content));
+    pub fn replies(&mut self, who: (ReplicaId, bool), frame: FrameId, content: &Arc<Vec<u8>>) {
+        hold("replies", self.replies.hears(&self.executions, who, frame, content));
     }
 
     /// `replica`, which is sound, answers `frame` tentatively.
@@ -233,10 +234,9 @@ impl Oracles {
     pub fn states(&mut self, replica: ReplicaId, stage: &Stage) {
         let report = stage.report();
         hold("reference", self.reference.root(report.checkpoint, report.state_root));
-        // A stage that fetches holds half another state.
-        // And so does one that executes tentatively.
-        let between = !report.halted && !stage.is_tentative();
-        if between && is_checkpoint(report.executed, self.interval) {
+        // A stage that fetches holds half another state. So does one that executes tentatively,
+        // or has workers who are ahead.
+        if stage.is_between() && is_checkpoint(report.executed, self.interval) {
             let sessions = self.checkpoints.sessions(replica, report.executed, stage.sessions());
             hold("checkpoints", sessions);
             hold("service", self.work.invariant(stage.service()));

@@ -10,10 +10,14 @@
 //! - "no session" never comes to a correct client whose session is open, "reply gone" only for
 //!   what it has acknowledged, "out of window" never.
 //!
+//! Where workers execute, a reply leaves before everything in front of it is executed: it is held
+//! against the history as soon as that has come so far.
+//!
 //! Does not see what is lost on the way (`answers` judges what clients accept), nor replies that
 //! a faulty replica sends.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base::frame::READS;
 use base::reply::ReplyHead;
@@ -30,6 +34,18 @@ pub struct Replies {
     /// What each client has acknowledged, by stream, in any frame that it sent.
     acked: BTreeMap<(ClientId, SessionId, u32), u64>,
     counts: Counts,
+    /// Whether replicas may answer before all that is in front is executed.
+    ahead: bool,
+    /// What was answered so, by its number.
+    early: BTreeMap<Seq, Vec<Early>>,
+}
+
+/// A reply to what is executed before what is in front of it.
+#[derive(Clone, Debug)]
+struct Early {
+    who: (ReplicaId, bool),
+    frame: FrameId,
+    content: Arc<Vec<u8>>,
 }
 
 /// How often each kind of reply was given.
@@ -44,10 +60,11 @@ pub struct Counts {
 }
 
 impl Replies {
-    /// Nothing was told, and the clients below `clients` are correct.
+    /// Nothing was told, and the clients below `clients` are correct; whether replicas may answer
+    /// what is not the next to be executed.
     #[must_use]
-    pub fn new(clients: u32) -> Replies {
-        Replies { clients, ..Replies::default() }
+    pub fn new(clients: u32, ahead: bool) -> Replies {
+        Replies { clients, ahead, ..Replies::default() }
     }
 
     /// A client sends a frame.
@@ -61,6 +78,42 @@ impl Replies {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// `replica` answers `frame`; `sound`: its results must be right. If everything in front of
+    /// the frame is not executed anywhere, that is looked at later.
+    ///
+    /// # Errors
+    /// See [`Replies::says`].
+    pub fn hears(
+        &mut self,
+        history: &Executions,
+        who: (ReplicaId, bool),
+        frame: FrameId,
+        content: &Arc<Vec<u8>>,
+    ) -> Verdict {
+        let head = ReplyHead::peek(content).ok().map(|(head, _)| head);
+        let early = head.filter(|head| {
+            let ordered = frame.stream & READS == 0 && head.seq > Seq(0);
+            self.ahead && ordered && history.at(head.seq).is_none()
+        });
+        let Some(head) = early else { return self.says(history, who, frame, content) };
+        let content = Arc::clone(content);
+        self.early.entry(head.seq).or_default().push(Early { who, frame, content });
+        Ok(())
+    }
+
+    /// Everything up to `upto` is executed somewhere.
+    ///
+    /// # Errors
+    /// When what was answered before is not what came of it.
+    pub fn proceed(&mut self, history: &Executions, upto: Seq) -> Verdict {
+        while let Some(first) = self.early.first_entry().filter(|first| *first.key() <= upto) {
+            for Early { who, frame, content } in first.remove() {
+                self.says(history, who, frame, &content)?;
+            }
+        }
+        Ok(())
     }
 
     /// `replica` answers `frame`; `sound`: its results must be right.
@@ -202,7 +255,16 @@ mod tests {
     }
 
     fn says(id: u64, seq: u64, status: ReplyStatus, result: Option<&[u8]>) -> Verdict {
-        let mut replies = Replies::new(1);
+        let (frame, content) = reply(id, seq, status, result);
+        Replies::new(1, false).says(&history(), (ReplicaId(3), true), frame, &content)
+    }
+
+    fn reply(
+        id: u64,
+        seq: u64,
+        status: ReplyStatus,
+        result: Option<&[u8]>,
+    ) -> (FrameId, Arc<Vec<u8>>) {
         let frame = FrameId { id, ..frame(0, 1, &[b"op"]).id() };
         let mut results = Vec::new();
         if let Some(result) = result {
@@ -212,7 +274,24 @@ mod tests {
         let reply = Reply { frame, seq: Seq(seq), status, count, results };
         let mut content = Vec::new();
         reply.encode(&mut content);
-        replies.says(&history(), (ReplicaId(3), true), frame, &content)
+        (frame, Arc::new(content))
+    }
+
+    #[test]
+    fn a_reply_ahead_of_the_history_is_judged_once_that_has_come_there() {
+        let (history, before) = (history(), Executions::new(1));
+        let later = |result: &[u8]| {
+            let (frame, content) = reply(1, 2, ReplyStatus::Executed, Some(result));
+            let mut replies = Replies::new(1, true);
+            let heard = replies.hears(&before, (ReplicaId(3), true), frame, &content);
+            assert_eq!(heard.and(replies.proceed(&before, Seq(1))), Ok(()), "nobody knows yet");
+            replies.proceed(&history, Seq(2))
+        };
+        assert_eq!(later(b"result"), Ok(()));
+        assert!(later(b"resulT").is_err());
+        let (frame, content) = reply(1, 2, ReplyStatus::Executed, Some(b"result"));
+        let heard = Replies::new(1, false).hears(&before, (ReplicaId(3), true), frame, &content);
+        assert!(heard.is_err(), "nobody has workers");
     }
 
     #[test]

@@ -13,7 +13,8 @@ impl World {
     /// The stage of `replica` has worked, and says `messages`: before anybody hears of them.
     pub(crate) fn observe_stage(&mut self, replica: ReplicaId, messages: &[(Target, FromStage)]) {
         self.watch_tentative(replica);
-        let saw = self.replica(replica).notes.take();
+        let host = self.replica(replica);
+        let saw = host.notes.take(host.stage.progress().executed);
         if self.adversary.is_faulty(replica) {
             return;
         }

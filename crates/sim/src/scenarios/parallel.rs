@@ -1,5 +1,5 @@
-//! Parallel execution by itself: a stage with workers, whose jobs are chosen, run and brought back
-//! in any order, against one without.
+//! Parallel execution: by itself, a stage with workers, whose jobs are chosen, run and brought back
+//! in any order, against one without; and in whole groups, whatever happens to them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,25 +7,42 @@ use std::sync::Arc;
 use base::crypto::{ClientKeyring, PlainKeys};
 use base::{
     AgreedTime, Batch, ClientId, Digest, Frame, FrameBuilder, FrameId, FromStage, ReplicaId, Seq,
-    SessionId, Stripe, ToStage,
+    SessionId, Span, Stripe, ToStage,
 };
 use exec::{Job, Stage, StageConfig, StageOutbox};
 
 use super::Scenario;
+use crate::faults::Fault;
 use crate::host::GROUP;
+use crate::options::{Answers, Durability, Inside, Net, Options};
 use crate::prng::Prng;
+use crate::scenario::{leader, settle, world};
 use crate::work::{Memory, STREAMS, Work};
+use crate::world::World;
 
 /// The scenarios of this family.
-pub(super) const ALL: &[Scenario] = &[Scenario {
-    name: "a_log_gives_the_same_with_any_workers_and_schedule",
-    claim: "Trap 6: with 1, 2, 4 and 8 workers, whichever of the operations that may execute is \
-            next, whenever it is done and whenever it is brought back, every reply, every \
-            checkpoint and the state at the end are byte for byte those of one after the other.",
-    ci_seeds: 150,
-    full_seeds: 3_000,
-    run: a_log_gives_the_same_with_any_workers_and_schedule,
-}];
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "a_log_gives_the_same_with_any_workers_and_schedule",
+        claim: "Trap 6: with 1, 2, 4 and 8 workers, whichever of the operations that may execute \
+                is next, whenever it is done and whenever it is brought back, every reply, every \
+                checkpoint and the state at the end are byte for byte those of one after the \
+                other.",
+        ci_seeds: 150,
+        full_seeds: 3_000,
+        run: a_log_gives_the_same_with_any_workers_and_schedule,
+    },
+    Scenario {
+        name: "groups_execute_with_workers",
+        claim: "Trap 6 in whole groups: replicas with 2 and 4 workers, and some with none, while \
+                processes end, machines stop, leaders are paused, one is left behind and fetches \
+                a state, memory is spoilt, batches execute tentatively and checkpoints go to the \
+                disk. All execute the same, as one server would, and clients get their answers.",
+        ci_seeds: 24,
+        full_seeds: 5_000,
+        run: groups_execute_with_workers,
+    },
+];
 
 const CLIENTS: usize = 3;
 const INTERVAL: u64 = 5;
@@ -152,5 +169,62 @@ fn a_log_gives_the_same_with_any_workers_and_schedule(seed: u64) {
             assert_eq!(got.replies.get(frame), Some(content), "{workers} workers: {frame:?}");
         }
         assert!(got == expected, "{workers} workers: checkpoints or states differ");
+    }
+}
+
+fn shape(seed: u64, prng: &mut Prng) -> Options {
+    let (n, f) = if prng.below(4) == 0 { (7, 2) } else { (4, 1) };
+    let works = [Work::Bank, Work::Counters, Work::Reads];
+    let work = works[prng.below(works.len() as u64) as usize];
+    Options {
+        seed,
+        n,
+        f,
+        pillars: prng.between(1, 3) as u16,
+        inside: Inside { delay_max_us: 20, workers: [2, 4][prng.below(2) as usize] },
+        clients: 3,
+        outstanding: [4, 16][prng.below(2) as usize],
+        ops_per_client: 80,
+        unbatched: prng.below(3) == 0,
+        net: if prng.below(3) == 0 { Net::BAD } else { Net::CALM },
+        answers: Answers { tentative: prng.below(2) == 0, ..Answers::default() },
+        durability: [Durability::Memory, Durability::Sync, Durability::Async][seed as usize % 3],
+        // The store wakes, too: its keys expire.
+        work: Some(if seed % 12 == 5 { Work::Redis } else { work }),
+        ..Options::default()
+    }
+}
+
+fn groups_execute_with_workers(seed: u64) {
+    let mut prng = Prng::new(seed ^ 0x3013);
+    let mut world = world(shape(seed, &mut prng));
+    let n = world.options().n;
+    let weak = ReplicaId(prng.below(u64::from(n)) as u16);
+    for _ in 0..4 {
+        world.ask_more(15);
+        world.run_for(Span::micros(prng.between(200, 20_000)), |_| false);
+        let one = if prng.below(2) == 0 { leader(&world) } else { weak };
+        disturb(&mut world, (one, weak), &mut prng);
+        world.run_for(Span::millis(prng.between(20, 300)), |_| false);
+        world.fault(Fault::Heal);
+        world.fault(Fault::Continue(one));
+        world.fault(Fault::Restart(one));
+    }
+    settle(&mut world, 20);
+}
+
+/// Something happens to `one`, or, where a group survives only so many of it, to `weak`.
+fn disturb(world: &mut World, (one, weak): (ReplicaId, ReplicaId), prng: &mut Prng) {
+    match (prng.below(6), world.options().durability) {
+        (0, Durability::Sync) => world.fault(Fault::PowerFails(one)),
+        (0, Durability::Async) => world.fault(Fault::Crash(one)),
+        (1, _) => {
+            // It is left behind by the others' logs.
+            world.part(&[one.0], &(0..world.options().n).collect::<Vec<_>>());
+            world.ask_more(30);
+        }
+        (2, _) => world.fault(Fault::Pause(one)),
+        (3, _) => world.fault(Fault::Spoil(weak)),
+        _ => {}
     }
 }

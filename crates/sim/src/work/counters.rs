@@ -1,9 +1,11 @@
 //! Counters: every answer depends on everything before it.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base::Reader;
-use exec::service::Service;
+use exec::ReadContext;
+use exec::service::{Completion, Context, Footprint, ParallelService, Service};
 
 use super::{Judged, STREAMS};
 use crate::history::Ask;
@@ -23,61 +25,99 @@ const PARITY: u8 = 2;
 /// streams of every client add to and read counters that all clients share.
 #[derive(Debug, Default)]
 pub struct Counters {
-    counts: BTreeMap<u32, u64>,
+    counts: Arc<Counts>,
 }
 
-impl Service for Counters {
-    fn execute(
-        &mut self,
-        op: &[u8],
-        ctx: &mut exec::Context<'_>,
-        reply: &mut Vec<u8>,
-    ) -> exec::Completion {
-        let mut r = Reader::new(op);
-        let (Ok(counter), Ok(add), Ok(_)) = (r.u32("counter"), r.u8("add"), r.u64("token")) else {
-            return exec::Completion::Done;
-        };
-        let count = self.counts.get(&counter).copied().unwrap_or(0);
-        let answer = if add == PARITY { count % 2 } else { count };
-        reply.extend_from_slice(&answer.to_le_bytes());
-        if add == 1 {
-            let object = counter % self.objects();
-            ctx.modify(object, |out| self.get(object, out));
-            self.counts.insert(counter, count + 1);
-        }
-        exec::Completion::Done
+/// The counts, behind a lock that is held for a moment.
+#[derive(Debug, Default)]
+struct Counts(Mutex<BTreeMap<u32, u64>>);
+
+/// Objects of the state; each has the counters of one residue.
+const OBJECTS: u32 = 16;
+
+/// The counter of an operation, and what is to be done with it.
+fn parse(op: &[u8]) -> Option<(u32, u8)> {
+    let mut r = Reader::new(op);
+    let parsed = (r.u32("counter").ok()?, r.u8("add").ok()?);
+    r.u64("token").ok()?;
+    Some(parsed)
+}
+
+impl Counts {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, op: &[u8], ctx: &mut exec::ReadContext<'_>, reply: &mut Vec<u8>) -> bool {
-        let mut r = Reader::new(op);
-        let (Ok(counter), Ok(add), Ok(_)) = (r.u32("counter"), r.u8("add"), r.u64("token")) else {
-            return false;
-        };
-        ctx.looks_at(counter % self.objects());
-        let count = self.counts.get(&counter).copied().unwrap_or(0);
+    fn count(&self, counter: u32) -> u64 {
+        self.all().get(&counter).copied().unwrap_or(0)
+    }
+
+    fn answer(&self, counter: u32, add: u8, reply: &mut Vec<u8>) {
+        let count = self.count(counter);
         let answer = if add == PARITY { count % 2 } else { count };
         reply.extend_from_slice(&answer.to_le_bytes());
-        add != 1
     }
 
     fn get(&self, object: u32, out: &mut Vec<u8>) {
-        for (stream, count) in self.counts.iter().filter(|(s, _)| **s % self.objects() == object) {
-            base::Writer::new(out).u32(*stream).u64(*count);
+        for (counter, count) in self.all().iter().filter(|(c, _)| **c % OBJECTS == object) {
+            base::Writer::new(out).u32(*counter).u64(*count);
+        }
+    }
+}
+
+impl ParallelService for Counts {
+    fn execute(&self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) {
+        let Some((counter, add)) = parse(op) else { return };
+        self.answer(counter, add, reply);
+        if add == 1 {
+            ctx.modify(counter % OBJECTS, |out| self.get(counter % OBJECTS, out));
+            *self.all().entry(counter).or_default() += 1;
+        }
+    }
+}
+
+impl Service for Counters {
+    fn execute(&mut self, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) -> Completion {
+        ParallelService::execute(&*self.counts, op, ctx, reply);
+        Completion::Done
+    }
+
+    fn read(&self, op: &[u8], ctx: &mut ReadContext<'_>, reply: &mut Vec<u8>) -> bool {
+        let Some((counter, add)) = parse(op) else { return false };
+        ctx.looks_at(counter % OBJECTS);
+        self.counts.answer(counter, add, reply);
+        add != 1
+    }
+
+    fn footprint(&self, op: &[u8], out: &mut Footprint) {
+        // Counters of one object depend on each other: whoever writes it shares a class.
+        match parse(op) {
+            Some((counter, 1)) => out.writes.push(u64::from(counter % OBJECTS)),
+            Some((counter, _)) => out.reads.push(u64::from(counter % OBJECTS)),
+            None => {}
         }
     }
 
+    fn parallel(&mut self) -> Option<Arc<dyn ParallelService>> {
+        Some(Arc::clone(&self.counts) as Arc<dyn ParallelService>)
+    }
+
+    fn get(&self, object: u32, out: &mut Vec<u8>) {
+        self.counts.get(object, out);
+    }
+
     fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), base::Malformed> {
-        let objects = self.objects();
-        self.counts.retain(|stream, _| stream % objects != object);
+        let mut counts = self.counts.all();
+        counts.retain(|counter, _| counter % OBJECTS != object);
         let mut r = Reader::new(bytes);
         while !r.is_empty() {
-            self.counts.insert(r.u32("stream")?, r.u64("count")?);
+            counts.insert(r.u32("stream")?, r.u64("count")?);
         }
         Ok(())
     }
 
     fn objects(&self) -> u32 {
-        16
+        OBJECTS
     }
 }
 
