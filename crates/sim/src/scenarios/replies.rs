@@ -52,7 +52,7 @@ fn options(seed: u64) -> Options {
         seed,
         n,
         f,
-        answers: Answers { digests, relief, tentative: pick(3, 7) == 0 },
+        answers: Answers { digests, relief, tentative: pick(3, 7) == 1 },
         pillars: 1 + pick(2, 3) as u16,
         clients: 1 + pick(3, 1) as u32,
         outstanding: [1, 8][pick(2, 5) as usize],

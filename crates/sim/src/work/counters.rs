@@ -13,6 +13,9 @@ use crate::oracles::reads::Read;
 
 /// Streams of each client that only it counts in.
 const OWN_STREAMS: u64 = 6;
+/// Of so many operations of such a stream one reads: whatever way it goes, it has its place
+/// between the others.
+const OWN_READ: u64 = 5;
 /// Counters that all clients share.
 const SHARED: u64 = 2;
 
@@ -139,11 +142,12 @@ impl Question {
             true => SHARED + client as u64 * STREAMS + stream,
             false => round % SHARED,
         };
+        let reads = if own { (round + 1).is_multiple_of(OWN_READ) } else { stream + 1 == STREAMS };
         Question {
             counter: u32::try_from(number).expect("few clients"),
-            ask: if stream + 1 == STREAMS { Ask::Read } else { Ask::Add },
+            ask: if reads { Ask::Read } else { Ask::Add },
             parity: !own && (round / SHARED) % 2 == 1,
-            expected: own.then_some(round),
+            expected: own.then_some(round - round / OWN_READ),
         }
     }
 
