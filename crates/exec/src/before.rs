@@ -44,6 +44,7 @@ impl Before {
     }
 
     /// Whether `object`, which is about to be written, is still to be kept.
+    #[inline]
     pub(crate) fn wants(&self, object: u32) -> bool {
         self.keeps && self.kept[object as usize / 64] & (1 << (object % 64)) == 0
     }

@@ -221,6 +221,7 @@ impl<'a> Context<'a> {
     ///
     /// # Panics
     /// When there is no such object, or in a read.
+    #[inline]
     pub fn modify(&mut self, object: u32, save: impl FnOnce(&mut Vec<u8>)) {
         match &mut self.marks {
             Marks::Tree(tree, stamps) => {

@@ -72,6 +72,7 @@ impl ObjectTree {
     ///
     /// # Panics
     /// When there is no such object.
+    #[inline]
     pub fn mark(&mut self, object: u32) -> bool {
         assert!(object < self.objects(), "object {object} of {}", self.objects());
         let (word, bit) = (object as usize / 64, 1u64 << (object % 64));
@@ -89,6 +90,7 @@ impl ObjectTree {
     ///
     /// # Panics
     /// When there is no such object.
+    #[inline]
     pub fn modify(&mut self, object: u32, save: impl FnOnce(&mut Vec<u8>)) {
         // Nothing is marked when a pin is made: what is marked already was saved then.
         let fresh = self.mark(object);
