@@ -442,14 +442,20 @@ impl Lane {
     }
 
     /// The logs of a weak quorum no longer reach back to what is missing here: they are a window
-    /// further, or beyond it and silent, for logs are bounded in bytes, too, and may stay there.
+    /// further, or beyond it and silent, for logs are bounded in bytes, too, and may stay there. Or
+    /// some of them have never decided it: whoever fetched the state that the others rested in has
+    /// what is missing, cannot say how it came about, and votes on it no more.
     fn tell_if_left_behind(&mut self, now: Now, out: &mut Outbox) {
         let missing = self.next_undelivered();
         let here = self.log.get(missing).is_some_and(Slot::is_to_be_delivered);
         let long = Span(self.cfg.view_timeout.0.saturating_mul(HELP_PATIENCE));
-        let reach = if self.catchup.waits_in_vain(now.mono, long) { 0 } else { self.cfg.window };
-        let beyond = |seq: &Seq| seq.0.saturating_sub(reach) >= missing.0;
-        let lost = || self.catchup.peers.stable().filter(beyond);
+        let in_vain = self.catchup.waits_in_vain(now.mono, long);
+        let window = self.cfg.window;
+        let beyond = |(stable, delivered): &(Seq, Seq)| match in_vain {
+            true => *delivered >= missing,
+            false => stable.0.saturating_sub(window) >= missing.0,
+        };
+        let lost = || self.catchup.peers.marks().filter(beyond).map(|(stable, _)| stable);
         if !here && lost().count() >= self.cfg.quorums.weak() {
             let stable = lost().min().expect("a weak quorum is not empty");
             if self.catchup.told_lost.replace(missing) != Some(missing) {

@@ -94,9 +94,9 @@ impl Peers {
         self.peers.iter().filter(|peer| peer.delivered >= seq).count()
     }
 
-    /// The low marks that were told.
-    pub(super) fn stable(&self) -> impl Iterator<Item = Seq> {
-        self.peers.iter().map(|peer| peer.stable)
+    /// The low marks that were told, and up to where their tellers have delivered.
+    pub(super) fn marks(&self) -> impl Iterator<Item = (Seq, Seq)> {
+        self.peers.iter().map(|peer| (peer.stable, peer.delivered.max(peer.stable)))
     }
 
     /// The link to `replica` is new: it gets its next answer at once.

@@ -52,6 +52,24 @@ fn who_gets_no_help_in_an_idle_group_asks_for_a_checkpoint() {
     }
 }
 
+/// The others have what is missing, and their logs reach back to it. But all but one have it from
+/// a state that they fetched: they cannot say what was decided, and one alone is not believed.
+#[test]
+fn who_cannot_be_told_what_was_decided_asks_for_a_state() {
+    let mut rig = Rig::new(2, 1);
+    let round = |rig: &mut Rig, from: &[u16]| {
+        for from in from {
+            let _ = rig.peer(*from, status(0, 9));
+        }
+        let lost = ToCoordinator::LeftBehind { missing: Seq(1), stable: Seq(0) };
+        pass(rig, 500).contains(&lost)
+    };
+    assert!(!round(&mut rig, &[1, 3]), "help may be on its way");
+    assert!((0..5).any(|_| round(&mut rig, &[1, 3])));
+    let mut rig = Rig::new(2, 1);
+    assert!(!(0..20).any(|_| round(&mut rig, &[3])), "one liar moves nothing");
+}
+
 fn stalled(told: &[ToCoordinator]) -> bool {
     let what = Grievance::Stalled;
     told.contains(&ToCoordinator::Grievance { view: View(0), what, whom: ReplicaId(0) })
