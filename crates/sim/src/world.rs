@@ -211,8 +211,11 @@ impl World {
         let executed = |r: &ReplicaId| self.replicas[usize::from(r.0)].stage.progress().executed;
         let all: Vec<_> = self.correct().iter().map(executed).collect();
         let even = all.windows(2).all(|pair| pair[0] == pair[1]);
-        // What a client was answered tentatively is yet to be executed for good.
-        even && !self.checker.awaits() && self.correct().into_iter().all(|r| self.is_at_rest(r))
+        // What a client was answered tentatively is yet to be executed for good, and somebody
+        // beside the core may have done so before it.
+        let there = all.first().is_none_or(|executed| *executed >= self.checker.answered());
+        let settled = even && there && !self.checker.awaits();
+        settled && self.correct().into_iter().all(|r| self.is_at_rest(r))
     }
 
     /// Digests of the present states of the correct replicas, but for those whose spoilt memory

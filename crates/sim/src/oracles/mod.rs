@@ -132,7 +132,7 @@ impl Oracles {
             replies: Replies::new(clients, options.parallel()),
             answers: Answers::new(options.answers.tentative || options.parallel()),
             reads: Reads::default(),
-            tentative: Tentative::new(rules.quorums),
+            tentative: Tentative::new(rules.quorums, clients),
             checkpoints: Checkpoints::new(clients),
             contradiction: Contradiction::new(rules),
             justification: Justification::new(rules, roles),
@@ -241,6 +241,12 @@ impl Oracles {
             hold("checkpoints", sessions);
             hold("service", self.work.invariant(stage.service()));
         }
+    }
+
+    /// The last number of which a client has accepted anything.
+    #[must_use]
+    pub fn answered(&self) -> Seq {
+        self.answers.last()
     }
 
     /// Whether all that clients have accepted is executed for good.
