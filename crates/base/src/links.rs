@@ -166,6 +166,8 @@ pub enum FromStage {
         checkpoint: StableCheckpoint,
         /// How far execution has come by that.
         progress: Progress,
+        /// It is not what execution had come to by itself.
+        replaced: bool,
     },
     /// To the coordinator: no source holds the target any more; name a newer one.
     FetchFailed {

@@ -189,6 +189,7 @@ mod table {
         WakesAmidJobs: "trap 6", "the service is woken while operations before that are in flight";
         PromisesNotHeld: "trap 12", "effects do not wait for the records of their core";
         CertifiesBeforeDurable: "L10", "CHECKPOINTs leave before what they rest on is durable";
+        CertifiesUnsaved: "F12", "a state that was fetched is signed before it is on disk";
         OnePillarUnwritten: "decision 9", "a group commit leaves out the records of one pillar";
         LastRecordStays: "trap 2", "a start takes up the last record of each number only";
         CommitsNotSynced: "trap 12", "commits of the log are written and not synced";

@@ -51,6 +51,13 @@ pub struct Terms<'a> {
     pub clock: Incarnation,
 }
 
+impl Terms<'_> {
+    /// Whether a state moves no low mark, for fewer than a quorum have signed it.
+    pub(crate) fn is_weak(&self, state: &StableCheckpoint) -> bool {
+        state.is_weak(self.rules.quorums.quorum())
+    }
+}
+
 /// A directory from which no life can begin.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -84,7 +91,7 @@ pub struct Boot {
     pub log: Option<Log>,
     /// The execution stage.
     pub stage: Stage,
-    /// The checkpoint that the stage begins with.
+    /// The checkpoint that the stage begins with, or a state that only a weak quorum has signed.
     pub stable: StableCheckpoint,
     /// What the coordinator is to be told first: the stage is not what it should be.
     pub damage: Option<FromStage>,
@@ -92,7 +99,8 @@ pub struct Boot {
     pub records: Vec<Vec<Record>>,
     /// What the coordinator must not forget.
     pub group_records: Vec<GroupRecord>,
-    /// The last checkpoint on disk: its number and the bytes of its file.
+    /// The last checkpoint on disk: up to where the log may be cut once there is another one, and
+    /// the bytes of its file.
     pub saved: Option<(Seq, u64)>,
 }
 
@@ -105,6 +113,13 @@ impl std::fmt::Debug for Boot {
 }
 
 impl Boot {
+    /// Up to which number records of votes are of no use, or missing: the low mark of the state
+    /// that it begins with, or what the log was cut to, where that state moves none.
+    #[must_use]
+    pub fn begins_above(&self) -> Seq {
+        self.saved.map_or(self.stable.seq, |(seq, _)| seq.min(self.stable.seq))
+    }
+
     /// Reads the directory at `path`, decides, and makes the decision durable. Without a
     /// checkpoint to load, `begin` makes the stage.
     ///

@@ -19,11 +19,11 @@ use crate::remains::Remains;
 /// What the checkpoints on disk came to.
 pub(crate) struct Loaded {
     pub(crate) stage: Stage,
-    /// The checkpoint that the stage begins with.
+    /// The checkpoint that the stage begins with, or a state that only a weak quorum has signed.
     pub(crate) stable: StableCheckpoint,
     /// The stage is not what it should be.
     pub(crate) damage: Option<FromStage>,
-    /// The file: its number and bytes.
+    /// The file: up to where the log may be cut once there is another one, and its bytes.
     pub(crate) saved: Option<(Seq, u64)>,
 }
 
@@ -40,10 +40,21 @@ impl Loaded {
         terms: &Terms<'_>,
         dir: &Dir,
         (found, remains): (&Found, Option<&Remains>),
-        service: Box<dyn Service>,
+        mut service: Box<dyn Service>,
         begin: impl FnOnce(Box<dyn Service>) -> Result<Stage, E>,
     ) -> Result<Loaded, E> {
-        let heads = certified(terms, found);
+        let mut heads = credible(terms, found);
+        let weak = |head: &CheckpointHead| terms.is_weak(&head.certificate);
+        while let Some(newest) = heads.first().copied().filter(|head| weak(head)) {
+            // What a weak quorum has signed nobody else need have: damaged, it is of no use.
+            let pristine = Pristine::of(&*service);
+            match load(terms, dir, newest, service).map_err(BootError::from)? {
+                Ok(loaded) => return Ok(Loaded { saved: loaded.cuts(found.cut()), ..loaded }),
+                Err(damaged) => service = pristine.put_back(damaged.into_service()),
+            }
+            discard(dir, heads[..1].iter())?;
+            heads.remove(0);
+        }
         let Some((newest, older)) = heads.split_first() else {
             return Ok(Loaded::nothing(begin(service)?));
         };
@@ -63,7 +74,8 @@ impl Loaded {
                 Ok(loaded) => {
                     let newer = heads.iter().take_while(|newer| newer.path != head.path);
                     discard(dir, newer)?;
-                    return Ok(loaded);
+                    let saved = if weak(head) { loaded.cuts(found.cut()) } else { loaded.saved };
+                    return Ok(Loaded { saved, ..loaded });
                 }
                 Err(again) => damaged = again,
             }
@@ -81,6 +93,11 @@ impl Loaded {
             }
         }
         Ok(Loaded::in_part(newest, *damaged))
+    }
+
+    /// What stands for the file where its state moves no mark: the log is not cut any further.
+    fn cuts(&self, cut: Seq) -> Option<(Seq, u64)> {
+        self.saved.map(|(_, bytes)| (cut, bytes))
     }
 
     fn nothing(stage: Stage) -> Loaded {
@@ -116,12 +133,14 @@ impl Pristine {
     }
 }
 
-/// The checkpoints whose certificates are right, the newest first: others are shown them, and
-/// believe them whole or not at all.
-fn certified<'a>(terms: &Terms<'_>, found: &'a Found) -> Vec<&'a CheckpointHead> {
+/// The checkpoints whose certificates are right, the newest first, and states that a weak quorum
+/// has signed. Others are shown certificates, and believe them whole or not at all.
+fn credible<'a>(terms: &Terms<'_>, found: &'a Found) -> Vec<&'a CheckpointHead> {
     let right = |head: &&CheckpointHead| {
-        let right = head.manifest.digest(terms.stage.group) == head.certificate.digest
-            && terms.rules.certified(terms.keys, &head.certificate);
+        let (rules, certificate) = (&terms.rules, &head.certificate);
+        let signed =
+            rules.certified(terms.keys, certificate) || rules.vouched(terms.keys, certificate);
+        let right = head.manifest.digest(terms.stage.group) == certificate.digest && signed;
         if !right {
             let path = head.path.display();
             tracing::warn!(%path, "a checkpoint is not certified by this group");

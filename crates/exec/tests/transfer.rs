@@ -418,7 +418,10 @@ fn what_is_executed_already_need_not_be_fetched() {
     let progress = group.stages[3].progress();
     assert_eq!(progress.executed, Seq(33));
     let checkpoint = target.clone();
-    assert_eq!(group.told[3].last(), Some(&FromStage::Fetched { checkpoint, progress }));
+    assert_eq!(
+        group.told[3].last(),
+        Some(&FromStage::Fetched { checkpoint, progress, replaced: false })
+    );
     assert_eq!(group.asked.len(), 0);
     // Unless the own digest of that checkpoint is known to be another.
     let wrong = StableCheckpoint { digest: Digest([7; 32]), ..target };

@@ -177,8 +177,8 @@ impl CoordinatorHost {
     /// Ends a turn: looks at the timers if anything happened or is due.
     pub(crate) fn end(&mut self, lane: &mut impl Chief) {
         let mono = self.now.mono;
-        if self.saver.settle() {
-            self.input(Input::Saved, lane);
+        if let Some(written) = self.saver.settle() {
+            self.input(Input::Saved { written }, lane);
         }
         if let Some(now) = self.saver.wants() {
             self.input(Input::SaveCheckpoint { now }, lane);

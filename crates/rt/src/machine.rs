@@ -337,7 +337,8 @@ fn build(
     }
     employ(&mut host, &options, &bells[layout.stage], &shared)?;
     let bell = Arc::clone(&bells[layout.coordinator()]);
-    let log = (shared.log.get().cloned(), options.log.growth_bytes);
+    let quorum = options.group.quorums().quorum();
+    let log = (shared.log.get().cloned(), options.log.growth_bytes, quorum);
     let desk = Arc::clone(&shared.saves);
     let saver = Saver::new(desk, (checkpoints, boot.saved), log, orders, Arc::clone(&bell));
     let journal = Journal::new(party());

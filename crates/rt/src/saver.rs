@@ -107,6 +107,12 @@ pub(crate) struct Saver {
     orders: RingSender<SaveOrder>,
     bell: Arc<Bell>,
     saving: Saving,
+    /// How many signatures make a certificate.
+    quorum: usize,
+    /// Somebody waits for the next one that is certified.
+    wanted: bool,
+    /// The coordinator offered one for which nobody has any use.
+    needless: bool,
 }
 
 impl Saver {
@@ -114,14 +120,24 @@ impl Saver {
     pub(crate) fn new(
         desk: Arc<SaveDesk>,
         (checkpoints, last): (Option<Checkpoints>, Option<(Seq, u64)>),
-        (log, growth): (Option<LogGauge>, u64),
+        (log, growth, quorum): (Option<LogGauge>, u64, usize),
         orders: RingSender<SaveOrder>,
         bell: Arc<Bell>,
     ) -> Saver {
         desk.able.store(checkpoints.is_some(), Ordering::Release);
         desk.note(checkpoints.as_ref(), last.map(|(seq, _)| seq));
         let saving = Saving::new(last, growth);
-        Saver { desk, checkpoints, log, orders, bell, saving }
+        Saver {
+            desk,
+            checkpoints,
+            log,
+            orders,
+            bell,
+            saving,
+            quorum,
+            wanted: false,
+            needless: false,
+        }
     }
 
     /// Whether the coordinator is to be asked for a checkpoint, and whether that is urgent.
@@ -131,6 +147,7 @@ impl Saver {
         if urgent && !self.saving.is_writing() && self.desk.requested.swap(false, Ordering::AcqRel)
         {
             self.saving.asked();
+            self.wanted = true;
             return Some(true);
         }
         self.saving.wants(self.taken())
@@ -146,11 +163,20 @@ impl Saver {
         self.saving.state_replaced();
     }
 
-    /// The stage holds this checkpoint readable: has it written.
+    /// The stage holds this checkpoint readable: has it written, if anybody has any use for that.
     pub(crate) fn save(&mut self, stable: StableCheckpoint) {
-        let Some(checkpoints) = self.checkpoints.clone() else { return };
-        let leisure = self.saving.begins(self.taken());
+        let useful = self.saving.is_of_use(self.log.is_some());
+        let Some(checkpoints) = self.checkpoints.clone().filter(|_| useful) else {
+            self.needless = true;
+            return;
+        };
+        let weak = stable.is_weak(self.quorum);
+        let leisure = self.saving.begins(self.taken(), weak);
         let leisure = leisure.zip(self.log.clone()).map(|(until, log)| Leisure { until, log });
+        if weak && std::mem::take(&mut self.wanted) {
+            // Not this one.
+            self.desk.requested.store(true, Ordering::Release);
+        }
         let (pieces, from_stage) = sync_channel(PIECES);
         self.orders.push(SaveOrder { seq: stable.seq, pieces });
         self.orders.flush();
@@ -174,7 +200,7 @@ impl Saver {
 
     /// Whether a checkpoint was written, or could not be.
     pub(crate) fn arrived(&self) -> bool {
-        self.desk.arrived.load(Ordering::Acquire)
+        self.needless || self.desk.arrived.load(Ordering::Acquire)
     }
 
     /// Whether somebody asks for one.
@@ -182,12 +208,17 @@ impl Saver {
         !self.saving.is_writing() && self.desk.requested.load(Ordering::Acquire)
     }
 
-    /// Takes note of what came of the last one, and cuts the log back. True when there was one.
-    pub(crate) fn settle(&mut self) -> bool {
-        if !self.desk.arrived.swap(false, Ordering::AcqRel) {
-            return false;
+    /// Takes note of what came of the last one, and cuts the log back. Whether it was written, when
+    /// there was one.
+    pub(crate) fn settle(&mut self) -> Option<bool> {
+        if std::mem::take(&mut self.needless) {
+            return Some(true);
         }
-        let Some(outcome) = lock(&self.desk.outcome).take() else { return false };
+        if !self.desk.arrived.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        let outcome = lock(&self.desk.outcome).take()?;
+        let weak = outcome.as_ref().is_ok_and(|head| head.certificate.is_weak(self.quorum));
         let written = outcome.as_ref().ok().map(|head| (head.manifest.seq, head.file_bytes));
         let cut = self.saving.settled(written);
         if let (Some(log), Some(cut)) = (&self.log, cut) {
@@ -200,10 +231,13 @@ impl Saver {
             }
             Err(error) => tracing::warn!(%error, "no checkpoint on disk"),
         }
-        let mut last = lock(&self.desk.last);
-        *last = (last.0 + 1, Some(outcome.map(|head| head.path)));
-        self.desk.changed.notify_all();
-        true
+        if !weak {
+            self.wanted = false;
+            let mut last = lock(&self.desk.last);
+            *last = (last.0 + 1, Some(outcome.map(|head| head.path)));
+            self.desk.changed.notify_all();
+        }
+        Some(written.is_some())
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base::transfer::{Manifest, Part as Tree, SnapshotReader};
-use base::{Incarnation, ReplicaId, Seq, Span, StableCheckpoint, Time};
+use base::{Incarnation, Quorums, ReplicaId, Seq, Span, StableCheckpoint, Time};
 use durable::{Boot, BootError, Saving, Terms};
 use exec::service::Service;
 use exec::stage::Stage;
@@ -75,8 +75,8 @@ struct Draft {
 enum Copied {
     /// There is more.
     More,
-    /// It is written, or given up. The log may be cut up to there.
-    Over(Option<Seq>),
+    /// It is written, up to this number, or given up; the log may be cut up to the other one.
+    Over(Option<Seq>, Option<Seq>),
 }
 
 impl Default for Disk {
@@ -195,10 +195,13 @@ impl Disk {
         open.saving.wants(open.log.as_ref().map(Log::appended))
     }
 
-    /// Begins a file.
-    fn begin(&mut self, checkpoint: StableCheckpoint, stage: &Stage) {
-        let Some(open) = &mut self.open else { return };
-        open.saving.begins(open.log.as_ref().map(Log::appended));
+    /// Begins a file; `weak` if fewer than a quorum have signed it. False when it is of no use.
+    fn begin(&mut self, checkpoint: StableCheckpoint, weak: bool, stage: &Stage) -> bool {
+        let Some(open) = &mut self.open else { return false };
+        if !open.saving.is_of_use(open.log.is_some()) {
+            return false;
+        }
+        open.saving.begins(open.log.as_ref().map(Log::appended), weak);
         let manifest = stage.pinned_manifest(SnapshotReader::Disk).copied();
         let manifest = manifest.filter(|manifest| manifest.seq == checkpoint.seq);
         let writer = open.checkpoints.write(checkpoint.seq);
@@ -206,13 +209,14 @@ impl Disk {
             (Some(manifest), Ok(writer)) => Some(Draft { checkpoint, manifest, writer, count: 0 }),
             _ => None,
         };
+        true
     }
 
     /// Copies some more of a checkpoint.
     fn copy(&mut self, stage: &Stage) -> Copied {
-        let Some(open) = &mut self.open else { return Copied::Over(None) };
+        let Some(open) = &mut self.open else { return Copied::Over(None, None) };
         let Some(mut draft) = open.draft.take() else {
-            return Copied::Over(open.saving.settled(None));
+            return Copied::Over(None, open.saving.settled(None));
         };
         let trees = [Tree::Service, Tree::Sessions];
         let all =
@@ -223,7 +227,7 @@ impl Disk {
             let written = bytes.map(|bytes| draft.writer.object(tree, object, &bytes));
             if !matches!(written, Some(Ok(()))) {
                 // Taken away meanwhile: the next one will be whole.
-                return Copied::Over(open.saving.settled(None));
+                return Copied::Over(None, open.saving.settled(None));
             }
             draft.count += 1;
         }
@@ -233,7 +237,7 @@ impl Disk {
         }
         let head = open.checkpoints.finish(draft.writer, &draft.manifest, &draft.checkpoint);
         let written = head.ok().map(|head| (head.manifest.seq, head.file_bytes));
-        Copied::Over(open.saving.settled(written))
+        Copied::Over(written.map(|(seq, _)| seq), open.saving.settled(written))
     }
 }
 
@@ -248,9 +252,12 @@ impl World {
 
     /// A checkpoint is readable: copying it to the disk begins.
     pub(crate) fn begin_checkpoint(&mut self, replica: ReplicaId, checkpoint: StableCheckpoint) {
+        let weak = checkpoint.is_weak(self.quorum());
         let host = self.replica(replica);
-        host.disk.begin(checkpoint, &host.stage);
-        self.plan_copy(replica);
+        match host.disk.begin(checkpoint, weak, &host.stage) {
+            true => self.plan_copy(replica),
+            false => self.tell_saved(replica, true),
+        }
     }
 
     fn plan_copy(&mut self, replica: ReplicaId) {
@@ -271,15 +278,26 @@ impl World {
         }
         match copied {
             Copied::More => self.plan_copy(replica),
-            Copied::Over(cut) => {
+            Copied::Over(written, cut) => {
+                if let Some(seq) = written {
+                    self.replica(replica).promises.settle(seq);
+                }
                 if let Some(seq) = cut {
                     self.saw(Sight::CheckpointOnDisk);
                     self.replica(replica).journals.trim(seq);
                     self.plan_flush(replica);
                 }
-                self.tell(replica, Part::Disk, Inside::Coordinator(Input::Saved));
+                self.tell_saved(replica, written.is_some());
             }
         }
+    }
+
+    fn tell_saved(&mut self, replica: ReplicaId, written: bool) {
+        self.tell(replica, Part::Disk, Inside::Coordinator(Input::Saved { written }));
+    }
+
+    fn quorum(&self) -> usize {
+        Quorums::pbft(self.options.n, self.options.f).expect("n >= 3f + 1").quorum()
     }
 
     /// What has gathered for the log is written when somebody waits for it, or after a while.

@@ -382,7 +382,10 @@ impl World {
             }
             FromStage::Fetched { checkpoint, .. } => {
                 self.checker.fetched(replica, checkpoint.seq);
-                self.replica(replica).promises.settle(checkpoint.seq);
+                // Where there is a disk it is lost with the process until it is there.
+                if self.options.durability == Durability::Memory {
+                    self.replica(replica).promises.settle(checkpoint.seq);
+                }
             }
             _ => {}
         }

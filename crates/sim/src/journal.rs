@@ -171,7 +171,7 @@ impl Promises {
         }
     }
 
-    /// The state at `seq` came from elsewhere.
+    /// The state at `seq` is on disk.
     pub(crate) fn settle(&mut self, seq: Seq) {
         self.settled = self.settled.max(seq);
         self.decided = self.decided.split_off(&self.settled.next());
@@ -203,7 +203,7 @@ impl Promises {
     pub(crate) fn check_start(&mut self, boot: &Boot) {
         let records = boot.records.iter().flatten();
         let known: BTreeSet<_> = records.filter_map(|record| vote(GROUP, record)).collect();
-        let above = (boot.stable.seq.next(), 0, View(0), Digest::ZERO);
+        let above = (boot.begins_above().next(), 0, View(0), Digest::ZERO);
         for promised in self.votes.range(above..) {
             assert!(known.contains(promised), "a vote that was durable is forgotten: {promised:?}");
         }
@@ -244,6 +244,7 @@ impl Promises {
             Message::Checkpoint(checkpoint) => self.settled >= checkpoint.seq,
             Message::Group(message) => match &**message {
                 GroupMessage::ViewChange(change) => self.left >= change.view,
+                GroupMessage::HaveState { seq, .. } => self.settled >= *seq,
                 _ => true,
             },
             _ => true,

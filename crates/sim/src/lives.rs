@@ -34,7 +34,7 @@ use crate::world::World;
 /// Numbers above the checkpoint of which the log says something, for each pillar.
 fn restored(boot: &Boot) -> Vec<usize> {
     let of = |records: &Vec<Record>| {
-        let seqs = records.iter().filter_map(Record::seq).filter(|seq| *seq > boot.stable.seq);
+        let seqs = records.iter().filter_map(Record::seq).filter(|seq| *seq > boot.begins_above());
         seqs.collect::<BTreeSet<_>>().len()
     };
     boot.records.iter().map(of).collect()

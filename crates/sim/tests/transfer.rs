@@ -38,6 +38,11 @@ fn a_group_that_cannot_do_without_its_laggards_brings_them_back() {
 }
 
 #[test]
+fn what_a_laggard_has_fetched_outlives_an_outage() {
+    check("what_a_laggard_has_fetched_outlives_an_outage");
+}
+
+#[test]
 fn a_replica_whose_state_is_spoilt_is_repaired() {
     check("a_replica_whose_state_is_spoilt_is_repaired");
 }

@@ -382,6 +382,14 @@ pub(super) const TABLE: &[Scaled] = &[
     },
     Scaled {
         file: "crates/sim/src/scenarios/transfer.rs",
+        test: "what_a_laggard_has_fetched_outlives_an_outage",
+        ci: "48",
+        full: "4_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/transfer.rs",
         test: "a_replica_whose_state_is_spoilt_is_repaired",
         ci: "12",
         full: "600",

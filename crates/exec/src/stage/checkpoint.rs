@@ -109,7 +109,11 @@ impl Stage {
         let idle = self.cursor.is_none() && self.flight.is_empty() && !self.ahead.is_on();
         let at_rest = executes && seq == self.executed && idle;
         let aligned = seq.0.is_multiple_of(self.config.checkpoint_interval);
-        let to_come = aligned && (seq > self.executed || !executes);
+        let fetched = match &self.standing {
+            Standing::Fetches(fetch) => fetch.target().seq == seq,
+            _ => false,
+        };
+        let to_come = fetched || aligned && (seq > self.executed || !executes);
         if !to_come && !at_rest {
             return self.miss_pin(reader, seq, out);
         }

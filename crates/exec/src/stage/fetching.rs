@@ -51,7 +51,8 @@ impl Stage {
                 let ours = self.digest_at(target.seq);
                 if ours.is_none_or(|ours| ours == target.digest) {
                     let progress = self.progress();
-                    return out.all(FromStage::Fetched { checkpoint: target, progress });
+                    let replaced = false;
+                    return out.all(FromStage::Fetched { checkpoint: target, progress, replaced });
                 }
                 self.report.diverged += 1;
                 false
@@ -119,7 +120,7 @@ impl Stage {
         self.report.stable = self.report.stable.max(checkpoint.seq);
         let progress = self.progress();
         self.told = Told { progress, gap: None };
-        out.all(FromStage::Fetched { checkpoint, progress });
+        out.all(FromStage::Fetched { checkpoint, progress, replaced: true });
         self.drop_pins(Seq(manifest.seq.0.saturating_sub(1)), out);
         self.pin_reached(manifest, out);
     }

@@ -174,7 +174,8 @@ impl Replica {
                 }
                 group::Effect::Stage(message) => self.inside.push_back(Inside::Stage(message)),
                 group::Effect::Save(_) => {
-                    self.inside.push_back(Inside::Coordinator(group::Input::Saved));
+                    self.inside
+                        .push_back(Inside::Coordinator(group::Input::Saved { written: true }));
                 }
                 group::Effect::Persist(_) | group::Effect::Fact(_) => {}
             }

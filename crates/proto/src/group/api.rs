@@ -91,8 +91,11 @@ pub enum Input {
         /// Whether the group is to be driven to a checkpoint, should it be idle.
         now: bool,
     },
-    /// The owner has read the checkpoint of the last [`Effect::Save`], or wants it no more.
-    Saved,
+    /// The owner has done with the checkpoint of the last [`Effect::Save`].
+    Saved {
+        /// It is on disk, or nothing of this replica ever is.
+        written: bool,
+    },
     /// All inputs of this turn are in: look at the timers.
     Turn,
 }
@@ -124,7 +127,8 @@ pub enum Effect {
     /// Tell the stage.
     Stage(ToStage),
     /// For the owner's disk: the stage holds this checkpoint readable, for
-    /// `SnapshotReader::Disk`, until [`Input::Saved`].
+    /// `SnapshotReader::Disk`, until [`Input::Saved`]. Also without being asked, for what was
+    /// fetched, which a weak quorum may have signed only.
     Save(StableCheckpoint),
     /// Tell people.
     Fact(GroupFact),

@@ -292,6 +292,7 @@ impl Coordinator {
         }
         let fetch = ToStage::Fetch { checkpoint: target.clone(), sources: sources.clone() };
         out.push(Effect::Stage(fetch));
+        self.pin_fetched(now, &target, out);
         out.push(Effect::Stage(ToStage::Tick(now)));
         let tick = now.after(TICK);
         self.fetcher.state = State::Fetching { target, sources, active: now, tick };

@@ -182,6 +182,9 @@ pub enum FromCoordinator {
         /// The last number that it must not vote for.
         above: Option<Seq>,
     },
+    /// The state at this number is on disk: what was fetched, if anything was, is not lost with
+    /// this process.
+    Saved(Seq),
     /// The checkpoint was certified, as the coordinator has verified: pillars that do not know
     /// it yet take it as one of [`ToCoordinator::Ahead`].
     Certified(StableCheckpoint),

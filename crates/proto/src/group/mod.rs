@@ -146,7 +146,10 @@ impl Coordinator {
             evidence: Store::default(),
             peers: Peers::new(n, cfg.window),
             executed: stable.seq,
-            stable,
+            stable: match stable.is_weak(cfg.quorums.quorum()) {
+                true => StableCheckpoint::default(),
+                false => stable,
+            },
             certified: StableCheckpoint::default(),
             begin: Vec::new(),
             started: false,
@@ -175,7 +178,7 @@ impl Coordinator {
             Input::Lane(message) => self.on_lane(now, message, out),
             Input::Stage(message) => self.on_stage(now, message, out),
             Input::SaveCheckpoint { now: soon } => self.on_save(now, soon, out),
-            Input::Saved => self.on_saved(out),
+            Input::Saved { written } => self.on_saved(now, written, out),
             Input::Turn => {
                 self.on_turn(now, out);
                 Ok(())
@@ -426,8 +429,11 @@ impl Coordinator {
                 out.push(Effect::State { to, message });
                 Ok(())
             }
-            FromStage::Fetched { checkpoint, progress } => {
+            FromStage::Fetched { checkpoint, progress, replaced } => {
                 self.executed = progress.executed;
+                if replaced {
+                    self.pins.fetched(checkpoint.seq);
+                }
                 self.on_fetched(now, checkpoint, out)
             }
             FromStage::FetchFailed { seq } => self.on_fetch_failed(now, seq, out),
@@ -523,6 +529,11 @@ fn vec_of_stable(stable: &StableCheckpoint) -> Vec<GroupRecord> {
 /// Sends `message` at once.
 fn send(out: &mut Vec<Effect>, to: Target, message: GroupMessage) {
     out.push(Effect::Send { to, when: When::Now, message });
+}
+
+/// Sends `message` once everything that was handed to execution up to `seq` is durable.
+fn settled(out: &mut Vec<Effect>, to: Target, seq: Seq, message: GroupMessage) {
+    out.push(Effect::Send { to, when: When::Settled(seq), message });
 }
 
 /// Sends `message` once all records so far are durable.

@@ -16,7 +16,7 @@ use super::fetch::TICK;
 use super::link::FromCoordinator;
 use super::msg::GroupMessage;
 use super::rest::Rest;
-use super::{Coordinator, Effect, send};
+use super::{Coordinator, Effect, send, settled};
 use crate::outbox::Target;
 use crate::pbft::Reject;
 
@@ -68,7 +68,7 @@ struct Transfer {
 #[derive(Clone, Debug)]
 struct Disk {
     pin: Pin,
-    /// When the group is driven there next, if at all.
+    /// When the group is driven there next, if at all, or when it is written again.
     drive: Option<Time>,
 }
 
@@ -77,6 +77,12 @@ struct Disk {
 pub(super) struct Pins {
     transfer: Option<Transfer>,
     disk: Option<Disk>,
+    /// What the owner is writing: one at a time.
+    writing: Option<Seq>,
+    /// The state at this number was fetched. Not lost with this process once a state at or above it
+    /// is on disk: at or below `saved`.
+    fetched: Seq,
+    saved: Seq,
     recent: VecDeque<StableCheckpoint>,
     pub(super) rest: Rest,
 }
@@ -87,6 +93,16 @@ impl Pins {
             SnapshotReader::Transfer => self.transfer.as_mut().map(|transfer| &mut transfer.pin),
             SnapshotReader::Disk => self.disk.as_mut().map(|disk| &mut disk.pin),
         }
+    }
+
+    /// The state is now one that was fetched.
+    pub(super) fn fetched(&mut self, seq: Seq) {
+        self.fetched = self.fetched.max(seq);
+    }
+
+    /// Whether the state would be lost with this process: nothing is said of it (F12).
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.fetched > self.saved && !base::mutant!(CertifiesUnsaved)
     }
 
     /// A piece of the checkpoint goes to a replica that fetches it.
@@ -119,7 +135,7 @@ impl Pins {
 
     /// Whether the certificate of what is executed and kept for `reader` is there since now.
     fn completes(&mut self, reader: SnapshotReader) -> Option<StableCheckpoint> {
-        let Pins { transfer, disk, recent, rest: _ } = self;
+        let Pins { transfer, disk, recent, .. } = self;
         let pin = match reader {
             SnapshotReader::Transfer => &mut transfer.as_mut()?.pin,
             SnapshotReader::Disk => &mut disk.as_mut()?.pin,
@@ -158,7 +174,7 @@ impl Coordinator {
                 if let Some(stable) = held.pin.certified.clone() {
                     send(out, Target::One(from), GroupMessage::HaveCheckpoint(stable));
                 } else if let Some(offer) = offer {
-                    send(out, Target::One(from), offer);
+                    settled(out, Target::One(from), seq, offer);
                 } else if seq > want && self.peers.may_fill(from, now, seq, self.stable.seq) {
                     // Whoever asked first may not want the group to get there at all.
                     self.fill_for(from, seq, out);
@@ -230,6 +246,8 @@ impl Coordinator {
     ) -> Result<(), Reject> {
         let drive = soon.then_some(now);
         match self.pins.disk.as_mut() {
+            // What was fetched is there, or comes by itself.
+            Some(disk) if disk.pin.certified.is_some() => {}
             Some(disk) => disk.drive = disk.drive.or(drive),
             None => {
                 let pin = Pin::new(self.next_checkpoint(), now);
@@ -242,10 +260,56 @@ impl Coordinator {
         Ok(())
     }
 
-    pub(super) fn on_saved(&mut self, out: &mut Vec<Effect>) -> Result<(), Reject> {
-        self.pins.disk.take().ok_or(Reject::Stale("nothing is saved"))?;
-        out.push(Effect::Stage(ToStage::Unpin(SnapshotReader::Disk)));
+    /// F8, F12: the owner has done with what it wrote.
+    pub(super) fn on_saved(
+        &mut self,
+        now: Time,
+        written: bool,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Reject> {
+        let seq = self.pins.writing.take().ok_or(Reject::Stale("nothing is saved"))?;
+        if written && seq > self.pins.saved {
+            self.pins.saved = seq;
+            out.push(Effect::Lanes(FromCoordinator::Saved(seq)));
+        }
+        let unsaved = self.pins.is_unsaved();
+        match &mut self.pins.disk {
+            // Others may not get on without this replica's word.
+            Some(disk) if disk.pin.seq == seq && unsaved => disk.drive = Some(now.after(DRIVE)),
+            Some(disk) if disk.pin.seq == seq => {
+                self.pins.disk = None;
+                out.push(Effect::Stage(ToStage::Unpin(SnapshotReader::Disk)));
+            }
+            _ => self.write_pinned(out),
+        }
         Ok(())
+    }
+
+    /// F12: what is fetched goes to disk as it is, whatever was to be kept for that.
+    pub(super) fn pin_fetched(
+        &mut self,
+        now: Time,
+        target: &StableCheckpoint,
+        out: &mut Vec<Effect>,
+    ) {
+        let seq = target.seq;
+        if self.pins.disk.as_ref().is_some_and(|disk| disk.pin.certified.as_ref() == Some(target)) {
+            return;
+        }
+        let pin = Pin { certified: Some(target.clone()), ..Pin::new(seq, now) };
+        self.pins.disk = Some(Disk { pin, drive: None });
+        out.push(Effect::Stage(ToStage::Pin { seq, reader: SnapshotReader::Disk }));
+    }
+
+    /// Has the owner write what is kept for its disk and certified, unless it is writing.
+    fn write_pinned(&mut self, out: &mut Vec<Effect>) {
+        let Some(disk) = &mut self.pins.disk else { return };
+        let there = disk.pin.certified.clone().filter(|_| disk.pin.digest.is_some());
+        if let Some(stable) = there.filter(|_| self.pins.writing.is_none()) {
+            disk.drive = None;
+            self.pins.writing = Some(stable.seq);
+            out.push(Effect::Save(stable));
+        }
     }
 
     /// The stage keeps the checkpoint.
@@ -261,11 +325,14 @@ impl Coordinator {
         let pin = self.pins.pin(reader).filter(|pin| pin.seq == seq);
         pin.ok_or(Reject::Stale("kept for nothing"))?.digest = Some(digest);
         self.pin_certified(now, reader, out);
+        if reader == SnapshotReader::Disk {
+            self.write_pinned(out);
+        }
         if let Some((at, digest)) = self.pins.rests().filter(|(at, _)| *at == seq) {
             let offer = self.offer(at, digest);
             let askers = self.pins.transfer.as_ref().map_or(VoteSet::EMPTY, |held| held.askers);
             for asker in askers.iter() {
-                send(out, Target::One(asker), offer.clone());
+                settled(out, Target::One(asker), at, offer.clone());
             }
         }
         Ok(())
@@ -330,12 +397,7 @@ impl Coordinator {
                 }
             }
             (SnapshotReader::Transfer, None) => {}
-            (SnapshotReader::Disk, _) => {
-                if let Some(disk) = self.pins.disk.as_mut() {
-                    disk.drive = None;
-                }
-                out.push(Effect::Save(stable));
-            }
+            (SnapshotReader::Disk, _) => self.write_pinned(out),
         }
     }
 
@@ -352,6 +414,9 @@ impl Coordinator {
         if let Some(drive) = disk.drive.as_mut().filter(|drive| now >= **drive) {
             *drive = now.after(DRIVE);
             let seq = disk.pin.seq;
+            if disk.pin.certified.is_some() {
+                return self.write_pinned(out);
+            }
             send(out, Target::All, GroupMessage::Seek(seq));
             out.push(Effect::Lanes(FromCoordinator::Fill(seq)));
         }

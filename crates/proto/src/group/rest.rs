@@ -82,7 +82,7 @@ impl Coordinator {
     pub(super) fn rests(&mut self, now: Time, have: Seq) -> bool {
         let executed = self.executed;
         let rests = self.pins.rest.is_over(now, executed);
-        rests && executed > have && executed >= self.certified.seq
+        rests && executed > have && executed >= self.certified.seq && !self.pins.is_unsaved()
     }
 
     /// F10: what this replica says of a state that it holds readable. By now its certificates may

@@ -104,6 +104,21 @@ impl Rules {
         self.has_shape(stable) && proof.iter().all(genuine)
     }
 
+    /// Whether a weak quorum, but no quorum, has signed the state, and nothing else stands beside
+    /// that: it is right, and moves no low mark. Verifies every signature.
+    #[must_use]
+    pub fn vouched(&self, keys: &dyn Keyring, state: &StableCheckpoint) -> bool {
+        let StableCheckpoint { seq, digest, proof } = state;
+        let bytes = Checkpoint::signed_bytes(self.group, self.epoch, *seq, *digest);
+        let genuine = |(signer, signature): &(ReplicaId, Signature)| {
+            self.is_member(*signer) && keys.verify(*signer, &bytes, signature)
+        };
+        *seq > Seq(0)
+            && (self.quorums.weak()..self.quorums.quorum()).contains(&proof.len())
+            && proof.windows(2).all(|pair| pair[0].0 < pair[1].0)
+            && proof.iter().all(genuine)
+    }
+
     /// Everything about a certificate but its signatures: members, a quorum of them, each once.
     fn has_shape(&self, stable: &StableCheckpoint) -> bool {
         let proof = &stable.proof;

@@ -53,6 +53,11 @@ pub(super) struct Checkpoints {
     /// The state at this number was fetched on the word of a weak quorum: there is no own digest
     /// of what is certified at or below it, and none is needed.
     vouched: Seq,
+    /// The state at this number was fetched, and neither it nor a later one is on disk: nothing is
+    /// said of states. 0 without any.
+    unsaved: Seq,
+    /// The last state that is known to be on disk.
+    saved: Seq,
     /// A certified checkpoint whose state this replica lacks, and has to fetch: it votes above
     /// it all the same, for others may not get on without its votes.
     floor: Seq,
@@ -90,9 +95,20 @@ impl Checkpoints {
         self.ahead.as_ref().map_or(Seq(0), |ahead| ahead.seq)
     }
 
-    /// The low mark of a lane that begins.
-    pub(super) fn begin(&mut self, stable: StableCheckpoint) {
-        self.stable = (stable.seq > Seq(0)).then_some(stable);
+    /// The low mark of a lane that begins with this state, which is on disk. One that only a weak
+    /// quorum has signed moves no mark.
+    pub(super) fn begin(&mut self, state: StableCheckpoint, quorum: usize) {
+        self.saved = state.seq;
+        match state.is_weak(quorum) {
+            true => self.vouched = state.seq,
+            false => self.stable = (state.seq > Seq(0)).then_some(state),
+        }
+    }
+
+    /// Whether this replica's word for a state would be worth nothing once it had ended: what it
+    /// has fetched is not on disk.
+    fn is_unsaved(&self) -> bool {
+        self.unsaved > self.saved && !base::mutant!(CertifiesUnsaved)
     }
 
     fn remember(&mut self, certified: &StableCheckpoint) {
@@ -142,7 +158,8 @@ impl Lane {
     pub(super) fn sign_low_mark(&mut self) {
         let (seq, digest) = (self.checkpoints.stable(), self.checkpoints.stable_digest());
         let mine = in_charge(&self.cfg, seq) == Some(self.cfg.pillar);
-        if mine && seq > Seq(0) && !self.checkpoints.sent.contains_key(&seq) {
+        let new = !self.checkpoints.sent.contains_key(&seq) && !self.checkpoints.is_unsaved();
+        if mine && seq > Seq(0) && new {
             self.sign_checkpoint(seq, digest);
         }
     }
@@ -156,25 +173,51 @@ impl Lane {
         out: &mut Outbox,
     ) {
         debug_assert_eq!(in_charge(&self.cfg, seq), Some(self.cfg.pillar));
-        let checkpoint = self.sign_checkpoint(seq, digest);
-        let signature = checkpoint.signature;
-        // Behind what it speaks of: a certificate says that a weak quorum of correct replicas can
-        // be asked for it, also after all of them have ended at one moment.
-        out.settled(Target::All, seq, Message::Checkpoint(checkpoint));
+        if !self.checkpoints.is_unsaved() {
+            self.vote_for(seq, digest, out);
+        }
         // A later one may have become stable meanwhile, through another pillar.
         if seq <= self.low() {
             return;
         }
-        // Execution may have begun anew, from a state that was fetched.
-        let votes = self.checkpoints.votes.entry(seq).or_default();
-        votes.retain(|said| said.from != self.cfg.me);
-        votes.push(Said { from: self.cfg.me, digest, signature, genuine: true });
         self.checkpoints.own.insert(seq, digest);
         if let Some(ahead) = self.checkpoints.ahead.clone().filter(|ahead| ahead.seq == seq) {
             self.compare(now, &ahead, digest, out);
             return;
         }
         self.try_stable(now, seq, out);
+    }
+
+    /// Signs this replica's own checkpoint, and counts that.
+    fn vote_for(&mut self, seq: Seq, digest: Digest, out: &mut Outbox) {
+        let checkpoint = self.sign_checkpoint(seq, digest);
+        let signature = checkpoint.signature;
+        // Behind what it speaks of: a certificate says that a weak quorum of correct replicas can
+        // be asked for it, also after all of them have ended at one moment. So it comes behind
+        // the log, and a state that the log does not lead to is on disk (F12).
+        out.settled(Target::All, seq, Message::Checkpoint(checkpoint));
+        if seq > self.low() {
+            // Execution may have begun anew, from a state that was fetched.
+            let votes = self.checkpoints.votes.entry(seq).or_default();
+            votes.retain(|said| said.from != self.cfg.me);
+            votes.push(Said { from: self.cfg.me, digest, signature, genuine: true });
+        }
+    }
+
+    /// The state at `seq` is on disk: F12.
+    pub(super) fn on_saved(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
+        self.checkpoints.saved = self.checkpoints.saved.max(seq);
+        if self.checkpoints.is_unsaved() {
+            return;
+        }
+        self.checkpoints.unsaved = Seq(0);
+        let own: Vec<(Seq, Digest)> = self.checkpoints.own.iter().map(|(s, d)| (*s, *d)).collect();
+        for (seq, digest) in own {
+            if seq > self.low() && !self.checkpoints.sent.contains_key(&seq) {
+                self.vote_for(seq, digest, out);
+                self.try_stable(now, seq, out);
+            }
+        }
     }
 
     pub(super) fn on_checkpoint(
@@ -409,9 +452,12 @@ impl Lane {
     pub(super) fn on_fetched(
         &mut self,
         now: Now,
-        (fetched, progress): (&StableCheckpoint, Progress),
+        (fetched, progress, replaced): (&StableCheckpoint, Progress, bool),
         out: &mut Outbox,
     ) {
+        if replaced {
+            self.checkpoints.unsaved = fetched.seq.max(self.checkpoints.unsaved);
+        }
         if fetched.seq < self.checkpoints.stable() {
             return;
         }

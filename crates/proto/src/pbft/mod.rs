@@ -131,7 +131,7 @@ pub struct LaneConfig {
 /// How a lane begins: with nothing, which is the default, or with what the vote log holds.
 #[derive(Clone, Debug, Default)]
 pub struct LaneStart {
-    /// The checkpoint that execution begins with: the low mark.
+    /// The state that execution begins with: the low mark, unless only a weak quorum has signed it.
     pub stable: StableCheckpoint,
     /// The highest view that this replica has voted in or asked for.
     pub view: View,
@@ -452,8 +452,8 @@ impl Lane {
             }
             // Replies and nudges go from the stage to the connections, past the lane.
             FromStage::Reply { .. } | FromStage::Nudge { .. } => {}
-            FromStage::Fetched { checkpoint, progress } => {
-                self.on_fetched(now, (&checkpoint, progress), out);
+            FromStage::Fetched { checkpoint, progress, replaced } => {
+                self.on_fetched(now, (&checkpoint, progress, replaced), out);
             }
             // For the coordinator.
             FromStage::Pinned { .. }

@@ -31,25 +31,27 @@ impl Lane {
             (Some(plan), false) => plan.view.min(view),
             (None, false) => base::View(0),
         };
-        let low = stable.seq;
+        // What a weak quorum vouched for moves no mark: what was promised below it still binds.
+        let quorum = cfg.quorums.quorum();
+        let (base, low) = (stable.seq, if stable.is_weak(quorum) { Seq(0) } else { stable.seq });
         lane.views.resumes = resumes;
-        lane.may_have_shown(low);
+        lane.may_have_shown(base);
         match &plan {
             Some(plan) if plan.view == lane.view => lane.views.roles.install(plan),
             _ => lane.views.roles.begin(lane.view),
         }
-        lane.checkpoints.begin(stable);
-        lane.progress.executed = low;
-        lane.delivered = cfg.stripe.last_of(cfg.pillar, low).unwrap_or_default();
+        lane.checkpoints.begin(stable, quorum);
+        lane.progress.executed = base;
+        lane.delivered = cfg.stripe.last_of(cfg.pillar, base).unwrap_or_default();
         lane.log.cut(low);
-        lane.lead.begin_view(lane.own_after(low));
+        lane.lead.begin_view(lane.own_after(base));
         let mine = |record: &Record| {
             record.seq().is_some_and(|seq| seq > low && cfg.stripe.pillar_of(seq) == cfg.pillar)
         };
         records.into_iter().filter(mine).for_each(|record| lane.recall(record));
         lane.log.close_up();
         if let Some(plan) = plan.filter(|plan| plan.view == lane.view) {
-            lane.lead.begin_view(lane.own_after(plan.top().max(low)));
+            lane.lead.begin_view(lane.own_after(plan.top().max(base)));
             lane.views.take(plan);
         }
         if !base::mutant!(RestartForgetsVotes) {
@@ -145,6 +147,7 @@ impl Lane {
                 let held: alloc::vec::Vec<Seq> = held.map(|(seq, _)| seq).collect();
                 held.into_iter().for_each(|seq| self.advance(now, seq, out));
             }
+            FromCoordinator::Saved(seq) => self.on_saved(now, seq, out),
             FromCoordinator::Certified(certified) => {
                 self.may_have_shown(certified.seq);
                 self.on_certified(now, &certified, out);

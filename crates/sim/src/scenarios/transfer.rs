@@ -64,6 +64,16 @@ pub(super) const ALL: &[Scenario] = &[
         run: a_group_that_cannot_do_without_its_laggards_brings_them_back,
     },
     Scenario {
+        name: "what_a_laggard_has_fetched_outlives_an_outage",
+        claim: "F12, D-10: a replica has fetched a state, on the word of a quorum or of a weak one, \
+                and takes part in checkpoints above it. Everybody loses power before, while or \
+                after that state goes to its disk; one replica does not come back, another one \
+                has yet to catch up. Whoever has signed a checkpoint has it.",
+        ci_seeds: 48,
+        full_seeds: 4_000,
+        run: what_a_laggard_has_fetched_outlives_an_outage,
+    },
+    Scenario {
         name: "a_replica_whose_state_is_spoilt_is_repaired",
         claim: "A replica's memory goes wrong: the next checkpoint shows it, the replica is \
                 named, and fetches the state that the others certify.",
@@ -207,6 +217,28 @@ fn a_group_that_cannot_do_without_its_laggards_brings_them_back(seed: u64) {
     world.run_for(Span::millis(100), |_| false);
     settle(&mut world, 20);
     assert!(world.checker().counts().fetched > 0, "{}", world.describe());
+}
+
+fn what_a_laggard_has_fetched_outlives_an_outage(seed: u64) {
+    let durability = Durability::Sync;
+    let mut world =
+        world(Options { n: 4, f: 1, durability, ops_per_client: 2_000, ..options(seed) });
+    let (fetches, lags, lost) = (ReplicaId(1), ReplicaId(2), ReplicaId(3));
+    leave_behind(&mut world, fetches);
+    if seed.is_multiple_of(2) {
+        // From now on nobody gets on without the one that fetches.
+        world.stop(lags);
+    }
+    let fetched = world.run_for(Span::secs(60), |w| w.checker().counts().fetched > 0);
+    assert!(fetched, "{}", world.describe());
+    world.stop(lags);
+    world.run_for(Span::micros(seed * 7_919 % 60_000), |_| false);
+    let all = || (0..4).map(ReplicaId);
+    all().for_each(|replica| world.fault(Fault::PowerFails(replica)));
+    world.resume(lags);
+    all().filter(|replica| *replica != lost).for_each(|r| world.fault(Fault::Restart(r)));
+    world.ask_more(20);
+    finish(&mut world, Span::secs(300));
 }
 
 fn a_replica_whose_state_is_spoilt_is_repaired(seed: u64) {

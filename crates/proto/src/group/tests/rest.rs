@@ -133,7 +133,7 @@ fn a_state_is_fetched_on_the_word_of_a_weak_quorum_and_certifies_nothing() {
     assert_eq!(more.len(), 1, "it joins in");
     assert_eq!(more[0].1, [0, 1, 2].map(ReplicaId));
     let progress = Progress { executed: Seq(REST), ..Progress::default() };
-    let done = FromStage::Fetched { checkpoint: weak, progress };
+    let done = FromStage::Fetched { checkpoint: weak, progress, replaced: true };
     let (_, out) = step(&mut one, 6, Input::Stage(done));
     let kept: Vec<Seq> = out
         .iter()
@@ -145,6 +145,39 @@ fn a_state_is_fetched_on_the_word_of_a_weak_quorum_and_certifies_nothing() {
     assert_eq!(kept, [Seq(20 * K)], "the last certified checkpoint below it");
     assert_eq!(one.report().fetching, None);
     assert_eq!(one.records(), [GroupRecord::Stable(certificate(&rules(), 20 * K, &[0, 1, 2]))]);
+}
+
+/// A log does not lead to what was fetched. Everybody had lost power before that was on disk, and
+/// one of those whose CHECKPOINTs made a certificate had nothing of what it certified.
+#[test]
+fn what_is_fetched_goes_to_disk_before_a_word_is_said_of_it() {
+    let reader = SnapshotReader::Disk;
+    let weak = certificate(&rules(), REST, &[0, 2]);
+    let mut one = behind();
+    feed(&mut one, 1, state(0, REST, 20 * K));
+    let (_, out) = step(&mut one, 2, state(2, REST, 20 * K));
+    let keeps = |e: &Effect| {
+        matches!(e, Effect::Stage(ToStage::Pin { seq: Seq(REST), reader: SnapshotReader::Disk }))
+    };
+    assert!(out.iter().any(keeps), "{out:?}");
+    let progress = Progress { executed: Seq(REST), ..Progress::default() };
+    let done = FromStage::Fetched { checkpoint: weak.clone(), progress, replaced: true };
+    feed(&mut one, 3, Input::Stage(done));
+    let saves =
+        |out: &[Effect]| out.iter().any(|e| matches!(e, Effect::Save(stable) if *stable == weak));
+    let pinned = FromStage::Pinned { reader, seq: Seq(REST), digest: weak.digest };
+    assert!(saves(&step(&mut one, 4, Input::Stage(pinned)).1));
+    // Its disk is full.
+    let tells = |out: &[Effect]| {
+        let saved = FromCoordinator::Saved(Seq(REST));
+        out.iter().any(|e| matches!(e, Effect::Lanes(word) if *word == saved))
+    };
+    assert!(!tells(&step(&mut one, 5, Input::Saved { written: false }).1));
+    feed(&mut one, 6, want(1, 5));
+    assert_eq!(pins(&step(&mut one, 1100, want(1, 5)).1), [], "it has nothing to offer yet");
+    assert!(saves(&step(&mut one, 1200, Input::Turn).1), "there may be room by now");
+    assert!(tells(&step(&mut one, 1201, Input::Saved { written: true }).1));
+    assert_eq!(pins(&step(&mut one, 2300, want(1, 5)).1), [REST]);
 }
 
 #[test]

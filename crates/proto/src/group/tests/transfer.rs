@@ -164,7 +164,7 @@ fn a_diverged_replica_fetches_what_is_certified_though_it_executed_it() {
     feed(&mut one, 2, have(0, 5));
     assert_eq!(fetched(&step(&mut one, 3, have(1, 5)).1).len(), 1);
     let progress = Progress { executed: Seq(5 * K), ..Progress::default() };
-    let done = FromStage::Fetched { checkpoint: certified, progress };
+    let done = FromStage::Fetched { checkpoint: certified, progress, replaced: true };
     let (_, out) = step(&mut one, 4, Input::Stage(done));
     assert!(out.iter().any(|e| matches!(e, Effect::Fact(GroupFact::Fetched(_)))));
     let wish = |e: &&Effect| {
@@ -269,7 +269,7 @@ fn the_disk_gets_a_certified_checkpoint() {
         assert!(world.run_until(20_000, |w| !w.nodes[2].saved.is_empty()), "load {load}");
         let saved = world.node(2).saved[0].clone();
         assert_eq!(saved, world.certified(saved.seq));
-        world.input(2, Input::Saved);
+        world.input(2, Input::Saved { written: true });
         world.load = true;
         world.run(2000);
         assert_eq!(world.node(2).saved.len(), 1, "once for each time it is asked for");

@@ -272,7 +272,9 @@ impl World {
                 node.may_vote = above.is_some();
                 node.voting_above = above.unwrap_or_default();
             }
-            FromCoordinator::Certified(_) | FromCoordinator::Float(_) => {}
+            FromCoordinator::Certified(_)
+            | FromCoordinator::Float(_)
+            | FromCoordinator::Saved(_) => {}
         }
     }
 
@@ -323,7 +325,10 @@ impl World {
             node.executed = seq.max(node.executed);
             node.delivered_at = now;
             let progress = Progress { executed: node.executed, ..Progress::default() };
-            self.input(me, Input::Stage(FromStage::Fetched { checkpoint, progress }));
+            self.input(
+                me,
+                Input::Stage(FromStage::Fetched { checkpoint, progress, replaced: true }),
+            );
         } else {
             self.input(me, Input::Stage(FromStage::FetchFailed { seq }));
         }

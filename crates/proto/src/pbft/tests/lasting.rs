@@ -226,7 +226,7 @@ fn a_replica_that_waits_for_a_state_votes_above_it() {
     };
     for (seq, enough) in [(39, false), (40, true)] {
         let progress = Progress { executed: Seq(seq), ..Progress::default() };
-        let fetched = FromStage::Fetched { checkpoint: state(seq), progress };
+        let fetched = FromStage::Fetched { checkpoint: state(seq), progress, replaced: true };
         rig.feed(Input::Stage(fetched)).expect("news");
         rig.lane.check();
         let effects: Vec<Effect> = rig.out.drain().collect();
@@ -238,6 +238,69 @@ fn a_replica_that_waits_for_a_state_votes_above_it() {
         assert!(effects.iter().any(delivers) || !enough, "{seq}");
     }
     assert_eq!((rig.lane.report().stable, rig.lane.report().delivered), (Seq(40), Seq(41)));
+}
+
+/// Its log does not lead to what was fetched. All lost power, and of a certified checkpoint there
+/// was one replica left that had it: too few to be believed.
+#[test]
+fn a_replica_says_nothing_of_states_while_what_it_fetched_is_not_on_disk() {
+    let said = |rig: &mut Rig| {
+        let said = rig.sent().into_iter().filter_map(|(_, message)| match message {
+            Message::Checkpoint(checkpoint) => Some(checkpoint.seq.0),
+            _ => None,
+        });
+        said.collect::<Vec<_>>()
+    };
+    let mut rig = Rig::new(2, 1);
+    let proof = Arc::new((0..3).map(|r| (ReplicaId(r), Signature([0; 64]))).collect());
+    let checkpoint = StableCheckpoint { seq: Seq(40), proof, digest: Digest([4; 32]) };
+    let progress = Progress { executed: Seq(40), ..Progress::default() };
+    let fetched = FromStage::Fetched { checkpoint, progress, replaced: true };
+    rig.feed(Input::Stage(fetched)).expect("news");
+    for seq in [44, 48] {
+        let digest = Digest([5; 32]);
+        rig.feed(Input::Stage(FromStage::Checkpoint { seq: Seq(seq), digest })).expect("news");
+    }
+    let _ = rig.peer(3, status(0, 0));
+    assert_eq!(said(&mut rig), []);
+    rig.feed(Input::Coordinator(FromCoordinator::Saved(Seq(36)))).expect("never refused");
+    assert_eq!(said(&mut rig), [], "that is an older one");
+    rig.feed(Input::Coordinator(FromCoordinator::Saved(Seq(40)))).expect("never refused");
+    assert_eq!(said(&mut rig), [44, 48]);
+    rig.lane.check();
+    rig.wait(Span::secs(1));
+    let _ = rig.peer(3, status(0, 0));
+    assert_eq!(said(&mut rig), [40, 44, 48], "to whoever lacks its certificate, too");
+}
+
+/// What a weak quorum has signed moves no mark, also in the next life: votes below it still bind.
+#[test]
+fn a_life_that_begins_with_a_state_at_rest_keeps_what_it_promised_below_it() {
+    let accepted = |seq| {
+        let (proposal, batch) = (Proposal::Null, Arc::new(base::Batch::Null));
+        crate::outbox::Record::PrePrepared { view: View(0), seq: Seq(seq), proposal, batch }
+    };
+    let proof = Arc::new((0..2).map(|r| (ReplicaId(r), Signature([0; 64]))).collect());
+    let stable = StableCheckpoint { seq: Seq(10), proof, digest: Digest([4; 32]) };
+    let records = (5..=14).map(accepted).collect();
+    let start = crate::pbft::LaneStart { stable, active: true, records, ..Default::default() };
+    let cfg = Rig::new(2, 1).lane.cfg;
+    let lane = Lane::restore(cfg, Box::new(PlainKeys { me: cfg.me, n: 4 }), start);
+    let mut rig = Rig { lane, now: Now { mono: Time(1), wall: WALL }, out: Outbox::new() };
+    rig.feed(Input::Turn).expect("never refused");
+    rig.lane.check();
+    assert_eq!((rig.lane.report().stable, rig.lane.report().delivered), (Seq(0), Seq(10)));
+    let proof = Arc::new((0..3).map(|r| (ReplicaId(r), Signature([0; 64]))).collect());
+    let certified = StableCheckpoint { seq: Seq(8), proof, digest: Digest([3; 32]) };
+    rig.feed(Input::Coordinator(FromCoordinator::Certified(certified))).expect("never refused");
+    assert_eq!(rig.lane.report().stable, Seq(8), "it follows from what the state is");
+    rig.feed(Input::Coordinator(FromCoordinator::Stop { view: View(1) })).expect("never refused");
+    let slice = told(&mut rig).into_iter().find_map(|word| match word {
+        ToCoordinator::Slice { entries, .. } => Some(entries),
+        _ => None,
+    });
+    let seqs: Vec<u64> = slice.expect("it was asked").iter().map(|entry| entry.seq.0).collect();
+    assert_eq!(seqs, (9..=14).collect::<Vec<u64>>());
 }
 
 /// Seed 20671: the low mark stays while a state is fetched, and signatures of what was certified

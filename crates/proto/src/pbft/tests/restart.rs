@@ -215,7 +215,8 @@ fn signed_by(signers: &[u16], seq: u64) -> StableCheckpoint {
 /// The stage has fetched the checkpoint.
 fn fetched(rig: &mut Rig, checkpoint: StableCheckpoint) {
     let progress = Progress { executed: checkpoint.seq, ..Progress::default() };
-    rig.feed(Input::Stage(FromStage::Fetched { checkpoint, progress })).expect("news");
+    rig.feed(Input::Stage(FromStage::Fetched { checkpoint, progress, replaced: true }))
+        .expect("news");
 }
 
 #[test]
@@ -393,6 +394,8 @@ fn who_has_fetched_a_vouched_checkpoint_signs_it_and_the_mark_moves_with_a_quoru
     let mut rig = Rig::new(2, 1);
     fetched(&mut rig, signed_by(&[0, 1], 8));
     let digest = Digest([5; 32]);
+    assert!(!rig.sent().contains(&(Target::All, signed(2, 8, digest))), "it would be lost (F12)");
+    rig.feed(Input::Coordinator(FromCoordinator::Saved(Seq(8)))).expect("never refused");
     assert!(rig.sent().contains(&(Target::All, signed(2, 8, digest))));
     for from in [0, 1] {
         assert_eq!(rig.lane.report().stable, Seq(0));
