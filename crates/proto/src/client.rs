@@ -119,8 +119,7 @@ impl<T> ClientCore<T> {
     #[must_use]
     pub fn new(config: ClientConfig, keys: Box<dyn ClientKeyring>, now: Now) -> ClientCore<T> {
         config.check();
-        let pillars = config.stripe.pillars();
-        let line = |stream: u16| Line::new(u32::from(stream), PillarId(stream % pillars));
+        let line = |stream: u16| Line::new(u32::from(stream), config.pillar_of(stream));
         let mut core = ClientCore {
             lines: (0..config.lines).map(line).collect(),
             replicas: (0..config.quorums.n()).map(|_| Standing::default()).collect(),

@@ -1,7 +1,7 @@
 //! What a client core is told once.
 
 use base::reply::Repliers;
-use base::{ClientId, GroupId, Quorums, Span, Stripe, limits};
+use base::{ClientId, GroupId, PillarId, Quorums, Span, Stripe, limits};
 
 /// When a reply is accepted (design §3.14); certificates get their own variant (§3.12).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +52,8 @@ pub struct ClientConfig {
     /// Which replicas answer, and how.
     pub repliers: Repliers,
     /// Number of protocol streams, `1..=STREAMS_PER_SESSION_MAX`. Stream s of the caller goes
-    /// into line s mod this, line l to pillar l mod P.
+    /// into line s mod this, line l to the l-th pillar from principal mod P on: or clients with a
+    /// line or two would all meet at the first.
     pub lines: u16,
     /// Small frames are shown to the leader alone, whose proposal carries them. They are signed.
     pub inline: bool,
@@ -107,6 +108,14 @@ impl ClientConfig {
             reads: false,
             read_timeout: Span::millis(250),
         }
+    }
+
+    /// The pillar that orders a line.
+    pub(super) fn pillar_of(&self, line: u16) -> PillarId {
+        let pillars = self.stripe.pillars();
+        let first = self.client.0 % u32::from(pillars);
+        let first = u16::try_from(first).expect("below the number of pillars");
+        PillarId((first + line % pillars) % pillars)
     }
 
     /// Of a group that answers reads without an order.
