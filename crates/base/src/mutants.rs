@@ -180,6 +180,10 @@ mod table {
         AnyNumberExcluded: "V17", "more than f leaders may be excluded";
         ExclusionsForgotten: "V17", "an exclusion ends with its view";
         HeldCommitsOutliveView: "trap 3", "COMMITs that wait for company leave after the slice";
+        NullsCountForAnything: "L5b", "a vote for a run of nulls counts for whatever is proposed";
+        RunsSayTooMuch: "L5b", "a run of nulls names a number more than was said";
+        NullsDriveSiblings: "L5b", "siblings fill their numbers because an idle pillar ran ahead";
+        NullsWaitForOthers: "L5b", "execution complains of gaps that nothing but nulls is behind";
         LeaderProposesUnchecked: "L3", "a leader proposes signed frames without a look at them";
         PinnedObjectsChange: "trap 11", "a checkpoint that is kept readable changes with the state";
         EdgeDropped: "trap 6", "an operation that writes what others read does not wait for them";

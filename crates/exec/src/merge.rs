@@ -22,6 +22,10 @@ pub struct Merge {
     window: u64,
     slots: VecDeque<Option<Arc<Batch>>>,
     refused: u64,
+    /// Whether null batches may be far ahead of everything else, so that none of them waits.
+    nulls_ahead: bool,
+    /// The highest number delivered so far whose batch is not null.
+    framed: Seq,
 }
 
 /// Why a delivery was not taken.
@@ -53,7 +57,15 @@ impl Merge {
     #[must_use]
     pub fn new(taken: Seq, window: u64) -> Merge {
         assert!(window > 0, "a merge without a window takes nothing");
-        Merge { taken, window, slots: VecDeque::new(), refused: 0 }
+        let slots = VecDeque::new();
+        Merge { taken, window, slots, refused: 0, nulls_ahead: false, framed: Seq(0) }
+    }
+
+    /// The same where null batches are delivered long before anybody wants them: no gap is told
+    /// of that only they are behind.
+    #[must_use]
+    pub fn with_nulls_ahead(self, nulls_ahead: bool) -> Merge {
+        Merge { nulls_ahead, ..self }
     }
 
     /// Takes in the batch that was agreed on at `seq`.
@@ -70,6 +82,9 @@ impl Merge {
                     self.slots.resize(slot + 1, None);
                 }
                 if self.slots[slot].is_none() {
+                    if *batch != Batch::Null {
+                        self.framed = self.framed.max(seq);
+                    }
                     self.slots[slot] = Some(batch);
                     return Ok(());
                 }
@@ -105,6 +120,9 @@ impl Merge {
             }
         }
         self.taken = taken;
+        let framed = |slot: &Option<Arc<Batch>>| slot.as_ref().is_some_and(|b| **b != Batch::Null);
+        let place = self.slots.iter().rposition(framed);
+        self.framed = place.map_or(taken, |place| Seq(taken.0 + 1 + place as u64));
     }
 
     /// Whether [`Merge::take`] would give a batch.
@@ -118,7 +136,12 @@ impl Merge {
     #[must_use]
     pub fn gap(&self) -> Option<(Seq, Seq)> {
         let missing = self.slots.iter().position(Option::is_none)?;
-        Some((Seq(self.taken.0 + 1 + missing as u64), self.highest()))
+        let missing = Seq(self.taken.0 + 1 + missing as u64);
+        let waits = match self.nulls_ahead && !base::mutant!(NullsWaitForOthers) {
+            true => self.framed,
+            false => self.highest(),
+        };
+        (waits > missing).then_some((missing, waits))
     }
 
     /// The highest number delivered so far.

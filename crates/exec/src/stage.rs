@@ -86,6 +86,9 @@ pub struct StageConfig {
     /// How far beyond the last executed number a delivery may be, at least 1. At least the
     /// agreement window plus one checkpoint interval, or agreed batches are refused.
     pub window: u64,
+    /// Whether idle pillars run ahead, so that a null batch may wait for the others without
+    /// anybody missing anything.
+    pub nulls_ahead: bool,
 }
 
 /// The execution stage of one replica.
@@ -157,7 +160,7 @@ impl Stage {
             salt: 0,
             rules,
             config,
-            merge: Merge::new(Seq(0), config.window),
+            merge: Merge::new(Seq(0), config.window).with_nulls_ahead(config.nulls_ahead),
             state: State { engine: Engine::new(service), sessions: Sessions::new() },
             cursor: None,
             ahead: Ahead::default(),

@@ -53,7 +53,13 @@ impl ParallelService for Loud {
 /// The reply to a frame of [`OPS`] operations, and the operations of each job.
 fn run(workers: usize) -> (Arc<Vec<u8>>, Vec<usize>) {
     let stripe = Stripe::new(1).expect("in range");
-    let config = StageConfig { group: GROUP, stripe, checkpoint_interval: 64, window: 128 };
+    let config = StageConfig {
+        group: GROUP,
+        stripe,
+        checkpoint_interval: 64,
+        window: 128,
+        nulls_ahead: false,
+    };
     let mut stage = Stage::new(config, Box::new(Loud));
     stage.engage(workers);
     let ops: Vec<[u8; 1]> = (0..OPS).map(|i| [b'a' + i as u8]).collect();

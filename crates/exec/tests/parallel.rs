@@ -280,7 +280,8 @@ fn operation(random: &mut Random) -> Vec<u8> {
 fn stage(service: Ledger) -> Stage {
     let stripe = Stripe::new(2).expect("in range");
     let (group, window) = (GROUP, 64);
-    let config = StageConfig { group, stripe, checkpoint_interval: INTERVAL, window };
+    let config =
+        StageConfig { group, stripe, checkpoint_interval: INTERVAL, window, nulls_ahead: false };
     Stage::new(config, Box::new(service))
 }
 

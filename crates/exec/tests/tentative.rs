@@ -103,7 +103,13 @@ impl Service for Alarm {
 
 fn stage_with(undo: Undo, interval: u64) -> Stage {
     let stripe = base::Stripe::new(1).expect("in range");
-    let config = StageConfig { group: GROUP, stripe, checkpoint_interval: interval, window: 64 };
+    let config = StageConfig {
+        group: GROUP,
+        stripe,
+        checkpoint_interval: interval,
+        window: 64,
+        nulls_ahead: false,
+    };
     Stage::new(config, Box::new(Alarm::new(undo)))
 }
 

@@ -71,7 +71,13 @@ fn finish(stage: &mut Stage, jobs: Vec<Job>, out: &mut StageOutbox) {
 #[test]
 fn an_asker_without_allowance_holds_no_worker_back() {
     let stripe = Stripe::new(1).expect("in range");
-    let config = StageConfig { group: GROUP, stripe, checkpoint_interval: 64, window: 128 };
+    let config = StageConfig {
+        group: GROUP,
+        stripe,
+        checkpoint_interval: 64,
+        window: 128,
+        nulls_ahead: false,
+    };
     let (mut stage, mut out) = (Stage::new(config, Box::new(Free)), StageOutbox::new());
     stage.engage(4);
     stage.on(ToStage::Tick(Time(1)), &mut out).expect("it is taken");

@@ -16,7 +16,7 @@ use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::record::GroupRecord;
 use proto::group::roster::Roster;
 use proto::group::rules::Rules;
-use proto::pbft::msg::{Checkpoint, Message, Proposal, Vote, endorse_bytes};
+use proto::pbft::msg::{Checkpoint, Message, NullPhase, Nulls, Proposal, Vote, endorse_bytes};
 
 /// The group of all samples.
 pub const GROUP: GroupId = GroupId([7; 32]);
@@ -232,6 +232,8 @@ pub fn messages() -> Vec<Message> {
         Message::PrePrepare { view, seq: Seq(2), proposal: Proposal::Null },
         Message::Prepare(vote),
         Message::Commit(vote),
+        Message::Nulls(Nulls { phase: NullPhase::PrePrepare, view, first: Seq(3), count: 5 }),
+        Message::Nulls(Nulls { phase: NullPhase::Commit, view, first: Seq(3), count: 5 }),
         Message::Vouch(entries()),
         Message::Fetch { seq, entries: entries() },
         Message::Body { vouched: true, frame: Arc::new(frame(1, &[b"op"])) },

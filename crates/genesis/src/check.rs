@@ -14,8 +14,8 @@ use crate::group::{ClientEntry, Group, ReplicaEntry};
 use crate::raw::{FORMAT, RawBatching, RawClient, RawGroup, RawReplica};
 use crate::settings::{
     Agreement, BATCH_BYTES_MIN, BATCH_DELAY_US_MAX, Batching, Bodies, CHECKPOINT_INTERVAL_MAX,
-    CLOCK_SKEW_MS_MAX, Commits, Leaders, Reads, Repliers, Replies, Settings, VIEW_TIMEOUT_MS_MAX,
-    VIEW_TIMEOUT_MS_MIN, from_on_off, window_for, window_max,
+    CLOCK_SKEW_MS_MAX, Commits, Idle, Leaders, Reads, Repliers, Replies, Settings,
+    VIEW_TIMEOUT_MS_MAX, VIEW_TIMEOUT_MS_MIN, from_on_off, window_for, window_max,
 };
 use crate::switches::{self, Choice};
 
@@ -168,6 +168,7 @@ fn settings(
         bodies: word(path, "bodies", raw.ways.bodies.as_deref(), Bodies::from_word)?,
         tentative: word(path, "tentative", raw.ways.tentative.as_deref(), from_on_off)?,
         reads: word(path, "reads", raw.ways.reads.as_deref(), Reads::from_word)?,
+        idle: word(path, "idle", raw.ways.idle.as_deref(), Idle::from_word)?,
         batching: batching(path, &raw.batching, window / pillars)?,
         drills: raw.drills.unwrap_or(default.drills),
     })

@@ -237,6 +237,7 @@ fn raw_group(
             bodies: Some(settings.bodies.word().to_owned()),
             tentative: Some(on_off(settings.tentative).to_owned()),
             reads: Some(settings.reads.word().to_owned()),
+            idle: Some(settings.idle.word().to_owned()),
         },
         drills: Some(settings.drills),
         initial_state: options.initial_state.map(|digest| hex::encode(digest.0)),

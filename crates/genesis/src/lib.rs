@@ -34,5 +34,5 @@ pub use group::{ClientEntry, GROUP_FILE, Group, ReplicaEntry};
 pub use init::{CLIENTS_DEFAULT, InitOptions, LocalGroup, PORT_DEFAULT, init};
 pub use raw::distance;
 pub use settings::{
-    Agreement, Batching, Bodies, Commits, Leaders, Reads, Repliers, Replies, Settings,
+    Agreement, Batching, Bodies, Commits, Idle, Leaders, Reads, Repliers, Replies, Settings,
 };

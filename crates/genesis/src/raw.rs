@@ -45,6 +45,7 @@ pub(crate) struct RawWays {
     pub(crate) bodies: Option<String>,
     pub(crate) tentative: Option<String>,
     pub(crate) reads: Option<String>,
+    pub(crate) idle: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -99,6 +100,7 @@ const GROUP_KEYS: &[&str] = &[
     "bodies",
     "tentative",
     "reads",
+    "idle",
     "drills",
     "initial_state",
     "batching",

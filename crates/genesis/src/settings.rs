@@ -3,7 +3,7 @@
 use base::reply::DIGEST_WORTH_BYTES;
 use base::{Quorums, Span, limits};
 
-use crate::switches::Choice;
+use crate::switches::{Choice, default_of};
 
 /// How requests get their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -156,6 +156,31 @@ impl Reads {
     }
 }
 
+/// How a pillar fills its numbers while no client wants anything of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Idle {
+    /// With a null batch each, once its siblings have moved past it.
+    #[default]
+    Fill,
+    /// Ahead of its siblings, many at a time.
+    Ahead,
+}
+
+impl Idle {
+    /// Its name, as the configuration and the command line have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Idle::Fill => "fill",
+            Idle::Ahead => "ahead",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Idle> {
+        [Idle::Fill, Idle::Ahead].into_iter().find(|one| one.word() == word)
+    }
+}
+
 /// How the bodies of frames get to the replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Bodies {
@@ -211,6 +236,8 @@ pub struct Settings {
     pub replies: Replies,
     /// Which replicas answer clients.
     pub repliers: Repliers,
+    /// How a pillar without clients fills its numbers.
+    pub idle: Idle,
     /// How leaders make batches.
     pub batching: Batching,
     /// Whether replicas obey orders to misbehave, for drills. Never in production.
@@ -291,6 +318,13 @@ impl Settings {
             .with_relief(self.repliers == Repliers::Relieved)
     }
 
+    /// The switches of the group that do not have their defaults.
+    #[must_use]
+    pub fn switched(&self) -> Vec<Choice> {
+        let chosen = self.chosen().into_iter();
+        chosen.filter(|Choice(name, value)| default_of(name) != Some(*value)).collect()
+    }
+
     /// Which value each switch of the group has.
     #[must_use]
     pub fn chosen(&self) -> Vec<Choice> {
@@ -304,6 +338,7 @@ impl Settings {
             Choice("reads", self.reads.word()),
             Choice("replies", self.replies.word()),
             Choice("repliers", self.repliers.word()),
+            Choice("idle", self.idle.word()),
         ]
     }
 }
@@ -340,6 +375,7 @@ impl Default for Settings {
             reads: Reads::default(),
             replies: Replies::default(),
             repliers: Repliers::default(),
+            idle: Idle::default(),
             batching: Batching::default(),
             drills: false,
         }

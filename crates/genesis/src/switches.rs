@@ -112,6 +112,13 @@ pub const SWITCHES: &[Switch] = &[
         what: "all replicas answer, or a quorum, while the others are relieved in turn",
     },
     Switch {
+        name: "idle",
+        values: &["fill", "ahead"],
+        scope: Scope::Group,
+        what: "a pillar that no client wants anything of fills its numbers one by one, or many \
+               ahead of its siblings with one message",
+    },
+    Switch {
         name: "durability",
         values: &["sync", "async", "memory"],
         scope: Scope::Replica,
@@ -186,6 +193,18 @@ pub const CONFLICTS: &[Conflict] = &[
         other: Choice("repliers", "relieved"),
         why: "one server has nobody to answer in its place",
         remedy: "leave repliers all",
+    },
+    Conflict {
+        one: Choice("agreement", "none"),
+        other: Choice("idle", "ahead"),
+        why: "a server without agreement fills numbers without asking anybody",
+        remedy: "leave idle fill",
+    },
+    Conflict {
+        one: Choice("leaders", "rotating"),
+        other: Choice("idle", "ahead"),
+        why: "a number that one leader proposes obliges all the others to propose theirs below it",
+        remedy: "leave leaders fixed",
     },
     Conflict {
         one: Choice("agreement", "none"),

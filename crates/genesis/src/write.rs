@@ -75,6 +75,11 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
         "\n# Which replicas answer: all; or relieved, a quorum, the others in turn not."
     )?;
     writeln!(out, "repliers = \"{}\"", settings.repliers.word())?;
+    writeln!(
+        out,
+        "\n# How a pillar without clients fills its numbers: fill, one by one; or ahead, in runs."
+    )?;
+    writeln!(out, "idle = \"{}\"", settings.idle.word())?;
     writeln!(out, "\n# Whether replicas obey orders to misbehave. For drills only.")?;
     writeln!(out, "drills = {}", settings.drills)?;
     if let Some(digest) = group.initial_state {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use auth::Peer;
 use base::{ClientId, Digest, PillarId, ReplicaId, Span, limits};
 use genesis::{
-    Address, Agreement, Batching, Bodies, Commits, GenesisError, Group, InitOptions, Leaders,
+    Address, Agreement, Batching, Bodies, Commits, GenesisError, Group, Idle, InitOptions, Leaders,
     LocalGroup, Reads, Repliers, Replies, Settings, Transport,
 };
 
@@ -52,6 +52,7 @@ fn what_is_written_is_read_back() {
         bodies: Bodies::Inline,
         tentative: true,
         reads: Reads::Unordered,
+        idle: Idle::Ahead,
         checkpoint_interval: 32,
         window: 64,
         clock_skew_max: Span::millis(77),

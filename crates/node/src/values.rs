@@ -64,8 +64,8 @@ pub fn flagged(error: GenesisError) -> anyhow::Error {
         "window" | "checkpoint_interval" => "checkpoint-interval",
         "view_timeout_ms" => "view-timeout",
         known @ ("name" | "service" | "agreement" | "leaders" | "commits" | "replies"
-        | "repliers" | "bodies" | "tentative" | "reads" | "transport" | "socket-dir"
-        | "replicas" | "faults" | "pillars" | "clients") => known,
+        | "repliers" | "bodies" | "tentative" | "reads" | "idle" | "transport"
+        | "socket-dir" | "replicas" | "faults" | "pillars" | "clients") => known,
         _ => return error.into(),
     };
     // A flag that belongs to one replica says to which; a derived value says what it is.

@@ -182,6 +182,26 @@ impl Outbox {
         self.effects.drain(..)
     }
 
+    /// Puts what `joined` makes of the last promise to all in its place, and at the end, unless it
+    /// makes nothing of it, or there is something else behind the promise than records and
+    /// deliveries. Whether it was put there.
+    pub(crate) fn join(&mut self, joined: impl Fn(&Message) -> Option<Message>) -> bool {
+        let passed = |effect: &&Effect| {
+            matches!(effect, Effect::Persist(_) | Effect::Stage(ToStage::Deliver { .. }))
+        };
+        let behind = self.effects.iter().rev().take_while(passed).count();
+        let Some(place) = self.effects.len().checked_sub(behind + 1) else { return false };
+        let Effect::Send { to: Target::All, when: When::Durable, message } =
+            &mut self.effects[place]
+        else {
+            return false;
+        };
+        let Some(more) = joined(message) else { return false };
+        *message = more;
+        self.effects[place..].rotate_left(1);
+        true
+    }
+
     /// The effects, without taking them.
     #[must_use]
     pub fn effects(&self) -> &[Effect] {

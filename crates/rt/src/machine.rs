@@ -15,7 +15,9 @@ use durable::{Boot, FirstWords};
 use exec::StageConfig;
 use genesis::{Address, Group, Settings};
 use proto::group::CoordinatorConfig;
-use proto::pbft::{Batching, Bodies, Commits, Lane, LaneConfig, LaneStart, Leaders, Switches};
+use proto::pbft::{
+    Batching, Bodies, Commits, Idle, Lane, LaneConfig, LaneStart, Leaders, Switches,
+};
 use proto::solo::Solo;
 use store::{Dir, Durability};
 
@@ -525,6 +527,7 @@ fn switches(settings: &Settings) -> Switches {
             genesis::Bodies::Separate => Bodies::Separate,
             genesis::Bodies::Inline => Bodies::Inline,
         },
+        idle: if settings.idle == genesis::Idle::Ahead { Idle::Ahead } else { Idle::Fill },
         reads: settings.reads == genesis::Reads::Unordered,
     }
 }
@@ -555,6 +558,7 @@ fn stage_config(group: &Group) -> StageConfig {
         // A pillar may learn of a stable checkpoint, and go a window beyond it, before this
         // replica has executed up to it.
         window: 2 * settings.window + interval,
+        nulls_ahead: settings.idle == genesis::Idle::Ahead,
     }
 }
 

@@ -54,6 +54,9 @@ impl Client {
         if options.unbatched {
             config = config.unbatched();
         }
+        if options.keeps_to_one_line() {
+            config.lines = 1;
+        }
         config.repliers = options.repliers();
         config.retransmit = Span::millis(100);
         // A scenario decides for itself how long an answer may take.

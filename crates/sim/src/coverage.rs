@@ -95,6 +95,7 @@ sights! {
     HasCheckpoint = "a replica offers a checkpoint",
     HasState = "a replica at rest offers its state",
     Evidence = "a proof is passed on",
+    NullRun = "null batches of many numbers in one message",
     Endorse = "a replica vouches for frames that the leader does not order",
     Endorsed = "a replica hears what others have vouched for",
     Seek = "a replica waits for a stable checkpoint",

@@ -18,7 +18,7 @@ use proto::group::link::FromCoordinator;
 use proto::group::rules::Rules;
 use proto::group::{Coordinator, CoordinatorConfig, GroupFact};
 use proto::pbft::msg::Message;
-use proto::pbft::{Batching, Input, Lane, LaneConfig, Switches};
+use proto::pbft::{Batching, Idle, Input, Lane, LaneConfig, Switches};
 use proto::{Effect, Outbox, Record, Target, group};
 
 use crate::crew::Crew;
@@ -165,6 +165,7 @@ pub(crate) fn lane_config(options: &Options, me: ReplicaId, pillar: PillarId) ->
             commits: options.travel.commits,
             bodies: options.travel.bodies,
             tentative: options.answers.tentative,
+            idle: options.travel.idle,
             reads: options.reads(),
         },
         batching: Batching {
@@ -210,6 +211,7 @@ pub(crate) fn stage_config(options: &Options) -> StageConfig {
         stripe: stripe(options),
         checkpoint_interval: options.checkpoint_interval,
         window: 2 * options.window,
+        nulls_ahead: options.travel.idle == Idle::Ahead,
     }
 }
 
@@ -542,7 +544,12 @@ impl World {
     fn send_peers(&mut self, from: ReplicaId, pillar: PillarId, to: Target, message: &Message) {
         if !self.adversary.is_faulty(from) {
             let host = &self.replicas[usize::from(from.0)];
-            host.promises.check(message);
+            match message {
+                Message::Nulls(nulls) => nulls
+                    .each(GROUP, stripe(&self.options))
+                    .for_each(|one| host.promises.check(&one)),
+                message => host.promises.check(message),
+            }
             self.checker.says(from, message);
         }
         let me = self.identity(from);

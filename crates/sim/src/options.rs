@@ -2,7 +2,7 @@
 
 use base::reply::Repliers;
 use base::{Quorums, Span};
-use proto::pbft::{Bodies, Commits, Leaders};
+use proto::pbft::{Bodies, Commits, Idle, Leaders};
 
 use crate::prng::Ratio;
 use crate::work::Work;
@@ -70,6 +70,8 @@ pub struct Travel {
     pub commits: Commits,
     /// How the bodies of frames get to the replicas.
     pub bodies: Bodies,
+    /// How an idle pillar fills its numbers: those of a run travel together.
+    pub idle: Idle,
 }
 
 /// What goes on inside a replica.
@@ -144,6 +146,13 @@ impl Options {
     #[must_use]
     pub fn parallel(&self) -> bool {
         self.inside.workers >= 2
+    }
+
+    /// Whether each client has everything ordered by one pillar, so that others are idle: of the
+    /// worlds in which that makes a difference, every second one.
+    #[must_use]
+    pub fn keeps_to_one_line(&self) -> bool {
+        self.travel.idle == Idle::Ahead && self.seed.is_multiple_of(2)
     }
 
     /// Whether the group answers reads without an order.

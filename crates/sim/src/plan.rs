@@ -8,7 +8,7 @@
 use std::fmt;
 
 use base::{PillarId, ReplicaId, Span};
-use proto::pbft::{Bodies, Commits, Leaders};
+use proto::pbft::{Bodies, Commits, Idle, Leaders};
 
 use crate::adversary::{Behaviour, Hostile};
 use crate::faults::{Fault, Shape};
@@ -204,13 +204,16 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
     let answers = Answers { digests, relief, tentative };
     let reads = pick(&mut switch, &[false, true]);
     let workers = pick(&mut switch, &[0, 1, 2, 4]);
+    let idle = pick(&mut switch, &[Idle::Fill, Idle::Ahead]);
+    // What one leader proposes obliges all the others.
+    let idle = if leaders == Leaders::Fixed { idle } else { Idle::Fill };
     let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
     let options = Options {
         seed,
         n,
         f,
         leaders,
-        travel: Travel { commits, bodies },
+        travel: Travel { commits, bodies, idle },
         answers,
         pillars: pick(prng, &[1, 2, 4, 3]),
         clients: prng.between(1, 3) as u32,

@@ -31,6 +31,7 @@ impl World {
             Message::Fetch { .. } => Sight::FetchesBody,
             Message::Body { .. } => Sight::GivesBody,
             Message::Forward(_) => Sight::Forwards,
+            Message::Nulls(_) => Sight::NullRun,
             Message::Decided { .. } => Sight::Decided,
             Message::FetchProposal { .. } => Sight::FetchesProposal,
             Message::ProposalIs { .. } => Sight::GivesProposal,

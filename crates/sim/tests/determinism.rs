@@ -6,7 +6,7 @@ use sim::scenarios::{all, find};
 use sim::{outcome, runner};
 
 /// Scenarios of single cores: there is no world to have a trace.
-const WORLDLESS: [&str; 15] = [
+const WORLDLESS: [&str; 16] = [
     "views_are_left_and_found_by_the_rules",
     "no_lie_moves_a_lane",
     "a_lane_remembers_its_latest_promises",
@@ -20,6 +20,7 @@ const WORLDLESS: [&str; 15] = [
     "a_commit_that_waits_does_not_outlive_its_view",
     "few_tentative_replies_convince_nobody",
     "nobody_takes_anothers_word_for_a_signature",
+    "a_run_says_what_it_is_short_for",
     "a_client_believes_no_read_that_is_too_old",
     "reads_see_what_is_committed_and_whole",
 ];

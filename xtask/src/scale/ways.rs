@@ -5,6 +5,22 @@ use super::Scaled;
 /// Rows in the order of the files.
 pub(super) const TABLE: &[Scaled] = &[
     Scaled {
+        file: "crates/sim/src/scenarios/idle.rs",
+        test: "idle_pillars_run_ahead_of_busy_ones",
+        ci: "24",
+        full: "2_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/idle.rs",
+        test: "a_run_says_what_it_is_short_for",
+        ci: "4",
+        full: "100",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
         file: "crates/sim/src/scenarios/inline.rs",
         test: "bodies_travel_with_their_proposals",
         ci: "24",

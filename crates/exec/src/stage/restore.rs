@@ -136,7 +136,7 @@ impl StageBuilder {
 
 impl Stage {
     fn begin(&mut self, seq: Seq, time: AgreedTime) {
-        self.merge = Merge::new(seq, self.config.window);
+        self.merge = Merge::new(seq, self.config.window).with_nulls_ahead(self.config.nulls_ahead);
         (self.executed, self.time) = (seq, time);
         self.abandon_flight(seq);
     }

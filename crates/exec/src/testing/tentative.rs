@@ -93,7 +93,13 @@ pub fn check_taken_back(
 
 fn config() -> StageConfig {
     let stripe = Stripe::new(1).expect("in range");
-    StageConfig { group: GROUP, stripe, checkpoint_interval: INTERVAL, window: 64 }
+    StageConfig {
+        group: GROUP,
+        stripe,
+        checkpoint_interval: INTERVAL,
+        window: 64,
+        nulls_ahead: false,
+    }
 }
 
 fn deliver(stage: &mut Stage, seq: Seq, batch: &Arc<Batch>) -> Vec<(Target, FromStage)> {

@@ -66,7 +66,13 @@ impl Service for Blobs {
 
 pub fn config() -> StageConfig {
     let stripe = Stripe::new(2).expect("in range");
-    StageConfig { group: GROUP, stripe, checkpoint_interval: INTERVAL, window: 64 }
+    StageConfig {
+        group: GROUP,
+        stripe,
+        checkpoint_interval: INTERVAL,
+        window: 64,
+        nulls_ahead: false,
+    }
 }
 
 pub fn blobs(objects: usize) -> Stage {

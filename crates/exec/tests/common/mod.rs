@@ -180,7 +180,13 @@ pub fn batch(time: u64, frames: &[Arc<Frame>]) -> Arc<Batch> {
 
 pub fn stage_of(service: Cells, pillars: u16, interval: u64) -> Stage {
     let stripe = Stripe::new(pillars).expect("in range");
-    let config = StageConfig { group: GROUP, stripe, checkpoint_interval: interval, window: 64 };
+    let config = StageConfig {
+        group: GROUP,
+        stripe,
+        checkpoint_interval: interval,
+        window: 64,
+        nulls_ahead: false,
+    };
     Stage::new(config, Box::new(service))
 }
 

@@ -88,7 +88,13 @@ impl Replica {
             view_timeout,
         };
         let lanes = (0..PILLARS).map(|pillar| Lane::new(lane(pillar), keys())).collect();
-        let config = StageConfig { group: GROUP, stripe, checkpoint_interval, window: 2 * WINDOW };
+        let config = StageConfig {
+            group: GROUP,
+            stripe,
+            checkpoint_interval,
+            window: 2 * WINDOW,
+            nulls_ahead: false,
+        };
         let stage = Stage::new(config, Box::new(EchoService::new()));
         let now = Now { mono: Time(1), wall: AgreedTime(1_000) };
         let inside = VecDeque::from([Inside::Coordinator(group::Input::Turn)]);

@@ -156,6 +156,11 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N", default_value_t = 0, env = "STYLITE_IDLE_CLIENTS",
         value_parser = clap::value_parser!(u32).range(0..=16_384))]
     pub idle_clients: u32,
+    /// Streams of each client, from a pillar of its own on: with fewer than there are pillars, some
+    /// pillars may be idle. [default: as many as pillars]
+    #[arg(long, value_name = "N", env = "STYLITE_LINES",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub lines: Option<u16>,
     /// Threads that share the clients. [default: one per client, at most 2]
     #[arg(long, value_name = "T", env = "STYLITE_CLIENT_THREADS", value_parser = positive)]
     pub client_threads: Option<usize>,

@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 use rt::Drill;
 
 use super::{
-    Agreement, Bodies, Commits, DrillStorage, Durability, Leaders, Parallelization, Reads,
+    Agreement, Bodies, Commits, DrillStorage, Durability, Idle, Leaders, Parallelization, Reads,
     Repliers, Replies, Toggle, Transport,
 };
 use crate::values::{Assignment, Metrics, assignment, metrics, positive, some_duration};
@@ -38,6 +38,9 @@ pub struct Ways {
     /// How operations that only read are answered.
     #[arg(long, value_name = "HOW", default_value = "ordered", env = "STYLITE_READS")]
     pub reads: Reads,
+    /// How a pillar without clients fills its numbers.
+    #[arg(long, value_name = "HOW", default_value = "fill", env = "STYLITE_IDLE")]
+    pub idle: Idle,
 }
 
 impl Ways {
@@ -52,6 +55,7 @@ impl Ways {
             bodies: self.bodies.into(),
             tentative: self.tentative.is_on(),
             reads: self.reads.into(),
+            idle: self.idle.into(),
             ..genesis::Settings::default()
         }
     }

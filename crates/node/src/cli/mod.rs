@@ -309,6 +309,24 @@ impl From<Commits> for genesis::Commits {
     }
 }
 
+/// How a pillar without clients fills its numbers.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Idle {
+    /// One by one, as its siblings move on.
+    Fill,
+    /// Ahead of its siblings, many with one message.
+    Ahead,
+}
+
+impl From<Idle> for genesis::Idle {
+    fn from(idle: Idle) -> genesis::Idle {
+        match idle {
+            Idle::Fill => genesis::Idle::Fill,
+            Idle::Ahead => genesis::Idle::Ahead,
+        }
+    }
+}
+
 /// How replicas answer.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Replies {

@@ -118,6 +118,7 @@ fn group_rows(group: &Group) -> Vec<(&'static str, String)> {
         ("bodies", settings.bodies.word().to_owned()),
         ("tentative", if settings.tentative { "on" } else { "off" }.to_owned()),
         ("reads", settings.reads.word().to_owned()),
+        ("idle", settings.idle.word().to_owned()),
         ("drills", settings.drills.to_string()),
         (
             "initial_state",

@@ -14,7 +14,7 @@ use super::msg::{Message, Proposal, Vote};
 use super::pool::Want;
 use super::{Lane, Reject, pool};
 use crate::group::link::Grievance;
-use crate::outbox::{Outbox, Record, Target};
+use crate::outbox::{Outbox, Record};
 
 /// Most places of proposals that wait for frames here. Beyond it only the number that is needed
 /// next takes a proposal: or a faulty leader could fill the memory with names of phantoms.
@@ -327,7 +327,7 @@ impl Lane {
         }
         out.persist(Record::PrePrepared { view, seq, proposal, batch });
         if !proposed {
-            out.promise(Target::All, Message::Prepare(vote));
+            self.promise_all(Message::Prepare(vote), out);
             self.leaving.commits.carry();
         }
         if !self.leads(seq) {

@@ -25,6 +25,7 @@ use super::catchup::HEARTBEAT_IDLE;
 use super::endorse::Endorsements;
 use super::log::{Phase, Slot};
 use super::monitor::Monitor;
+use super::msg::Proposal;
 use super::rotate::Pace;
 use super::{Lane, LaneConfig, pool};
 use crate::group::link::{Grievance, ToCoordinator};
@@ -341,16 +342,28 @@ impl Lane {
             || self.log.iter().any(|(seq, slot)| seq >= next && owed(slot))
     }
 
+    /// Whether execution has yet to come to so many batches of this pillar, apart from null ones
+    /// that were delivered long before they are wanted.
+    fn executes_late(&self, many: u64) -> bool {
+        let delivered = self.cfg.stripe.next_of(self.cfg.pillar, self.delivered);
+        let executed = self.cfg.stripe.next_of(self.cfg.pillar, self.progress.executed);
+        let behind = delivered.0.saturating_sub(executed.0) / u64::from(self.cfg.stripe.pillars());
+        if behind < many || !self.idle_runs() {
+            return behind >= many;
+        }
+        let waiting = self.log.above(self.progress.executed);
+        let waiting = waiting.take_while(|(seq, _)| *seq <= self.delivered);
+        let framed = waiting.filter(|(_, slot)| slot.proposal != Some(Proposal::Null));
+        framed.take(usize::try_from(many).unwrap_or(usize::MAX)).count() as u64 >= many
+    }
+
     /// Own frames of the proposal that was just accepted: how long they have waited.
     pub(super) fn watch_order(&mut self, now: Time, seq: Seq) {
         // Where they rotate, `rotate` looks at how late each of them is.
         if self.grievances.monitor.is_full() || self.views.roles.rotate() {
             return;
         }
-        let delivered = self.cfg.stripe.next_of(self.cfg.pillar, self.delivered);
-        let executed = self.cfg.stripe.next_of(self.cfg.pillar, self.progress.executed);
-        let behind = delivered.0.saturating_sub(executed.0) / u64::from(self.cfg.stripe.pillars());
-        let lags = behind >= (self.cfg.batching.in_flight_max as u64 / 2).max(2);
+        let lags = self.executes_late((self.cfg.batching.in_flight_max as u64 / 2).max(2));
         let Some(slot) = self.log.get(seq) else { return };
         for entry in slot.proposal.iter().flat_map(|proposal| proposal.entries()) {
             let held = self.pool.get(&pool::key_of(entry)).filter(|held| held.own);

@@ -17,10 +17,11 @@ use alloc::vec::Vec;
 use base::{AgreedTime, BatchEntry, Now, Seq, Sibling, Span, Time};
 
 use super::agree::Origin;
+use super::idle::Idleness;
 use super::log::Phase;
 use super::msg::{Message, Proposal};
 use super::{Lane, Log};
-use crate::outbox::{Outbox, Target};
+use crate::outbox::Outbox;
 
 /// The least time between two ticks, whatever deadlines the service declares.
 const TICK_MIN: Span = Span::millis(10);
@@ -49,6 +50,8 @@ pub(super) struct Lead {
     deadline: Option<AgreedTime>,
     tick_at: Option<Time>,
     last_tick: Time,
+    /// What it does while there is nothing to order, where it runs ahead then.
+    pub(super) idleness: Idleness,
 }
 
 impl Lead {
@@ -63,6 +66,7 @@ impl Lead {
             deadline: None,
             tick_at: None,
             last_tick: Time::ZERO,
+            idleness: Idleness::default(),
         }
     }
 
@@ -86,6 +90,7 @@ impl Lead {
     pub(super) fn begin_view(&mut self, next: Seq) {
         (self.next, self.gathering_since, self.tick_at) = (next, None, None);
         self.dealt = Seq(0);
+        self.idleness.begin_view();
     }
 
     pub(super) fn deadline_changed(&mut self, deadline: Option<AgreedTime>) {
@@ -97,8 +102,17 @@ impl Lead {
 }
 
 impl Lane {
-    /// Instances of this lane that are proposed and not yet executed.
+    /// Instances of this lane that are proposed and not yet executed: only those that clients wait
+    /// for, where idle pillars run ahead.
     pub(super) fn in_flight(&self) -> usize {
+        match self.idle_runs() {
+            true => self.lead.idleness.in_flight(self.progress.executed),
+            false => self.unexecuted(),
+        }
+    }
+
+    /// Numbers of this lane that are proposed and not yet executed.
+    fn unexecuted(&self) -> usize {
         let executed = self.cfg.stripe.next_of(self.cfg.pillar, self.progress.executed);
         let ahead = self.lead.next.0.saturating_sub(executed.0);
         let apart = u64::from(self.cfg.stripe.pillars()) * self.views.roles.count(executed).max(1);
@@ -119,7 +133,7 @@ impl Lane {
 
     /// Whether the next number is one that others wait for, and there is room for it.
     fn may_fill_gently(&self) -> bool {
-        let room = self.in_flight() < self.cfg.batching.in_flight_max;
+        let room = self.unexecuted() < self.cfg.batching.in_flight_max;
         room && self.lead.next <= self.lead.gentle_fill
     }
 
@@ -141,6 +155,7 @@ impl Lane {
             return;
         }
         self.schedule_tick(now);
+        self.look_ahead(self.lead.fill);
         loop {
             self.skip_known();
             self.deal(now.mono);
@@ -199,7 +214,7 @@ impl Lane {
                 return Some(Proposal::Frames { time: now.wall, entries });
             }
         }
-        if must_fill {
+        if must_fill || self.runs_ahead() {
             return Some(Proposal::Null);
         }
         if self.lead.tick_at.is_some_and(|at| at <= now.mono) && self.in_flight() == 0 {
@@ -227,6 +242,7 @@ impl Lane {
     fn propose_one(&mut self, now: Now, proposal: Proposal, out: &mut Outbox) {
         let seq = self.lead.next;
         self.lead.next = self.own_after(seq);
+        let moves = self.moves_siblings(seq, &proposal);
         self.log.slot(seq).expect("known numbers were skipped");
         let message = Message::PrePrepare { view: self.view, seq, proposal: proposal.clone() };
         self.install(now, seq, proposal, Origin::Leader);
@@ -235,11 +251,13 @@ impl Lane {
         let accepted = self.log.get(seq).is_some_and(|slot| slot.phase >= Phase::Accepted);
         debug_assert!(accepted, "the leader has what it proposes");
         if accepted {
-            out.promise(Target::All, message);
+            self.promise_all(message, out);
             self.leaving.commits.carry();
             self.send_bodies(seq, out);
         }
-        out.siblings(Sibling::Proposed(seq));
+        if moves {
+            out.siblings(Sibling::Proposed(seq));
+        }
         if self.views.roles.rotate() {
             self.owes_below(now.mono, seq);
         }

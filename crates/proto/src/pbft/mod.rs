@@ -12,6 +12,7 @@
 //! | `pool`, `arrival` | frames on their way to being ordered |
 //! | `agree` | PRE-PREPARE, PREPARE, COMMIT |
 //! | `lead` | batching, null batches, ticks |
+//! | `idle` | an idle pillar that runs ahead of its siblings |
 //! | `leaving`, `piggyback` | what leaves at the end of a turn; COMMITs that wait for company |
 //! | `inline` | bodies that travel with their proposal |
 //! | `checkpoint` | signatures of checkpoints, stability, truncation |
@@ -35,6 +36,7 @@ mod endorse;
 mod grieve;
 mod hearing;
 mod holdings;
+mod idle;
 mod inline;
 mod lead;
 mod leaving;
@@ -80,7 +82,7 @@ use msg::Message;
 pub use piggyback::Commits;
 use pool::Pool;
 pub use roles::{Leaders, Roles};
-pub use switches::Switches;
+pub use switches::{Idle, Switches};
 use views::Views;
 
 /// How a leader makes batches.
@@ -395,6 +397,7 @@ impl Lane {
             }
             Message::Prepare(vote) => self.on_prepare(now, from, vote, out),
             Message::Commit(vote) => self.on_commit(now, from, vote, out),
+            Message::Nulls(nulls) => self.on_nulls(now, from, nulls, out),
             Message::FetchProposal { seq, digest } => {
                 self.on_fetch_proposal(now, from, (seq, digest), out)
             }

@@ -16,6 +16,10 @@ use base::{
 
 use crate::group::msg::GroupMessage;
 
+mod nulls;
+
+pub use nulls::{NullPhase, Nulls, RUN_MAX};
+
 /// Bytes of an encoded [`BatchEntry`].
 const ENTRY_BYTES: usize = 56;
 /// Bytes of an encoded entry with a signature.
@@ -127,6 +131,8 @@ pub enum Message {
     Prepare(Vote),
     /// A replica has prepared the proposal.
     Commit(Vote),
+    /// One of these three, of the null batch for several numbers in a row.
+    Nulls(Nulls),
     /// To the leader: these frames reached the sender from their client itself (design §3.4).
     Vouch(Vec<BatchEntry>),
     /// To the leader, where bodies travel with proposals: this frame reached the sender from its
@@ -260,6 +266,7 @@ impl Message {
                 Writer::new(out).u8(14);
                 frame.encode(out);
             }
+            Message::Nulls(nulls) => nulls.encode(15, out),
             Message::Group(message) => {
                 Writer::new(out).u8(16);
                 message.encode(out);
@@ -340,6 +347,7 @@ impl Message {
             }
             13 => decode_endorsed(r)?,
             14 => Message::Forward(Arc::new(Frame::decode(group, r)?)),
+            15 => Message::Nulls(Nulls::decode(r)?),
             16 => Message::Group(Arc::new(GroupMessage::decode(group, r)?)),
             17 => Message::State(Arc::new(StateMessage::decode(r)?)),
             _ => return Err(Malformed("message type")),
@@ -459,6 +467,12 @@ mod tests {
             Message::PrePrepare { view: View(7), seq: Seq(8), proposal: Proposal::Null },
             Message::Prepare(vote),
             Message::Commit(vote),
+            Message::Nulls(Nulls {
+                phase: NullPhase::Prepare,
+                view: View(1),
+                first: Seq(2),
+                count: 9,
+            }),
             Message::Vouch(entries.clone()),
             Message::Fetch { seq: Seq(8), entries },
             Message::Body { vouched: true, frame: Arc::new(frame.clone()) },

@@ -24,7 +24,7 @@ use base::{Seq, Span, Time, View};
 
 use super::Lane;
 use super::msg::{Message, Vote};
-use crate::outbox::{Outbox, Target};
+use crate::outbox::Outbox;
 
 /// When COMMITs leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -92,7 +92,7 @@ impl Lane {
     /// Sends COMMIT, now or with something else.
     pub(super) fn send_commit(&mut self, now: Time, vote: Vote, out: &mut Outbox) {
         match self.cfg.switches.commits {
-            Commits::Prompt => out.promise(Target::All, Message::Commit(vote)),
+            Commits::Prompt => self.promise_all(Message::Commit(vote), out),
             Commits::Piggybacked => self.leaving.commits.hold(now, vote),
         }
     }
@@ -118,8 +118,9 @@ impl Lane {
     /// Sends all COMMITs that wait and may be of use.
     pub(super) fn release_all_commits(&mut self, out: &mut Outbox) {
         let low = self.low();
-        for vote in self.leaving.commits.held.drain(..).filter(|vote| vote.seq > low) {
-            out.promise(Target::All, Message::Commit(vote));
+        let held = core::mem::take(&mut self.leaving.commits.held);
+        for vote in held.into_iter().filter(|vote| vote.seq > low) {
+            self.promise_all(Message::Commit(vote), out);
         }
     }
 

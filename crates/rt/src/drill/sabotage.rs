@@ -16,7 +16,7 @@ use proto::group::link::SliceEntry;
 use proto::group::msg::{GroupMessage, NewView, ViewChange};
 use proto::group::roster::Roster;
 use proto::group::rules::Rules;
-use proto::pbft::msg::{Checkpoint, Message, Proposal};
+use proto::pbft::msg::{Checkpoint, Message, NullPhase, Proposal};
 
 use super::{Drill, DrillSwitch, storm};
 
@@ -88,12 +88,12 @@ impl Saboteur {
             (Drill::Equivocate, Message::PrePrepare { view, seq, proposal }) => {
                 self.equivocate(to, view, (seq, proposal))
             }
-            (Drill::SlowLeader(_), message @ Message::PrePrepare { .. }) => {
+            (Drill::SlowLeader(_), message) if proposes(&message) => {
                 self.held.push((now.after(self.delay), to, message));
                 Vec::new()
             }
-            (Drill::StarvePillar(pillar), Message::PrePrepare { .. })
-                if pillar == self.scene.pillar =>
+            (Drill::StarvePillar(pillar), message)
+                if pillar == self.scene.pillar && proposes(&message) =>
             {
                 Vec::new()
             }
@@ -251,6 +251,15 @@ impl Saboteur {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
+    }
+}
+
+/// Whether a leader proposes something with it.
+fn proposes(message: &Message) -> bool {
+    match message {
+        Message::PrePrepare { .. } => true,
+        Message::Nulls(nulls) => nulls.phase == NullPhase::PrePrepare,
+        _ => false,
     }
 }
 

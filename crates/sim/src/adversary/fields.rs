@@ -17,7 +17,7 @@ use proto::group::evidence::Proof;
 use proto::group::link::{PRE_PREPARED_MAX, SliceEntry};
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::roster::{Exclusion, Roster};
-use proto::pbft::msg::{Checkpoint, ENDORSE_MAX, Message, Proposal, Vote};
+use proto::pbft::msg::{Checkpoint, ENDORSE_MAX, Message, NullPhase, Nulls, Proposal, Vote};
 
 use super::frames::Parts;
 use super::touch::{Listed, Pools, Sort, Touch};
@@ -39,6 +39,7 @@ impl Touch<'_> {
                 self.seq("number", seq);
                 self.digest("digest", digest);
             }
+            Message::Nulls(nulls) => self.nulls(nulls),
             Message::Vouch(entries) => self.entries(entries),
             Message::Fetch { seq, entries } => {
                 self.seq("number", seq);
@@ -75,6 +76,19 @@ impl Touch<'_> {
             Message::Group(message) => self.group(Arc::make_mut(message)),
             Message::State(message) => self.state(Arc::make_mut(message)),
         }
+    }
+
+    fn nulls(&mut self, nulls: &mut Nulls) {
+        let Nulls { phase, view, first, count } = nulls;
+        if self.turn("phase") {
+            let another = *phase as usize + 1 + self.prng.below(2) as usize;
+            *phase = NullPhase::ALL[another % NullPhase::ALL.len()];
+        }
+        self.view("view", view);
+        self.seq("first", first);
+        let mut wide = u64::from(*count);
+        self.number("count", Sort::Place, &mut wide, 255);
+        *count = wide as u8;
     }
 
     fn view(&mut self, name: &'static str, view: &mut View) {

@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::{BatchEntry, ClientId, Frame, Incarnation, PillarId, Quorums, ReplicaId, Span, View};
+use base::{
+    BatchEntry, ClientId, Frame, Incarnation, PillarId, Quorums, ReplicaId, Span, Stripe, View,
+};
 use proto::group::rules::Rules;
 use proto::pbft::Bodies;
 use proto::pbft::msg::Message;
@@ -150,6 +152,14 @@ impl Adversary {
         let at_once = |message| vec![(Span(0), pillar, message)];
         if !self.is_faulty(from) {
             return at_once(message.clone());
+        }
+        if let Message::Nulls(nulls) = message
+            && !self.behaviour(from).is_some_and(Behaviour::mutates)
+        {
+            // Whatever it does to a message, it does to each that this one is short for.
+            let stripe = Stripe::new(self.pillars).expect("pillars in range");
+            let each = nulls.each(self.rules.group, stripe);
+            return each.flat_map(|one| self.says(from, to, pillar, &one)).collect();
         }
         self.hears(pillar, message);
         let Some(behaviour) = self.behaviour(from) else { return at_once(message.clone()) };

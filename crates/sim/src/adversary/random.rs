@@ -1,7 +1,7 @@
 //! What comes to mind at random: messages that nothing justifies, old ones, none.
 
 use base::{AgreedTime, BatchEntry, Digest, Reader, Seq, Signature, View};
-use proto::pbft::msg::{Checkpoint, Message, Proposal, Vote};
+use proto::pbft::msg::{Checkpoint, Message, NullPhase, Nulls, Proposal, Vote};
 
 use super::Adversary;
 use crate::host::GROUP;
@@ -30,6 +30,11 @@ impl Adversary {
         let vote = Vote { view, seq, digest };
         let message = match self.prng.below(9) {
             0 => Message::PrePrepare { view, seq, proposal: self.proposal() },
+            1 if self.prng.chance(Ratio(1, 4)) => {
+                let phase = NullPhase::ALL[self.prng.below(3) as usize];
+                let count = 2 + self.prng.below(9) as u8;
+                Message::Nulls(Nulls { phase, view, first: seq, count })
+            }
             1 => Message::Prepare(vote),
             2 => Message::Commit(vote),
             3 => Message::Vouch(self.some_entries()),

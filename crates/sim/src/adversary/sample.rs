@@ -12,7 +12,7 @@ use proto::group::evidence::Proof;
 use proto::group::link::SliceEntry;
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::roster::Roster;
-use proto::pbft::msg::{Checkpoint, Message, Proposal, Vote};
+use proto::pbft::msg::{Checkpoint, Message, NullPhase, Nulls, Proposal, Vote};
 
 use super::kind::Kind;
 use super::sign::Signer;
@@ -72,6 +72,12 @@ impl Parts<'_> {
             Kind::PrePrepare => Message::PrePrepare { view, seq, proposal },
             Kind::Prepare => Message::Prepare(vote),
             Kind::Commit => Message::Commit(vote),
+            Kind::Nulls => Message::Nulls(Nulls {
+                phase: NullPhase::ALL[prng.below(3) as usize],
+                view,
+                first: seq,
+                count: 3,
+            }),
             Kind::Vouch => Message::Vouch(vec![entry]),
             Kind::Fetch => Message::Fetch { seq, entries: vec![entry] },
             Kind::Body => Message::Body { vouched: true, frame: self.frame(prng) },

@@ -68,6 +68,7 @@ impl Signer<'_> {
             Message::PrePrepare { .. }
             | Message::Prepare(_)
             | Message::Commit(_)
+            | Message::Nulls(_)
             | Message::Vouch(_)
             | Message::Fetch { .. }
             | Message::Status { .. }

@@ -237,6 +237,7 @@ mod tests {
             stripe: Stripe::new(1).expect("one"),
             checkpoint_interval: 8,
             window: 1_000,
+            nulls_ahead: false,
         };
         let mut stage = Stage::new(config, Work::Counters.service());
         let mut memory = Memory::new(&Options::default());

@@ -42,7 +42,7 @@ pub mod validity;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base::{Batch, ClientId, Digest, Frame, FrameId, PillarId, ReplicaId, Seq, View};
+use base::{Batch, ClientId, Digest, Frame, FrameId, PillarId, ReplicaId, Seq, Stripe, View};
 use exec::stage::Stage;
 use proto::group::GroupFact;
 use proto::pbft::msg::Message;
@@ -64,7 +64,7 @@ use sight::is_checkpoint;
 use tentative::Tentative;
 use validity::Validity;
 
-use crate::host::{lane_config, rules};
+use crate::host::{GROUP, lane_config, rules, stripe};
 use crate::options::Options;
 use crate::work::Work;
 
@@ -88,6 +88,7 @@ pub struct Oracles {
     accountability: Accountability,
     memory: Memory,
     interval: u64,
+    stripe: Stripe,
     work: Work,
     counts: Counts,
 }
@@ -139,6 +140,7 @@ impl Oracles {
             accountability: Accountability::new(rules),
             memory: Memory::new(options),
             interval: rules.checkpoint_interval,
+            stripe: stripe(options),
             work,
             counts: Counts::default(),
         }
@@ -340,12 +342,20 @@ impl Oracles {
     /// # Panics
     /// When it contradicts what it said before.
     pub fn says(&mut self, replica: ReplicaId, message: &Message) {
+        if let Message::Nulls(nulls) = message {
+            let each = nulls.each(GROUP, self.stripe);
+            return each.for_each(|one| self.says(replica, &one));
+        }
         hold("contradiction", self.contradiction.says(replica, message));
         hold("justification", self.justification.says(replica, message));
     }
 
     /// `to`, which is correct, hears `message` from `from`.
     pub fn hears(&mut self, to: ReplicaId, from: ReplicaId, message: &Message) {
+        if let Message::Nulls(nulls) = message {
+            let each = nulls.each(GROUP, self.stripe);
+            return each.for_each(|one| self.hears(to, from, &one));
+        }
         self.justification.hears(to, from, message);
     }
 

@@ -1,7 +1,7 @@
 //! Adversaries with a plan: copies with one key, and what else no correct replica would do.
 
 use base::{ReplicaId, Span};
-use proto::pbft::Bodies;
+use proto::pbft::{Bodies, Idle};
 
 use super::Scenario;
 use crate::adversary::Fuzz;
@@ -73,6 +73,7 @@ fn mutated(seed: u64) -> World {
         unbatched: seed % 4 < 2,
         travel: Travel {
             bodies: [Bodies::Separate, Bodies::Inline][seed as usize / 4 % 2],
+            idle: [Idle::Fill, Idle::Ahead][seed as usize / 7 % 2],
             ..Travel::default()
         },
         window: [32, 64][seed as usize / 2 % 2],

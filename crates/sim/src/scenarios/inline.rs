@@ -11,7 +11,7 @@ use base::{
 };
 use proto::group::link::{Grievance, ToCoordinator};
 use proto::pbft::msg::{Message, Proposal};
-use proto::pbft::{Bodies, Commits, Input, Lane, Reject};
+use proto::pbft::{Bodies, Commits, Idle, Input, Lane, Reject};
 use proto::{Effect, Outbox};
 
 use super::Scenario;
@@ -60,6 +60,7 @@ fn shape(seed: u64) -> Options {
         travel: Travel {
             bodies: Bodies::Inline,
             commits: [Commits::Prompt, Commits::Piggybacked][pick(2, 7) as usize],
+            ..Travel::default()
         },
         pillars: 1 + pick(3, 2) as u16,
         clients: 1 + pick(3, 1) as u32,
@@ -101,7 +102,8 @@ fn no_signature_of_a_client_changes_a_view(seed: u64) {
 }
 
 const WALL: AgreedTime = AgreedTime(1_700_000_000_000_000_000);
-const INLINE: Travel = Travel { commits: Commits::Prompt, bodies: Bodies::Inline };
+const INLINE: Travel =
+    Travel { commits: Commits::Prompt, bodies: Bodies::Inline, idle: Idle::Fill };
 const LEADER: ReplicaId = ReplicaId(0);
 const BACKUP: ReplicaId = ReplicaId(1);
 

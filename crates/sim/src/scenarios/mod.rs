@@ -11,6 +11,7 @@ mod adversary;
 mod decisions;
 mod disk;
 mod forgeries;
+mod idle;
 mod inline;
 mod lanes;
 mod normal_case;
@@ -63,6 +64,7 @@ const FAMILIES: &[&[Scenario]] = &[
     reads::ALL,
     tentative::ALL,
     inline::ALL,
+    idle::ALL,
     replies::ALL,
     strategies::ALL,
     swarm::ALL,

@@ -122,7 +122,13 @@ fn hear(said: &mut Said, out: &mut StageOutbox) {
 fn execute(work: Work, log: &[Arc<Batch>], workers: usize, prng: &mut Prng) -> Said {
     let stripe = Stripe::new(1).expect("pillars in range");
     let window = log.len() as u64;
-    let config = StageConfig { group: GROUP, stripe, checkpoint_interval: INTERVAL, window };
+    let config = StageConfig {
+        group: GROUP,
+        stripe,
+        checkpoint_interval: INTERVAL,
+        window,
+        nulls_ahead: false,
+    };
     let mut stage = Stage::new(config, work.service());
     stage.engage(workers);
     let (mut said, mut out) = (Said::default(), StageOutbox::new());

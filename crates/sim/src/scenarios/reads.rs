@@ -343,7 +343,13 @@ fn a_client_believes_no_read_that_is_too_old(seed: u64) {
 /// of one object.
 fn stage(seed: u64) -> (Stage, impl Fn(u64) -> Arc<Frame>) {
     let stripe = Stripe::new(1).expect("legal");
-    let config = StageConfig { group: GROUP, stripe, checkpoint_interval: 128, window: 256 };
+    let config = StageConfig {
+        group: GROUP,
+        stripe,
+        checkpoint_interval: 128,
+        window: 256,
+        nulls_ahead: false,
+    };
     let mut stage = Stage::new(config, Box::new(Counters::default()));
     stage.answer_reads();
     let keys = PlainKeys { me: ReplicaId(0), n: 4 };

@@ -38,7 +38,13 @@ pub fn extent(ci: u64, full: u64) -> u64 {
 
 pub fn stage(make: Make) -> Stage {
     let stripe = Stripe::new(1).expect("in range");
-    let config = StageConfig { group: GROUP, stripe, checkpoint_interval: 8, window: 1 << 20 };
+    let config = StageConfig {
+        group: GROUP,
+        stripe,
+        checkpoint_interval: 8,
+        window: 1 << 20,
+        nulls_ahead: false,
+    };
     Stage::new(config, make())
 }
 

@@ -22,10 +22,9 @@ pub struct Config {
     pub arrivals: Option<&'static str>,
     /// Whose key authenticates an operation.
     pub principal: &'static str,
-    /// Sessions.
-    pub clients: usize,
-    /// Sessions beside them that do nothing.
-    pub idle_clients: u32,
+    /// Who asks.
+    #[serde(flatten)]
+    pub sessions: Sessions,
     /// Threads of the load generator.
     pub client_threads: usize,
     /// Operations under way per client; none in an open loop.
@@ -50,6 +49,17 @@ pub struct Config {
     pub client_batching: bool,
     /// Where it ran.
     pub machine: Machine,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sessions {
+    /// Sessions.
+    pub clients: usize,
+    /// Streams of each, which it deals out to the pillars from its own on.
+    pub lines: u16,
+    /// Sessions beside them that do nothing.
+    pub idle_clients: u32,
 }
 
 /// Where a run took place.
@@ -82,6 +92,8 @@ pub struct Ways {
     pub bodies: &'static str,
     /// How operations that only read are answered.
     pub reads: &'static str,
+    /// How a pillar without clients fills its numbers.
+    pub idle: &'static str,
     /// Whether what is prepared is executed before it is committed.
     pub tentative: bool,
 }
@@ -152,8 +164,11 @@ impl Config {
             local: args.local,
             group: GroupConfig::new(args, group),
             mode: if load.rate.is_some() { "open" } else { "closed" },
-            clients: plan.clients.len(),
-            idle_clients: load.idle_clients,
+            sessions: Sessions {
+                clients: plan.clients.len(),
+                lines: load.lines.unwrap_or(group.pillars()),
+                idle_clients: load.idle_clients,
+            },
             client_threads: plan.threads,
             outstanding: load.rate.is_none().then_some(load.outstanding),
             rate: load.rate,
@@ -216,6 +231,7 @@ impl GroupConfig {
                 repliers: settings.repliers.word(),
                 bodies: settings.bodies.word(),
                 reads: settings.reads.word(),
+                idle: settings.idle.word(),
                 tentative: settings.tentative,
             },
             transport: group.transport().word(),

@@ -344,6 +344,7 @@ fn plan(args: &BenchArgs, group: &Group) -> Result<Plan> {
     for number in 0..load.clients {
         let mut options = client_options(group, load_principal(args, group, number)?)?;
         options.unbatched = load.no_batching;
+        options.lines = load.lines;
         if load.rate.is_some() {
             // What a client does not take waits outside, and is late all the same.
             (options.queued_ops_max, options.queued_bytes_max) = (OPEN_OPS_MAX, OPEN_BYTES_MAX);

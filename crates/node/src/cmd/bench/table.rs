@@ -72,11 +72,16 @@ fn settings(config: &Config, out: &mut String) -> std::fmt::Result {
             format!("closed loop, {} outstanding each", outstanding.unwrap_or(0))
         }
     };
-    let idle = match config.idle_clients {
+    let idle = match config.sessions.idle_clients {
         0 => String::new(),
         idle => format!(" and {idle} idle ones"),
     };
-    writeln!(out, "load        {}{idle}, {load}", count(config.clients as u64, "client"))?;
+    let clients = count(config.sessions.clients as u64, "client");
+    let lines = match config.sessions.lines {
+        lines if lines == config.group.pillars => String::new(),
+        lines => format!(" of {}", count(lines.into(), "stream")),
+    };
+    writeln!(out, "load        {clients}{lines}{idle}, {load}")?;
     writeln!(out, "operation   {}", config.operation())?;
     writeln!(out, "principal   {}", config.principal)?;
     let machine = &config.machine;
