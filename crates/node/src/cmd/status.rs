@@ -3,8 +3,9 @@
 use anyhow::Result;
 use comfy_table::{Table, presets};
 use genesis::Address;
+use genesis::switches::Choice;
 use rt::{ReplicaReport, ReplicaState};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{client_id, load, print, print_json, runtime};
 use crate::accusations::{Accusation, Standing, accusations};
@@ -76,6 +77,11 @@ fn table(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> String {
     );
     for reason in &verdict.reasons {
         out.push_str(&format!("  {reason}\n"));
+    }
+    let switched: Vec<String> =
+        prober.group().settings().switched().iter().map(Choice::to_string).collect();
+    if !switched.is_empty() {
+        out.push_str(&format!("switches: {}\n", switched.join(", ")));
     }
     let said = accusations(prober.group(), answers);
     if !said.is_empty() {
@@ -184,8 +190,12 @@ fn object(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> Value {
             row
         })
         .collect();
+    let switches = group.settings().chosen();
+    let switches: Map<String, Value> =
+        switches.iter().map(|Choice(name, value)| ((*name).to_owned(), json!(value))).collect();
     json!({
         "group": group.name(),
+        "switches": switches,
         "health": verdict.health,
         "reasons": verdict.reasons,
         "replicas_working": verdict.working,
