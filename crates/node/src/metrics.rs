@@ -15,7 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
-use rt::report::PillarRow;
+use rt::report::{EarlyReport, PillarRow};
 use rt::{ClientRow, ReplicaReport};
 
 use crate::health::unready;
@@ -150,6 +150,16 @@ pub fn of_replica(report: &ReplicaReport) -> Metrics {
     out
 }
 
+fn early(out: &mut Metrics, early: EarlyReport) {
+    let what = "Batches executed before they were committed.";
+    out.counter("stylite_tentative_batches", what, early.tentative_batches);
+    let what = "Batches executed before they were committed, and taken back.";
+    out.counter("stylite_rolled_back_batches", what, early.rolled_back_batches);
+    out.counter("stylite_unordered_reads", "Reads answered without an order.", early.reads);
+    let what = "Frames of reads that were to be answered without an order and were not.";
+    out.counter("stylite_unread_frames", what, early.unread_frames);
+}
+
 fn numbers(out: &mut Metrics, report: &ReplicaReport) {
     let ready = unready(report).is_none();
     out.gauge("stylite_ready", "1 while the replica takes part.", ready.into());
@@ -161,6 +171,7 @@ fn numbers(out: &mut Metrics, report: &ReplicaReport) {
     out.gauge("stylite_lag", "Numbers delivered beyond it, gaps included.", report.lag);
     out.counter("stylite_operations", "Operations executed since the start.", report.ops);
     out.gauge("stylite_sessions", "Open sessions.", report.sessions);
+    early(out, report.process.early);
     out.gauge("stylite_memory_rss_bytes", "Resident memory.", report.process.memory_rss);
     out.counters(
         "stylite_misbehaviour",

@@ -81,6 +81,22 @@ pub struct ProcessReport {
     /// that did so most often, at most 64.
     #[serde(default)]
     pub clients: Vec<ClientRow>,
+    /// What it answered before it was committed, or without an order.
+    #[serde(default)]
+    pub early: EarlyReport,
+}
+
+/// What was answered before it was committed, or without an order, since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct EarlyReport {
+    /// Batches that were executed before they were committed.
+    pub tentative_batches: u64,
+    /// Of these, those that were taken back.
+    pub rolled_back_batches: u64,
+    /// Reads that were answered without an order.
+    pub reads: u64,
+    /// Frames of reads that were not, and are to be ordered.
+    pub unread_frames: u64,
 }
 
 /// View changes and recovery, as one replica sees them.
@@ -356,6 +372,7 @@ impl Shared {
                 agreed_time: stage.map_or(0, |s| s.report.time.0),
                 memory_rss: memory_rss(),
                 clients: self.bans.rows(self.clock.mono()),
+                early: stage.map(|s| s.early).unwrap_or_default(),
             },
             evidence: coordinator.evidence.proofs.clone(),
             suspicions: suspicions(lanes, &coordinator),

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::coordinator_host::Inflow;
 use crate::crew::Crew;
 use crate::mesh::StageMail;
+use crate::report::EarlyReport;
 use crate::ring::RingSender;
 use crate::saver::SnapshotFeed;
 
@@ -52,6 +53,7 @@ pub(crate) struct Pauses {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StageSnapshot {
     pub(crate) report: StageReport,
+    pub(crate) early: EarlyReport,
     pub(crate) pauses: Pauses,
 }
 
@@ -163,7 +165,14 @@ impl StageHost {
     /// What can be told about the stage.
     pub(crate) fn snapshot(&self) -> StageSnapshot {
         let report = self.stage.report();
-        StageSnapshot { report, pauses: self.pauses }
+        let (tentative, reads) = (self.stage.tentative_report(), self.stage.read_report());
+        let early = EarlyReport {
+            tentative_batches: tentative.executed,
+            rolled_back_batches: tentative.rolled_back,
+            reads: reads.answered,
+            unread_frames: reads.unread_frames,
+        };
+        StageSnapshot { report, early, pauses: self.pauses }
     }
 
     /// Whether no worker has anything to do.
