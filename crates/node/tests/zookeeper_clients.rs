@@ -112,7 +112,9 @@ fn random_operations_get_the_answers_of_zookeeper() {
     let file = dir.path().join("zoo.cfg");
     std::fs::write(&file, config).expect("a file");
     let mut java = Command::new("java");
-    java.args(["-Dzookeeper.extendedTypesEnabled=true", "-Dzookeeper.forceSync=no", "-cp", JAR]);
+    java.args(["-Dzookeeper.extendedTypesEnabled=true", "-Dzookeeper.forceSync=no"]);
+    // Containers go when they have no children; when exactly is for each server to decide.
+    java.args(["-Dznode.container.checkIntervalMs=86400000", "-cp", JAR]);
     java.arg("org.apache.zookeeper.server.ZooKeeperServerMain").arg(file);
     let _server = Process::spawn(java.stdout(Stdio::null()).stderr(Stdio::null()));
     let group = Cluster::start(SHAPE, 0);

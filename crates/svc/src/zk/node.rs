@@ -11,9 +11,9 @@ use super::jute::JuteWriter;
 /// Longest data that stands in its bucket's digest itself, in bytes.
 const INLINE_MAX: usize = 64;
 
-/// The owner that the stat of a container names.
+/// The owner that stands for a container.
 pub const CONTAINER: i64 = i64::MIN;
-/// The first byte of the owner that the stat of a node with a time to live names.
+/// The first byte of the owner that stands for a time to live.
 const TTL_MARK: i64 = 0xff << 56;
 /// Longest time to live, in ms.
 pub const TTL_MAX_MS: i64 = (1 << 40) - 1;
@@ -25,7 +25,7 @@ pub struct Node {
     /// Of the data, once asked for.
     digest: Option<Digest>,
     pub(super) acl: Acl,
-    /// As the stat tells it: a session, [`CONTAINER`], a time to live, or 0.
+    /// A session, [`CONTAINER`], a time to live, or 0.
     pub(super) owner: i64,
     pub(super) czxid: i64,
     pub(super) mzxid: i64,
@@ -55,7 +55,7 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// As a stat tells it.
+    /// As a number.
     #[must_use]
     pub fn wire(self) -> i64 {
         match self {
@@ -134,7 +134,9 @@ impl Node {
         let cversion = self.created.cast_signed().wrapping_mul(2).wrapping_sub(count);
         w.long(self.czxid).long(self.mzxid);
         w.long(self.ctime.cast_signed()).long(self.mtime.cast_signed());
-        w.int(self.version).int(cversion).int(self.aversion).long(self.owner);
+        // Clients are told of sessions and of nobody else.
+        let owner = if matches!(self.owner(), Owner::Session(_)) { self.owner } else { 0 };
+        w.int(self.version).int(cversion).int(self.aversion).long(owner);
         w.count(self.len()).int(count).long(self.pzxid);
     }
 

@@ -2,12 +2,16 @@
 
     differential.py GATEWAY ZOOKEEPER OPERATIONS SEED
 
-Two sessions at a time, of which operations, their watches' events and their deaths are compared.
-What is a number of the one server's own is translated: zxids into the operation that made them,
-sessions into which one it is; times only as equal or not.
+Two sessions at a time, of which operations, their watches' events and their deaths are compared;
+and a third one, without a library, that makes containers and nodes with a time to live, watches
+for good, and loses its connection now and then. What is a number of the one server's own is
+translated: zxids into the operation that made them, sessions into which one it is; times only as
+equal or not. The server is to look for containers to delete less often than a minute
+(znode.container.checkIntervalMs), and has extended types.
 """
 
 import random
+import struct
 import sys
 import threading
 import time
@@ -15,14 +19,16 @@ import time
 from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException
 from kazoo.protocol.states import WatchedEvent
-from kazoo.security import ACL, Id, make_digest_acl
+from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, make_digest_acl
+
+import wire
 
 ROOT = "/diff"
 NAMES = ["a", "b", "c", "d"]
 
 
 class Side:
-    """One of the two servers, through two sessions."""
+    """One of the two servers, through its sessions."""
 
     def __init__(self, hosts):
         self.hosts = hosts
@@ -33,6 +39,8 @@ class Side:
         self.opened = 0
         for at in (0, 1):
             self.open(at)
+        self.raw = wire.Session(hosts)
+        self.sessions[self.raw.id] = "raw"
 
     def open(self, at):
         client = KazooClient(self.hosts, timeout=20.0)
@@ -45,6 +53,7 @@ class Side:
         for client in self.clients:
             client.stop()
             client.close()
+        self.raw.close()
 
     def watcher(self, at, name):
         def fired(event: WatchedEvent):
@@ -208,6 +217,92 @@ def step(dice, number):
         at, kind, p, v, d[:8], acl, watch, ephemeral), at, what
 
 
+def raw_step(dice, number):
+    """An operation of the session without a library."""
+    kind = dice.choices(
+        ["container", "ttl", "watch", "unwatch", "read", "delete", "multi", "away"],
+        [5, 5, 6, 2, 4, 2, 2, 2],
+    )[0]
+    p, q, d, acl = path(dice), path(dice), data(dice), acls(dice)
+    acl = OPEN_ACL_UNSAFE if acl is None else acl
+    sequential, mode = dice.random() < 0.3, dice.randrange(2)
+    flags, ttl = 4, None
+    # A request whose type and flags do not fit makes ZooKeeper 3.8 end.
+    if kind == "ttl" or kind == "multi" and dice.random() < 0.7:
+        flags = 6 if sequential else 5
+        ttl = dice.choice([1_000_000, 1_000_000, 5_000_000, 0, -1, -2, 1 << 40, 1 << 62])
+    if dice.random() < 0.05:
+        flags = dice.choice([-1, 7, 9])
+    made = lambda answer: answer if isinstance(answer, Exception) else (
+        named(answer), wire.stat(answer))
+    bare = lambda answer: answer if isinstance(answer, Exception) else "done"
+
+    def watch(raw):
+        # In ZooKeeper 3.8, of several ways to watch one path the last takes the others' place.
+        return None if p in raw.watched[1 - mode] else bare(raw.add_watch(p, mode))
+
+    def multi(raw):
+        kinds = wire.CREATE_CONTAINER if ttl is None else wire.CREATE_TTL
+        body = b""
+        for kind, part in [(kinds, wire.create(p, d, acl, flags, ttl)),
+                           (wire.CREATE, wire.create(q, d, OPEN_ACL_UNSAFE, 0))]:
+            body += struct.pack(">ibi", kind, 0, -1) + part
+        answer = raw.call(wire.MULTI, body + struct.pack(">ibi", -1, 1, -1))
+        return answer if isinstance(answer, Exception) else parts(answer)
+
+    def away(raw, side):
+        raw.leave()
+        # Nobody is told of what happens meanwhile.
+        done = (play(side, lambda s: s.clients[0].set(p, d), number),
+                play(side, lambda s: s.clients[0].delete(q), number))
+        return done, bare(raw.come_back())
+
+    what = {
+        "container": lambda raw, s: made(
+            raw.call(wire.CREATE_CONTAINER, wire.create(p, d, acl, flags))),
+        "ttl": lambda raw, s: made(raw.call(
+            wire.CREATE_TTL, wire.create(p, d, acl, flags, ttl))),
+        "watch": lambda raw, s: watch(raw),
+        "unwatch": lambda raw, s: bare(raw.remove_watches(p)),
+        "read": lambda raw, s: last_stat(raw.call(wire.EXISTS, wire.text(p) + b"\0")),
+        "delete": lambda raw, s: bare(raw.call(wire.DELETE, wire.path_int(p, -1))),
+        "multi": lambda raw, s: multi(raw),
+        "away": lambda raw, s: away(raw, s),
+    }[kind]
+    words = "raw %s %s %s flags=%s ttl=%s mode=%s acl=%s" % (kind, p, q, flags, ttl, mode, acl)
+    return words, None, lambda side: what(side.raw, side)
+
+
+def named(answer):
+    """The path that a response begins with."""
+    length = struct.unpack_from(">i", answer)[0]
+    return answer[4:4 + length].decode()
+
+
+def last_stat(answer):
+    return answer if isinstance(answer, Exception) else wire.stat(answer)
+
+
+def parts(answer):
+    """The parts of a multi's response: paths and stats, or errors."""
+    found, at = [], 0
+    while True:
+        kind, done, error = struct.unpack_from(">ibi", answer, at)
+        at += 9
+        if done:
+            return found
+        if kind == -1:
+            found.append(struct.unpack_from(">i", answer, at)[0])
+            at += 4
+            continue
+        path = named(answer[at:])
+        at += 4 + len(path.encode())
+        found.append(path)
+        if kind != wire.CREATE:
+            found.append(wire.stat(answer[:at + wire.stat_struct.size]))
+            at += wire.stat_struct.size
+
+
 def play(side, what, now):
     try:
         return side.plain(what(side), now)
@@ -227,10 +322,11 @@ def settled(side, ended):
             type("Callback", (), {"type": "watch", "func": called.set, "args": ()})
         )
         called.wait(30)
+    own = side.raw.take()
     # Several watches of one path that one event fires are the client's to order; the ephemeral
     # nodes of a session that ends are deleted in whatever order.
     events, side.events = side.events, [[], []]
-    told = []
+    told = [sorted(own) if ended else own]
     for own in events:
         groups = []
         for name, kind, where in own:
@@ -253,7 +349,7 @@ def session(gateway, real, count, seed):
     history = []
     try:
         for number in range(1, count + 1):
-            words, _, what = step(dice, number)
+            words, _, what = (raw_step if dice.random() < 0.2 else step)(dice, number)
             history.append(words)
             answers = [play(side, what, number) for side in sides]
             if answers[0] != answers[1]:
