@@ -260,7 +260,15 @@ const TABLE: &[Scaled] = &[
         test: "any_schedule_gives_the_replies_and_digests_of_one_after_the_other",
         ci: "24",
         full: "1_000",
-        unit: "schedules for each of 2, 4 and 8 workers",
+        unit: "schedules for each of 1, 2, 4 and 8 workers",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/svc/tests/parallel.rs",
+        test: "any_schedule_gives_the_replies_and_digests_of_one_after_the_other",
+        ci: "16",
+        full: "1_000",
+        unit: "schedules for each of 1, 2, 4 and 8 workers",
         reason: "time",
     },
 ];

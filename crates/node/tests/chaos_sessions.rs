@@ -92,7 +92,10 @@ impl Scene<'_> {
         let begun = self.crowd.writes.load(Ordering::Relaxed);
         until("clients are served", || match self.crowd.writes.load(Ordering::Relaxed) - begun {
             more if more >= count => Ok(()),
-            more => Err(format!("{more} of {count} writes")),
+            more => {
+                assert!(!self.crowd.over.load(Ordering::Relaxed), "a live client's session ended");
+                Err(format!("{more} of {count} writes"))
+            }
         });
     }
 

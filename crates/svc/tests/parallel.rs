@@ -15,7 +15,7 @@ use base::{AgreedTime, Batch, ClientId, Frame, FrameBuilder, FrameId, SessionId}
 use exec::Service;
 use exec::testing::Harness;
 use generator::Generator;
-use schedules::{Dice, GROUP, same, scheduled, sequential, signed, threaded};
+use schedules::{Dice, GROUP, extent, same, scheduled, sequential, signed, threaded};
 use svc::KvService;
 use svc::kv::op::{self, Step};
 use svc::kv::reply::Protocol;
@@ -106,10 +106,10 @@ fn any_number_of_threads_gives_the_replies_and_digests_of_one() {
 
 #[test]
 fn any_schedule_gives_the_replies_and_digests_of_one_after_the_other() {
-    for seed in 0..16 {
+    for seed in 0..extent(16, 1_000) {
         let log = log(seed / 4, 25);
         let expected = sequential(make, &log);
-        for workers in [2, 4, 8] {
+        for workers in [1, 2, 4, 8] {
             let got = scheduled(make, &log, seed, workers);
             same(&got, &expected, &format!("seed {seed}, {workers} workers"));
         }

@@ -138,7 +138,8 @@ pub fn threaded(make: Make, log: &[Arc<Batch>], workers: usize) -> Said {
 pub fn scheduled(make: Make, log: &[Arc<Batch>], seed: u64, workers: usize) -> Said {
     let (mut stage, mut said, mut out) = (stage(make), Said::default(), StageOutbox::new());
     stage.salt(seed);
-    assert!(stage.engage(workers));
+    assert!(stage.engage(workers.max(2)));
+    stage.engage(workers);
     deliver(&mut stage, log, &mut out);
     let mut dice = Dice(seed);
     let mut jobs: Vec<Job> = vec![];

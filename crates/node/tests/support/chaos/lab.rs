@@ -325,7 +325,10 @@ impl Lab {
         command.args(["gateway", protocol, "--config"]).arg(self.home(End::Clients));
         command.args(["--client", &client.to_string(), "--metrics", metrics]);
         command.args(["--listen", &format!("127.0.0.1:{port}")]);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let log = self.dir.path().join(format!("gateway-{client}.log"));
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log);
+        let log = log.expect("a log");
+        command.stdout(Stdio::null()).stderr(log);
         Process::spawn(&mut command)
     }
 
@@ -400,11 +403,13 @@ impl Drop for Lab {
         if !std::thread::panicking() {
             return;
         }
-        for id in self.ids() {
-            let log = self.log(id);
+        let is_log = |path: &PathBuf| path.extension().is_some_and(|end| end == "log");
+        let entries = std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(is_log) {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
-            eprintln!("--- replica {id}, the end of its log:\n{}", last.join("\n"));
+            eprintln!("--- the end of {}:\n{}", path.display(), last.join("\n"));
         }
     }
 }

@@ -110,6 +110,8 @@ pub struct Client {
     watches: BTreeSet<(Way, String)>,
     /// Pings that were sent.
     pub pings: u64,
+    /// When the group answered last.
+    answered: Instant,
     pub log: Vec<Told>,
 }
 
@@ -206,6 +208,7 @@ impl Client {
             xid: 0,
             watches: BTreeSet::new(),
             pings: 0,
+            answered: Instant::now(),
             log: vec![],
         }
     }
@@ -353,6 +356,7 @@ impl Client {
             xid => {
                 assert_eq!(Some(xid), wanted, "a response to what was asked");
                 self.log.push(Told::Reply { zxid });
+                self.answered = Instant::now();
                 Some(Reply { zxid, error, body: r.rest().to_vec() })
             }
         }
@@ -373,7 +377,11 @@ impl Client {
             let address = self.addresses[self.at % self.addresses.len()].clone();
             match self.greet(&address) {
                 Ok(true) => {}
-                Ok(false) => return Err(Failure::Expired),
+                Ok(false) => {
+                    let (silent, timeout) = (self.answered.elapsed(), self.timeout);
+                    eprintln!("a session of {timeout:?} is over; {silent:?} after a response");
+                    return Err(Failure::Expired);
+                }
                 Err(_) => {
                     self.at += 1;
                     std::thread::sleep(PAUSE);

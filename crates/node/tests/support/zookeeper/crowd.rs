@@ -23,6 +23,8 @@ pub struct Crowd {
     pub stop: AtomicBool,
     /// Writes that were answered.
     pub writes: AtomicU64,
+    /// Whether a session is over whose client lives.
+    pub over: AtomicBool,
 }
 
 pub(super) fn create(path: &str, flags: i32) -> Vec<u8> {
@@ -134,7 +136,8 @@ impl Writer<'_> {
 
 impl Crowd {
     pub fn new(addresses: Vec<String>) -> Crowd {
-        Crowd { addresses, stop: AtomicBool::new(false), writes: AtomicU64::new(0) }
+        let [stop, over] = [false, false].map(AtomicBool::new);
+        Crowd { addresses, stop, writes: AtomicU64::new(0), over }
     }
 
     pub fn client(&self, first: usize, timeout: Duration) -> Client {
@@ -159,6 +162,12 @@ impl Crowd {
     /// Writes nodes of its own until it is told to stop; returns what happened to them. `ready`
     /// counts those who have made theirs.
     pub fn write(&self, writer: usize, ready: &AtomicU64) -> Result<History, Failure> {
+        let history = self.write_own(writer, ready);
+        self.over.fetch_or(history.is_err(), Ordering::Relaxed);
+        history
+    }
+
+    fn write_own(&self, writer: usize, ready: &AtomicU64) -> Result<History, Failure> {
         let (client, up) = (self.client(writer, LIVE), own(writer));
         let (versions, history) = (BTreeMap::new(), History::default());
         let mut all = Writer { client, crowd: self, up, versions, history };
