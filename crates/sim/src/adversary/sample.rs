@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base::crypto::{ClientKeyring, PlainKeys};
+use base::frame::READS;
 use base::transfer::{Manifest, Part, StateAnswer, StateMessage, StateRequest};
 use base::{
     AgreedTime, BatchEntry, ClientId, Digest, Frame, FrameBuilder, FrameId, Incarnation, ReplicaId,
@@ -121,7 +122,9 @@ impl Parts<'_> {
         self.pools.frames.pick(prng).unwrap_or_else(|| {
             let mut builder = FrameBuilder::new();
             builder.push(b"x");
-            let id = FrameId { id: self.entry.id.id.clamp(1, 1 << 60), ..self.entry.id };
+            // What names it may be a lie already; no request can be built in a stream of reads.
+            let FrameId { id, stream, .. } = self.entry.id;
+            let id = FrameId { id: id.clamp(1, 1 << 60), stream: stream & !READS, ..self.entry.id };
             let keys = PlainKeys { me: self.me, n: self.n };
             Arc::new(builder.request(GROUP, id, 0, |digest| keys.authenticate(digest)))
         })
