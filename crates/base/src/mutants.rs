@@ -203,6 +203,9 @@ mod table {
         BlockUnchecked: "trap 12", "the checksums of the log's blocks are not looked at";
         CheckpointNamedUnsynced: "decision 9", "a checkpoint is named before it is on the disk";
         DoubtfulVotes: "R1", "a replica with a log in doubt counts as whole";
+        RotIsTorn: "trap 12", "a damaged block at the end of the log is taken for a torn one";
+        UnfinishedIsWhole: "R1", "a life after one that had not recovered counts as whole";
+        AsyncOutlivesBoot: "R1", "an async replica counts as whole after its machine has restarted";
         TentativeUnsaid: "trap 7", "a tentative reply does not say that it is one";
         TentativeStays: "trap 7", "a batch stays executed when another one is committed";
         RollBackForgetsSessions: "trap 7", "a roll-back leaves the session table as it is";

@@ -152,7 +152,8 @@ impl World {
         before: &mut Before,
     ) {
         let whole = boot.beginning == Beginning::Whole;
-        before.disk.doubtful = !whole;
+        let doubtful = std::mem::replace(&mut before.disk.doubtful, !whole);
+        assert!(!(doubtful && whole), "{replica:?} may have forgotten votes, and begins whole");
         if usize::from(replica.0) >= self.replicas.len() {
             assert!(whole, "the first life of {replica:?}");
             return;

@@ -76,7 +76,7 @@ pub fn beginning(found: &Found, virgin: bool, recover: bool) -> Result<Beginning
         LifeFound::None => return Ok(forgetful("the life file is gone")),
         LifeFound::Damaged => return Ok(forgetful("the life file is damaged")),
     };
-    if life.recovering {
+    if life.recovering && !base::mutant!(UnfinishedIsWhole) {
         return Ok(forgetful("the last life had not finished its recovery"));
     }
     if virgin && untouched {
@@ -94,6 +94,7 @@ pub fn beginning(found: &Found, virgin: bool, recover: bool) -> Result<Beginning
         (Durability::Async, Verdict::TornTail { .. }) if life.clean => {
             Ok(forgetful("the last life ended in order, yet the end of its log is torn"))
         }
+        (Durability::Async, _) if base::mutant!(AsyncOutlivesBoot) => Ok(whole("never mind")),
         (Durability::Async, _) if life.boot.is_same(&found.boot) => {
             Ok(whole("the machine was not restarted since the last life"))
         }

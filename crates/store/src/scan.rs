@@ -292,6 +292,9 @@ impl Scan<'_> {
             }
             let wrong = |reason| (start, index, doubt(reason, path, at(index)));
             let Some(data) = block::decode_data(self.seed, raw) else {
+                if base::mutant!(RotIsTorn) {
+                    break;
+                }
                 return wrong("the block is damaged, or of another log");
             };
             if (data.stamp.segment, data.stamp.index) != (number, index) {
@@ -344,6 +347,9 @@ impl Scan<'_> {
                 continue;
             }
             let Some(data) = block::decode_data(self.seed, raw) else {
+                if base::mutant!(RotIsTorn) {
+                    continue;
+                }
                 return doubt("the block is damaged, or of another log", path, at(index));
             };
             let place = Some(data.stamp.segment) == number && data.stamp.index == index;

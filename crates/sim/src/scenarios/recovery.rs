@@ -59,7 +59,9 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "forgetting_again_while_recovering_costs_only_time",
-        claim: "A replica forgets again while it recovers, and the leader changes meanwhile.",
+        claim: "A replica forgets its votes, by a loss of its disk, of its machine or of its \
+                process, and ends again and again while it recovers, or forgets again, and the \
+                leader changes meanwhile. It is not whole before it has recovered.",
         ci_seeds: 12,
         full_seeds: 600,
         run: forgetting_again_while_recovering_costs_only_time,
@@ -182,11 +184,18 @@ fn more_forgetful_replicas_than_faults_stop_the_group_with_a_clear_word(seed: u6
 }
 
 fn forgetting_again_while_recovering_costs_only_time(seed: u64) {
-    let mut world = world(options(seed));
+    let durability = [Durability::Sync, Durability::Async, Durability::Memory][seed as usize % 3];
+    let mut world = world(Options { durability, ..options(seed) });
     world.run_for(Span::millis(60), |_| false);
     let victim = ReplicaId((seed % 4) as u16);
     for round in 0..4u64 {
-        world.fault(Fault::Crash(victim));
+        match (durability, round) {
+            (Durability::Async, 0 | 3) => world.fault(Fault::PowerFails(victim)),
+            _ => world.fault(Fault::Crash(victim)),
+        }
+        if durability == Durability::Sync && round == 0 {
+            world.fault(Fault::LoseDisk(victim));
+        }
         world.run_for(Span::micros(seed * 7_919 % 20_000), |_| false);
         world.fault(Fault::Restart(victim));
         world.run_for(Span::micros((seed + round) * 104_729 % 250_000), |_| false);

@@ -13,7 +13,7 @@
 mod platter;
 mod wounds;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,6 +53,8 @@ struct State {
     wounds: Vec<Wound>,
     /// Counts syncs of the log that wrote something.
     log_syncs: u64,
+    /// The last of them of each file: of no use to anybody if that has no name.
+    synced: BTreeMap<u64, u64>,
     done: Vec<DiskFault>,
 }
 
@@ -70,6 +72,7 @@ impl SimStorage {
             armed: Vec::new(),
             wounds: Vec::new(),
             log_syncs: 0,
+            synced: BTreeMap::new(),
             done: Vec::new(),
         })))
     }

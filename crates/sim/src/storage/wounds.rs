@@ -81,7 +81,10 @@ impl State {
         let file = self.platter.inode(inode)?;
         let told = |sector: &&usize| file.sector(**sector).iter().any(|byte| *byte != 0);
         let telling: Vec<usize> = dirty.iter().filter(told).copied().collect();
-        self.log_syncs += u64::from(log && !telling.is_empty());
+        if log && !telling.is_empty() {
+            self.log_syncs += 1;
+            self.synced.insert(inode, self.log_syncs);
+        }
         let lie = if telling.is_empty() {
             None
         } else {
@@ -145,7 +148,10 @@ impl State {
         };
         let files = self.platter.files().filter(|(name, _)| chosen(name));
         let mut files: Vec<u64> = files.map(|(_, inode)| inode).collect();
+        // What was written last is what a replica can least do without.
+        let last = place == Place::Log && self.prng.below(2) == 0;
         match place {
+            Place::Log if last => files = files.pop().into_iter().collect(),
             Place::Checkpoint => files = files.pop().into_iter().collect(),
             Place::Log if !files.is_empty() => {
                 files = vec![files[self.prng.below(files.len() as u64) as usize]];
@@ -162,7 +168,8 @@ impl State {
             if sectors.is_empty() {
                 continue;
             }
-            let sector = sectors[self.prng.below(sectors.len() as u64) as usize];
+            let any = self.prng.below(sectors.len() as u64) as usize;
+            let sector = sectors[if last { sectors.len() - 1 } else { any }];
             let right = file.sector(sector).to_vec();
             let mut wrong = right.clone();
             flip(&mut wrong, &mut self.prng);
@@ -222,6 +229,9 @@ impl State {
     /// What is wrong now with the files that are there.
     pub(super) fn harms(&self) -> Vec<Harm> {
         let mut harms = Vec::new();
+        // A segment whose name was lost says nothing of what was written before it.
+        let named = |inode| self.platter.name_of(inode).is_some_and(|n| n.starts_with("log-"));
+        let last = self.synced.iter().filter(|(inode, _)| named(**inode)).map(|(_, at)| *at).max();
         for wound in &self.wounds {
             let Some(name) = self.platter.name_of(wound.inode) else { continue };
             let Ok(file) = self.platter.inode(wound.inode) else { continue };
@@ -230,7 +240,7 @@ impl State {
             }
             harms.push(match (name.starts_with("log-"), wound.sync) {
                 (false, _) => Harm::Other,
-                (true, Some(sync)) if sync == self.log_syncs => Harm::Unseen,
+                (true, Some(sync)) if last.is_none_or(|last| sync >= last) => Harm::Unseen,
                 (true, _) => Harm::Votes,
             });
         }
