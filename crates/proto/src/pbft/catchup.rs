@@ -386,7 +386,7 @@ impl Lane {
         for checkpoint in self.checkpoints.sent_above(stable) {
             out.settled(to, checkpoint.seq, Message::Checkpoint(*checkpoint));
         }
-        let mut bytes = 0;
+        let (mut bytes, mut owes) = (0, None);
         let above = self.log.above(delivered).filter(|(_, slot)| slot.is_touched());
         for (seq, slot) in above.take(ANSWER_NUMBERS) {
             if bytes >= ANSWER_BYTES {
@@ -395,8 +395,18 @@ impl Lane {
             // Votes are of use only in the view that both are in.
             let votes = view == self.view && seq > stable && self.is_active();
             bytes += self.answer_about(to, (seq, slot), votes, out);
+            if votes && slot.delivered && slot.phase < Phase::Prepared {
+                owes = owes.or(Some(seq));
+            }
         }
         self.catchup.peers.served(from, now.mono, bytes);
+        // It may be this replica's COMMIT that the peer needs, and this one may need a vote for
+        // that which only somebody has who delivered the number, too, and so repeats nothing.
+        if let Some(seq) = owes {
+            let (view, stable) = (self.views.asked, self.low());
+            let delivered = Seq(seq.0 - 1).max(stable);
+            out.send(Target::All, Message::Status { view, stable, delivered });
+        }
         // So that the peer knows that it is behind, and does not blame its leader for that.
         if self.delivered > delivered {
             out.send(to, self.status());

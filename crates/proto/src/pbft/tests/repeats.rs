@@ -137,3 +137,29 @@ fn a_copy_that_is_ordered_again_is_checked_again() {
     assert_eq!(again(&mut rig, &forged).0, Err(Reject::Forged));
     assert_eq!(again(&mut rig, &genuine).0, Ok(()));
 }
+
+/// It delivered a number because others had, and lacks a PREPARE for its own vote. A replica that
+/// delivered it, too, repeats nothing by itself, and one that did not may need this very COMMIT.
+#[test]
+fn whoever_owes_a_vote_for_what_it_has_delivered_asks_for_what_it_lacks() {
+    let null = Proposal::Null;
+    let behind = || Message::Status { view: View(0), stable: Seq(0), delivered: Seq(0) };
+    let asks = |rig: &mut Rig| {
+        let all = |sent: &(Target, Message)| *sent == (Target::All, behind());
+        rig.peer(0, behind()).expect("it may ask");
+        rig.sent().iter().any(all)
+    };
+    let mut rig = Rig::new(1, 1);
+    rig.peer(0, pre_prepare(1, &null)).expect("a proposal");
+    for from in [2, 3] {
+        let decided = Message::Decided { seq: Seq(1), proposal: null.clone() };
+        rig.peer(from, decided).expect("news");
+    }
+    assert_eq!(rig.delivered(), [Seq(1)]);
+    assert!(!has_commit(&rig.sent()), "it lacks a PREPARE");
+    assert!(asks(&mut rig));
+    rig.peer(2, Message::Prepare(vote(1, &null))).expect("what was lacking");
+    assert!(has_commit(&rig.sent()));
+    rig.wait(Span::secs(1));
+    assert!(!asks(&mut rig), "it owes nothing any more");
+}
