@@ -204,7 +204,8 @@ pub struct Progress {
 /// From one pillar to its siblings in the same replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sibling {
-    /// This replica, as leader, has proposed `seq`: siblings fill their own lower numbers.
+    /// This replica, as leader, has proposed `seq`, or has frames for it and it lies beyond the
+    /// high mark: siblings fill their own lower numbers.
     Proposed(Seq),
     /// The checkpoint is stable: all pillars move their low mark.
     Stable(StableCheckpoint),

@@ -40,6 +40,8 @@ pub(super) struct Lead {
     fill: Seq,
     /// Numbers up to here are to be proposed at a gentle pace.
     gentle_fill: Seq,
+    /// A number beyond the high mark that frames wait for, and siblings were told of.
+    beyond: Seq,
     /// When frames were proposed last.
     served: Option<Time>,
     /// Since when the oldest eligible frame waits for a fuller batch.
@@ -60,6 +62,7 @@ impl Lead {
             next: first,
             fill: Seq(0),
             gentle_fill: Seq(0),
+            beyond: Seq(0),
             served: None,
             gathering_since: None,
             dealt: Seq(0),
@@ -89,7 +92,7 @@ impl Lead {
     /// A view begins: its NEW-VIEW has fixed everything below `next`.
     pub(super) fn begin_view(&mut self, next: Seq) {
         (self.next, self.gathering_since, self.tick_at) = (next, None, None);
-        self.dealt = Seq(0);
+        (self.dealt, self.beyond) = (Seq(0), Seq(0));
         self.idleness.begin_view();
     }
 
@@ -164,6 +167,19 @@ impl Lane {
             }
             let Some(proposal) = self.next_proposal(now) else { break };
             self.propose_one(now, proposal, out);
+        }
+        self.look_for_the_end(out);
+    }
+
+    /// Where frames wait for a number beyond the high mark, siblings fill theirs up to it: the next
+    /// checkpoint that everybody can sign may be at the very end of the window, where replicas
+    /// have fetched a state that lacks those before it.
+    fn look_for_the_end(&mut self, out: &mut Outbox) {
+        let next = self.lead.next;
+        let beyond = next > self.high() && self.leads(next) && self.pool.has_eligible();
+        if beyond && self.lead.beyond != next {
+            self.lead.beyond = next;
+            out.siblings(Sibling::Proposed(next));
         }
     }
 

@@ -298,6 +298,32 @@ fn an_idle_pillar_fills_its_numbers_with_null_when_a_sibling_moves_on() {
     assert_eq!(proposals(&rig.sent()), [(Seq(9), 0), (Seq(13), 0)]);
 }
 
+/// The last numbers of the window may be those of idle pillars, and end in the one checkpoint that
+/// everybody can sign.
+#[test]
+fn a_pillar_at_the_end_of_the_window_has_its_siblings_fill_it() {
+    let mut rig = Rig::new(0, 4);
+    let told = |rig: &mut Rig, id: u64| {
+        let f = frame(id, b"op");
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        for from in [1, 2] {
+            rig.peer(from, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+        }
+        let progress = Progress { executed: Seq(4 * id), ..Progress::default() };
+        rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+        rig.feed(Input::Turn).expect("turns are never refused");
+        let told = rig.out.drain().filter_map(|effect| match effect {
+            Effect::Siblings(Sibling::Proposed(seq)) => Some(seq.0),
+            _ => None,
+        });
+        told.collect::<Vec<u64>>()
+    };
+    let proposed: Vec<u64> = (1..=4).flat_map(|id| told(&mut rig, id)).collect();
+    assert_eq!(proposed, [1, 5, 9, 13]);
+    assert_eq!(told(&mut rig, 5), [17], "it lies beyond the high mark");
+    assert_eq!(told(&mut rig, 6), [], "once is enough");
+}
+
 #[test]
 fn frames_gather_while_enough_is_in_flight() {
     let mut rig = Rig::new(0, 1);
