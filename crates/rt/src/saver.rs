@@ -36,7 +36,7 @@ const PIECES: usize = 4;
 /// Bytes per second of a checkpoint that nobody waits for. All replicas come to the point of saving
 /// at about the same time; where they share a disk, or the disk is slow, what each writes as fast
 /// as it can holds up its log, and with that its votes.
-const LEISURE_BYTES_PER_S: u64 = 64_000_000;
+const LEISURE_BYTES_PER_S: u64 = 16_000_000;
 /// How long the disk is left alone at most before it is asked whether there is still leisure.
 const LEISURE_SLICE: Duration = Duration::from_millis(50);
 
