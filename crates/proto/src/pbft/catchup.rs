@@ -48,6 +48,8 @@ const ANSWER_NUMBERS: usize = 128;
 /// no answer to what was asked, and each may be large.
 const DECISIONS_MAX: u64 = 2 * ANSWER_NUMBERS as u64;
 const ANSWER_BYTES: usize = 256 << 10;
+/// Between two questions for votes: who is asked may lack some, too, and ask back, without end.
+const OWED_GAP: Span = Span::secs(1);
 /// A leader forgets what was first vouched for this long ago and is still not proposed, and a
 /// backup vouches this long after a frame came. A backup keeps the frame for longer than both
 /// together, so that what is proposed is still there: or a client could choose its moment to
@@ -85,10 +87,21 @@ pub(super) struct Catchup {
     told_lost_at: Option<Time>,
     /// Decisions flow: the next are to be asked for soon.
     ask_again: bool,
+    /// When votes were asked for last that this replica lacks for its own.
+    asked_for_votes: Option<Time>,
     pub(super) overheard: Overheard,
 }
 
 impl Catchup {
+    /// Whether votes may be asked for now; if so, the gap to the next time begins.
+    fn may_ask_for_votes(&mut self, now: Time) -> bool {
+        let may = self.asked_for_votes.is_none_or(|at| now.since(at) >= OWED_GAP);
+        if may {
+            self.asked_for_votes = Some(now);
+        }
+        may
+    }
+
     pub(super) fn new(n: u16) -> Catchup {
         Catchup {
             peers: Peers::new(n),
@@ -105,6 +118,7 @@ impl Catchup {
             told_lost: None,
             told_lost_at: None,
             ask_again: false,
+            asked_for_votes: None,
             overheard: Overheard::default(),
         }
     }
@@ -402,7 +416,7 @@ impl Lane {
         self.catchup.peers.served(from, now.mono, bytes);
         // It may be this replica's COMMIT that the peer needs, and this one may need a vote for
         // that which only somebody has who delivered the number, too, and so repeats nothing.
-        if let Some(seq) = owes {
+        if let Some(seq) = owes.filter(|_| self.catchup.may_ask_for_votes(now.mono)) {
             let (view, stable) = (self.views.asked, self.low());
             let delivered = Seq(seq.0 - 1).max(stable);
             out.send(Target::All, Message::Status { view, stable, delivered });

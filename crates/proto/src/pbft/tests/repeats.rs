@@ -158,6 +158,11 @@ fn whoever_owes_a_vote_for_what_it_has_delivered_asks_for_what_it_lacks() {
     assert_eq!(rig.delivered(), [Seq(1)]);
     assert!(!has_commit(&rig.sent()), "it lacks a PREPARE");
     assert!(asks(&mut rig));
+    // Whoever is asked may owe a vote, too, and ask in turn: not for ever.
+    rig.wait(Span::millis(10));
+    assert!(!asks(&mut rig), "it has just asked");
+    rig.wait(Span::secs(1));
+    assert!(asks(&mut rig));
     rig.peer(2, Message::Prepare(vote(1, &null))).expect("what was lacking");
     assert!(has_commit(&rig.sent()));
     rig.wait(Span::secs(1));
