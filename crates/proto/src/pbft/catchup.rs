@@ -2,26 +2,25 @@
 //!
 //! A lane that makes no progress although it knows of more to come tells its peers how far it is
 //! (STATUS). Whoever is ahead answers with its own votes for what is still open and with DECIDED
-//! for what is delivered. One peer can lie: DECIDED counts when a weak quorum says the same
+//! for what is delivered (`answer`). One peer can lie: DECIDED counts when a weak quorum says the same
 //! (design, trap 9); bodies are recognised by their digest.
 //!
 //! Beyond the logs of the others (one window below their low mark) only a transfer of state
 //! helps; that is told as a fact.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
-use base::{BatchEntry, Frame, Now, ReplicaId, Seq, Span, Time, View};
+use base::{Frame, Now, ReplicaId, Seq, Span, Time};
 
 use super::agree::Origin;
 use super::hearing::Hearing;
 use super::log::{Counted, Phase, Slot};
 use super::msg::{Message, Proposal, Vote};
 use super::overheard::Overheard;
-use super::peers::{ANSWER_GAP, Peers};
+use super::peers::{ANSWER_GAP, ANSWER_NUMBERS_MAX, Peers};
 use super::{Lane, Reject, pool};
 use crate::group::link::ToCoordinator;
-use crate::outbox::{Effect, Fact, Outbox, Target};
+use crate::outbox::{Fact, Outbox, Target};
 
 /// Own votes that are repeated at once.
 const VOTE_AGAIN_MAX: usize = 16;
@@ -42,12 +41,9 @@ const ASK_GAP: Span = Span(2 * ANSWER_GAP.0);
 /// How many T, and how many cries, nothing comes until the logs of the others seem to be cut.
 const HELP_PATIENCE: u64 = 2;
 const HELP_CRIES: u32 = 3;
-/// How many numbers one answer covers, and about how many bytes.
-const ANSWER_NUMBERS: usize = 128;
 /// How far above what is missing a decision may be, in numbers of the stripe: what is further is
 /// no answer to what was asked, and each may be large.
-const DECISIONS_MAX: u64 = 2 * ANSWER_NUMBERS as u64;
-const ANSWER_BYTES: usize = 256 << 10;
+pub(super) const DECISIONS_MAX: u64 = 2 * ANSWER_NUMBERS_MAX as u64;
 /// Between two questions for votes: who is asked may lack some, too, and ask back, without end.
 const OWED_GAP: Span = Span::secs(1);
 /// A leader forgets what was first vouched for this long ago and is still not proposed, and a
@@ -56,9 +52,6 @@ const OWED_GAP: Span = Span::secs(1);
 /// make a number that nobody can decide.
 pub(super) const VOUCH_LIFETIME: Span = Span::secs(20);
 const FRAME_LIFETIME: Span = Span::secs(60);
-/// What a fetch costs its sender's share beside the bodies that it gets.
-const FETCH_COST_BYTES: usize = 1 << 10;
-const FETCH_COST_BYTES_PER_ENTRY: usize = 64;
 /// Pending frames that are vouched for again when the leader seems not to know them.
 const VOUCH_AGAIN_MAX: usize = 1024;
 
@@ -94,7 +87,7 @@ pub(super) struct Catchup {
 
 impl Catchup {
     /// Whether votes may be asked for now; if so, the gap to the next time begins.
-    fn may_ask_for_votes(&mut self, now: Time) -> bool {
+    pub(super) fn may_ask_for_votes(&mut self, now: Time) -> bool {
         let may = self.asked_for_votes.is_none_or(|at| now.since(at) >= OWED_GAP);
         if may {
             self.asked_for_votes = Some(now);
@@ -288,60 +281,6 @@ impl Lane {
         more
     }
 
-    pub(super) fn on_fetch(
-        &mut self,
-        now: Now,
-        from: ReplicaId,
-        seq: Seq,
-        entries: &[BatchEntry],
-        out: &mut Outbox,
-    ) -> Result<(), Reject> {
-        if self.cfg.stripe.pillar_of(seq) != self.cfg.pillar {
-            return Err(Reject::Misbehaviour("fetch for another pillar"));
-        }
-        // Looking costs, too.
-        let cost = FETCH_COST_BYTES + entries.len() * FETCH_COST_BYTES_PER_ENTRY;
-        self.catchup.peers.served(from, now.mono, cost);
-        let mut logged = None;
-        for entry in entries {
-            if !self.catchup.peers.may_serve(from, now.mono) {
-                return Err(Reject::Stale("fetches faster than they are answered"));
-            }
-            let held = self.pool.get(&pool::key_of(entry));
-            let found = match held.and_then(|held| held.frame.clone().zip(Some(held.own))) {
-                Some(found) => Some(found),
-                None => {
-                    let logged = logged.get_or_insert_with(|| self.bodies_of(seq));
-                    let place = logged.binary_search_by_key(&entry.digest, |(f, _)| f.digest());
-                    place.ok().map(|place| logged[place].clone())
-                }
-            };
-            if let Some((frame, vouched)) = found {
-                self.catchup.peers.served(from, now.mono, frame.encoded_len());
-                out.send(Target::One(from), Message::Body { vouched, frame });
-            }
-        }
-        Ok(())
-    }
-
-    /// The frames in the slot of `seq`, by digest, and whether this replica vouches for them:
-    /// what is decided is authentic.
-    fn bodies_of(&self, seq: Seq) -> Vec<(Arc<Frame>, bool)> {
-        let Some(slot) = self.log.get(seq) else { return Vec::new() };
-        let past = slot.past.iter().flat_map(|past| past.contents()).map(|kept| &kept.batch);
-        let mut bodies = Vec::new();
-        for (batch, decided) in
-            slot.batch.iter().map(|batch| (batch, slot.decided)).chain(past.map(|b| (b, false)))
-        {
-            if let base::Batch::Frames { frames, .. } = &**batch {
-                bodies.extend(frames.iter().map(|frame| (frame.clone(), decided)));
-            }
-        }
-        bodies.sort_unstable_by_key(|(frame, decided)| (frame.digest(), !*decided));
-        bodies.dedup_by_key(|(frame, _)| frame.digest());
-        bodies
-    }
-
     pub(super) fn on_body(
         &mut self,
         now: Now,
@@ -375,101 +314,11 @@ impl Lane {
         Ok(())
     }
 
-    /// `from` says how far it is. Whoever is behind gets help, at a bounded rate.
-    pub(super) fn on_status(
-        &mut self,
-        now: Now,
-        from: ReplicaId,
-        (view, stable, delivered): (View, Seq, Seq),
-        out: &mut Outbox,
-    ) -> Result<(), Reject> {
-        // As far from overflow as every other number on the wire.
-        if stable.0.max(delivered.0) > u64::MAX >> 1 {
-            return Err(Reject::Misbehaviour("status beyond all numbers"));
-        }
-        self.catchup.peers.mentions(from, delivered, self.cfg.quorums.weak());
-        self.catchup.peers.set_status(from, (view, now.mono), stable, delivered);
-        self.tell_if_left_behind(now, out);
-        if !self.catchup.peers.may_answer(from, now.mono) {
-            return Err(Reject::Stale("status before the last was digested"));
-        }
-        let to = Target::One(from);
-        if self.low() > stable {
-            self.sign_low_mark();
-        }
-        for checkpoint in self.checkpoints.sent_above(stable) {
-            out.settled(to, checkpoint.seq, Message::Checkpoint(*checkpoint));
-        }
-        let (mut bytes, mut owes) = (0, None);
-        let above = self.log.above(delivered).filter(|(_, slot)| slot.is_touched());
-        for (seq, slot) in above.take(ANSWER_NUMBERS) {
-            if bytes >= ANSWER_BYTES {
-                break;
-            }
-            // Votes are of use only in the view that both are in.
-            let votes = view == self.view && seq > stable && self.is_active();
-            bytes += self.answer_about(to, (seq, slot), votes, out);
-            if votes && slot.delivered && slot.phase < Phase::Prepared {
-                owes = owes.or(Some(seq));
-            }
-        }
-        self.catchup.peers.served(from, now.mono, bytes);
-        // It may be this replica's COMMIT that the peer needs, and this one may need a vote for
-        // that which only somebody has who delivered the number, too, and so repeats nothing.
-        if let Some(seq) = owes.filter(|_| self.catchup.may_ask_for_votes(now.mono)) {
-            let (view, stable) = (self.views.asked, self.low());
-            let delivered = Seq(seq.0 - 1).max(stable);
-            out.send(Target::All, Message::Status { view, stable, delivered });
-        }
-        // So that the peer knows that it is behind, and does not blame its leader for that.
-        if self.delivered > delivered {
-            out.send(to, self.status());
-        }
-        Ok(())
-    }
-
-    /// Says what this replica knows about one number; `votes`, too, if they may be needed. About
-    /// how many bytes that is.
-    fn answer_about(
-        &self,
-        to: Target,
-        (seq, slot): (Seq, &Slot),
-        votes: bool,
-        out: &mut Outbox,
-    ) -> usize {
-        let Some(proposal) = &slot.proposal else { return 0 };
-        let before = out.effects().len();
-        if slot.delivered {
-            out.promise(to, Message::Decided { seq, proposal: proposal.clone() });
-        }
-        // Also what was delivered: others may need this very vote for their quorum, and one
-        // DECIDED alone convinces nobody.
-        if votes && slot.phase >= Phase::Accepted {
-            let vote = Vote { view: self.view, seq, digest: slot.digest };
-            let (view, me) = (self.view, self.cfg.me);
-            if self.leads(seq) && slot.chosen.is_none() {
-                out.promise(to, Message::PrePrepare { view, seq, proposal: proposal.clone() });
-            }
-            if slot.prepares.said(me, slot.digest) {
-                out.promise(to, Message::Prepare(vote));
-            }
-            if slot.commits.said(me, slot.digest) {
-                out.promise(to, Message::Commit(vote));
-            }
-        }
-        let said = out.effects()[before..].iter();
-        said.map(|effect| match effect {
-            Effect::Send { message, .. } => message.encoded_len_max(),
-            _ => 0,
-        })
-        .sum()
-    }
-
     /// The logs of a weak quorum no longer reach back to what is missing here: they are a window
     /// further, or beyond it and silent, for logs are bounded in bytes, too, and may stay there. Or
     /// some of them have never decided it: whoever fetched the state that the others rested in has
     /// what is missing, cannot say how it came about, and votes on it no more.
-    fn tell_if_left_behind(&mut self, now: Now, out: &mut Outbox) {
+    pub(super) fn tell_if_left_behind(&mut self, now: Now, out: &mut Outbox) {
         let missing = self.next_undelivered();
         let here = self.log.get(missing).is_some_and(Slot::is_to_be_delivered);
         let long = Span(self.cfg.view_timeout.0.saturating_mul(HELP_PATIENCE));

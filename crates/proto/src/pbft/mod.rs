@@ -28,6 +28,7 @@
 //! | `roles`, `rotate` | who leads which number; what follows where that is not one alone |
 
 mod agree;
+mod answer;
 mod arrival;
 mod catchup;
 mod checkpoint;

@@ -11,6 +11,9 @@ use base::{ReplicaId, Seq, Span, Time, View};
 
 /// The least time between two answers to one peer.
 pub(super) const ANSWER_GAP: Span = Span::millis(2);
+/// How many numbers one answer covers, to begin with and at most.
+const ANSWER_NUMBERS_MIN: usize = 16;
+pub(super) const ANSWER_NUMBERS_MAX: usize = 128;
 /// What one peer may be sent as help: nanoseconds per byte (8: 125 MB per second), and how far
 /// ahead of that rate a burst may be.
 const SERVE_NS_PER_BYTE: u64 = 8;
@@ -36,6 +39,19 @@ struct Peer {
     delivered: Seq,
     /// The view that it votes in or waits for, and when it last said so.
     view: Option<(View, Time)>,
+    told: Option<Told>,
+}
+
+/// What a peer was told of what it lacks.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    /// Where it said that it is, its view and what it has delivered, and since when.
+    asker: (View, Seq),
+    since: Time,
+    /// What is delivered here was told up to this number.
+    up_to: Seq,
+    /// How many numbers one answer covers.
+    numbers: usize,
 }
 
 impl Peers {
@@ -101,7 +117,8 @@ impl Peers {
 
     /// The link to `replica` is new: it gets its next answer at once.
     pub(super) fn connected(&mut self, replica: ReplicaId) {
-        self.peer(replica).last_answer = None;
+        let peer = self.peer(replica);
+        (peer.last_answer, peer.told) = (None, None);
     }
 
     /// Whether `replica` may have an answer now; if so, the gap to the next begins.
@@ -115,6 +132,38 @@ impl Peers {
             peer.last_answer = Some(now);
         }
         free
+    }
+
+    /// `replica` is at `asker`, a view and what it has delivered: above which number, and about how
+    /// many, it is to be told something now. What is on its way is not told again until `lost`
+    /// after that it is still where it was; and only who moves on by what it is told gets more
+    /// at a time, for a whole group that waits for one number has all that is above it.
+    pub(super) fn untold(
+        &mut self,
+        replica: ReplicaId,
+        now: Time,
+        asker: (View, Seq),
+        lost: Span,
+    ) -> (Seq, usize) {
+        let (view, delivered) = asker;
+        let anew = Told { asker, since: now, up_to: delivered, numbers: ANSWER_NUMBERS_MIN };
+        let told = match self.peer(replica).told {
+            Some(told) if view == told.asker.0 && delivered > told.asker.1 => {
+                let numbers = (told.numbers * 2).min(ANSWER_NUMBERS_MAX);
+                Told { up_to: told.up_to.max(delivered), numbers, ..anew }
+            }
+            Some(told) if asker == told.asker && now.since(told.since) < lost => told,
+            _ => anew,
+        };
+        self.peer(replica).told = Some(told);
+        (told.up_to, told.numbers)
+    }
+
+    /// `replica` is told what is decided up to `up_to`.
+    pub(super) fn tell(&mut self, replica: ReplicaId, up_to: Seq) {
+        if let Some(told) = &mut self.peer(replica).told {
+            told.up_to = up_to;
+        }
     }
 
     /// Whether `replica` may be sent more help now.
@@ -145,6 +194,31 @@ mod tests {
         assert_eq!(peers.believed(), Seq(7));
         peers.mentions(ReplicaId(2), Seq(9), 2);
         assert_eq!(peers.believed(), Seq(9));
+    }
+
+    #[test]
+    fn who_moves_on_is_told_more_and_nothing_twice_while_it_may_be_on_its_way() {
+        let (mut peers, one, lost) = (Peers::new(4), ReplicaId(1), Span::millis(5));
+        let mut ask = |ms, view, delivered, told: u64| {
+            let at = Time::ZERO.after(Span::millis(ms));
+            let asked = peers.untold(one, at, (View(view), Seq(delivered)), lost);
+            peers.tell(one, Seq(told));
+            (asked.0.0, asked.1)
+        };
+        assert_eq!(ask(0, 0, 0, 16), (0, 16), "the first question, at the first moment");
+        assert_eq!(ask(2, 0, 0, 32), (16, 16), "it may be on its way");
+        assert_eq!(ask(4, 0, 8, 64), (32, 32), "it comes");
+        assert_eq!(ask(6, 0, 40, 128), (64, 64));
+        assert_eq!(ask(8, 0, 70, 256), (128, 128));
+        assert_eq!(ask(10, 0, 80, 384), (256, 128), "never more");
+        assert_eq!(ask(12, 0, 500, 600), (500, 128), "others were faster");
+        assert_eq!(ask(16, 0, 500, 616), (600, 128), "not lost yet");
+        assert_eq!(ask(17, 0, 500, 516), (500, 16), "lost");
+        assert_eq!(ask(18, 1, 500, 516), (500, 16), "votes of this view are of use now");
+        assert_eq!(ask(19, 1, 300, 316), (300, 16), "another life of it");
+        peers.connected(one);
+        let again = peers.untold(one, Time::ZERO, (View(1), Seq(300)), lost);
+        assert_eq!(again, (Seq(300), 16), "what was on the old link is gone");
     }
 
     #[test]
