@@ -378,7 +378,9 @@ impl Log {
                 self.next_commit += 1;
             }
         }
-        let bytes = self.segment_bytes.max(buffer.len() as u64);
+        // Room for as much as it begins with: or what is carried, where that is as long as a
+        // segment, would be written again for every commit.
+        let bytes = self.segment_bytes.max(2 * buffer.len() as u64);
         self.zero_spare(bytes, false)?;
         let spare = self.spare.take().expect("was just prepared");
         let (new, path) =

@@ -93,6 +93,19 @@ fn what_is_carried_outlives_the_segment_it_was_written_to() {
 }
 
 #[test]
+fn what_is_carried_is_not_written_again_for_every_commit_however_long() {
+    let storage = memory();
+    let (_dir, mut log, _) = begin(&storage, SMALL);
+    let carried = vec![7; 100 * SMALL.segment_bytes as usize];
+    log.carry([&carried[..]]).expect("is small");
+    let small = 50;
+    (1..=small).for_each(|number| put(&mut log, number));
+    // Each begins with the same: as many as the commits fill.
+    let begun = segments(&*storage).len();
+    assert!((2..=4).contains(&begun), "{begun} segments for {small} small commits");
+}
+
+#[test]
 fn a_commit_larger_than_a_segment_and_an_empty_record_come_back() {
     let storage = memory();
     let (dir, mut log, _) = begin(&storage, SMALL);
