@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use base::{Frame, Incarnation, PillarId, ReplicaId, Span, Time, ToStage, VoteSet};
+use proto::group::msg::GroupMessage;
 use proto::pbft::msg::Message;
 
 use crate::faults::Fault;
@@ -186,6 +187,30 @@ impl Trace {
         self.mix(bytes.len() as u64);
     }
 
+    /// What is said. Of VIEW-CHANGE and NEW-VIEW, which speak of a thousand numbers, the signature
+    /// stands for the rest.
+    fn take_message(&mut self, message: &Message) {
+        let signed = match message {
+            Message::Group(message) => match &**message {
+                GroupMessage::ViewChange(vc) => Some((vc.view, vc.entries.len(), &vc.signature)),
+                GroupMessage::NewView(nv) => Some((nv.view, nv.changes.len(), &nv.signature)),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some((view, count, signature)) = signed {
+            self.mix(view.0);
+            self.mix(count as u64);
+            self.mix_bytes(&signature.0);
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        message.encode(&mut bytes);
+        self.mix_bytes(&bytes);
+        self.bytes = bytes;
+    }
+
     /// What happens to whom, with everything that is said. What the parts of a replica tell each
     /// other follows from that, and its order is enough.
     fn take(&mut self, event: &Event) {
@@ -193,11 +218,7 @@ impl Trace {
             Event::Peer { to, pillar, sender, message, .. } => {
                 let ids = [to.0, sender.replica.0, pillar.0];
                 ids.into_iter().for_each(|id| self.mix(u64::from(id)));
-                let mut bytes = std::mem::take(&mut self.bytes);
-                bytes.clear();
-                message.encode(&mut bytes);
-                self.mix_bytes(&bytes);
-                self.bytes = bytes;
+                self.take_message(message);
             }
             Event::Request { to, pillar, frame } => {
                 self.mix(u64::from(to.0) << 16 | u64::from(pillar.0));
