@@ -89,6 +89,9 @@ pub struct StageConfig {
     /// Whether idle pillars run ahead, so that a null batch may wait for the others without
     /// anybody missing anything.
     pub nulls_ahead: bool,
+    /// Replicas of the group, at least 2: one that fetches gets what it gets from all the others
+    /// together.
+    pub replicas: u16,
 }
 
 /// The execution stage of one replica.
@@ -170,7 +173,7 @@ impl Stage {
             told: Told::default(),
             report: StageReport::default(),
             snapshots: Snapshots::default(),
-            source: Source::default(),
+            source: Source::new(config.replicas),
             standing: Standing::Executes,
             reads: Reads::default(),
             now: None,

@@ -59,6 +59,7 @@ fn run(workers: usize) -> (Arc<Vec<u8>>, Vec<usize>) {
         checkpoint_interval: 64,
         window: 128,
         nulls_ahead: false,
+        replicas: 4,
     };
     let mut stage = Stage::new(config, Box::new(Loud));
     stage.engage(workers);

@@ -17,6 +17,9 @@ const OBJECTS: u32 = 16;
 const KIB: u16 = 64;
 
 /// A source under a load of so many operations per second, with an asker that never has enough.
+/// What one of the three other replicas gives.
+const BUSY_SHARE: u64 = BUSY.bytes_per_s / 3;
+
 struct Busy {
     stage: Stage,
     ops_per_ms: u64,
@@ -130,14 +133,14 @@ fn a_source_that_executes_gives_less_and_one_that_does_not_gives_all_it_can() {
     assert!(is_about(rate, IDLE.bytes_per_s), "{rate}");
     let mut busy = Busy::new(2 * BUSY_OPS_PER_S / 1000);
     let rate = busy.rate();
-    assert!(is_about(rate, BUSY.bytes_per_s), "{rate}");
+    assert!(is_about(rate, BUSY_SHARE), "{rate}");
     // To be held up for a moment is not to be idle.
     busy.ops_per_ms = 0;
     let given = busy.gives(Span::millis(300));
-    assert!(given < BUSY.bytes_per_s, "{given}");
+    assert!(given < BUSY_SHARE, "{given}");
     busy.ops_per_ms = 2 * BUSY_OPS_PER_S / 1000;
     let rate = busy.rate();
-    assert!(is_about(rate, BUSY.bytes_per_s), "{rate}");
+    assert!(is_about(rate, BUSY_SHARE), "{rate}");
     // When its clients go, it notices.
     busy.ops_per_ms = 0;
     let rate = busy.rate();
@@ -149,14 +152,14 @@ fn whoever_comes_back_for_a_newer_checkpoint_gets_twice_as_much_each_time_for_a_
     let mut busy = Busy::new(2 * BUSY_OPS_PER_S / 1000);
     for round in 0..6 {
         let rate = busy.rate();
-        let wanted = (BUSY.bytes_per_s << round).min(IDLE.bytes_per_s);
+        let wanted = (BUSY_SHARE << round).min(IDLE.bytes_per_s);
         assert!(is_about(rate, wanted), "round {round}: {rate}");
         busy.checkpoint();
     }
     // The same checkpoint again, or an older one, is no return.
     busy.now = busy.now.after(HASTE_FORGOTTEN_AFTER);
     let rate = busy.rate();
-    assert!(is_about(rate, BUSY.bytes_per_s), "{rate}");
+    assert!(is_about(rate, BUSY_SHARE), "{rate}");
 }
 
 /// A state that is fetched before any pace shows was not late because of it: whoever got one and
@@ -172,7 +175,7 @@ fn whoever_got_what_it_asked_for_at_once_and_comes_back_is_not_hurried() {
         busy.now = busy.now.after(Span::secs(1));
     }
     let rate = busy.rate();
-    assert!(is_about(rate, BUSY.bytes_per_s), "{rate}");
+    assert!(is_about(rate, BUSY_SHARE), "{rate}");
 }
 
 /// The state is written all over again in less time than it takes to fetch it at leisure: at one

@@ -280,8 +280,14 @@ fn operation(random: &mut Random) -> Vec<u8> {
 fn stage(service: Ledger) -> Stage {
     let stripe = Stripe::new(2).expect("in range");
     let (group, window) = (GROUP, 64);
-    let config =
-        StageConfig { group, stripe, checkpoint_interval: INTERVAL, window, nulls_ahead: false };
+    let config = StageConfig {
+        group,
+        stripe,
+        checkpoint_interval: INTERVAL,
+        window,
+        nulls_ahead: false,
+        replicas: 4,
+    };
     Stage::new(config, Box::new(service))
 }
 

@@ -109,6 +109,7 @@ fn stage_with(undo: Undo, interval: u64) -> Stage {
         checkpoint_interval: interval,
         window: 64,
         nulls_ahead: false,
+        replicas: 4,
     };
     Stage::new(config, Box::new(Alarm::new(undo)))
 }

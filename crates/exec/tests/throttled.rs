@@ -77,6 +77,7 @@ fn an_asker_without_allowance_holds_no_worker_back() {
         checkpoint_interval: 64,
         window: 128,
         nulls_ahead: false,
+        replicas: 4,
     };
     let (mut stage, mut out) = (Stage::new(config, Box::new(Free)), StageOutbox::new());
     stage.engage(4);

@@ -559,6 +559,7 @@ fn stage_config(group: &Group) -> StageConfig {
         // replica has executed up to it.
         window: 2 * settings.window + interval,
         nulls_ahead: settings.idle == genesis::Idle::Ahead,
+        replicas: group.quorums().n(),
     }
 }
 

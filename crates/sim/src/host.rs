@@ -212,6 +212,7 @@ pub(crate) fn stage_config(options: &Options) -> StageConfig {
         checkpoint_interval: options.checkpoint_interval,
         window: 2 * options.window,
         nulls_ahead: options.travel.idle == Idle::Ahead,
+        replicas: options.n,
     }
 }
 

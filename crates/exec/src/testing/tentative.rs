@@ -99,6 +99,7 @@ fn config() -> StageConfig {
         checkpoint_interval: INTERVAL,
         window: 64,
         nulls_ahead: false,
+        replicas: 4,
     }
 }
 

@@ -22,8 +22,10 @@ pub struct Pacing {
 
 /// The pace of a source that has little else to do.
 pub const IDLE: Pacing = Pacing { bytes_per_s: 125_000_000, bytes_per_turn: 512 << 10 };
-/// The pace of one that executes, for whoever asks for the first time.
-pub const BUSY: Pacing = Pacing { bytes_per_s: 16_000_000, bytes_per_turn: 64 << 10 };
+/// The pace of all those together that execute, for whoever asks for the first time, and how much
+/// one of them answers in a turn. Each gives its share, so that what is fetched, and checked and
+/// kept by whoever fetches, is as much in a large group as in a small one.
+pub const BUSY: Pacing = Pacing { bytes_per_s: 48_000_000, bytes_per_turn: 64 << 10 };
 /// A source that executes so many operations per second is busy.
 pub const BUSY_OPS_PER_S: u64 = 1000;
 /// An asker that was silent for so long is one that asks for the first time.
@@ -82,12 +84,16 @@ pub(super) struct Pace {
     given: i64,
     /// How often it has come back for a newer one because of the pace.
     returns: u32,
+    /// What it gets at first of a source that executes, per second.
+    busy_bytes_per_s: u64,
 }
 
 impl Pace {
-    pub(super) fn new(load: Load) -> Pace {
+    /// Of a source in a group of so many replicas.
+    pub(super) fn new(load: Load, replicas: u16) -> Pace {
         let (newest, asked) = (Seq(0), Time::ZERO);
-        let mut pace = Pace { allowance: 0, newest, asked, given: 0, returns: 0 };
+        let busy_bytes_per_s = BUSY.bytes_per_s / u64::from(replicas.saturating_sub(1).max(1));
+        let mut pace = Pace { allowance: 0, newest, asked, given: 0, returns: 0, busy_bytes_per_s };
         pace.allowance = saved_max(pace.bytes_per_s(load));
         pace
     }
@@ -129,7 +135,7 @@ impl Pace {
     }
 
     fn busy_bytes_per_s(&self) -> u64 {
-        BUSY.bytes_per_s.saturating_mul(1 << self.returns.min(16)).min(IDLE.bytes_per_s)
+        self.busy_bytes_per_s.saturating_mul(1 << self.returns.min(16)).min(IDLE.bytes_per_s)
     }
 
     fn bytes_per_s(&self, load: Load) -> u64 {

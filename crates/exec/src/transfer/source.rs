@@ -27,8 +27,9 @@ const CACHED_BYTES_MAX: usize = 64 << 20;
 const READ_COST: usize = 8;
 
 /// The asked side of state transfer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Source {
+    replicas: u16,
     askers: BTreeMap<ReplicaId, Asker>,
     /// Who was served last.
     turn: Option<ReplicaId>,
@@ -66,9 +67,23 @@ pub(crate) enum Served {
 }
 
 impl Source {
+    /// A source in a group of so many replicas.
+    pub(crate) fn new(replicas: u16) -> Source {
+        Source {
+            replicas,
+            askers: BTreeMap::new(),
+            turn: None,
+            cached: VecDeque::new(),
+            now: Time::ZERO,
+            load: Load::default(),
+            bytes: 0,
+            dropped: 0,
+        }
+    }
+
     /// Takes in a request.
     pub(crate) fn ask(&mut self, from: ReplicaId, checkpoint: Seq, request: StateRequest) {
-        let fresh = || Asker { queue: VecDeque::new(), pace: Pace::new(self.load) };
+        let fresh = || Asker { queue: VecDeque::new(), pace: Pace::new(self.load, self.replicas) };
         let asker = self.askers.entry(from).or_insert_with(fresh);
         asker.pace.asked(self.now, checkpoint);
         if asker.queue.len() >= ASKS_MAX {

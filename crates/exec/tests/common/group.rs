@@ -72,6 +72,7 @@ pub fn config() -> StageConfig {
         checkpoint_interval: INTERVAL,
         window: 64,
         nulls_ahead: false,
+        replicas: 4,
     }
 }
 

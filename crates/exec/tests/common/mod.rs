@@ -186,6 +186,7 @@ pub fn stage_of(service: Cells, pillars: u16, interval: u64) -> Stage {
         checkpoint_interval: interval,
         window: 64,
         nulls_ahead: false,
+        replicas: 4,
     };
     Stage::new(config, Box::new(service))
 }

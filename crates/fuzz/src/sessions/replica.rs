@@ -94,6 +94,7 @@ impl Replica {
             checkpoint_interval,
             window: 2 * WINDOW,
             nulls_ahead: false,
+            replicas: 4,
         };
         let stage = Stage::new(config, Box::new(EchoService::new()));
         let now = Now { mono: Time(1), wall: AgreedTime(1_000) };

@@ -238,6 +238,7 @@ mod tests {
             checkpoint_interval: 8,
             window: 1_000,
             nulls_ahead: false,
+            replicas: 4,
         };
         let mut stage = Stage::new(config, Work::Counters.service());
         let mut memory = Memory::new(&Options::default());

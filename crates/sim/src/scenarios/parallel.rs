@@ -128,6 +128,7 @@ fn execute(work: Work, log: &[Arc<Batch>], workers: usize, prng: &mut Prng) -> S
         checkpoint_interval: INTERVAL,
         window,
         nulls_ahead: false,
+        replicas: 4,
     };
     let mut stage = Stage::new(config, work.service());
     stage.engage(workers);

@@ -349,6 +349,7 @@ fn stage(seed: u64) -> (Stage, impl Fn(u64) -> Arc<Frame>) {
         checkpoint_interval: 128,
         window: 256,
         nulls_ahead: false,
+        replicas: 4,
     };
     let mut stage = Stage::new(config, Box::new(Counters::default()));
     stage.answer_reads();

@@ -44,6 +44,7 @@ pub fn stage(make: Make) -> Stage {
         checkpoint_interval: 8,
         window: 1 << 20,
         nulls_ahead: false,
+        replicas: 4,
     };
     Stage::new(config, make())
 }
