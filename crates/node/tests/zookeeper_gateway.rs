@@ -179,6 +179,29 @@ fn a_lost_result_that_had_events_costs_the_connection() {
     assert!(!told_of_it && told.len() <= 3, "it was closed, and nothing was made up: {told:?}");
 }
 
+/// Else a client would count on time that the group does not give it, were the gateway to end
+/// before it passes the ping on. This one passes none on.
+#[test]
+fn a_ping_is_answered_once_the_group_has_heard_of_the_session() {
+    const PING: i32 = -2;
+    let served = crowded(&local(), u64::MAX);
+    let mut client = Client::open(served.address);
+    client.create(1, "/a", 10);
+    // Two in one piece, so that a response of the gateway's own would come first.
+    let mut out = vec![];
+    wire::framed(&mut out, |w| {
+        w.int(PING).int(kind::PING);
+    });
+    wire::framed(&mut out, |w| {
+        w.int(2).int(kind::GET_DATA).text("/a").bool(false);
+    });
+    client.0.write_all(&out).expect("it is open");
+    assert_eq!(client.told(), Some((2, 0)), "the group has answered nothing since the ping");
+    assert_eq!(client.told(), Some((PING, 0)));
+    client.get(3, "/a", false);
+    assert_eq!(client.told(), Some((3, 0)), "a ping is answered once");
+}
+
 /// What waits for it is bounded meanwhile, and others are served.
 #[test]
 fn a_client_that_takes_nothing_is_cut_off() {

@@ -83,6 +83,8 @@ struct Conn<B: Nudging> {
     attached: Attachment,
     timeout: Duration,
     confirmed: Arc<Confirmed>,
+    /// Pings that wait until the group has heard of the session, and when they came.
+    pings: VecDeque<(i32, u64)>,
     input: Vec<u8>,
     output: Vec<u8>,
     pending: VecDeque<Sent<B::Pending>>,
@@ -145,6 +147,7 @@ pub(super) async fn run<B: Nudging>(
         attached,
         timeout,
         confirmed,
+        pings: VecDeque::new(),
         input,
         output: Vec::new(),
         pending: VecDeque::new(),
@@ -247,6 +250,11 @@ impl<B: Nudging> Conn<B> {
         }
     }
 
+    /// Whether another request may be taken.
+    fn has_room(&self) -> bool {
+        self.pending.len() + self.pings.len() < self.shared.config.in_flight_max
+    }
+
     /// Whether the client closed its session and was told everything.
     fn is_over(&self) -> bool {
         self.closing && self.pending.is_empty() && self.output.is_empty()
@@ -260,7 +268,7 @@ impl<B: Nudging> Conn<B> {
         pushed: &mut mpsc::UnboundedReceiver<Push>,
     ) -> Result<(), End> {
         let config = &self.shared.config;
-        let reads = self.pending.len() < config.in_flight_max
+        let reads = self.has_room()
             && self.output.len() < config.output_max
             && self.input.len() < INPUT_MAX
             && !self.closing;
@@ -282,6 +290,7 @@ impl<B: Nudging> Conn<B> {
                     self.early.push_back(events);
                     self.tell()
                 }
+                Some(Push::Renewed) => self.tell(),
                 Some(Push::Gone) | None => Err(End::Gone),
             },
             written = writer.write(&self.output), if !self.output.is_empty() => {
@@ -312,7 +321,7 @@ impl<B: Nudging> Conn<B> {
     fn take_requests(&mut self) -> Result<(), End> {
         let input = std::mem::take(&mut self.input);
         let mut at = 0;
-        while !self.closing && self.pending.len() < self.shared.config.in_flight_max {
+        while !self.closing && self.has_room() {
             match self.take_request(&input[at..])? {
                 0 => break,
                 taken => at += taken,
@@ -350,15 +359,25 @@ impl<B: Nudging> Conn<B> {
         self.pending.push_back(Sent { xid, kind, at_ms, slot });
     }
 
-    /// Answers a ping, if the group has heard of the session lately.
+    /// Takes a ping, if the group has heard of the session lately.
     fn ping(&mut self, xid: i32) -> Result<(), End> {
         let timeout_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
-        if self.shared.now_ms() >= self.confirmed.ms().saturating_add(timeout_ms) {
+        let now_ms = self.shared.now_ms();
+        if now_ms >= self.confirmed.ms().saturating_add(timeout_ms) {
             return Err(End::Unanswered);
         }
         self.shared.pinged().insert(self.attached);
-        wire::response(&mut self.output, xid, 0, 0, &[]);
+        self.pings.push_back((xid, now_ms));
         Ok(())
+    }
+
+    /// Answers the pings since which the group has heard of the session: or a client would count
+    /// on time that it does not have, should this gateway end or hang before it passes them on.
+    fn answer_pings(&mut self) {
+        let confirmed = self.confirmed.ms();
+        while let Some((xid, _)) = self.pings.pop_front_if(|(_, at_ms)| *at_ms <= confirmed) {
+            wire::response(&mut self.output, xid, 0, 0, &[]);
+        }
     }
 
     /// Tells the client what is next, as far as it is there.
@@ -394,6 +413,7 @@ impl<B: Nudging> Conn<B> {
             self.shared.stats.slow_readers.add(1);
             return Err(End::Slow);
         }
+        self.answer_pings();
         if !self.input.is_empty() { self.take_requests() } else { Ok(()) }
     }
 

@@ -87,7 +87,11 @@ async fn ask<B: Nudging>(
         hand_out(shared, events, &gone);
         let peers = shared.peers();
         let renewed = named.iter().filter_map(|attachment| peers.get(attachment));
-        renewed.for_each(|peer| peer.confirmed.raise(at_ms));
+        renewed.for_each(|peer| {
+            peer.confirmed.raise(at_ms);
+            // Whose connection is about to end needs none.
+            let _ = peer.push.send(Push::Renewed);
+        });
         if !more {
             return Some(zxid.cast_unsigned() >> BATCH_SHIFT);
         }

@@ -113,6 +113,8 @@ impl Default for Config {
 enum Push {
     /// Events of its session.
     Events(Events),
+    /// The group has heard of its session.
+    Renewed,
     /// Its session is over or attached elsewhere, or nobody knows what it missed: close.
     Gone,
 }
