@@ -13,6 +13,11 @@ fn what_a_disk_does_to_votes_is_found_out() {
 }
 
 #[test]
+fn what_was_written_last_rots() {
+    check("what_was_written_last_rots");
+}
+
+#[test]
 fn syncs_fail_everywhere() {
     check("syncs_fail_everywhere");
 }

@@ -27,6 +27,14 @@ pub(super) const ALL: &[Scenario] = &[
         run: what_a_disk_does_to_votes_is_found_out,
     },
     Scenario {
+        name: "what_was_written_last_rots",
+        claim: "D-05, trap 12: while a machine is off, what it wrote to its log last rots. That is \
+                no torn end, for it was durable: the replica recovers before it votes.",
+        ci_seeds: 12,
+        full_seeds: 2_000,
+        run: what_was_written_last_rots,
+    },
+    Scenario {
         name: "syncs_fail_everywhere",
         claim: "D-03: a sync fails at every replica at some time. The replica stops and is \
                 started again, by a process or by a machine that has forgotten its memory, and \
@@ -107,6 +115,22 @@ fn what_a_disk_does_to_votes_is_found_out(seed: u64) {
         }
     }
     settle(&mut world, 20);
+}
+
+fn what_was_written_last_rots(seed: u64) {
+    let mut world = world(options(seed));
+    let n = u64::from(world.options().n);
+    for round in 0..4 {
+        let victim = ReplicaId(((seed + round) % n) as u16);
+        world.run_for(Span::micros(20_000 + seed * 7_919 % 60_000), |_| false);
+        world.fault(Fault::PowerFails(victim));
+        world.fault(Fault::Disk(victim, DiskFault::Rot(Place::LogEnd)));
+        world.fault(Fault::Restart(victim));
+        // One after the other: more than f that may have forgotten would be none too few.
+        settle(&mut world, 4);
+    }
+    let recovered = world.checker().counts().recovered;
+    assert!(recovered > 0, "whoever may have lost a vote says so:\n{}", world.describe());
 }
 
 fn wrong(which: u64) -> DiskFault {

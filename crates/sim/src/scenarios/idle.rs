@@ -1,16 +1,23 @@
 //! Idle pillars that run ahead: that nobody waits for them, or hurries because of them, and that a
 //! run is no more than what it is short for.
 
-use base::{AgreedTime, Incarnation, Now, PillarId, ReplicaId, Seq, Sibling, Span, Time, View};
+use std::sync::Arc;
+
+use base::{
+    AgreedTime, Batch, FromStage, Incarnation, Now, PillarId, ReplicaId, Seq, Sibling, Span, Time,
+    ToStage, View,
+};
+use exec::{Stage, StageOutbox, Turn};
 use proto::pbft::msg::{Message, NullPhase, Nulls, Proposal, RUN_MAX, Vote};
 use proto::pbft::{Idle, Input, Lane, Reject};
 use proto::{Effect, Outbox};
 
 use super::Scenario;
 use crate::faults::Fault;
-use crate::host::{GROUP, keys, lane_config};
+use crate::host::{GROUP, keys, lane_config, stage_config};
 use crate::options::{Durability, Net, Options, Travel};
 use crate::scenario::{PATIENCE, finish, settle, world};
+use crate::work::Work;
 
 /// The scenarios of this family.
 pub(super) const ALL: &[Scenario] = &[
@@ -26,7 +33,8 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "a_run_says_what_it_is_short_for",
         claim: "L5b: a run of votes counts for null batches only, and names what its sender has \
-                voted for; runs grow while a pillar is idle, drive nobody, and end with a frame.",
+                voted for; runs grow while a pillar is idle, drive nobody, and end with a frame; \
+                execution waits for nobody because of nulls.",
         ci_seeds: 4,
         full_seeds: 100,
         run: a_run_says_what_it_is_short_for,
@@ -164,6 +172,7 @@ fn a_run_says_what_it_is_short_for(seed: u64) {
     assert!(matches!(refused, Err(Reject::Misbehaviour(_))), "it does not lead");
 
     leads();
+    executes(2 + seed % 30);
 }
 
 /// A leader whose sibling is busy.
@@ -185,4 +194,27 @@ fn leads() {
     assert!((16..=RUN_MAX).contains(&longest), "runs of {longest} at most");
     let report = leader.0.report();
     assert_eq!(report.in_flight, 0, "no client waits for a null batch");
+}
+
+/// Execution, to which a pillar that runs ahead of its sibling has delivered so many null batches:
+/// for those nobody is to fill the gap, and for a frame behind them somebody is.
+fn executes(nulls: u64) {
+    let options = Options { pillars: 2, window: 4096, travel: AHEAD, ..Options::default() };
+    let mut stage = Stage::new(stage_config(&options), Work::Counters.service());
+    let mut complaint = |seq: u64, batch: Batch| {
+        let (mut out, batch) = (StageOutbox::new(), Arc::new(batch));
+        stage.on(ToStage::Deliver { seq: Seq(seq), batch }, &mut out).expect("in the window");
+        while stage.run(100, &mut out) == Turn::More {}
+        out.messages.into_iter().find_map(|(_, told)| match told {
+            FromStage::Blocked { missing, highest } => Some((missing.0, highest.0)),
+            _ => None,
+        })
+    };
+    for at in 1..=nulls {
+        let said = complaint(2 * at, Batch::Null);
+        assert_eq!(said, None, "execution complains of a gap below null batches alone");
+    }
+    let last = 2 * nulls + 2;
+    let tick = Batch::Frames { time: NOW.wall, frames: Vec::new() };
+    assert_eq!(complaint(last, tick), Some((1, last)));
 }

@@ -35,6 +35,8 @@ pub enum DiskFault {
 pub enum Place {
     /// In the log.
     Log,
+    /// In what was written to the log last.
+    LogEnd,
     /// In the newest checkpoint file.
     Checkpoint,
     /// In one copy of the life file.
@@ -141,7 +143,7 @@ impl State {
     /// Flips a bit.
     pub(super) fn rot(&mut self, place: Place) {
         let chosen = |name: &str| match place {
-            Place::Log => name.starts_with("log-"),
+            Place::Log | Place::LogEnd => name.starts_with("log-"),
             Place::Checkpoint => name.starts_with("checkpoint-") && !name.ends_with(".new"),
             Place::Life => name == "life-a",
             Place::BothLives => name.starts_with("life-"),
@@ -149,14 +151,14 @@ impl State {
         let files = self.platter.files().filter(|(name, _)| chosen(name));
         let mut files: Vec<u64> = files.map(|(_, inode)| inode).collect();
         // What was written last is what a replica can least do without.
-        let last = place == Place::Log && self.prng.below(2) == 0;
+        let last = place == Place::LogEnd || (place == Place::Log && self.prng.below(2) == 0);
         match place {
-            Place::Log if last => files = files.pop().into_iter().collect(),
+            Place::Log | Place::LogEnd if last => files = files.pop().into_iter().collect(),
             Place::Checkpoint => files = files.pop().into_iter().collect(),
             Place::Log if !files.is_empty() => {
                 files = vec![files[self.prng.below(files.len() as u64) as usize]];
             }
-            Place::Log | Place::Life | Place::BothLives => {}
+            Place::Log | Place::LogEnd | Place::Life | Place::BothLives => {}
         }
         for inode in files {
             let Ok(file) = self.platter.inode(inode) else { continue };

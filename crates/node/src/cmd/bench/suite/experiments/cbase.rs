@@ -51,18 +51,23 @@ fn overhead() -> Experiment {
 
 /// Requests that wait: of many clients, so that few are in a frame and none waits long for the
 /// others; the stage has a thread of its own, so that agreement goes on while it waits.
-const WAITS: &str = "--service work --sleep 20ms --clients 64 --threads 2";
+const WAITS: &str = "--service work --sleep 20ms --threads 2";
+const WAITING_CLIENTS: u32 = 64;
 
 /// Whoever executes one after the other needs no long queue, and is slow enough in a short one.
 fn waits_alone() -> Series {
-    let line = |_: u32| format!("{WAITS} --outstanding 1");
+    let line = |_: u32| format!("{WAITS} --clients 4 --outstanding 1");
     series(("sequential", "--workers 0"), &[1], line)
 }
 
+/// Four requests under way for each worker: one that it executes, and those that are agreed on and
+/// answered meanwhile.
 fn resources() -> Experiment {
     let workers = [2, 4, 8, 16, 32, 64, 128];
     let parallel = series(("parallel", WAITS), &workers, |workers: u32| {
-        format!("--outstanding 4 --workers {workers}")
+        let clients = WAITING_CLIENTS.min(4 * workers);
+        let outstanding = 4 * workers / clients;
+        format!("--clients {clients} --outstanding {outstanding} --workers {workers}")
     });
     Experiment {
         name: "cbase-5a".to_owned(),
@@ -79,7 +84,7 @@ fn resources() -> Experiment {
 fn independence() -> Experiment {
     let keys = [1, 2, 5, 10, 20, 50, 100, 200];
     let parallel = series(("parallel, 100 workers", WAITS), &keys, |keys: u32| {
-        format!("--outstanding 8 --workers 100 --keys {keys}")
+        format!("--clients {WAITING_CLIENTS} --outstanding 8 --workers 100 --keys {keys}")
     });
     Experiment {
         name: "cbase-5b".to_owned(),
