@@ -215,7 +215,7 @@ impl Adversary {
     }
 
     /// Two frames with one identity and different contents.
-    pub(super) fn frame(&mut self) -> (Arc<Frame>, Arc<Frame>) {
+    fn frame(&mut self) -> (Arc<Frame>, Arc<Frame>) {
         let client = self.bad_client();
         let session = SessionId(1 + self.prng.below(3));
         let (a, b) = (self.some_macs(), self.some_macs());

@@ -42,7 +42,8 @@ impl Adversary {
             5 => {
                 let vouched = self.prng.chance(Ratio(1, 2));
                 let at = self.prng.below(self.frames.len() as u64) as usize;
-                let frame = self.frames.get(at).cloned().unwrap_or_else(|| self.frame().0);
+                // What no client has sent it cannot authenticate.
+                let frame = self.frames.get(at).cloned()?;
                 match self.prng.below(4) {
                     0 => Message::Forward(frame),
                     _ => Message::Body { vouched, frame },
