@@ -101,6 +101,7 @@ mod table {
         DigestIsContent: "trap 10", "a client takes digests for votes for the content it has";
         DigestsOfFew: "trap 10", "a content that has the digests of f replicas is accepted";
         RepliesNotReplicasCount: "trap 13", "a client counts replies, not replicas";
+        NothingToldAgain: "L12", "what a laggard was told once is never told again";
         OneDecidedIsBelieved: "trap 9", "a laggard believes one DECIDED";
         OneMentionIsBelieved: "L11", "one replica's word makes others believe in a number";
         OneStateIsBelieved: "F10", "f replicas' word for a state at rest is believed";

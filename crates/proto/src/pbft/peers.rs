@@ -152,6 +152,7 @@ impl Peers {
                 let numbers = (told.numbers * 2).min(ANSWER_NUMBERS_MAX);
                 Told { up_to: told.up_to.max(delivered), numbers, ..anew }
             }
+            Some(told) if asker == told.asker && base::mutant!(NothingToldAgain) => told,
             Some(told) if asker == told.asker && now.since(told.since) < lost => told,
             _ => anew,
         };
