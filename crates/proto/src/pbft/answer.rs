@@ -14,6 +14,7 @@ use base::{BatchEntry, Frame, Now, ReplicaId, Seq, Span, View};
 use super::catchup::DECISIONS_MAX;
 use super::log::{Phase, Slot};
 use super::msg::{Message, Vote};
+use super::peers::Asker;
 use super::{Lane, Reject, pool};
 use crate::outbox::{Effect, Outbox, Target};
 
@@ -106,24 +107,27 @@ impl Lane {
         for checkpoint in self.checkpoints.sent_above(stable) {
             out.settled(to, checkpoint.seq, Message::Checkpoint(*checkpoint));
         }
-        let (mut bytes, mut owes) = (0, None);
+        let (mut bytes, mut owes, mine) = (0, None, self.decided_upto());
         let lost = Span(self.cfg.retransmit.0 / LOST_SHARE);
-        let asker = (view, delivered);
+        // Votes are of use only in the view that both are in.
+        let votes = view == self.view && self.is_active();
+        let asker = Asker { view, votes, delivered };
         let (mut told, numbers) = self.catchup.peers.untold(from, now.mono, asker, lost);
+        // What it would refuse: beyond what is next, or above its high mark.
         let reach = DECISIONS_MAX * u64::from(self.cfg.stripe.pillars());
-        let of_use = |seq: Seq| seq.0 - delivered.0 < reach;
+        let last = (delivered.0 + reach - 1).min(stable.0 + self.cfg.window);
         let above = self.log.above(told).filter(|(_, slot)| slot.is_touched());
         for (seq, slot) in above.take(numbers) {
-            if bytes >= ANSWER_BYTES || !of_use(seq) {
+            if bytes >= ANSWER_BYTES || seq.0 > last {
                 break;
             }
-            // Votes are of use only in the view that both are in.
-            let votes = view == self.view && seq > stable && self.is_active();
+            let votes = votes && seq > stable;
             bytes += self.answer_about(to, (seq, slot), votes, out);
             if votes && slot.delivered && slot.phase < Phase::Prepared {
                 owes = owes.or(Some(seq));
             }
-            if slot.delivered {
+            // Not beyond a hole: what is missing here may be told in a moment.
+            if seq <= mine {
                 told = seq;
             }
         }
@@ -137,7 +141,7 @@ impl Lane {
             out.send(Target::All, Message::Status { view, stable, delivered });
         }
         // So that the peer knows that it is behind, and does not blame its leader for that.
-        if self.delivered > delivered {
+        if mine > delivered {
             out.send(to, self.status());
         }
         Ok(())
@@ -154,7 +158,7 @@ impl Lane {
     ) -> usize {
         let Some(proposal) = &slot.proposal else { return 0 };
         let before = out.effects().len();
-        if slot.delivered {
+        if slot.is_to_be_delivered() {
             out.promise(to, Message::Decided { seq, proposal: proposal.clone() });
         }
         // Also what was delivered: others may need this very vote for their quorum, and one

@@ -166,7 +166,19 @@ impl Catchup {
 
 impl Lane {
     pub(super) fn status(&self) -> Message {
-        Message::Status { view: self.views.asked, stable: self.low(), delivered: self.delivered }
+        let (view, stable) = (self.views.asked, self.low());
+        Message::Status { view, stable, delivered: self.decided_upto() }
+    }
+
+    /// Up to where everything is decided and here, though execution may be too far behind to be
+    /// handed all of it. Whoever waits for a state has to get on nevertheless: others may need
+    /// its votes for what comes next, and tell it of that only when it has what is before.
+    pub(super) fn decided_upto(&self) -> Seq {
+        let (mut upto, mut next) = (self.delivered, self.next_undelivered());
+        while self.log.get(next).is_some_and(Slot::is_to_be_delivered) {
+            (upto, next) = (next, self.cfg.stripe.next_of(self.cfg.pillar, next));
+        }
+        upto
     }
 
     /// Whether there is more to come than was delivered here.
@@ -220,7 +232,7 @@ impl Lane {
         }
         let (view, me) = (self.view, self.cfg.me);
         let open = |slot: &Slot| slot.phase >= Phase::Accepted && !slot.delivered;
-        let above = self.log.above(self.delivered);
+        let above = self.log.above(self.decided_upto());
         for (seq, slot) in above.filter(|(_, slot)| open(slot)).take(VOTE_AGAIN_MAX) {
             let vote = Vote { view, seq, digest: slot.digest };
             if slot.prepares.said(me, slot.digest) {
@@ -370,7 +382,8 @@ impl Lane {
             return Err(Reject::Stale("decided outside of what is missing"));
         }
         let index = |seq| self.cfg.stripe.index_of(seq);
-        if index(seq).saturating_sub(index(self.next_undelivered())) >= DECISIONS_MAX {
+        let next = self.cfg.stripe.next_of(self.cfg.pillar, self.decided_upto());
+        if index(seq).saturating_sub(index(next)) >= DECISIONS_MAX {
             return Err(Reject::Stale("decided far beyond what is missing"));
         }
         let digest = proposal.digest(self.cfg.group, seq);
@@ -421,11 +434,11 @@ impl Lane {
             self.install(now, seq, proposal, Origin::Decision);
         }
         self.fetch_decided(seq, out);
-        let before = self.delivered;
+        let before = self.decided_upto();
         self.advance(now, seq, out);
         // While decisions flow, the next are asked for as soon as the last have come, so that
         // catching up is faster than moving on.
-        self.catchup.ask_again |= self.delivered > before;
+        self.catchup.ask_again |= self.decided_upto() > before;
     }
 
     /// The proposal for `seq` is void.

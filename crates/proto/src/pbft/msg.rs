@@ -160,7 +160,8 @@ pub enum Message {
         view: View,
         /// The sender's low mark.
         stable: Seq,
-        /// Highest number up to which the sender delivered this pillar's numbers without a gap.
+        /// Highest number up to which this pillar's numbers are decided and with the sender,
+        /// without a gap: delivered, but for what execution is too far behind to take.
         delivered: Seq,
     },
     /// From coordinator to coordinator; on pillar 0's link only.

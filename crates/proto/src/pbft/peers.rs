@@ -42,11 +42,22 @@ struct Peer {
     told: Option<Told>,
 }
 
+/// Where a peer says that it is, and what it can be told there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Asker {
+    /// The view that it votes in or waits for.
+    pub(super) view: View,
+    /// Whether this replica has votes for it.
+    pub(super) votes: bool,
+    /// What it has delivered.
+    pub(super) delivered: Seq,
+}
+
 /// What a peer was told of what it lacks.
 #[derive(Clone, Copy, Debug)]
 struct Told {
-    /// Where it said that it is, its view and what it has delivered, and since when.
-    asker: (View, Seq),
+    /// Where it was, and since when.
+    asker: Asker,
     since: Time,
     /// What is delivered here was told up to this number.
     up_to: Seq,
@@ -134,23 +145,29 @@ impl Peers {
         free
     }
 
-    /// `replica` is at `asker`, a view and what it has delivered: above which number, and about how
-    /// many, it is to be told something now. What is on its way is not told again until `lost`
-    /// after that it is still where it was; and only who moves on by what it is told gets more
-    /// at a time, for a whole group that waits for one number has all that is above it.
+    /// `replica` is at `asker`: above which number, and about how many, it is to be told something
+    /// now. What is on its way is not told again until `lost` after that it is still where it
+    /// was; and only who moves on by what it is told gets more at a time, for a whole group that
+    /// waits for one number has all that is above it.
     pub(super) fn untold(
         &mut self,
         replica: ReplicaId,
         now: Time,
-        asker: (View, Seq),
+        asker: Asker,
         lost: Span,
     ) -> (Seq, usize) {
-        let (view, delivered) = asker;
+        let delivered = asker.delivered;
         let anew = Told { asker, since: now, up_to: delivered, numbers: ANSWER_NUMBERS_MIN };
-        let told = match self.peer(replica).told {
-            Some(told) if view == told.asker.0 && delivered > told.asker.1 => {
+        let before = self.peer(replica).told;
+        let before =
+            before.filter(|told| (told.asker.view, told.asker.votes) == (asker.view, asker.votes));
+        let told = match before {
+            Some(told) if delivered > told.asker.delivered => {
                 let numbers = (told.numbers * 2).min(ANSWER_NUMBERS_MAX);
-                Told { up_to: told.up_to.max(delivered), numbers, ..anew }
+                // Else what was told is lost, or there was no hurry.
+                let fresh = now.since(told.since) < lost;
+                let up_to = if fresh { told.up_to.max(delivered) } else { delivered };
+                Told { up_to, numbers, ..anew }
             }
             Some(told) if asker == told.asker && base::mutant!(NothingToldAgain) => told,
             Some(told) if asker == told.asker && now.since(told.since) < lost => told,
@@ -200,25 +217,30 @@ mod tests {
     #[test]
     fn who_moves_on_is_told_more_and_nothing_twice_while_it_may_be_on_its_way() {
         let (mut peers, one, lost) = (Peers::new(4), ReplicaId(1), Span::millis(5));
-        let mut ask = |ms, view, delivered, told: u64| {
-            let at = Time::ZERO.after(Span::millis(ms));
-            let asked = peers.untold(one, at, (View(view), Seq(delivered)), lost);
+        let asker =
+            |view, votes, delivered| Asker { view: View(view), votes, delivered: Seq(delivered) };
+        let mut ask = |ms, asker, told: u64| {
+            let asked = peers.untold(one, Time::ZERO.after(Span::millis(ms)), asker, lost);
             peers.tell(one, Seq(told));
             (asked.0.0, asked.1)
         };
-        assert_eq!(ask(0, 0, 0, 16), (0, 16), "the first question, at the first moment");
-        assert_eq!(ask(2, 0, 0, 32), (16, 16), "it may be on its way");
-        assert_eq!(ask(4, 0, 8, 64), (32, 32), "it comes");
-        assert_eq!(ask(6, 0, 40, 128), (64, 64));
-        assert_eq!(ask(8, 0, 70, 256), (128, 128));
-        assert_eq!(ask(10, 0, 80, 384), (256, 128), "never more");
-        assert_eq!(ask(12, 0, 500, 600), (500, 128), "others were faster");
-        assert_eq!(ask(16, 0, 500, 616), (600, 128), "not lost yet");
-        assert_eq!(ask(17, 0, 500, 516), (500, 16), "lost");
-        assert_eq!(ask(18, 1, 500, 516), (500, 16), "votes of this view are of use now");
-        assert_eq!(ask(19, 1, 300, 316), (300, 16), "another life of it");
+        let first = |delivered| asker(0, false, delivered);
+        assert_eq!(ask(0, first(0), 16), (0, 16), "the first question, at the first moment");
+        assert_eq!(ask(2, first(0), 32), (16, 16), "it may be on its way");
+        assert_eq!(ask(4, first(8), 64), (32, 32), "it comes");
+        assert_eq!(ask(6, first(40), 128), (64, 64));
+        assert_eq!(ask(8, first(70), 256), (128, 128));
+        assert_eq!(ask(10, first(80), 384), (256, 128), "never more");
+        assert_eq!(ask(12, first(500), 600), (500, 128), "others were faster");
+        assert_eq!(ask(16, first(500), 616), (600, 128), "not lost yet");
+        assert_eq!(ask(17, first(500), 516), (500, 16), "lost");
+        assert_eq!(ask(18, first(500), 532), (516, 16));
+        assert_eq!(ask(30, first(501), 532), (501, 32), "most of it is lost, it seems");
+        assert_eq!(ask(31, asker(0, true, 510), 530), (510, 16), "there are votes now");
+        assert_eq!(ask(32, asker(1, true, 510), 530), (510, 16), "votes of another view");
+        assert_eq!(ask(33, asker(1, true, 300), 316), (300, 16), "another life of it");
         peers.connected(one);
-        let again = peers.untold(one, Time::ZERO, (View(1), Seq(300)), lost);
+        let again = peers.untold(one, Time::ZERO, asker(1, true, 300), lost);
         assert_eq!(again, (Seq(300), 16), "what was on the old link is gone");
     }
 

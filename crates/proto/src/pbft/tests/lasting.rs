@@ -215,6 +215,9 @@ fn a_replica_that_waits_for_a_state_votes_above_it() {
         rig.peer(from, Message::Commit(vote(41, &p))).expect("a commit");
     }
     assert_eq!(rig.delivered(), [], "it has not the state for that");
+    // Others tell it what comes next only when they know that it has this.
+    let status = Message::Status { view: View(0), stable: Seq(40), delivered: Seq(41) };
+    assert_eq!(rig.lane.status(), status, "execution has no part in it");
     let blames = |told: &ToCoordinator| matches!(told, ToCoordinator::Grievance { .. });
     assert!(!pass(&mut rig, 20_000).iter().any(blames));
     // What is fetched below it is not enough.
