@@ -9,17 +9,17 @@ use base::transfer::{Part, SnapshotReader, StateMessage, StateRequest};
 use base::{Frame, FromStage, ReplicaId, Seq, Span, Time, ToStage};
 use common::group::{Blobs, Group, INTERVAL, append, blobs, certified, config, digest};
 use common::{batch, id, open, request};
-use exec::transfer::{BUSY, BUSY_OPS_PER_S, HASTE_FORGOTTEN_AFTER, IDLE};
-use exec::{Stage, StageOutbox, Turn};
+use exec::transfer::{BUSY, BUSY_OPS_PER_S, BUSY_SHARE_MIN, HASTE_FORGOTTEN_AFTER, IDLE};
+use exec::{Stage, StageConfig, StageOutbox, Turn};
 
 /// Far more than an asker may have in the time that the tests let pass.
 const OBJECTS: u32 = 16;
 const KIB: u16 = 64;
 
-/// A source under a load of so many operations per second, with an asker that never has enough.
 /// What one of the three other replicas gives.
 const BUSY_SHARE: u64 = BUSY.bytes_per_s / 3;
 
+/// A source under a load of so many operations per second, with an asker that never has enough.
 struct Busy {
     stage: Stage,
     ops_per_ms: u64,
@@ -31,7 +31,12 @@ struct Busy {
 
 impl Busy {
     fn new(ops_per_ms: u64) -> Busy {
-        let stage = Stage::new(config(), Blobs::boxed(OBJECTS as usize));
+        Busy::one_of(4, ops_per_ms)
+    }
+
+    fn one_of(replicas: u16, ops_per_ms: u64) -> Busy {
+        let config = StageConfig { replicas, ..config() };
+        let stage = Stage::new(config, Blobs::boxed(OBJECTS as usize));
         let checkpoint = Seq(0);
         let mut busy = Busy { stage, ops_per_ms: 0, now: Time(1), seq: 0, checkpoint, frame: 0 };
         busy.deliver(vec![open(1, 1)]);
@@ -145,6 +150,19 @@ fn a_source_that_executes_gives_less_and_one_that_does_not_gives_all_it_can() {
     busy.ops_per_ms = 0;
     let rate = busy.rate();
     assert!(is_about(rate, IDLE.bytes_per_s), "{rate}");
+}
+
+#[test]
+fn the_others_share_the_pace() {
+    for (replicas, wanted) in [
+        (2, BUSY.bytes_per_s),
+        (4, BUSY.bytes_per_s / 3),
+        (7, BUSY.bytes_per_s / 6),
+        (31, BUSY_SHARE_MIN),
+    ] {
+        let rate = Busy::one_of(replicas, 2 * BUSY_OPS_PER_S / 1000).rate();
+        assert!(is_about(rate, wanted), "one of {replicas}: {rate}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ mod source;
 mod wanted;
 
 pub use large::{BUFFER_BYTES_MAX, OBJECT_BYTES_MAX};
-pub use pace::{BUSY, BUSY_OPS_PER_S, HASTE_FORGOTTEN_AFTER, IDLE, Pacing};
+pub use pace::{BUSY, BUSY_OPS_PER_S, BUSY_SHARE_MIN, HASTE_FORGOTTEN_AFTER, IDLE, Pacing};
 pub use peer::{ASKED_BYTES_MAX, PATIENCE, SLOW, STRIKES_MAX};
 pub use source::ASKS_MAX;
 

@@ -26,6 +26,8 @@ pub const IDLE: Pacing = Pacing { bytes_per_s: 125_000_000, bytes_per_turn: 512 
 /// one of them answers in a turn. Each gives its share, so that what is fetched, and checked and
 /// kept by whoever fetches, is as much in a large group as in a small one.
 pub const BUSY: Pacing = Pacing { bytes_per_s: 48_000_000, bytes_per_turn: 64 << 10 };
+/// What one of them gives at least, in a group of any size.
+pub const BUSY_SHARE_MIN: u64 = 6_000_000;
 /// A source that executes so many operations per second is busy.
 pub const BUSY_OPS_PER_S: u64 = 1000;
 /// An asker that was silent for so long is one that asks for the first time.
@@ -92,7 +94,8 @@ impl Pace {
     /// Of a source in a group of so many replicas.
     pub(super) fn new(load: Load, replicas: u16) -> Pace {
         let (newest, asked) = (Seq(0), Time::ZERO);
-        let busy_bytes_per_s = BUSY.bytes_per_s / u64::from(replicas.saturating_sub(1).max(1));
+        let share = BUSY.bytes_per_s / u64::from(replicas.saturating_sub(1).max(1));
+        let busy_bytes_per_s = share.max(BUSY_SHARE_MIN);
         let mut pace = Pace { allowance: 0, newest, asked, given: 0, returns: 0, busy_bytes_per_s };
         pace.allowance = saved_max(pace.bytes_per_s(load));
         pace

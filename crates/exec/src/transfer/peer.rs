@@ -21,8 +21,9 @@ pub const PATIENCE: Span = Span::secs(1);
 pub const SLOW: Span = Span::secs(2);
 /// Strikes in a row after which a source is given up.
 pub const STRIKES_MAX: u32 = 3;
-/// Bytes that one source is asked for at a time, about.
-pub const ASKED_BYTES_MAX: u64 = 8 << 20;
+/// Bytes that one source is asked for at a time, about: what a source that executes gives in less
+/// than [`PATIENCE`], however many share the pace.
+pub const ASKED_BYTES_MAX: u64 = 4 << 20;
 /// Objects that one source is asked for piece by piece at a time: it reads each as a whole.
 pub(super) const PIECES_PER_PEER_MAX: usize = 2;
 /// Requests to one source at a time.

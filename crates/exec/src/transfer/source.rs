@@ -23,8 +23,9 @@ const ANSWER_BYTES: usize = 128;
 /// Bytes of objects larger than a piece that are kept while their pieces are asked for; a single
 /// larger one may be kept, alone.
 const CACHED_BYTES_MAX: usize = 64 << 20;
-/// What it costs to read an object, as a part of its bytes.
-const READ_COST: usize = 8;
+/// What it costs to read an object, as a part of its bytes. While it is paid for, the source says
+/// nothing, so that it must not take long.
+const READ_COST: usize = 32;
 
 /// The asked side of state transfer.
 #[derive(Debug)]
