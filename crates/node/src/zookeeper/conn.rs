@@ -375,7 +375,10 @@ impl<B: Nudging> Conn<B> {
     /// on time that it does not have, should this gateway end or hang before it passes them on.
     fn answer_pings(&mut self) {
         let confirmed = self.confirmed.ms();
-        while let Some((xid, _)) = self.pings.pop_front_if(|(_, at_ms)| *at_ms <= confirmed) {
+        while let Some(&(xid, at_ms)) = self.pings.front()
+            && at_ms <= confirmed
+        {
+            self.pings.pop_front();
             wire::response(&mut self.output, xid, 0, 0, &[]);
         }
     }

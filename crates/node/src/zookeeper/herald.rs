@@ -26,16 +26,13 @@ pub(super) async fn run<B: Nudging>(shared: Arc<Shared>, backend: B) {
     let mut looked = Instant::now();
     let mut open = true;
     loop {
-        let nudged = tokio::select! {
-            changed = nudges.changed(), if open => {
-                open = changed.is_ok();
-                true
-            }
-            _ = ticks.tick() => false,
-        };
+        tokio::select! {
+            changed = nudges.changed(), if open => open = changed.is_ok(),
+            _ = ticks.tick() => {}
+        }
         let news = *nudges.borrow_and_update() > seen;
         let due = looked.elapsed() >= shared.config.look_every && !shared.peers().is_empty();
-        let pinged = if nudged { BTreeSet::new() } else { take_pinged(&shared) };
+        let pinged = take_pinged(&shared);
         if pinged.is_empty() && !news && !due {
             continue;
         }
