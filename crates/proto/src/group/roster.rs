@@ -28,7 +28,8 @@ const EXCLUSION_BYTES: usize = 2 + 8 + 1;
 pub struct Exclusion {
     /// Which.
     pub replica: ReplicaId,
-    /// The last number that was fixed when it was excluded.
+    /// The last number that was fixed when it was excluded, or the one after the `since` of whoever
+    /// was excluded before it, where that is higher.
     pub since: Seq,
     /// How often it was excluded before, not long ago.
     pub strikes: u8,
@@ -123,17 +124,26 @@ impl Roster {
 /// whom a weak quorum of them says to be, and whom a weak quorum blames; the f latest of these.
 pub(super) fn decide(quorums: Quorums, changes: &[Arc<ViewChange>], top: Seq) -> Vec<Exclusion> {
     let weak = if base::mutant!(OneBlameExcludes) { 1 } else { quorums.weak() };
-    let mut excluded = Vec::new();
-    for replica in (0..quorums.n()).map(ReplicaId) {
-        let all = changes.iter().flat_map(|change| &change.roster.excluded);
-        let mut said: Vec<Exclusion> = all.filter(|one| one.replica == replica).copied().collect();
+    let all = || changes.iter().flat_map(|change| &change.roster.excluded);
+    // Of those a correct replica says this one, or a later one.
+    let known = |replica| {
+        let mut said: Vec<Exclusion> =
+            all().filter(|one| one.replica == replica).copied().collect();
         said.sort_unstable_by(|a, b| b.cmp(a));
-        // Of those a correct replica says this one, or a later one.
-        let known = said.get(weak - 1).copied();
+        said.get(weak - 1).copied()
+    };
+    let replicas = || (0..quorums.n()).map(ReplicaId);
+    // Later than all before, also where nothing was fixed in between: or who was excluded first
+    // would stay, and the others let each other back for ever.
+    let latest = replicas().filter_map(known).map(|one| one.since).max();
+    let since = latest.map_or(top, |latest| top.max(latest.next()));
+    let mut excluded = Vec::new();
+    for replica in replicas() {
+        let known = known(replica);
         let blames = changes.iter().filter(|c| c.roster.blames == Some(replica)).count();
         if blames >= weak {
             let strikes = known.map_or(0, |one| one.strikes.saturating_add(1));
-            excluded.push((false, Exclusion { replica, since: top, strikes }));
+            excluded.push((false, Exclusion { replica, since, strikes }));
         } else if !base::mutant!(ExclusionsForgotten) {
             excluded.extend(known.map(|one| (true, one)));
         }
@@ -194,7 +204,24 @@ mod tests {
         let known = [one(1, 9, 0)];
         let both = [says(0, Some(3), &known), says(1, None, &[]), says(2, Some(3), &known)];
         assert_eq!(decide(quorums(), &both, Seq(20)), [one(3, 20, 0)]);
-        assert_eq!(decide(quorums(), &both, Seq(9)), [one(3, 9, 0)], "also when nothing was done");
+        assert_eq!(decide(quorums(), &both, Seq(9)), [one(3, 10, 0)], "also when nothing was done");
+    }
+
+    /// Swarm seed 1204252: two of seven were dead. As often as one was excluded, the other was let
+    /// back, and never the third, which had been excluded before them.
+    #[test]
+    fn whoever_was_excluded_first_is_let_back_first_though_nothing_is_done() {
+        let quorums = Quorums::pbft(7, 2).expect("n = 3f + 1");
+        let mut excluded = Vec::from([one(3, 9, 0), one(4, 9, 0)]);
+        for round in 0..3 {
+            let leads = |replica: &u16| !excluded.iter().any(|one| one.replica.0 == *replica);
+            let Some(dead) = [4, 5].into_iter().find(leads) else { return };
+            assert!(round < 2, "{excluded:?}");
+            let changes: Vec<_> =
+                [0, 1, 2, 3, 6].map(|from| says(from, Some(dead), &excluded)).into();
+            excluded = decide(quorums, &changes, Seq(9));
+            assert_eq!(excluded.len(), 2);
+        }
     }
 
     #[test]
