@@ -134,6 +134,9 @@ impl Boot {
     ) -> Result<Boot, E> {
         let opened = Dir::open(path, terms.identity, storage).map_err(BootError::from)?;
         let Opened { mut dir, mut found } = opened;
+        if !terms.recover {
+            store::may_forget(&found, terms.durability).map_err(BootError::from)?;
+        }
         let decided = store::beginning(&found, terms.fresh, terms.recover);
         let mut beginning = decided.map_err(BootError::from)?;
         let mut remains = Remains::new(terms.identity.group, terms.stripe, found.cut());

@@ -163,7 +163,7 @@ impl LocalGroup {
         };
         let group = if dir.path.join(GROUP_FILE).exists() {
             let group = Group::load(&dir.path)?;
-            start::refuse_forgotten(&group)?;
+            start::refuse_forgotten(&group, options.durability.into())?;
             group
         } else {
             found(&dir.path, options)?

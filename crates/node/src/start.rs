@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use base::ReplicaId;
 use exec::Service;
 use genesis::Group;
-use store::{Dir, Identity, Real, Voice};
+use store::{Dir, Durability, Identity, Real, Voice};
 
 use crate::mark;
 use crate::snapshot;
@@ -41,11 +41,12 @@ pub fn drills_allowed(group: &Group, id: ReplicaId) -> Result<()> {
 }
 
 /// Refuses to start a group of which so many replicas have forgotten their votes that it cannot
-/// work. A replica alone cannot know that; who starts all of them at once can.
+/// work, or would forget what they have kept. A replica alone cannot know the former; who starts
+/// all of them at once can.
 ///
 /// # Errors
 /// Then, or when the directory of a replica cannot be read.
-pub fn refuse_forgotten(group: &Group) -> Result<()> {
+pub fn refuse_forgotten(group: &Group, next: Durability) -> Result<()> {
     let mut forgotten = Vec::new();
     for id in group.quorums().replicas() {
         let dir = mark::replica_dir(group, id);
@@ -55,6 +56,7 @@ pub fn refuse_forgotten(group: &Group) -> Result<()> {
         }
         let identity = Identity { group: group.id(), replica: id };
         let opened = Dir::open(&dir, identity, Arc::new(Real))?;
+        store::may_forget(&opened.found, next)?;
         match store::beginning(&opened.found, virgin, false) {
             Ok(beginning) if beginning.voice == Voice::Whole => {}
             Ok(beginning) => forgotten.push(format!("replica {id}: {}", beginning.why)),
@@ -68,8 +70,9 @@ pub fn refuse_forgotten(group: &Group) -> Result<()> {
     bail!(
         "{}: {} of this group may have forgotten votes, and it endures {f} at most: nobody can \
          tell any more what was agreed ({}). Save a snapshot of what is left (`stylite snapshot \
-         save --config {}`) and found a new group from it (`stylite init --from-snapshot`), or \
-         choose another directory; a group that is to be started again needs --durability sync",
+         save --config {} --out FILE`) and found a new group from it (`stylite init --from-snapshot`), or \
+         choose another directory; a group that is to be started again needs --durability sync \
+         from its first start on",
         group.path().display(),
         count(forgotten.len() as u64, "replica"),
         forgotten.join("; "),

@@ -54,6 +54,38 @@ pub enum Refusal {
         /// The directory.
         dir: String,
     },
+    /// What is on disk would be left behind by a life that keeps everything in memory.
+    #[error(
+        "{dir}: this replica keeps its votes and its state on disk (--durability {kept}); with \
+         --durability memory all of that would be forgotten at its next end. Start it with \
+         --durability {kept}; or, to give its state up, with --recover --durability memory, one \
+         replica after the other, so that each fetches the state from the others"
+    )]
+    WouldForget {
+        /// The directory.
+        dir: String,
+        /// The durability of the last life.
+        kept: &'static str,
+    },
+}
+
+/// Refuses a life of durability `next` that would forget what the one before has kept, and
+/// nobody would notice until it has ended. Who asks for recovery knows.
+///
+/// # Errors
+/// Then.
+pub fn may_forget(found: &Found, next: Durability) -> Result<(), Refusal> {
+    let is_empty = !found.log.is_written() && found.checkpoints.is_empty();
+    match &found.life {
+        LifeFound::Good(life) if life.durability != Durability::Memory && !is_empty => match next {
+            Durability::Memory => {
+                let (dir, kept) = (found.path.display().to_string(), life.durability.word());
+                Err(Refusal::WouldForget { dir, kept })
+            }
+            Durability::Async | Durability::Sync => Ok(()),
+        },
+        LifeFound::Good(_) | LifeFound::None | LifeFound::Damaged => Ok(()),
+    }
 }
 
 /// Decides how a replica begins, from what [`crate::Dir::open`] found, from whether the mark of

@@ -34,7 +34,7 @@ mod log;
 mod scan;
 pub mod storage;
 
-pub use begin::{Beginning, Refusal, Voice, beginning};
+pub use begin::{Beginning, Refusal, Voice, beginning, may_forget};
 pub use checkpoint::{
     CheckpointReader, CheckpointWriter, Checkpoints, Item, Summary, checkpoint_due,
 };

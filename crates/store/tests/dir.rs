@@ -10,7 +10,7 @@ use base::{GroupId, Incarnation, ReplicaId, Seq, StableCheckpoint};
 use common::{IDENTITY, SMALL, dir, open, read_file, segments, write_file};
 use store::{
     Beginning, BootId, Dir, Durability, Faults, Found, FoundLog, Identity, Life, LifeFound, Memory,
-    Opened, Real, Refusal, Storage, StoreError, Verdict, Voice, Volatile, beginning,
+    Opened, Real, Refusal, Storage, StoreError, Verdict, Voice, Volatile, beginning, may_forget,
 };
 
 fn whole() -> Beginning {
@@ -233,6 +233,23 @@ fn who_may_have_forgotten_does_not_vote() {
     // An unknown boot is not even the same as itself.
     let found = Found { boot: BootId::UNKNOWN, ..found(unknown, Clean) };
     assert_eq!(beginning(&found, false, false).expect("is there").voice, Forgetful);
+}
+
+#[test]
+fn what_is_on_disk_is_not_forgotten_unasked() {
+    use Durability::{Async, Memory, Sync};
+    let held = |durability| found(LifeFound::Good(life(durability)), torn());
+    for kept in [Async, Sync] {
+        let refusal = may_forget(&held(kept), Memory).expect_err("it would be gone");
+        let text = refusal.to_string();
+        let remedy = format!("--durability {}", kept.word());
+        assert!(text.contains(&remedy) && text.contains("--recover"), "{text}");
+        assert_eq!(may_forget(&held(kept), Async), Ok(()));
+        assert_eq!(may_forget(&held(kept), Sync), Ok(()));
+        let empty = found(LifeFound::Good(life(kept)), Verdict::Missing);
+        assert_eq!(may_forget(&empty, Memory), Ok(()), "there is nothing to forget");
+    }
+    assert_eq!(may_forget(&held(Memory), Memory), Ok(()));
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Ways {
 }
 
 /// `stylite demo`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Everything runs on this machine and ends with Ctrl-C, which leaves nothing \
     behind unless --dir says where to. A replica that ends, or is killed, is started again.\n\n\

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use base::ClientId;
-use genesis::InitOptions;
+use genesis::{GROUP_FILE, Group, InitOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -34,6 +34,7 @@ const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// # Errors
 /// When the group cannot be started or does not serve, or too many replicas end.
 pub fn run(args: &DemoArgs, log: Option<&str>) -> Result<Exit> {
+    let args = &adopt(args)?;
     check_drills(args)?;
     warn_of_faults(args.replicas, None);
     runtime()?.block_on(async {
@@ -66,6 +67,24 @@ pub fn run(args: &DemoArgs, log: Option<&str>) -> Result<Exit> {
         signals.or_exit(stop).await?;
         outcome
     })
+}
+
+/// A group that is there already goes on as it was founded: what founds one says nothing about it.
+fn adopt(args: &DemoArgs) -> Result<DemoArgs> {
+    let mut args = args.clone();
+    let Some(dir) = args.dir.clone().filter(|dir| dir.join(GROUP_FILE).exists()) else {
+        return Ok(args);
+    };
+    let group = Group::load(&dir)?;
+    let (service, n, pillars) = (group.service(), group.quorums().n(), group.pillars());
+    print(&format!(
+        "{}: a group is there already, and goes on as it was founded: service {service}, {}, {}.\n",
+        dir.display(),
+        count(n.into(), "replica"),
+        count(pillars.into(), "pillar"),
+    ))?;
+    (args.service, args.replicas, args.pillars) = (service.to_owned(), n, pillars);
+    Ok(args)
 }
 
 /// At most f replicas misbehave, each in one way.
@@ -231,10 +250,11 @@ fn to_try(protocol: Protocol, port: u16) -> String {
 fn welcome(protocol: Protocol, local: &LocalGroup, gateway: &Gateway, args: &DemoArgs) -> String {
     let group = local.group();
     let (quorums, dir, port) = (group.quorums(), local.dir().display(), gateway.address.port());
+    let misbehaving = u16::try_from(local.drills().len()).unwrap_or(u16::MAX);
     let mut out = format!(
         "\nA group of {} serves; {}.\n\n",
         count(quorums.n().into(), "replica"),
-        tolerated(quorums.f()),
+        tolerated(quorums.f(), misbehaving),
     );
     for (entry, pid) in group.replicas().iter().zip(local.pids()) {
         let (id, place) = (entry.id, entry.place());
@@ -257,7 +277,8 @@ fn welcome(protocol: Protocol, local: &LocalGroup, gateway: &Gateway, args: &Dem
          {}\n  {program} status --config {dir}\n",
         to_try(protocol, port),
     ));
-    if let (1.., Some(leader)) = (quorums.f(), local.pids().first()) {
+    // Not one more than the group endures.
+    if let (1.., Some(leader)) = (quorums.f().saturating_sub(misbehaving), local.pids().first()) {
         out.push_str(&format!(
             "\nThen kill the first leader, replica 0, and ask again: another one takes over.\n\n  \
              kill -9 {leader}\n"
@@ -285,11 +306,14 @@ fn ending(local: &LocalGroup, no_restart: bool) -> String {
     format!("{restart} Ctrl-C stops everything{left}.")
 }
 
-/// How many may fail, in words.
-fn tolerated(f: u16) -> String {
-    match f {
-        0 => "none of them may fail".to_owned(),
-        1 => "any one of them, the leader included, may fail in any way".to_owned(),
+/// How many may fail beside those that misbehave already, in words.
+fn tolerated(f: u16, misbehaving: u16) -> String {
+    match (f, f.saturating_sub(misbehaving)) {
+        (1.., 0) => "as many misbehave as may, so that no other may fail".to_owned(),
+        (0, _) => "none of them may fail".to_owned(),
+        (_, 1) if misbehaving > 0 => "one more may fail in any way".to_owned(),
+        (_, 1) => "any one of them, the leader included, may fail in any way".to_owned(),
+        (_, more) if misbehaving > 0 => format!("{more} more may fail in any way"),
         _ => format!("any {f} of them, the leader included, may fail in any way"),
     }
 }
