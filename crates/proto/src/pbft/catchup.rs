@@ -2,8 +2,8 @@
 //!
 //! A lane that makes no progress although it knows of more to come tells its peers how far it is
 //! (STATUS). Whoever is ahead answers with its own votes for what is still open and with DECIDED
-//! for what is delivered (`answer`). One peer can lie: DECIDED counts when a weak quorum says the same
-//! (design, trap 9); bodies are recognised by their digest.
+//! for what is decided (`answer`). One peer can lie: DECIDED counts when a weak quorum says the
+//! same (design, trap 9); bodies are recognised by their digest.
 //!
 //! Beyond the logs of the others (one window below their low mark) only a transfer of state
 //! helps; that is told as a fact.
