@@ -5,6 +5,7 @@
 //!
 //! | found | begins |
 //! |---|---|
+//! | something on disk, for a life that is to keep all in memory, without `--recover` | refused |
 //! | `--recover` was given | forgetful |
 //! | nothing, and the mark of `init` is there | whole |
 //! | nothing, and no mark | refused |
