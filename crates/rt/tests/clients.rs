@@ -116,8 +116,7 @@ fn a_forger_that_begins_well_is_found_and_shut_out_and_comes_back_in_time() {
             std::thread::sleep(Duration::from_millis(50));
         }
     });
-    let refused: u64 = cluster.reports().iter().map(|r| r.links.banned).sum();
-    assert!(refused > 0);
+    cluster.wait("a refusal", |all| all.iter().any(|r| r.links.banned > 0));
 }
 
 /// Three against one, two against two, and everybody alone.
@@ -206,7 +205,8 @@ fn replays_change_nothing_after_a_view_change_and_a_recovery() {
     assert_eq!(executed(&cluster), 32 + 80);
     cluster.agree();
     assert_eq!(executed(&cluster), 32 + 80 + 1);
-    assert!(cluster.reports().iter().all(|r| r.process.clients.is_empty() && r.view > 0));
+    cluster.wait_for_each("the next view", |r| r.view > 0);
+    assert!(cluster.reports().iter().all(|r| r.process.clients.is_empty()));
 }
 
 /// Streams with and without order; the ids and acknowledgements that a client may choose.
@@ -459,7 +459,7 @@ fn a_flood_over_many_links_leaves_the_others_their_share() {
             }
         });
     });
-    assert!(cluster.reports().iter().any(|r| r.traffic.quota > 0), "a flood");
+    cluster.wait("a flood", |all| all.iter().any(|r| r.traffic.quota > 0));
 }
 
 #[test]

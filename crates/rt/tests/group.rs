@@ -10,10 +10,10 @@ fn serves(n: u16, pillars: u16, threads: usize) {
     let cluster = Cluster::start(n, pillars, threads, &[]);
     cluster.client(0, 1).open().drive(pillars, 60, 8);
     cluster.settle(u64::from(pillars) * 60 * 8);
+    cluster.wait_for_each("a stable checkpoint", |r| r.checkpoint.stable > 0);
     for report in cluster.reports() {
         assert_eq!(report.misbehaviour.iter().sum::<u64>(), 0, "{report:#?}");
         assert_eq!(report.links.malformed + report.links.impostors, 0, "{report:#?}");
-        assert!(report.checkpoint.stable > 0, "checkpoints become stable: {report:#?}");
     }
 }
 
@@ -67,9 +67,9 @@ fn a_server_without_agreement_serves_its_clients() {
         cluster.start_all(&[]);
         cluster.client(0, 1).open().drive(pillars, 60, 8);
         cluster.settle(u64::from(pillars) * 60 * 8);
+        cluster.wait_for_each("a stable checkpoint", |r| r.checkpoint.stable > 0);
         let report = &cluster.reports()[0];
         assert_eq!(report.state, ReplicaState::Running);
-        assert!(report.checkpoint.stable > 0, "{report:#?}");
         assert_eq!(report.misbehaviour, [0], "{report:#?}");
         cluster.stop_one(0);
         let again = cluster.try_start(0, None).expect_err("its state is gone");
@@ -93,7 +93,7 @@ fn backups_may_be_down_from_the_start() {
     let cluster = Cluster::start(4, 2, 1, &[3]);
     cluster.client(0, 1).open().drive(2, 60, 4);
     cluster.settle(480);
-    assert_eq!(cluster.reports()[0].pillars[0].peers_up, 2);
+    cluster.wait_for_each("the links", |r| r.pillars[0].peers_up == 2);
     let cluster = Cluster::start(7, 1, 1, &[4, 6]);
     cluster.client(0, 1).open().drive(1, 60, 4);
     cluster.settle(240);
@@ -168,7 +168,7 @@ fn a_stopping_replica_says_goodbye_and_the_others_go_on() {
         assert_eq!(client.goodbyes, 0, "a new session knows nothing of the one that left");
     }
     cluster.settle(40);
-    assert!(cluster.reports().iter().all(|r| r.pillars[0].peers_up == 2));
+    cluster.wait_for_each("the links", |r| r.pillars[0].peers_up == 2);
 }
 
 #[test]

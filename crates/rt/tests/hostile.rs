@@ -214,7 +214,7 @@ fn a_packet_of_more_frames_than_the_quota_is_ordered_whole() {
     let count = base::limits::PENDING_FRAMES_PER_CLIENT_MAX as u64 + 400;
     client.send_packet(count);
     cluster.settle(count);
-    assert!(cluster.reports().iter().any(|r| r.traffic.quota > 0), "the quota was reached");
+    cluster.wait("the quota", |all| all.iter().any(|r| r.traffic.quota > 0));
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn pipelines_and_pillars_make_a_group_together() {
     cluster.stop_one(0);
     cluster.client(0, 2).open().drive(1, 20, 4);
     cluster.agree();
-    assert!(cluster.reports().iter().all(|report| report.view > 0));
+    cluster.wait_for_each("the next view", |report| report.view > 0);
     cluster.pipelines = true;
     cluster.start_one(0, None);
     cluster.agree();

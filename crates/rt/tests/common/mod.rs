@@ -250,6 +250,13 @@ impl Cluster {
         }
     }
 
+    /// Waits until `done` says so about every running replica. What a thread counted shows up to
+    /// a tenth of a second later, so whoever looks for it right after [`Cluster::settle`], which
+    /// another thread's report can satisfy, waits for it here.
+    pub fn wait_for_each(&self, what: &str, mut done: impl FnMut(&ReplicaReport) -> bool) {
+        self.wait(what, |reports| reports.iter().all(&mut done));
+    }
+
     /// Waits until all running replicas have executed `ops` operations and agree on everything.
     pub fn settle(&self, ops: u64) {
         self.wait("agreement", |reports| {
