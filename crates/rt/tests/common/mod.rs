@@ -6,7 +6,7 @@ pub mod attack;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -287,9 +287,18 @@ fn listen(files: &std::path::Path, (id, pillar): (u16, u16)) -> (Address, Listen
         let listener = Listener::bind(&address).expect("a socket");
         return (address, listener);
     }
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let host = own_loopback();
+    let listener = TcpListener::bind((host, 0)).expect("a free port");
     let port = listener.local_addr().expect("bound").port();
-    (Address::tcp("127.0.0.1", port), listener.into())
+    (Address::tcp(&host.to_string(), port), listener.into())
+}
+
+/// A loopback address of this process alone. Connections leave from 127.0.0.1 by any port that is
+/// free there, so the port of a replica that is down for a moment would soon be somebody's; it is
+/// nobody's on this address.
+fn own_loopback() -> Ipv4Addr {
+    let [_, b, c, d] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, b | 128, c, d)
 }
 
 /// A connection.
