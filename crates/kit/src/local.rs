@@ -5,7 +5,7 @@
 //! processes: threads, sockets, handshakes, votes.
 
 use std::fmt;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -18,8 +18,13 @@ use rt::{Durability, Listener, Replica, ReplicaOptions, ReplicaReport};
 
 use crate::error::KitError;
 
-/// The address of everything.
-const HOST: &str = "127.0.0.1";
+/// The address of everything: on Linux, where the whole of 127.0.0.0/8 is this host, one of this
+/// process alone. Connections leave from 127.0.0.1 by any port that is free there, so there the
+/// port of a replica that is stopped for a moment might be taken when it starts again.
+fn host() -> Ipv4Addr {
+    let [_, b, c, d] = std::process::id().to_be_bytes();
+    if cfg!(target_os = "linux") { Ipv4Addr::new(127, b | 128, c, d) } else { Ipv4Addr::LOCALHOST }
+}
 
 /// Makes a service in its initial state.
 type Factory = Box<dyn FnMut() -> Box<dyn Service> + Send>;
@@ -109,7 +114,7 @@ impl LocalGroupBuilder {
             let ports: Vec<u16> = ports
                 .collect::<Result<_, std::io::Error>>()
                 .map_err(KitError::system("cannot tell a port"))?;
-            local.group.set_address(replica, HOST, &ports)?;
+            local.group.set_address(replica, &host().to_string(), &ports)?;
             sockets.push(own);
         }
         let replicas = sockets.iter().map(|_| None).collect();
@@ -244,6 +249,6 @@ impl fmt::Debug for LocalGroup {
 }
 
 fn listen(pillars: u16) -> Result<Vec<TcpListener>, KitError> {
-    let sockets = (0..pillars).map(|_| TcpListener::bind((HOST, 0)));
+    let sockets = (0..pillars).map(|_| TcpListener::bind((host(), 0)));
     sockets.collect::<Result<_, _>>().map_err(KitError::system("cannot listen on a free port"))
 }
