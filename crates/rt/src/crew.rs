@@ -1,10 +1,11 @@
 //! The execution workers: threads beside the pillars that run jobs of the stage, and the choice
 //! between them and the stage's own thread.
 //!
-//! Handing an operation to another thread costs about as much as a small operation takes. So it
-//! is measured what operations take: where that is little, they execute on the stage's own
-//! thread, as in a replica without workers. Neither replies nor state depend on it. Several
-//! operations travel in one job, as many as make it worth the way.
+//! Handing an operation to another thread costs as much as several small operations take. So it
+//! is measured what operations take, and whether workers get more done than one thread would:
+//! where operations are cheap, or wait for each other, they execute on the stage's own thread,
+//! as in a replica without workers. Neither replies nor state depend on it. Several operations
+//! travel in one job, as many as make it worth the way.
 //!
 //! A worker that panics takes the replica with it, as the stage's own thread would.
 //!
@@ -15,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use base::Span;
+use base::{Span, Time};
 use exec::{Finished, Job};
 
 use crate::failure::Failure;
@@ -26,6 +27,9 @@ use crate::sync::{AtomicUsize, Ordering};
 const DEAR: Span = Span(4_000);
 /// Operations that take less are not. Between the two everything stays as it is.
 const CHEAP: Span = Span(2_000);
+/// Operations that take longer are handed out even if they wait for each other: the way there and
+/// back is a small part of them, and the stage's thread has more to do than to execute.
+const WELCOME: Span = Span(200_000);
 /// How long a job should take.
 const JOB: Span = Span(60_000);
 /// Most operations of a job.
@@ -36,6 +40,9 @@ const JOBS_PER_WORKER: usize = 2;
 const OPS_PER_VERDICT: u64 = 1024;
 /// Time after which it is decided anew, however few the operations were.
 const TIME_PER_VERDICT: Span = Span::millis(10);
+/// Most verdicts between two tries of workers that did not pay: doubled with each, so that what
+/// tries cost is little.
+const REST_MAX: u32 = 256;
 
 /// What the stage and its workers share.
 #[derive(Default)]
@@ -65,6 +72,8 @@ pub(crate) struct Crew {
     desk: Arc<Desk>,
     threads: Vec<JoinHandle<()>>,
     out: usize,
+    /// Since when something is out, as far as the verdict was not told.
+    since: Option<Time>,
     verdict: Verdict,
 }
 
@@ -81,7 +90,7 @@ impl Crew {
     ) -> std::io::Result<Crew> {
         let desk = Arc::new(Desk::default());
         let threads = Vec::new();
-        let mut crew = Crew { desk, threads, out: 0, verdict: Verdict::default() };
+        let mut crew = Crew { desk, threads, out: 0, since: None, verdict: Verdict::default() };
         for worker in 0..workers {
             let (desk, bell) = (Arc::clone(&crew.desk), Arc::clone(bell));
             let alarm = Alarm(Arc::clone(failure));
@@ -113,12 +122,13 @@ impl Crew {
     }
 
     /// Hands out jobs.
-    pub(crate) fn run(&mut self, jobs: &mut Vec<Job>) {
+    pub(crate) fn run(&mut self, jobs: &mut Vec<Job>, now: Time) {
         let count = jobs.len();
         if count == 0 {
             return;
         }
         self.out += count;
+        self.since.get_or_insert(now);
         lock(&self.desk.jobs).jobs.extend(jobs.drain(..));
         if count == 1 {
             self.desk.arrived.notify_one();
@@ -138,7 +148,7 @@ impl Crew {
     }
 
     /// What is done, in no particular order.
-    pub(crate) fn take_done(&mut self) -> Vec<Finished> {
+    pub(crate) fn take_done(&mut self, now: Time) -> Vec<Finished> {
         if !self.has_done() {
             return Vec::new();
         }
@@ -152,12 +162,16 @@ impl Crew {
             verdict.hear(done.ops as u64, done.took);
             done.finished
         };
-        all.into_iter().map(one).collect()
+        let all = all.into_iter().map(one).collect();
+        let since = std::mem::replace(&mut self.since, (self.out > 0).then_some(now));
+        self.verdict.conclude(since.map_or(Span(0), |since| now.since(since)));
+        all
     }
 
     /// The stage itself has executed so many operations in so long.
     pub(crate) fn measured(&mut self, ops: u64, took: Span) {
         self.verdict.hear(ops, took);
+        self.verdict.conclude(Span(0));
     }
 
     /// Whether operations are worth a hand-off.
@@ -216,48 +230,72 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What operations take. Begins with the belief that they are worth a hand-off: a stage that
+/// Whether operations are worth a hand-off. Begins with the belief that they are: a stage that
 /// believes otherwise can be stuck in slow ones for long.
 #[derive(Debug)]
 struct Verdict {
     worth: bool,
     /// Nanoseconds per operation.
     cost: u64,
-    /// Since the last verdict.
+    heard: Heard,
+    /// Verdicts between the last try of workers that did not pay and the next one.
+    rest: u32,
+    /// Of these, how many are still to come.
+    resting: u32,
+}
+
+/// What was measured since the last verdict, in operations and nanoseconds.
+#[derive(Default, Debug)]
+struct Heard {
     ops: u64,
+    /// That operations took, added up over whoever executed.
     took: u64,
-    /// Of these, operations in dear measurements. A thread that the system has put aside for a
-    /// while makes a single measurement dear; so most of them have to be.
+    /// During which something was out with workers.
+    out: u64,
+    /// Operations in dear measurements. A thread that the system has put aside for a while makes
+    /// a single measurement dear; so most of them have to be.
     dear: u64,
     cheap: u64,
 }
 
 impl Default for Verdict {
     fn default() -> Verdict {
-        Verdict { worth: true, cost: JOB.0, ops: 0, took: 0, dear: 0, cheap: 0 }
+        Verdict { worth: true, cost: JOB.0, heard: Heard::default(), rest: 0, resting: 0 }
     }
 }
 
 impl Verdict {
     fn hear(&mut self, ops: u64, took: Span) {
-        if ops == 0 {
+        let Some(cost) = took.0.checked_div(ops) else { return };
+        let heard = &mut self.heard;
+        heard.ops += ops;
+        heard.took = heard.took.saturating_add(took.0);
+        heard.dear += if cost > DEAR.0 { ops } else { 0 };
+        heard.cheap += if cost < CHEAP.0 { ops } else { 0 };
+    }
+
+    /// Decides anew when enough was heard. Something was `out` with workers for so long.
+    fn conclude(&mut self, out: Span) {
+        self.heard.out = self.heard.out.saturating_add(out.0);
+        let Heard { ops, took, out, .. } = self.heard;
+        let long = took.max(out) >= TIME_PER_VERDICT.0;
+        if ops == 0 || (ops < OPS_PER_VERDICT && !long) {
             return;
         }
-        let cost = took.0 / ops;
-        self.ops += ops;
-        self.took = self.took.saturating_add(took.0);
-        self.dear += if cost > DEAR.0 { ops } else { 0 };
-        self.cheap += if cost < CHEAP.0 { ops } else { 0 };
-        if self.ops < OPS_PER_VERDICT && self.took < TIME_PER_VERDICT.0 {
-            return;
-        }
-        self.cost = self.took / self.ops;
-        if self.dear * 2 > self.ops {
-            self.worth = true;
-        } else if self.cheap * 2 > self.ops {
+        let Heard { dear, cheap, .. } = std::mem::take(&mut self.heard);
+        self.cost = took / ops;
+        let (welcome, dear, cheap) = (self.cost >= WELCOME.0, dear * 2 > ops, cheap * 2 > ops);
+        if !self.worth {
+            self.resting = self.resting.saturating_sub(1);
+            self.worth = dear && (welcome || self.resting == 0);
+        } else if welcome || (took >= out && !cheap) {
+            self.rest = 0;
+        } else {
+            // One thread would have been through sooner, or as good as.
             self.worth = false;
+            self.rest = if cheap { 0 } else { (self.rest * 2).clamp(1, REST_MAX) };
+            self.resting = self.rest;
         }
-        (self.ops, self.took, self.dear, self.cheap) = (0, 0, 0, 0);
     }
 }
 
@@ -265,24 +303,74 @@ impl Verdict {
 mod tests {
     use super::*;
 
+    impl Verdict {
+        /// Operations were executed by the stage.
+        fn own(&mut self, ops: u64, took: Span) {
+            self.hear(ops, took);
+            self.conclude(Span(0));
+        }
+
+        /// Operations were out with workers for so long.
+        fn out(&mut self, ops: u64, took: Span, out: Span) {
+            self.hear(ops, took);
+            self.conclude(out);
+        }
+    }
+
     #[test]
     fn cheap_operations_stay_and_dear_ones_go_whatever_one_measurement_says() {
         let mut verdict = Verdict::default();
         assert!(verdict.worth, "slow until it is known better");
+        verdict.out(2048, Span(2048 * 40), Span(2048 * 20));
+        assert!(!verdict.worth, "cheap, however many at the same time");
         for _ in 0..8 {
-            verdict.hear(2048, Span(2048 * 40));
+            verdict.own(2048, Span(2048 * 40));
         }
         assert!(!verdict.worth);
         // Put aside in the middle of a few operations.
-        verdict.hear(100, Span::millis(5));
+        verdict.own(100, Span::millis(5));
         for _ in 0..4 {
-            verdict.hear(1000, Span(1000 * 40));
+            verdict.own(1000, Span(1000 * 40));
             assert!(!verdict.worth, "one measurement is none");
         }
-        (0..2).for_each(|_| verdict.hear(1, Span::millis(20)));
+        (0..2).for_each(|_| verdict.own(1, Span::millis(20)));
         assert!(verdict.worth, "it takes no thousand operations of 20 ms to see that");
         assert_eq!(verdict.cost, 20_000_000);
-        (0..3).for_each(|_| verdict.hear(1024, Span(1024 * 3_000)));
+        (0..3).for_each(|_| verdict.out(1024, Span(1024 * 3_000), Span(1024 * 2_000)));
         assert!(verdict.worth, "between the two bounds it stays as it is");
+    }
+
+    #[test]
+    fn operations_that_wait_for_each_other_stay_unless_they_are_long() {
+        let mut verdict = Verdict::default();
+        // Each takes 3 µs, and 20 with the way there and back.
+        let chain =
+            |verdict: &mut Verdict| verdict.out(1024, Span(1024 * 3_000), Span(1024 * 20_000));
+        chain(&mut verdict);
+        assert!(!verdict.worth, "neither cheap nor dear, but slower than by one thread");
+        (0..2000).for_each(|_| verdict.own(1024, Span(1024 * 3_000)));
+        assert!(!verdict.worth, "not dear: no reason to try it");
+        // They become dear, and workers are tried again, ever more seldom as it does not help.
+        let mut tries = Vec::new();
+        for round in 0..2000 {
+            if verdict.worth {
+                tries.push(round);
+                verdict.out(1024, Span(1024 * 50_000), Span(1024 * 70_000));
+                assert!(!verdict.worth);
+            } else {
+                verdict.own(1024, Span(1024 * 50_000));
+            }
+        }
+        let gaps: Vec<u32> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.is_sorted() && gaps.last() == Some(&(REST_MAX + 1)), "{gaps:?}");
+        // They become independent: the next try succeeds, and it stays so.
+        while !verdict.worth {
+            verdict.own(1024, Span(1024 * 50_000));
+        }
+        (0..4).for_each(|_| verdict.out(1024, Span(1024 * 50_000), Span(1024 * 30_000)));
+        assert!(verdict.worth);
+        // Long ones go even if only one of them is out at a time.
+        (0..4).for_each(|_| verdict.out(1, Span::millis(20), Span::millis(21)));
+        assert!(verdict.worth);
     }
 }

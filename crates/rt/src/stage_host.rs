@@ -198,11 +198,14 @@ impl StageHost {
 
     fn run_with_crew(&mut self) {
         let Some(crew) = &mut self.crew else { return };
-        for finished in crew.take_done() {
+        for finished in crew.take_done(self.clock.mono()) {
             self.stage.finished(finished, &mut self.outbox);
         }
         let flies = crew.is_worth_it();
         self.stage.engage(if flies { crew.workers() } else { 0 });
+        if !flies {
+            self.land_by_itself();
+        }
         if flies || self.stage.in_flight() > 0 {
             self.turn = self.stage.run(OPS_PER_TURN, &mut self.outbox);
         } else {
@@ -218,7 +221,23 @@ impl StageHost {
         {
             self.jobs.push(job);
         }
-        crew.run(&mut self.jobs);
+        crew.run(&mut self.jobs, self.clock.mono());
+    }
+
+    /// Executes on this thread what took off while workers were worth it. What remains goes to
+    /// them.
+    fn land_by_itself(&mut self) {
+        let Some(crew) = &mut self.crew else { return };
+        let mut ops = 0;
+        while ops < OPS_PER_TURN
+            && let Some(job) = self.stage.next_job(OPS_PER_LOOK)
+        {
+            let began = self.clock.mono();
+            let finished = job.run();
+            ops += finished.ops();
+            crew.measured(finished.ops() as u64, self.clock.mono().since(began));
+            self.stage.finished(finished, &mut self.outbox);
+        }
     }
 
     /// Executes on this thread, and looks at the clock now and then.
