@@ -20,11 +20,17 @@ use base::{Digest, Seq};
 /// Most pins at a time: one for each reader.
 pub(crate) const PINS_MAX: usize = 2;
 
+/// Memory for objects on their way that is used again; what is beyond it is given back.
+const SCRATCH_MAX: usize = 1 << 20;
+
 /// The checkpoints of one tree that are kept readable.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pins {
     pins: Vec<Pin>,
     bytes: usize,
+    /// Where objects are written before it is known how long they are: what is kept of each has
+    /// no room to spare, and there may be as many as there are objects.
+    scratch: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,9 +72,10 @@ impl Pins {
         if self.pins.iter().all(|pin| pin.saved[word] & bit != 0) {
             return;
         }
-        let mut bytes = Vec::new();
-        save(&mut bytes);
-        let bytes = Arc::new(bytes);
+        self.scratch.clear();
+        save(&mut self.scratch);
+        let bytes = Arc::new(self.scratch.as_slice().to_vec());
+        self.scratch.shrink_to(SCRATCH_MAX);
         self.bytes += bytes.len();
         for pin in self.pins.iter_mut().filter(|pin| pin.saved[word] & bit == 0) {
             pin.saved[word] |= bit;

@@ -3,7 +3,6 @@
 //!
 //! Not here: execution, and when a checkpoint is taken, pinned or fetched.
 
-use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use base::transfer::Part;
@@ -108,19 +107,23 @@ impl State {
         PARTS.iter().for_each(|part| self.tree_mut(*part).unpin(at));
     }
 
-    /// The bytes that an object had when this number was pinned; `None` when it is not, or
-    /// there is no such object.
-    pub(crate) fn read_pinned(&self, at: Seq, part: Part, object: u32) -> Option<Cow<'_, [u8]>> {
+    /// Appends the bytes that an object had when this number was pinned to `out`. False, and
+    /// nothing is appended, when it is not pinned, or there is no such object.
+    pub(crate) fn append_pinned(
+        &self,
+        at: Seq,
+        (part, object): (Part, u32),
+        out: &mut Vec<u8>,
+    ) -> bool {
         let tree = self.tree(part);
         if object >= tree.objects() || !tree.pins().holds(at) {
-            return None;
+            return false;
         }
-        if let Some(saved) = tree.pins().object(at, object) {
-            return Some(Cow::Borrowed(saved));
+        match tree.pins().object(at, object) {
+            Some(saved) => out.extend_from_slice(saved),
+            None => self.get(part, object, out),
         }
-        let mut bytes = Vec::new();
-        self.get(part, object, &mut bytes);
-        Some(Cow::Owned(bytes))
+        true
     }
 
     /// Bytes of copies that pins hold, and that may have to be put back.

@@ -428,7 +428,7 @@ impl Pins {
             return stage.hold();
         }
         let Some(seq) = stage.pinned_manifest(reader).map(|manifest| manifest.seq) else { return };
-        let object = |o| stage.read_pinned(reader, Part::Service, o).expect("pinned").into_owned();
+        let object = |o| stage.read_pinned(reader, Part::Service, o).expect("pinned");
         let now: Vec<Vec<u8>> = (0..CELLS as u32).map(object).collect();
         match &self.seen {
             Some((at, then)) if *at == seq => assert!(*then == now, "a pinned checkpoint changes"),

@@ -148,6 +148,7 @@ impl StageHost {
     pub(crate) fn more(&self) -> bool {
         self.turn == Turn::More
             || self.crew.as_ref().is_some_and(Crew::has_done)
+            || (self.feed.is_ready() && self.stage.is_quiet())
             || self.mail.inbox.iter().any(|ring| !ring.is_empty())
     }
 

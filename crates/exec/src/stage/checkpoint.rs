@@ -1,7 +1,7 @@
 //! Checkpoints of a stage: taking them, comparing them with what a quorum certifies, and keeping
 //! them readable.
 
-use alloc::borrow::Cow;
+use alloc::vec::Vec;
 
 use base::transfer::{Manifest, Part, SnapshotReader};
 use base::{Digest, FromStage, Seq, StableCheckpoint};
@@ -21,14 +21,22 @@ impl Stage {
     /// The bytes that an object had at the checkpoint that `reader` has pinned. `None` when
     /// nothing is pinned (any more), or there is no such object.
     #[must_use]
-    pub fn read_pinned(
+    pub fn read_pinned(&self, reader: SnapshotReader, part: Part, object: u32) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.append_pinned(reader, (part, object), &mut bytes).then_some(bytes)
+    }
+
+    /// Appends what [`Stage::read_pinned`] returns to `out`: whoever reads many objects has them
+    /// in one piece of memory. False, and nothing is appended, where that returns `None`.
+    #[must_use]
+    pub fn append_pinned(
         &self,
         reader: SnapshotReader,
-        part: Part,
-        object: u32,
-    ) -> Option<Cow<'_, [u8]>> {
-        let held = self.snapshots.held(reader)?;
-        self.state.read_pinned(held.seq, part, object)
+        (part, object): (Part, u32),
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let held = self.snapshots.held(reader);
+        held.is_some_and(|held| self.state.append_pinned(held.seq, (part, object), out))
     }
 
     /// Number of objects in one part of the state: `0..` this. Never changes.

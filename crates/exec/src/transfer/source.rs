@@ -36,6 +36,8 @@ pub(crate) struct Source {
     turn: Option<ReplicaId>,
     /// Large objects, the last one used at the end.
     cached: VecDeque<(Seq, Part, u32, Arc<Vec<u8>>)>,
+    /// Memory for the next object that is read; small ones leave it here.
+    scratch: Vec<u8>,
     now: Time,
     load: Load,
     pub(crate) bytes: u64,
@@ -75,6 +77,7 @@ impl Source {
             askers: BTreeMap::new(),
             turn: None,
             cached: VecDeque::new(),
+            scratch: Vec::new(),
             now: Time::ZERO,
             load: Load::default(),
             bytes: 0,
@@ -236,15 +239,21 @@ impl Source {
             self.cached.push_back(entry);
             return answer;
         }
-        let whole = state.read_pinned(at, part, object)?;
-        let answer = cut(&whole);
-        if whole.len() > PIECE_BYTES_MAX {
-            *read = whole.len();
-            while !self.cached.is_empty() && self.cached_bytes() + whole.len() > CACHED_BYTES_MAX {
-                self.cached.pop_front();
-            }
-            self.cached.push_back((at, part, object, Arc::new(whole.into_owned())));
+        let mut whole = core::mem::take(&mut self.scratch);
+        whole.clear();
+        if !state.append_pinned(at, (part, object), &mut whole) {
+            return None;
         }
+        let answer = cut(&whole);
+        if whole.len() <= PIECE_BYTES_MAX {
+            self.scratch = whole;
+            return answer;
+        }
+        *read = whole.len();
+        while !self.cached.is_empty() && self.cached_bytes() + whole.len() > CACHED_BYTES_MAX {
+            self.cached.pop_front();
+        }
+        self.cached.push_back((at, part, object, Arc::new(whole)));
         answer
     }
 }

@@ -361,7 +361,7 @@ pub fn snapshot(
     for part in [Part::Service, Part::Sessions] {
         for object in 0..stage.objects(part) {
             let bytes = stage.read_pinned(reader, part, object).expect("is pinned");
-            objects.insert((part, object), bytes.into_owned());
+            objects.insert((part, object), bytes);
         }
     }
     (manifest, objects)
