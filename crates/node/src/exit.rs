@@ -1,5 +1,6 @@
 //! Exit codes, as `stylite --help` and `stylite status --help` document them.
 
+use std::fmt;
 use std::process::ExitCode;
 
 /// How a command ended, when it did not fail.
@@ -30,6 +31,32 @@ impl Exit {
         }
     }
 }
+
+/// Flags that do not go together, or not with what they speak of: an error like those of the
+/// parser, which sees each flag alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Misuse(String);
+
+impl Misuse {
+    /// The number that the process ends with, the parser's.
+    pub const CODE: u8 = 2;
+
+    /// Fails with this message.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn err<T>(message: String) -> anyhow::Result<T> {
+        Err(Misuse(message).into())
+    }
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cli::Command;
-use crate::exit::Exit;
+use crate::exit::{Exit, Misuse};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {}", told(&error));
-            Exit::Failed.into()
+            if error.is::<Misuse>() { ExitCode::from(Misuse::CODE) } else { Exit::Failed.into() }
         }
     }
 }

@@ -221,8 +221,11 @@ fn misbehaviour_is_for_groups_that_were_founded_for_it() {
     assert_eq!(code(&demo), 1);
     assert!(stderr(&demo).contains("drills = false"), "{}", stderr(&demo));
     let demo = run(&["demo", "--misbehave", "0=silent,1=silent"]);
-    assert_eq!(code(&demo), 1);
+    assert_eq!(code(&demo), 2);
     assert!(stderr(&demo).contains("--replicas 7"), "{}", stderr(&demo));
+    let demo = run(&["demo", "--misbehave", "9=silent"]);
+    assert_eq!(code(&demo), 2);
+    assert!(stderr(&demo).contains("no replica 9"), "{}", stderr(&demo));
     assert!(cluster.path().join("state/replica-0.virgin").exists());
 }
 

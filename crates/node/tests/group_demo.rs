@@ -61,7 +61,12 @@ impl Demo {
 
 #[test]
 fn a_demo_serves_and_leaves_nothing_behind() {
-    for (signal, pillars) in [(Signal::INT, "1"), (Signal::TERM, "2")] {
+    // Whoever runs the tests with `nohup` has a closed terminal ignored by all of them.
+    let status = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a set");
+    let hangup = u64::from_str_radix(ignored.trim(), 16).expect("bits") & 1 == 0;
+    let closed = hangup.then_some((Signal::HUP, "1"));
+    for (signal, pillars) in [(Signal::INT, "1"), (Signal::TERM, "2")].into_iter().chain(closed) {
         let scratch = TempDir::new().expect("a temporary directory");
         let mut command = stylite();
         command.env("TMPDIR", scratch.path());

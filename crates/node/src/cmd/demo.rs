@@ -13,12 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 use super::gateway::{Gateway, Protocol};
 use super::{client_id, print, runtime, warn_of_faults};
 use crate::cli::{DemoArgs, Durability, Parallelization};
-use crate::exit::Exit;
+use crate::exit::{Exit, Misuse};
 use crate::local::{Ended, LocalGroup, LocalOptions, wait_until_healthy};
 use crate::probe::Prober;
 use crate::signals::Signals;
 use crate::start::{METRICS_OFFSET, metrics_default};
-use crate::values::count;
+use crate::values::{Assignment, count};
 
 /// How many ports beyond the usual one are tried.
 const PORTS_TRIED: u16 = 100;
@@ -93,20 +93,24 @@ fn check_drills(args: &DemoArgs) -> Result<()> {
     let mut seen = BTreeSet::new();
     for (replica, _) in &args.misbehave {
         if replica.0 >= args.replicas {
-            bail!("--misbehave: no replica {replica}; there are {}, from 0", args.replicas);
+            let all = args.replicas;
+            return Misuse::err(format!(
+                "--misbehave: no replica {replica}; there are {all}, from 0"
+            ));
         }
         if !seen.insert(*replica) {
-            bail!("--misbehave: replica {replica} is named twice; it misbehaves in one way");
+            let twice = format!("replica {replica} is named twice; it misbehaves in one way");
+            return Misuse::err(format!("--misbehave: {twice}"));
         }
     }
     if seen.len() > usize::from(faults) {
-        bail!(
+        return Misuse::err(format!(
             "--misbehave: {} of {} misbehave; such a group endures {faults}. Name fewer, or use \
              --replicas {}",
             count(seen.len() as u64, "replica"),
             args.replicas,
             3 * seen.len() + 1
-        );
+        ));
     }
     Ok(())
 }
@@ -339,8 +343,11 @@ async fn watch(local: &mut LocalGroup, signals: &mut Signals, restart: bool) -> 
         }
         for Ended { id, status, last_words } in local.ended() {
             let running = local.running();
+            let crashes =
+                |(at, drill): &Assignment| *at == id && matches!(drill, rt::Drill::CrashAfter(_));
+            let told = if local.drills().iter().any(crashes) { ", as it was told to" } else { "" };
             print(&format!(
-                "Replica {id} has ended ({status}); {running} of {} are left. {}\n",
+                "Replica {id} has ended{told} ({status}); {running} of {} are left. {}\n",
                 quorums.n(),
                 consequence(running >= quorums.quorum(), restart),
             ))?;
