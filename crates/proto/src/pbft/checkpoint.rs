@@ -414,8 +414,17 @@ impl Lane {
         if stable.seq <= self.checkpoints.stable() {
             return;
         }
+        // A sibling's word may come before the stage's: whatever is stable here is executed, or is
+        // part of a state that was fetched, and then nothing up to it is waited for any more.
+        let last = self.cfg.stripe.last_of(self.cfg.pillar, stable.seq).unwrap_or_default();
+        let fetched = last > self.delivered;
+        if fetched {
+            self.void_upto(now, last);
+        }
         self.move_mark(stable);
-        // A sibling's word may come before the stage's: whatever is stable here is executed.
+        if fetched {
+            self.count_as_delivered(now, last);
+        }
         self.on_executed(now, stable.seq, out);
         // One window is kept below the mark for those who lag, within bounds: they catch up
         // from it.
@@ -458,6 +467,8 @@ impl Lane {
         if replaced {
             self.checkpoints.unsaved = fetched.seq.max(self.checkpoints.unsaved);
         }
+        self.grievances.forget_frames();
+        self.pool.fetched = Some(now.mono);
         if fetched.seq < self.checkpoints.stable() {
             return;
         }
@@ -508,7 +519,5 @@ impl Lane {
         }
         self.progress = progress;
         self.refused.retain(|(seq, _)| *seq > progress.executed);
-        self.grievances.forget_frames();
-        self.pool.fetched = Some(now.mono);
     }
 }

@@ -243,6 +243,34 @@ fn a_replica_that_waits_for_a_state_votes_above_it() {
     assert_eq!((rig.lane.report().stable, rig.lane.report().delivered), (Seq(40), Seq(41)));
 }
 
+/// Swarm seed 1611022. A sibling has heard of a fetched state and of the next checkpoint that was
+/// executed on it before this pillar hears of the first: it must not wait for ever for numbers that
+/// nobody else keeps, and so keep everything above them.
+#[test]
+fn a_checkpoint_of_a_sibling_that_overtakes_a_fetched_state_ends_the_wait_for_what_is_below() {
+    let mut rig = Rig::new(2, 2);
+    let phantom = frame(1, b"nobody has it");
+    rig.peer(0, pre_prepare(3, &proposal(&[&phantom]))).expect("it may be under way");
+    assert!(rig.lane.pool.wants() > 0);
+    let proof: Arc<Vec<_>> = Arc::new((0..3).map(|r| (ReplicaId(r), Signature([0; 64]))).collect());
+    let state = |seq| StableCheckpoint {
+        seq: Seq(seq),
+        proof: Arc::clone(&proof),
+        digest: Digest([4; 32]),
+    };
+    rig.feed(Input::Sibling(Sibling::Stable(state(44)))).expect("news");
+    let progress = Progress { executed: Seq(40), ..Progress::default() };
+    let fetched = FromStage::Fetched { checkpoint: state(40), progress, replaced: true };
+    rig.feed(Input::Stage(fetched)).expect("news");
+    rig.lane.check();
+    assert_eq!((rig.lane.report().stable, rig.lane.report().delivered), (Seq(44), Seq(43)));
+    assert_eq!(rig.lane.pool.wants(), 0, "nobody waits for the phantom any more");
+    let left = |told: &ToCoordinator| matches!(told, ToCoordinator::LeftBehind { .. });
+    assert!(!pass(&mut rig, 20_000).iter().any(left));
+    let status = Message::Status { view: View(0), stable: Seq(44), delivered: Seq(43) };
+    assert_eq!(rig.lane.status(), status);
+}
+
 /// Its log does not lead to what was fetched. All lost power, and of a certified checkpoint there
 /// was one replica left that had it: too few to be believed.
 #[test]
