@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
@@ -60,15 +60,22 @@ pub fn parse(args: &[OsString]) -> Result<Cli> {
         Ok(matches) => File::find(matches)?,
         Err(_) => File::default(),
     };
-    let mut args = args.to_vec();
+    let mut all = args.to_vec();
     if let Ok(matches) = &probe
         && matches.subcommand_name() != Some("config")
     {
         let (leaf, matches, _) = leaf(&command, matches, String::new());
-        args.extend(file.injected(leaf, matches));
+        all.extend(file.injected(leaf, matches));
     }
-    let matches = command.get_matches_from(args);
-    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+    let parsed = command.try_get_matches_from(all);
+    let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.or_else(|error| {
+        let Some(source) = file.source_of(&error, args) else { error.exit() };
+        // Whoever gave no such flag would look for it in vain. What cannot be printed is lost.
+        let _ = error.print();
+        eprintln!("\nThe value comes from {source}.");
+        std::process::exit(error.exit_code())
+    })
 }
 
 /// Variables in the environment that look like settings and are none, with what may be meant.
@@ -214,6 +221,28 @@ impl File {
             }
         }
         args
+    }
+
+    /// Where the value that `error` is about comes from, if no flag among `args` gave it.
+    fn source_of(&self, error: &clap::Error, args: &[OsString]) -> Option<String> {
+        let Some(ContextValue::String(about)) = error.get(ContextKind::InvalidArg) else {
+            return None;
+        };
+        let flag = about.split([' ', '=']).next().filter(|flag| flag.starts_with("--"))?;
+        let names = |arg: &OsString| {
+            let arg = arg.to_string_lossy();
+            arg.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        };
+        let name = key(flag.trim_start_matches('-'));
+        let variable = format!("STYLITE_{}", upper(&name));
+        match &self.path {
+            _ if args.iter().any(names) => None,
+            _ if std::env::var_os(&variable).is_some() => Some(format!("the variable {variable}")),
+            Some(path) if self.values.contains_key(&name) => {
+                Some(format!("`{name}` in {}", path.display()))
+            }
+            _ => None,
+        }
     }
 
     fn effective(&self, command: &str, arg: &clap::Arg, matches: &ArgMatches) -> Effective {

@@ -128,6 +128,7 @@ fn values_that_mean_nothing_are_refused() {
     command.args(["replica", "--config", "none", "--id", "0"]);
     let output = command.env("STYLITE_NO_PIN", "maybe").output().expect("it runs");
     assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains("variable STYLITE_NO_PIN"), "{}", stderr(&output));
     let output = run(&["status", "--config", "none"]);
     assert_eq!(stderr(&output).matches("os error").count(), 1, "{}", stderr(&output));
 }
@@ -325,6 +326,22 @@ fn flags_beat_the_environment_which_beats_the_file_which_beats_the_default() {
     assert_eq!(show(None, None), ("5".into(), file.display().to_string()));
     assert_eq!(show(Some("6"), None), ("6".into(), "environment".to_owned()));
     assert_eq!(show(Some("6"), Some("7")), ("7".into(), "flag".to_owned()));
+    // What is wrong is blamed on where it stands.
+    std::fs::write(&file, "threads = \"many\"\n").expect("own directory");
+    let wrong = |env: Option<&str>, flags: &[&str]| {
+        let mut command = stylite();
+        command.args(["replica", "--config", &cluster.config(), "--id", "0"]).args(flags);
+        env.map(|value| command.env("STYLITE_THREADS", value));
+        let output = command.output().expect("it runs");
+        assert_eq!(code(&output), 2, "{}", stderr(&output));
+        stderr(&output)
+    };
+    let told = wrong(None, &[]);
+    assert!(told.contains(&format!("`threads` in {}", file.display())), "{told}");
+    let told = wrong(Some("few"), &[]);
+    assert!(told.contains("the variable STYLITE_THREADS"), "{told}");
+    let told = wrong(Some("few"), &["--threads", "some"]);
+    assert!(!told.contains("comes from"), "{told}");
 }
 
 #[test]
