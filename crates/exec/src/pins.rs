@@ -72,9 +72,9 @@ impl Pins {
         if self.pins.iter().all(|pin| pin.saved[word] & bit != 0) {
             return;
         }
-        self.scratch.clear();
         save(&mut self.scratch);
         let bytes = Arc::new(self.scratch.as_slice().to_vec());
+        self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_MAX);
         self.bytes += bytes.len();
         for pin in self.pins.iter_mut().filter(|pin| pin.saved[word] & bit == 0) {

@@ -19,6 +19,8 @@ pub fn start(level: &str, serves: bool) -> Result<()> {
     check(level).or_else(|part| bail!(bad(&format!("`{part}` is no level"))))?;
     let filter = EnvFilter::builder().parse(level).map_err(|error| bad(&error.to_string()))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It would tell of a terminal that is closed on that terminal, and panic.
+    let builder = builder.log_internal_errors(false);
     let terminal = std::io::stderr().is_terminal();
     let started = match (serves, terminal) {
         (true, false) => builder.json().try_init(),

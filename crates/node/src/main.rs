@@ -24,6 +24,7 @@ mod snapshot;
 mod start;
 mod values;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -40,7 +41,8 @@ fn main() -> ExitCode {
     match run() {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {}", told(&error));
+            // On a terminal that is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "error: {}", told(&error));
             if error.is::<Misuse>() { ExitCode::from(Misuse::CODE) } else { Exit::Failed.into() }
         }
     }

@@ -59,13 +59,17 @@ impl Demo {
     }
 }
 
-#[test]
-fn a_demo_serves_and_leaves_nothing_behind() {
-    // Whoever runs the tests with `nohup` has a closed terminal ignored by all of them.
+/// Whether a closed terminal ends anything: whoever runs the tests with `nohup` has that ignored by
+/// all of them.
+fn hangs_up() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a set");
-    let hangup = u64::from_str_radix(ignored.trim(), 16).expect("bits") & 1 == 0;
-    let closed = hangup.then_some((Signal::HUP, "1"));
+    u64::from_str_radix(ignored.trim(), 16).expect("bits") & 1 == 0
+}
+
+#[test]
+fn a_demo_serves_and_leaves_nothing_behind() {
+    let closed = hangs_up().then_some((Signal::HUP, "1"));
     for (signal, pillars) in [(Signal::INT, "1"), (Signal::TERM, "2")].into_iter().chain(closed) {
         let scratch = TempDir::new().expect("a temporary directory");
         let mut command = stylite();
@@ -92,6 +96,32 @@ fn a_demo_serves_and_leaves_nothing_behind() {
         let left: Vec<_> = std::fs::read_dir(scratch.path()).expect("it is there").collect();
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+/// Nothing can be written to a terminal that is closed, which is no reason to leave things behind.
+#[test]
+fn a_demo_whose_terminal_is_closed_leaves_nothing_behind() {
+    if !hangs_up() {
+        return;
+    }
+    let scratch = TempDir::new().expect("a temporary directory");
+    let program = stylite().get_program().to_string_lossy().into_owned();
+    let mut terminal = Command::new("script");
+    terminal.args(["-qfec", &format!("{program} demo"), "/dev/null"]);
+    terminal.env("TMPDIR", scratch.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut process = Process::spawn(&mut terminal);
+    let out = BufReader::new(process.0.stdout.take().expect("piped"));
+    let mut demo = Demo { process, out, said: String::new() };
+    demo.said = demo.read_until("Ctrl-C stops everything");
+    let pids = demo.pids();
+    assert_eq!(pids.len(), 4);
+    demo.process.signal(Signal::KILL);
+    until("nothing is left", || {
+        let running: Vec<_> = pids.iter().filter(|pid| alive(**pid)).collect();
+        let left: Vec<_> = std::fs::read_dir(scratch.path()).expect("it is there").collect();
+        let nothing = running.is_empty() && left.is_empty();
+        nothing.then_some(()).ok_or_else(|| format!("{running:?} {left:?}"))
+    });
 }
 
 #[test]

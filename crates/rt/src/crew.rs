@@ -14,9 +14,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use base::{Span, Time};
+use base::Span;
 use exec::{Finished, Job};
 
 use crate::failure::Failure;
@@ -32,6 +32,10 @@ const CHEAP: Span = Span(2_000);
 const WELCOME: Span = Span(200_000);
 /// How long a job should take.
 const JOB: Span = Span(60_000);
+/// How long the stage's thread should execute before it looks at the clock, and for how many
+/// operations at most.
+const LOOK: Span = Span(500_000);
+const LOOK_OPS_MAX: usize = 256;
 /// Most operations of a job.
 const JOB_OPS_MAX: usize = 256;
 /// Jobs that are out, per worker: while one runs the next one is there.
@@ -40,6 +44,9 @@ const JOBS_PER_WORKER: usize = 2;
 const OPS_PER_VERDICT: u64 = 1024;
 /// Time after which it is decided anew, however few the operations were.
 const TIME_PER_VERDICT: Span = Span::millis(10);
+/// Workers are worth it as long as something is out with them for at most so many times what it
+/// takes. More than once, since the stage's thread can do other things meanwhile.
+const SLACK: u64 = 2;
 /// Most verdicts between two tries of workers that did not pay: doubled with each, so that what
 /// tries cost is little.
 const REST_MAX: u32 = 256;
@@ -65,6 +72,7 @@ struct Done {
     finished: Finished,
     ops: usize,
     took: Span,
+    ended: Instant,
 }
 
 /// The stage's end of the workers.
@@ -73,7 +81,7 @@ pub(crate) struct Crew {
     threads: Vec<JoinHandle<()>>,
     out: usize,
     /// Since when something is out, as far as the verdict was not told.
-    since: Option<Time>,
+    since: Option<Instant>,
     verdict: Verdict,
 }
 
@@ -115,6 +123,12 @@ impl Crew {
         self.out + coming < self.threads.len() * JOBS_PER_WORKER
     }
 
+    /// How many operations the stage's thread should execute before it looks at the clock.
+    pub(crate) fn look(&self) -> usize {
+        let one = self.verdict.cost.max(1);
+        usize::try_from(LOOK.0 / one).map_or(LOOK_OPS_MAX, |ops| ops.clamp(1, LOOK_OPS_MAX))
+    }
+
     /// How many operations a job should have.
     pub(crate) fn grain(&self) -> usize {
         let one = self.verdict.cost.max(1);
@@ -122,13 +136,13 @@ impl Crew {
     }
 
     /// Hands out jobs.
-    pub(crate) fn run(&mut self, jobs: &mut Vec<Job>, now: Time) {
+    pub(crate) fn run(&mut self, jobs: &mut Vec<Job>) {
         let count = jobs.len();
         if count == 0 {
             return;
         }
         self.out += count;
-        self.since.get_or_insert(now);
+        self.since.get_or_insert_with(Instant::now);
         lock(&self.desk.jobs).jobs.extend(jobs.drain(..));
         if count == 1 {
             self.desk.arrived.notify_one();
@@ -148,7 +162,7 @@ impl Crew {
     }
 
     /// What is done, in no particular order.
-    pub(crate) fn take_done(&mut self, now: Time) -> Vec<Finished> {
+    pub(crate) fn take_done(&mut self) -> Vec<Finished> {
         if !self.has_done() {
             return Vec::new();
         }
@@ -157,15 +171,19 @@ impl Crew {
         self.desk.count.store(0, Ordering::Release);
         drop(done);
         self.out -= all.len();
+        // What is done and waits for the stage's thread, which has more to do, is not out.
+        let last = all.iter().map(|done| done.ended).max();
+        let now = if self.out > 0 { Some(Instant::now()) } else { last };
         let verdict = &mut self.verdict;
         let one = |done: Done| {
             verdict.hear(done.ops as u64, done.took);
             done.finished
         };
-        let all = all.into_iter().map(one).collect();
-        let since = std::mem::replace(&mut self.since, (self.out > 0).then_some(now));
-        self.verdict.conclude(since.map_or(Span(0), |since| now.since(since)));
-        all
+        let finished = all.into_iter().map(one).collect();
+        let since = std::mem::replace(&mut self.since, now.filter(|_| self.out > 0));
+        let out = now.zip(since).map(|(now, since)| span(now.saturating_duration_since(since)));
+        self.verdict.conclude(out.unwrap_or_default());
+        finished
     }
 
     /// The stage itself has executed so many operations in so long.
@@ -214,15 +232,20 @@ fn work(desk: &Desk, bell: &Bell) {
         drop(waiting);
         let began = Instant::now();
         let finished = job.run();
-        let took = Span(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let ended = Instant::now();
+        let took = span(ended - began);
         let mut done = lock(&desk.done);
         let ops = finished.ops();
-        done.push(Done { finished, ops, took });
+        done.push(Done { finished, ops, took, ended });
         desk.count.store(done.len(), Ordering::Release);
         drop(done);
         bell.ring();
         waiting = lock(&desk.jobs);
     }
+}
+
+fn span(time: Duration) -> Span {
+    Span(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -250,7 +273,7 @@ struct Heard {
     ops: u64,
     /// That operations took, added up over whoever executed.
     took: u64,
-    /// During which something was out with workers.
+    /// During which something was on its way to workers or with them.
     out: u64,
     /// Operations in dear measurements. A thread that the system has put aside for a while makes
     /// a single measurement dear; so most of them have to be.
@@ -288,10 +311,10 @@ impl Verdict {
         if !self.worth {
             self.resting = self.resting.saturating_sub(1);
             self.worth = dear && (welcome || self.resting == 0);
-        } else if welcome || (took >= out && !cheap) {
+        } else if welcome || (took.saturating_mul(SLACK) >= out && !cheap) {
             self.rest = 0;
         } else {
-            // One thread would have been through sooner, or as good as.
+            // One thread would have been through much sooner.
             self.worth = false;
             self.rest = if cheap { 0 } else { (self.rest * 2).clamp(1, REST_MAX) };
             self.resting = self.rest;
@@ -355,19 +378,22 @@ mod tests {
         for round in 0..2000 {
             if verdict.worth {
                 tries.push(round);
-                verdict.out(1024, Span(1024 * 50_000), Span(1024 * 70_000));
+                verdict.out(1024, Span(1024 * 10_000), Span(1024 * 30_000));
                 assert!(!verdict.worth);
             } else {
-                verdict.own(1024, Span(1024 * 50_000));
+                verdict.own(1024, Span(1024 * 10_000));
             }
         }
         let gaps: Vec<u32> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(gaps.is_sorted() && gaps.last() == Some(&(REST_MAX + 1)), "{gaps:?}");
         // They become independent: the next try succeeds, and it stays so.
         while !verdict.worth {
-            verdict.own(1024, Span(1024 * 50_000));
+            verdict.own(1024, Span(1024 * 10_000));
         }
-        (0..4).for_each(|_| verdict.out(1024, Span(1024 * 50_000), Span(1024 * 30_000)));
+        (0..4).for_each(|_| verdict.out(1024, Span(1024 * 10_000), Span(1024 * 6_000)));
+        assert!(verdict.worth);
+        // One at a time, each for longer than its way: the stage's thread has other things to do.
+        (0..4).for_each(|_| verdict.out(1024, Span(1024 * 50_000), Span(1024 * 70_000)));
         assert!(verdict.worth);
         // Long ones go even if only one of them is out at a time.
         (0..4).for_each(|_| verdict.out(1, Span::millis(20), Span::millis(21)));

@@ -359,38 +359,39 @@ impl SnapshotFeed {
         self.reading.is_some() || !self.orders.is_empty()
     }
 
-    /// Whether the next turn can read something at once.
+    /// Whether something can be read: no piece waits for the disk.
     pub(crate) fn is_ready(&self) -> bool {
         self.reading.as_ref().is_none_or(|reading| reading.waiting.is_none()) && self.busy()
     }
 
-    /// Reads a bounded amount.
-    pub(crate) fn turn(&mut self, stage: &Stage) {
+    /// Reads a piece, if [`SnapshotFeed::is_ready`].
+    pub(crate) fn read(&mut self, stage: &Stage) {
         while let Some(order) = self.orders.pop() {
             // There is one at a time; an older one that is still here is of no use any more.
             self.reading = Some(Reading { order, part: Part::Service, next: 0, waiting: None });
         }
-        let Some(reading) = &mut self.reading else { return };
-        let piece = match reading.waiting.take() {
-            Some(piece) => Some(piece),
-            None => reading.next_piece(stage),
+        let Some(reading) = self.reading.as_mut().filter(|reading| reading.waiting.is_none())
+        else {
+            return;
         };
-        let over = match piece {
-            None => true,
-            Some(piece) => {
-                let last = matches!(piece, Piece::Whole(_));
-                match reading.order.pieces.try_send(piece) {
-                    Ok(()) => last,
-                    Err(TrySendError::Full(piece)) => {
-                        reading.waiting = Some(piece);
-                        false
-                    }
-                    Err(TrySendError::Disconnected(_)) => true,
-                }
+        match reading.next_piece(stage) {
+            None => self.reading = None,
+            piece => {
+                reading.waiting = piece;
+                self.send();
             }
-        };
-        if over {
-            self.reading = None;
+        }
+    }
+
+    /// Hands over the piece that waits for the disk, if the disk is ready for it.
+    pub(crate) fn send(&mut self) {
+        let Some(reading) = &mut self.reading else { return };
+        let Some(piece) = reading.waiting.take() else { return };
+        let last = matches!(piece, Piece::Whole(_));
+        match reading.order.pieces.try_send(piece) {
+            Ok(()) if !last => {}
+            Err(TrySendError::Full(piece)) => reading.waiting = Some(piece),
+            Ok(()) | Err(TrySendError::Disconnected(_)) => self.reading = None,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the stage does (`exec`).
 
 use auth::AuthError;
-use base::{FromStage, Time, ToStage};
+use base::{FromStage, Span, Time, ToStage};
 use exec::{Job, Stage, StageOutbox, StageReport, Target, Turn};
 
 use crate::clock::Clock;
@@ -18,9 +18,11 @@ use crate::saver::SnapshotFeed;
 /// Operations per turn: enough to make a turn worth its costs, few enough for the lanes on the
 /// same thread to be heard.
 const OPS_PER_TURN: usize = 2048;
-/// The same where there are workers and the stage executes by itself: so few that it notices
-/// soon when they get slow.
-const OPS_PER_LOOK: usize = 256;
+/// How long the stage executes by itself in a turn where there are workers: it notices soon when
+/// operations get slow.
+const TIME_PER_TURN: Span = Span::millis(1);
+/// Pieces of a checkpoint for the disk that are read while workers are held back for it.
+const PIECES_PER_HOLD: usize = 16;
 
 /// The stage and its links to all lanes and the coordinator.
 pub(crate) struct StageHost {
@@ -128,12 +130,7 @@ impl StageHost {
         if any {
             self.run();
         }
-        if self.stage.is_quiet() {
-            self.feed.turn(&self.stage);
-        } else if self.feed.busy() {
-            // It reads objects, which workers may be writing.
-            self.stage.hold();
-        }
+        self.feed_disk();
         self.carry_out();
         any
     }
@@ -199,7 +196,7 @@ impl StageHost {
 
     fn run_with_crew(&mut self) {
         let Some(crew) = &mut self.crew else { return };
-        for finished in crew.take_done(self.clock.mono()) {
+        for finished in crew.take_done() {
             self.stage.finished(finished, &mut self.outbox);
         }
         let flies = crew.is_worth_it();
@@ -212,31 +209,54 @@ impl StageHost {
         } else {
             self.run_by_itself();
         }
-        // Now that nobody writes, and before somebody does again.
-        if self.stage.is_quiet() {
-            self.feed.turn(&self.stage);
-        }
+        // Now that nobody writes, perhaps, and before somebody does again.
+        self.feed_disk();
         let Some(crew) = &mut self.crew else { return };
         while crew.wants_more(self.jobs.len())
             && let Some(job) = self.stage.next_job(crew.grain())
         {
             self.jobs.push(job);
         }
-        crew.run(&mut self.jobs, self.clock.mono());
+        crew.run(&mut self.jobs);
+    }
+
+    /// Reads some of the checkpoint that goes to the disk, if there is one.
+    fn feed_disk(&mut self) {
+        if !self.feed.busy() {
+            return;
+        }
+        self.feed.send();
+        if !self.stage.is_quiet() {
+            // It reads objects, which workers may be writing.
+            if self.feed.is_ready() {
+                self.stage.hold();
+            }
+            return;
+        }
+        // Whoever was held back is not to be held back for every piece.
+        let pieces = if self.stage.in_flight() > 0 { PIECES_PER_HOLD } else { 1 };
+        for _ in 0..pieces {
+            if !self.feed.is_ready() {
+                break;
+            }
+            self.feed.read(&self.stage);
+        }
     }
 
     /// Executes on this thread what took off while workers were worth it. What remains goes to
     /// them.
     fn land_by_itself(&mut self) {
         let Some(crew) = &mut self.crew else { return };
-        let mut ops = 0;
-        while ops < OPS_PER_TURN
-            && let Some(job) = self.stage.next_job(OPS_PER_LOOK)
+        let first = self.clock.mono();
+        let mut then = first;
+        while !crew.is_worth_it()
+            && then.since(first) < TIME_PER_TURN
+            && let Some(job) = self.stage.next_job(crew.look())
         {
-            let began = self.clock.mono();
             let finished = job.run();
-            ops += finished.ops();
-            crew.measured(finished.ops() as u64, self.clock.mono().since(began));
+            let now = self.clock.mono();
+            crew.measured(finished.ops() as u64, now.since(then));
+            then = now;
             self.stage.finished(finished, &mut self.outbox);
         }
     }
@@ -244,16 +264,17 @@ impl StageHost {
     /// Executes on this thread, and looks at the clock now and then.
     fn run_by_itself(&mut self) {
         let Some(crew) = &mut self.crew else { return };
-        let first = self.stage.report();
-        let (mut before, mut then) = (first, self.clock.mono());
+        let (first, began) = (self.stage.report(), self.clock.mono());
+        let (mut before, mut then) = (first, began);
         loop {
-            self.turn = self.stage.run(OPS_PER_LOOK, &mut self.outbox);
+            self.turn = self.stage.run(crew.look(), &mut self.outbox);
             let (report, now) = (self.stage.report(), self.clock.mono());
             // A checkpoint takes its time whatever operations take.
             if report.checkpoints == before.checkpoints {
                 crew.measured(report.ops - before.ops, now.since(then));
             }
-            let enough = report.ops - first.ops >= OPS_PER_TURN as u64;
+            let enough =
+                report.ops - first.ops >= OPS_PER_TURN as u64 || now.since(began) >= TIME_PER_TURN;
             if self.turn != Turn::More || enough || crew.is_worth_it() {
                 return;
             }

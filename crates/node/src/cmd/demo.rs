@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -343,8 +344,10 @@ async fn watch(local: &mut LocalGroup, signals: &mut Signals, restart: bool) -> 
         }
         for Ended { id, status, last_words } in local.ended() {
             let running = local.running();
-            let crashes =
-                |(at, drill): &Assignment| *at == id && matches!(drill, rt::Drill::CrashAfter(_));
+            let aborted = status.signal() == Some(rustix::process::Signal::ABORT.as_raw());
+            let crashes = |(at, drill): &Assignment| {
+                aborted && *at == id && matches!(drill, rt::Drill::CrashAfter(_))
+            };
             let told = if local.drills().iter().any(crashes) { ", as it was told to" } else { "" };
             print(&format!(
                 "Replica {id} has ended{told} ({status}); {running} of {} are left. {}\n",

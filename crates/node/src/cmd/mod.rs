@@ -102,15 +102,16 @@ fn load(path: &Path) -> Result<Group> {
     Ok(Group::load(path)?)
 }
 
-/// Prints to standard output. That nobody reads any more is no failure.
+/// Prints to standard output. That nobody reads any more is no failure: a pipe says so in one way,
+/// a terminal that is closed in another.
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
+    let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) else {
+        return Ok(());
+    };
+    let gone = rustix::io::Errno::from_io_error(&error)
+        .is_some_and(|error| [rustix::io::Errno::PIPE, rustix::io::Errno::IO].contains(&error));
+    if gone { Ok(()) } else { Err(error).context("cannot write to standard output") }
 }
 
 /// Prints one JSON object.
