@@ -226,7 +226,8 @@ impl Lane {
         let lags = self.lags(now);
         self.look_for_stall(now, lags, out);
         self.look_for_unfilled(now, lags, out);
-        self.look_for_deserters(now, lags, out);
+        // Who waits for a state votes like the others, and sees as well as they who does not.
+        self.look_for_deserters(now, lags && !self.floats(), out);
         self.look_for_starved(now, lags, out);
         self.look_for_late(now, out);
     }

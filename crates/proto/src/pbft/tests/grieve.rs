@@ -180,6 +180,30 @@ fn a_replica_that_lags_blames_nobody_unless_it_gets_no_help_for_long() {
     assert_eq!(pass(&mut rig, Span::secs(30), |_| ()), []);
 }
 
+/// Swarm seed 1709758. One replica had asked for another view, the leader blames nobody, and the
+/// third waited for a state that no two were in: had it blamed nobody either, nobody would ever
+/// have been served again.
+#[test]
+fn who_waits_for_a_state_blames_a_view_that_has_lost_its_quorum() {
+    let blames = |present: &[u16]| {
+        let mut rig = Rig::new(2, 1);
+        rig.wait(Span::secs(50));
+        let certified = base::StableCheckpoint { seq: Seq(40), ..Default::default() };
+        let float = crate::group::link::FromCoordinator::Float(certified);
+        rig.feed(Input::Coordinator(float)).expect("never refused");
+        rig.feed(Input::Request(frame(1, b"waits"))).expect("fresh");
+        let says = |rig: &mut Rig| {
+            for from in present {
+                let _ = rig.peer(*from, status(0, 0));
+            }
+            let _ = rig.peer(3, status(1, 0));
+        };
+        pass(&mut rig, Span::secs(60), says)
+    };
+    assert!(blames(&[0]).contains(&Grievance::Stalled));
+    assert_eq!(blames(&[0, 1]), [], "a quorum is there, and what stands still is here");
+}
+
 /// The leader may be the very replica that recovers, which cannot fill anything.
 #[test]
 fn numbers_that_a_recovering_replica_waits_for_are_owed_with_patience() {
