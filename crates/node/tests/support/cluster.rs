@@ -7,11 +7,10 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -114,20 +113,44 @@ pub fn alive(pid: u32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
-/// The first of `count` free ports in a row, each time others.
+/// Ports for tests lie in the first halves of pages of this size; in the second halves are those
+/// that replicas serve their metrics on by default, as far above their own.
+const HALF_PAGE: u16 = 1_000;
+/// Pages, from [`PORT_FIRST`] on: below what `stylite demo` and `bench --local` choose from.
+const PAGES: u16 = 3;
+const PORT_FIRST: u16 = 10_000;
+
+/// The first of `count` free ports in a row: others each time, and others than those of the tests
+/// in other processes, which may listen to theirs a good while after they were free.
 pub fn free_ports(count: u16) -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let span = 12_000 - count;
+    assert!((1..=HALF_PAGE).contains(&count), "as many as are in a row");
     for _ in 0..2_000 {
-        let turn = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let place = (std::process::id() * 37 + turn * 67) % u32::from(span);
-        let first = 18_000 + u16::try_from(place).expect("below the span");
+        let first = next_ports(count);
         let bind = |port| TcpListener::bind(("127.0.0.1", port));
         if (first..first + count).map(bind).collect::<Result<Vec<_>, _>>().is_ok() {
             return first;
         }
     }
     panic!("no {count} free ports in a row");
+}
+
+/// Takes the next `count` ports in a row. Which they are is in a file that all tests share.
+fn next_ports(count: u16) -> u16 {
+    let path = std::env::temp_dir().join("stylite-test-ports");
+    let mut options = std::fs::File::options();
+    let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = opened.expect("a file that all tests share");
+    file.lock().expect("one test at a time");
+    let mut text = String::new();
+    file.read_to_string(&mut text).expect("text");
+    let taken: u16 = text.trim().parse().unwrap_or(0);
+    // All of them on one page.
+    let fits = taken % HALF_PAGE + count <= HALF_PAGE;
+    let start = if fits { taken } else { (taken / HALF_PAGE + 1) * HALF_PAGE };
+    let start = start % (PAGES * HALF_PAGE);
+    file.set_len(0).and_then(|()| file.rewind()).expect("its own file");
+    write!(file, "{}", start + count).expect("its own file");
+    PORT_FIRST + start / HALF_PAGE * 2 * HALF_PAGE + start % HALF_PAGE
 }
 
 /// A group in a directory of its own.
