@@ -14,7 +14,7 @@
 //! | everybody's public keys | checked once, shared read-only | [`directory`] |
 //! | what convinces a third party | ed25519 | [`replica`] |
 //! | a client's frames | a vector of MACs, or a signature | [`client`], [`replica`] |
-//! | a connection | Noise IK, then AEGIS-128L per direction | [`link`], [`seal`], [`packet`] |
+//! | a connection | Noise IK, AEGIS-128L each way | [`link`], [`seal`], [`packet`], [`writer`] |
 //!
 //! Invariants:
 //! 1. secrets are zeroized when dropped and appear in no `Debug` output;
@@ -34,6 +34,7 @@ mod mac;
 pub mod packet;
 pub mod replica;
 pub mod seal;
+pub mod writer;
 
 pub use client::ClientKeys;
 pub use directory::Directory;
@@ -44,3 +45,4 @@ pub use link::{Established, Initiator, LinkIdentity, Responder};
 pub use packet::PacketReader;
 pub use replica::ReplicaKeys;
 pub use seal::{Opener, Sealer};
+pub use writer::PacketWriter;

@@ -286,11 +286,22 @@ impl Default for FrameBuilder {
     }
 }
 
+/// Most bytes of room that a frame has before there are operations.
+const ROOM_BYTES_MAX: usize = 2 << 20;
+
 impl FrameBuilder {
     /// An empty frame.
     #[must_use]
     pub fn new() -> FrameBuilder {
         FrameBuilder { body: alloc::vec![0; FRAME_HEADER_BYTES], ops: 0 }
+    }
+
+    /// An empty frame with room for about so many bytes, or less when they are many.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> FrameBuilder {
+        let mut body = Vec::with_capacity(bytes.clamp(FRAME_HEADER_BYTES, ROOM_BYTES_MAX));
+        body.resize(FRAME_HEADER_BYTES, 0);
+        FrameBuilder { body, ops: 0 }
     }
 
     /// Whether an operation of `len` bytes still fits. A fresh builder takes any operation of
@@ -405,6 +416,10 @@ impl FrameBuilder {
             .u64(id.id)
             .u64(ack);
         self.body[..FRAME_HEADER_BYTES].copy_from_slice(&header);
+        // It may be kept until it is answered, and only its length is counted.
+        if self.body.len() < self.body.capacity() / 2 {
+            self.body.shrink_to_fit();
+        }
         let digest = frame_digest(group, &self.body);
         let authenticator = authenticate(digest);
         Frame { kind, id, ack, ops: self.ops, digest, body: self.body, authenticator }
@@ -483,5 +498,20 @@ mod tests {
             bad[4 + 20..4 + 24].copy_from_slice(&count.to_le_bytes());
             assert!(Frame::decode(GroupId([1; 32]), &mut Reader::new(&bad)).is_err(), "{count}");
         }
+    }
+    /// Room is a guess: it changes neither what a frame is nor, for long, what it takes.
+    #[test]
+    fn room_that_is_not_used_is_given_back() {
+        let id = FrameId { client: ClientId(1), session: SessionId(2), stream: 3, id: 4 };
+        let complete = |mut builder: FrameBuilder, op: &[u8]| {
+            builder.push(op);
+            builder.request(GroupId([1; 32]), id, 0, |_| Authenticator::Vector(vec![]))
+        };
+        let short = complete(FrameBuilder::with_room(1 << 20), b"short");
+        assert!(short.body.capacity() < 1000);
+        assert_eq!(short, complete(FrameBuilder::new(), b"short"));
+        let op = vec![7; 100_000];
+        assert_eq!(complete(FrameBuilder::with_room(1), &op).op_count(), 1);
+        assert!(FrameBuilder::with_room(usize::MAX).body.capacity() <= 2 * ROOM_BYTES_MAX);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use auth::{Established, Initiator, LinkIdentity, Opener, PacketReader, Sealer};
+use auth::{Established, Initiator, LinkIdentity, Opener, PacketReader, PacketWriter, Sealer};
 use base::packet::PacketKind;
 use base::{Frame, PillarId, ReplicaId, SessionId, VoteSet, limits};
 use genesis::Group;
@@ -41,8 +41,6 @@ pub(crate) enum LinkError {
 
 /// Unsent bytes above which frames for a replica are dropped.
 const UNSENT_BYTES_MAX: usize = 2 * limits::CLIENT_PACKET_BYTES_MAX;
-/// An empty buffer that is larger than this is given back.
-const IDLE_BYTES_MAX: usize = 1 << 20;
 /// Bytes read from one link before the others get their turn.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
 
@@ -52,74 +50,44 @@ pub(crate) struct Link {
     sealer: Sealer,
     opener: Opener,
     reader: PacketReader,
-    out: Vec<u8>,
-    written: usize,
-    /// Where in `out` the request packet in the making begins.
-    packet: Option<usize>,
+    out: PacketWriter,
 }
 
 impl Link {
     /// Adds a frame to this turn's packet; false when it was dropped.
     pub(crate) fn queue(&mut self, frame: &Frame) -> Result<bool, LinkError> {
         let len = frame.encoded_len();
-        if self.out.len() - self.written + len > UNSENT_BYTES_MAX {
+        if self.out.backlog() + len > UNSENT_BYTES_MAX {
             return Ok(false);
         }
-        let room = self.sealer.payload_bytes_max();
-        if self.packet.is_some_and(|start| self.out.len() - start + len > room) {
-            self.seal()?;
-        }
-        if self.packet.is_none() {
-            self.packet = Some(self.sealer.begin(&mut self.out));
-            PacketKind::Request.begin(&mut self.out);
-        }
-        frame.encode(&mut self.out);
+        let most = self.sealer.payload_bytes_max();
+        let kind = PacketKind::Request.alone();
+        frame.encode(self.out.room(&mut self.sealer, len, &kind, most)?);
         Ok(true)
     }
 
     /// Asks for the replica's status.
     pub(crate) fn ask_status(&mut self) -> Result<(), LinkError> {
-        self.seal()?;
-        Ok(self.sealer.seal(&PacketKind::StatusQuery.alone(), &mut self.out)?)
+        Ok(self.out.packet(&mut self.sealer, &PacketKind::StatusQuery.alone())?)
     }
 
     /// Tells the replica whom not to rely on for answers.
     pub(crate) fn avoid(&mut self, replicas: VoteSet) -> Result<(), LinkError> {
-        self.seal()?;
         let mut payload = PacketKind::Avoid.alone().to_vec();
         payload.extend_from_slice(&replicas.bits().to_le_bytes());
-        Ok(self.sealer.seal(&payload, &mut self.out)?)
-    }
-
-    /// Completes this turn's packet.
-    fn seal(&mut self) -> Result<(), LinkError> {
-        if let Some(start) = self.packet.take() {
-            self.sealer.finish(&mut self.out, start)?;
-        }
-        Ok(())
+        Ok(self.out.packet(&mut self.sealer, &payload)?)
     }
 
     /// Writes what there is, as far as the socket takes it.
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
-        self.seal()?;
-        while self.written < self.out.len() {
-            let bytes = &self.out[self.written..];
-            match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+        self.out.seal(&mut self.sealer)?;
+        while self.out.backlog() > 0 {
+            match Pin::new(&mut self.stream).poll_write(cx, self.out.unwritten()) {
                 Poll::Ready(Ok(0)) => return Err(LinkError::Eof),
-                Poll::Ready(Ok(n)) => self.written += n,
+                Poll::Ready(Ok(n)) => self.out.wrote(n),
                 Poll::Ready(Err(e)) => return Err(e.into()),
                 Poll::Pending => break,
             }
-        }
-        if self.written == self.out.len() {
-            self.written = 0;
-            self.out.clear();
-            if self.out.capacity() > IDLE_BYTES_MAX {
-                self.out = Vec::new();
-            }
-        } else if self.written > IDLE_BYTES_MAX {
-            self.out.drain(..self.written);
-            self.written = 0;
         }
         Ok(())
     }
@@ -206,8 +174,8 @@ impl Dialer {
         reader.set_max(established.packet_bytes_max);
         let Established { mut sealer, opener, .. } = established;
         // Only a packet proves to the replica that the hello was no recording: an empty one.
-        let mut out = Vec::new();
-        sealer.seal(&[], &mut out)?;
-        Ok(Link { stream, sealer, opener, reader, out, written: 0, packet: None })
+        let mut out = PacketWriter::new();
+        out.packet(&mut sealer, &[])?;
+        Ok(Link { stream, sealer, opener, reader, out })
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Engine {
     stamps: Option<Stamps>,
     /// The result of an operation that still goes through [`Offload::after`].
     result: Vec<u8>,
+    /// How large results were in the frame before, on the mean: room for the next ones.
+    result_bytes: usize,
     emitted: Vec<Output>,
     /// Whom the batch in execution has nudged.
     nudged: BTreeSet<(ClientId, SessionId)>,
@@ -100,17 +102,6 @@ pub(crate) enum Advance {
     Blocked,
 }
 
-impl Running {
-    pub(crate) fn new(frame: &Frame, seq: Seq) -> Running {
-        let reply = ReplyBuilder::new(frame.id(), seq, frame.op_count());
-        Running { reply, done: 0, bytes: 0, ticket: None }
-    }
-
-    pub(crate) fn finish(self) -> Arc<Vec<u8>> {
-        self.reply.finish()
-    }
-}
-
 impl Engine {
     pub(crate) fn new(service: Box<dyn Service>) -> Engine {
         Engine {
@@ -120,6 +111,7 @@ impl Engine {
             service,
             shared: None,
             result: Vec::new(),
+            result_bytes: 0,
             emitted: Vec::new(),
             nudged: BTreeSet::new(),
             nudges: 0,
@@ -127,6 +119,18 @@ impl Engine {
             ops: 0,
             rehashed: 0,
         }
+    }
+
+    /// Starts to execute `frame`, which was ordered at `seq`.
+    pub(crate) fn start(&self, frame: &Frame, seq: Seq) -> Running {
+        let reply = ReplyBuilder::new(frame.id(), seq, frame.op_count(), self.result_bytes);
+        Running { reply, done: 0, bytes: 0, ticket: None }
+    }
+
+    /// The reply to a frame whose operations are done.
+    pub(crate) fn finish(&mut self, running: Running) -> Arc<Vec<u8>> {
+        self.result_bytes = running.reply.mean_bytes();
+        running.reply.finish()
     }
 
     /// Executes operations of `frame` until it ends, waits, or `budget` is used up.

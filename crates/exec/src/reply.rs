@@ -10,6 +10,12 @@ use base::{FrameId, Reply, ReplyStatus, Seq, limits};
 /// Bytes at the end of an encoded reply without results: their count and their total length.
 const TAIL_BYTES: usize = 8;
 
+/// There is room for results of so many bytes in any case.
+const EXPECTED_BYTES_MIN: usize = 8;
+
+/// Most bytes that are taken for results before there are any.
+const ROOM_BYTES_MAX: usize = 2 << 20;
+
 /// The reply to a frame while its operations execute.
 #[derive(Clone, Debug)]
 pub struct ReplyBuilder {
@@ -25,11 +31,14 @@ pub struct ReplyBuilder {
 }
 
 impl ReplyBuilder {
-    /// A reply to `frame` of `ops` operations, executed at `seq`, without results yet.
+    /// A reply to `frame` of `ops` operations, executed at `seq`, without results yet. Each
+    /// result is expected to have `expected` bytes; it may have more.
     #[must_use]
-    pub fn new(frame: FrameId, seq: Seq, ops: usize) -> ReplyBuilder {
-        // Room for short results; `ops` is bounded by the frame it was decoded from.
-        let mut content = Vec::with_capacity(64 + ops * 12);
+    pub fn new(frame: FrameId, seq: Seq, ops: usize, expected: usize) -> ReplyBuilder {
+        // `ops` is bounded by the frame it was decoded from. The bound is for whoever has one
+        // large result and then a frame of many operations.
+        let results = ops.saturating_mul(expected.max(EXPECTED_BYTES_MIN).saturating_add(4));
+        let mut content = Vec::with_capacity(64 + results.min(ROOM_BYTES_MAX));
         plain(frame, seq, ReplyStatus::Executed).encode(&mut content);
         let body = content.len();
         ReplyBuilder { frame, seq, content, body, current: body, count: 0, too_large: false }
@@ -80,6 +89,13 @@ impl ReplyBuilder {
         self.content.truncate(self.body);
     }
 
+    /// Bytes of a result, on the mean of those that there are.
+    #[must_use]
+    pub fn mean_bytes(&self) -> usize {
+        let count = self.count.max(1) as usize;
+        ((self.content.len() - self.body) / count).saturating_sub(4)
+    }
+
     /// The encoded reply.
     #[must_use]
     pub fn finish(mut self) -> Arc<Vec<u8>> {
@@ -90,6 +106,10 @@ impl ReplyBuilder {
         let tail = self.body - TAIL_BYTES;
         self.content[tail..tail + 4].copy_from_slice(&self.count.to_le_bytes());
         self.content[tail + 4..self.body].copy_from_slice(&len.to_le_bytes());
+        // Replies are kept in sessions for a while, where only their lengths are counted.
+        if self.content.len() < self.content.capacity() / 2 {
+            self.content.shrink_to_fit();
+        }
         Arc::new(self.content)
     }
 }
@@ -116,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_is_built_is_what_base_encodes() {
-        let mut builder = ReplyBuilder::new(FRAME, Seq(9), 3);
+        let mut builder = ReplyBuilder::new(FRAME, Seq(9), 3, 0);
         for result in [&b"one"[..], b"", b"three"] {
             builder.begin().extend_from_slice(b"junk");
             builder.rewind();
@@ -134,7 +154,7 @@ mod tests {
 
     #[test]
     fn results_beyond_the_limit_become_a_refusal_and_hold_no_memory() {
-        let mut builder = ReplyBuilder::new(FRAME, Seq(9), 3);
+        let mut builder = ReplyBuilder::new(FRAME, Seq(9), 3, 0);
         let third = vec![7; limits::REPLY_BYTES_MAX / 3];
         for _ in 0..10 {
             builder.begin().extend_from_slice(&third);
@@ -144,5 +164,23 @@ mod tests {
         let content = builder.finish();
         let reply = Reply::decode(&mut Reader::new(&content)).expect("a reply");
         assert_eq!((reply.status, reply.count), (ReplyStatus::TooLarge, 0));
+    }
+    #[test]
+    fn results_of_the_expected_size_do_not_move_and_room_that_is_not_used_is_given_back() {
+        let mut builder = ReplyBuilder::new(FRAME, Seq(9), 100, 1000);
+        let room = builder.content.capacity();
+        for _ in 0..100 {
+            builder.begin().extend_from_slice(&[7; 1000]);
+            builder.end();
+        }
+        assert_eq!((builder.content.capacity(), builder.mean_bytes()), (room, 1000));
+        assert!(builder.finish().capacity() <= room);
+
+        let mut builder = ReplyBuilder::new(FRAME, Seq(9), 100_000, usize::MAX);
+        assert!(builder.content.capacity() <= 64 + ROOM_BYTES_MAX);
+        builder.begin().extend_from_slice(b"short");
+        builder.end();
+        assert_eq!(builder.mean_bytes(), 5);
+        assert!(builder.finish().capacity() < 1000);
     }
 }

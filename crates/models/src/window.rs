@@ -263,7 +263,7 @@ impl World {
 
     /// The result of an operation is its place in the history.
     fn execute(&mut self, frame: &Frame) -> Arc<Vec<u8>> {
-        let mut builder = ReplyBuilder::new(frame.id(), self.seq, frame.op_count());
+        let mut builder = ReplyBuilder::new(frame.id(), self.seq, frame.op_count(), 0);
         for op in frame.ops() {
             let place = self.executed.len().to_le_bytes();
             builder.begin().extend_from_slice(&place);

@@ -413,7 +413,8 @@ impl<T> ClientCore<T> {
         let ops_max = self.frame_ops_max();
         let bytes_max = self.config.frame_bytes_max;
         let age_max = self.config.request_timeout.0 / 8;
-        let drafts = &mut self.lines[at].drafts;
+        let line = &mut self.lines[at];
+        let drafts = &mut line.drafts;
         let takes = |draft: &Draft<T>| {
             draft.builder.op_count() < ops_max
                 && draft.builder.bytes() + len <= bytes_max
@@ -421,7 +422,10 @@ impl<T> ClientCore<T> {
                 && now.since(draft.since).0 <= age_max
         };
         if !drafts.back().is_some_and(takes) {
-            let (builder, tokens, streams) = (FrameBuilder::new(), Vec::new(), Vec::new());
+            // It may become as large as the one before it, and then need not grow to that.
+            let room = line.flying.back().map_or(0, |flight| flight.frame.encoded_len());
+            let (tokens, streams) = (Vec::new(), Vec::new());
+            let builder = FrameBuilder::with_room(room);
             drafts.push_back(Draft { builder, tokens, streams, since: now, expires: now });
         }
         drafts.back_mut().expect("one was pushed if there was none")

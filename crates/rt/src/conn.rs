@@ -4,9 +4,8 @@
 //! writes. Not here: who may connect and what packets mean. Depends on `auth` and `mio`.
 //!
 //! Invariants:
-//! 1. at most one packet is open in `out`, and it is the last thing there;
-//! 2. an idle connection holds no buffers;
-//! 3. nothing is written before the socket has said that it is writable, and after it refused
+//! 1. an idle connection holds no buffers;
+//! 2. nothing is written before the socket has said that it is writable, and after it refused
 //!    bytes only when it says so again (readiness is edge-triggered). Shared memory has room from
 //!    the beginning, and says so again by a bell.
 
@@ -14,7 +13,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 
-use auth::{AuthError, Established, Initiator, Opener, PacketReader, Peer, Sealer};
+use auth::{AuthError, Established, Initiator, Opener, PacketReader, PacketWriter, Peer, Sealer};
 use base::{ClientId, Frame, Incarnation, PillarId, ReplicaId, SessionId, Time, VoteSet, limits};
 use mio::event::Event;
 
@@ -23,9 +22,6 @@ use crate::socket::Stream;
 /// From this size on a packet is closed and the next one begun, in bytes of payload: the
 /// receiver can begin, and its buffers stay small. Larger single messages go alone.
 pub(crate) const PACKET_BYTES_AIM: usize = 1 << 20;
-
-/// What an idle connection may keep of its outgoing buffer, in bytes.
-const OUT_BYTES_KEPT: usize = 256 << 10;
 
 /// A connection of a lane.
 pub(crate) struct Conn {
@@ -57,9 +53,7 @@ pub(crate) struct Conn {
     /// What of it is on other threads.
     pub(crate) away: Away,
     writable: bool,
-    out: Vec<u8>,
-    sent: usize,
-    open: Option<usize>,
+    out: PacketWriter,
 }
 
 /// A connection as other threads of a task-oriented pipeline name it.
@@ -159,9 +153,7 @@ impl Conn {
             active: true,
             away: Away::default(),
             writable,
-            out: Vec::new(),
-            sent: 0,
-            open: None,
+            out: PacketWriter::new(),
         }
     }
 
@@ -254,8 +246,7 @@ impl Conn {
 
     /// Queues bytes as they are: packets of the handshake.
     pub(crate) fn queue(&mut self, bytes: &[u8]) {
-        debug_assert!(self.open.is_none(), "handshakes come before packets");
-        self.out.extend_from_slice(bytes);
+        self.out.queue(bytes);
     }
 
     /// The packet of this turn, to append `len` bytes of payload to. Begins it with `prefix`;
@@ -267,15 +258,7 @@ impl Conn {
     /// # Panics
     /// Without a link.
     pub(crate) fn room(&mut self, len: usize, prefix: &[u8]) -> Result<&mut Vec<u8>, AuthError> {
-        if self.open.is_some_and(|start| self.out.len() - start + len > PACKET_BYTES_AIM) {
-            self.seal()?;
-        }
-        if self.open.is_none() {
-            let sealer = self.phase.sealer();
-            self.open = Some(sealer.begin(&mut self.out));
-            self.out.extend_from_slice(prefix);
-        }
-        Ok(&mut self.out)
+        self.out.room(self.phase.sealer(), len, prefix, PACKET_BYTES_AIM)
     }
 
     /// Queues a packet of its own, after what was appended so far.
@@ -286,31 +269,36 @@ impl Conn {
     /// # Panics
     /// Without a link.
     pub(crate) fn packet(&mut self, payload: &[u8]) -> Result<(), AuthError> {
-        self.seal()?;
-        self.phase.sealer().seal(payload, &mut self.out)
+        self.out.packet(self.phase.sealer(), payload)
     }
 
     /// Bytes that wait to be written.
     pub(crate) fn backlog(&self) -> usize {
-        self.out.len() - self.sent
+        self.out.backlog()
     }
 
     /// Seals the packet of this turn and writes what the socket takes. Returns bytes written.
     pub(crate) fn flush(&mut self) -> io::Result<usize> {
-        self.seal().map_err(io::Error::other)?;
+        // Without a sealer here nothing is in the making.
+        if let Phase::Up(link) = &mut self.phase
+            && let Some(sealer) = &mut link.sealer
+        {
+            self.out.seal(sealer).map_err(io::Error::other)?;
+        }
         self.active = true;
-        let before = self.sent;
-        while self.writable && self.sent < self.out.len() {
-            match self.stream.write(&self.out[self.sent..]) {
+        let mut written = 0;
+        while self.writable && self.out.backlog() > 0 {
+            match self.stream.write(self.out.unwritten()) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => self.sent += n,
+                Ok(n) => {
+                    self.out.wrote(n);
+                    written += n;
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.writable = false,
                 Err(e) => return Err(e),
             }
         }
-        let written = self.sent - before;
-        self.compact();
         Ok(written)
     }
 
@@ -319,28 +307,8 @@ impl Conn {
         if self.reader.buffered() == 0 {
             self.reader.release_idle();
         }
-        if self.out.is_empty() {
-            self.out = Vec::new();
-        }
+        self.out.release_idle();
         self.reader.capacity() > 0 || self.out.capacity() > 0
-    }
-
-    fn seal(&mut self) -> Result<(), AuthError> {
-        let Some(start) = self.open.take() else { return Ok(()) };
-        self.phase.sealer().finish(&mut self.out, start)
-    }
-
-    /// Drops what was written from the front. Called when no packet is open.
-    fn compact(&mut self) {
-        if self.sent == self.out.len() {
-            self.out.clear();
-            self.out.shrink_to(OUT_BYTES_KEPT);
-            self.sent = 0;
-        } else if self.sent > self.out.len() / 2 {
-            // Amortized: what moves is less than what was written.
-            self.out.drain(..self.sent);
-            self.sent = 0;
-        }
     }
 }
 

@@ -89,7 +89,7 @@ impl Stage {
                         cursor.next_frame(frame.op_count());
                         continue;
                     }
-                    Running::new(frame, cursor.seq)
+                    self.state.engine.start(frame, cursor.seq)
                 }
             };
             let at = Position { seq: cursor.seq, time: cursor.time, first: cursor.first };
@@ -98,7 +98,7 @@ impl Stage {
                 cursor.running = Some(running);
                 return advance;
             }
-            let content = running.finish();
+            let content = self.state.engine.finish(running);
             self.state.sessions.record(frame.id(), &content);
             self.reply(pillar, frame.id(), (content, false), out);
             cursor.next_frame(frame.op_count());

@@ -277,7 +277,8 @@ impl Airborne {
     }
 
     fn reply(&mut self) -> Arc<Vec<u8>> {
-        let mut reply = ReplyBuilder::new(self.frame.id(), self.seq, self.results.len());
+        let (ops, expected) = (self.results.len(), self.bytes / self.results.len().max(1));
+        let mut reply = ReplyBuilder::new(self.frame.id(), self.seq, ops, expected + 1);
         let results = core::mem::take(&mut self.results);
         let buffers = core::mem::take(&mut self.buffers);
         if self.bytes > limits::REPLY_BYTES_MAX {

@@ -208,7 +208,7 @@ impl Stage {
     fn read_frame(&self, frame: &Frame) -> Option<Arc<Vec<u8>>> {
         let base = read::floor(self.executed, self.config.checkpoint_interval);
         let at = (self.executed, self.time);
-        let mut reply = ReplyBuilder::new(frame.id(), base, frame.op_count());
+        let mut reply = ReplyBuilder::new(frame.id(), base, frame.op_count(), 0);
         for op in frame.ops() {
             let result = reply.begin();
             let start = result.len();

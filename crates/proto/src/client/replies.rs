@@ -63,9 +63,11 @@ impl<T> ClientCore<T> {
     fn voter(&self, from: ReplicaId, said: &Said<'_>) -> Voter {
         let repliers = self.config.repliers;
         let What::Content(content) = said.what else { return Voter::default() };
-        let designated =
-            repliers.use_digests() && repliers.designated(said.frame, self.avoided.0) == from;
-        if !designated || content.len() < LARGE_BYTES_MIN {
+        let one_in_full = repliers.use_digests();
+        let designated = one_in_full && repliers.designated(said.frame, self.avoided.0) == from;
+        // Where all answer in full nobody's content has to be kept, and the first one saves
+        // hashing the others.
+        if content.len() < LARGE_BYTES_MIN || (one_in_full && !designated) {
             return Voter { designated, room: 0 };
         }
         let flights = self.lines.iter().flat_map(|line| &line.flying);

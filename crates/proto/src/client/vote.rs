@@ -10,9 +10,8 @@
 //! that every later view begins with it (Castro's thesis, §5.1.2).
 //!
 //! Equality is of whole contents: the first content that arrives is kept and compared byte by
-//! byte, unless it is large; any other one is kept as a digest, and a replica may send no more
-//! than that. So a frame costs one copy and no hash as long as nobody lies, results are small and
-//! all replicas answer in full.
+//! byte; any other one is kept as a digest, and a replica may send no more than that. So a frame
+//! costs one copy and no hash as long as nobody lies and all replicas answer in full.
 //!
 //! Invariants: no two votes of one replica; one content at most is kept; who votes for the kept
 //! one is not counted under its digest.
@@ -24,9 +23,10 @@ use base::{Digest, FrameId, ReplicaId, ReplyStatus, Seq, View};
 
 use super::Acceptance;
 
-/// Larger contents are not kept, only their digests: whoever answers each frame in flight with
-/// the largest reply there may be, before anybody else does, takes no memory. Only whoever is to
-/// send the content for all has more room, which all ballots share.
+/// Larger contents are kept only as far as there is room that all ballots share, and else their
+/// digests: whoever answers each frame in flight with the largest reply there may be, before
+/// anybody else does, takes no more than that. Where one replica is to send the content for all,
+/// the room is for that one.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
 /// Larger contents are large.

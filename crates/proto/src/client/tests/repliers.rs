@@ -1,12 +1,15 @@
 //! The client core with replicas that do not all answer in full.
 
 use std::format;
+use std::vec;
+use std::vec::Vec;
 
-use base::reply::{DIGEST_WORTH_BYTES, Repliers};
-use base::{ReplicaId, Span, VoteSet};
+use base::reply::{DIGEST_WORTH_BYTES, Repliers, ReplyBody, ReplyPacket};
+use base::{ReplicaId, ReplyStatus, Span, View, VoteSet};
 
+use super::super::vote::LARGE_BYTES_MAX;
 use super::super::{Acceptance, ClientConfig, OpError};
-use super::model::{World, config, result_of};
+use super::model::{World, config, reply, result_of};
 
 const LARGE: &str = "large 5000";
 
@@ -67,6 +70,37 @@ fn large_answers_need_no_second_question() {
         assert_eq!(world.core.counters().fallbacks, 0);
         assert!(world.done.values().all(Result::is_ok));
     }
+}
+
+/// Where all answer in full, the first large answers are kept as far as there is room for all of
+/// them, so that the others need not be hashed; and no further, whoever sends them.
+#[test]
+fn large_answers_of_all_are_kept_within_bounds() {
+    let mut config = config(4, 1, 1);
+    config.frame_ops_max = 1;
+    config.frames_in_flight_max = 50;
+    let mut world = World::open(config);
+    (0..50).for_each(|token| world.submit(0, "operation", token));
+    world.turn();
+    let frames: Vec<_> = world.sent.iter().map(|(_, _, frame)| frame.id()).collect();
+    assert_eq!(frames.len(), 50);
+    let answer = |world: &mut World, from: u16| {
+        for (frame, seq) in frames.iter().zip(1..) {
+            let content = reply(*frame, seq, ReplyStatus::Executed, &[vec![7; 2 << 20]]);
+            let body = ReplyBody::Whole(&content);
+            let packet = ReplyPacket { view: View(0), tentative: false, body };
+            world.core.on_reply(world.now(), ReplicaId(from), &packet);
+        }
+    };
+    answer(&mut world, 0);
+    let kept = |world: &World| {
+        let flights = world.core.lines.iter().flat_map(|line| &line.flying);
+        flights.map(|flight| flight.ballot.kept_bytes()).sum::<usize>()
+    };
+    assert!((62 << 20..=LARGE_BYTES_MAX).contains(&kept(&world)), "{}", kept(&world));
+    answer(&mut world, 1);
+    assert_eq!(world.core.counters().completed, 50, "those without room, too");
+    assert_eq!(kept(&world), 0);
 }
 
 /// Whatever the network does, and f liars, one of which is designated now and then.
