@@ -18,6 +18,7 @@ use std::cmp::Ordering;
 
 use base::{Malformed, Reader, limits};
 use exec::{Context, ReadContext};
+use smallvec::SmallVec;
 
 use super::call::Fail;
 use super::shard::{Notes, SHARD_BUCKETS, SHARDS, Shard, Shards};
@@ -60,10 +61,14 @@ pub enum Expiry {
     At(u64),
 }
 
+/// A key. Most are short and stand in their slot: whoever looks one up, or digests a bucket, then
+/// waits for memory once less.
+type Key = SmallVec<[u8; 24]>;
+
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub(super) hash: u64,
-    pub(super) key: Box<[u8]>,
+    pub(super) key: Key,
     pub(super) entry: Entry,
 }
 
@@ -447,7 +452,7 @@ impl Db {
             Err(at) => {
                 let entry = Entry { value, expires_at: wanted, version };
                 self.reschedule(key, NEVER, wanted);
-                let slot = Slot { hash: place.hash, key: key.into(), entry };
+                let slot = Slot { hash: place.hash, key: Key::from_slice(key), entry };
                 self.bucket_mut(place.bucket).slots.insert(at, slot);
                 let within = place.bucket % SHARD_BUCKETS;
                 let shard = self.shards.get_mut(place.bucket / SHARD_BUCKETS);
@@ -523,7 +528,7 @@ impl Db {
 /// where halving would touch several, each of them a cache miss. Keys that were chosen to be
 /// close make it a binary search again.
 pub(super) fn find(slots: &[Slot], hash: u64, key: &[u8]) -> Result<usize, usize> {
-    let compare = |slot: &Slot| slot.hash.cmp(&hash).then_with(|| slot.key.as_ref().cmp(key));
+    let compare = |slot: &Slot| slot.hash.cmp(&hash).then_with(|| slot.key[..].cmp(key));
     let guess = ((u128::from(hash << 16) * slots.len() as u128) >> 64) as usize;
     let (mut low, mut high, mut step) = (0, slots.len(), 1);
     match slots.get(guess).map(compare) {
@@ -570,6 +575,6 @@ impl Slot {
             return Err(Malformed("collection without elements"));
         }
         let entry = Entry { value, expires_at, version };
-        Ok(Slot { hash: siphash::hash(key), key: key.into(), entry })
+        Ok(Slot { hash: siphash::hash(key), key: Key::from_slice(key), entry })
     }
 }

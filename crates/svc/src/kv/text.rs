@@ -6,6 +6,7 @@
 
 use base::digest::{Domain, Hasher};
 use base::{Digest, Malformed, Reader, Writer};
+use smallvec::SmallVec;
 
 /// Longest string that is hashed as a whole, in bytes.
 const PLAIN_MAX: usize = 64 << 10;
@@ -15,7 +16,8 @@ const CHUNK: usize = 4 << 10;
 /// A byte string.
 #[derive(Clone, Debug, Default)]
 pub struct Text {
-    bytes: Vec<u8>,
+    /// In place as long as they are few, so that whoever has the entry need not wait for them.
+    bytes: SmallVec<[u8; 16]>,
     /// What is known of the digest. In a box, since most strings are short and never have one.
     known: Option<Box<Known>>,
 }
@@ -128,13 +130,13 @@ impl Text {
 
 impl From<&[u8]> for Text {
     fn from(bytes: &[u8]) -> Text {
-        Text { bytes: bytes.to_vec(), known: None }
+        Text { bytes: SmallVec::from_slice(bytes), known: None }
     }
 }
 
 impl From<Vec<u8>> for Text {
     fn from(bytes: Vec<u8>) -> Text {
-        Text { bytes, known: None }
+        Text { bytes: bytes.into(), known: None }
     }
 }
 
