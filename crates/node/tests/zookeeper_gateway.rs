@@ -3,17 +3,21 @@
 
 #[path = "support/redis_backends.rs"]
 mod backends;
+#[path = "support/zookeeper_backends.rs"]
+mod own_backends;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backends::Crowded;
-use node::gateway::{GatewayStats, Local};
+use node::gateway::{Backend, GatewayStats, Local, StreamKey};
 use node::zookeeper::{self, Config, Nudging, wire};
+use own_backends::{Full, Late};
 use svc::zk::jute::JuteWriter;
+use svc::zk::op::Op;
 use svc::zk::{ZkError, ZooKeeperService, kind};
 use tokio::sync::watch;
 
@@ -200,6 +204,110 @@ fn a_ping_is_answered_once_the_group_has_heard_of_the_session() {
     assert_eq!(client.told(), Some((PING, 0)));
     client.get(3, "/a", false);
     assert_eq!(client.told(), Some((3, 0)), "a ping is answered once");
+}
+
+/// A write that is refused for now must not be overtaken by the ones behind it, and costs nobody
+/// a connection: not its client, nor those whose sessions the gateway renews meanwhile.
+#[test]
+fn requests_wait_in_their_order_while_the_backend_is_full() {
+    let backend = Full { inner: local(), takes: 4, asked: Arc::default() };
+    let config = Config { renew_every: Duration::from_millis(20), ..Config::default() };
+    let served = serve(backend, Config { look_every: Duration::from_millis(20), ..config });
+    let mut other = Client::open(served.address);
+    let mut client = Client::open(served.address);
+    client.create(1, "/a", 10);
+    let mut out = vec![];
+    for version in 0..200 {
+        wire::framed(&mut out, |w| {
+            w.int(2 + version).int(kind::SET_DATA).text("/a").buffer(Some(&[7; 100])).int(version);
+        });
+    }
+    client.0.write_all(&out).expect("it is open");
+    for version in 0..200 {
+        assert_eq!(client.told(), Some((2 + version, 0)), "each finds the version before its own");
+    }
+    other.get(1, "/a", false);
+    assert_eq!(other.told(), Some((1, 0)), "nobody was hung up on");
+    assert_eq!(served.stats.unanswered.get(), 0);
+}
+
+/// A question that was given up may be executed late, and takes the events of whoever has come
+/// meanwhile with it: they must not believe that nothing has happened.
+#[test]
+fn who_comes_before_a_question_is_made_good_is_hung_up_on() {
+    let backend = Late::new(local());
+    let config = Config {
+        renew_every: Duration::from_millis(10),
+        look_every: Duration::from_millis(10),
+        ..Config::default()
+    };
+    let served = serve(backend.clone(), config);
+    let mut first = Client::open(served.address);
+    assert_eq!(first.told(), None, "what it would have been told may be lost");
+    // Who comes now is hung up on as well, until a question is in time: it comes again.
+    let mut client = loop {
+        let mut client = Client::open(served.address);
+        client.send(|w| {
+            w.int(1).int(kind::EXISTS).text("/a").bool(true);
+        });
+        if client.told().is_some() {
+            break client;
+        }
+    };
+    let writer = serve(backend.inner.clone(), Config { look_every: HANG, ..Config::default() });
+    Client::open(writer.address).create(1, "/a", 10);
+    backend.back.store(true, Ordering::SeqCst);
+    while let Some((xid, _)) = client.told() {
+        assert_eq!(xid, -1, "the event, or the end");
+    }
+    let mut again = Client::open(served.address);
+    again.get(7, "/a", false);
+    assert_eq!(again.told(), Some((7, 0)));
+}
+
+/// Somebody else took the session's events.
+#[test]
+fn a_response_that_waits_for_what_does_not_come_costs_the_connection() {
+    let inner = local();
+    let quiet = Config { look_every: HANG, renew_every: HANG, ..Config::default() };
+    let config = Config { gap_timeout: Duration::from_millis(200), ..quiet };
+    let backend = Late::new(inner.clone());
+    let served = serve(backend.clone(), config);
+    let mut client = Client::open(served.address);
+    client.create(1, "/a", 10);
+    client.get(2, "/a", true);
+    assert_eq!(client.told(), Some((2, 0)));
+    let writer = serve(inner.clone(), Config { look_every: HANG, ..Config::default() });
+    let mut other = Client::open(writer.address);
+    other.send(|w| {
+        w.int(9).int(kind::SET_DATA).text("/a").buffer(None).int(-1);
+    });
+    assert_eq!(other.told(), Some((9, 0)));
+    let mut op = vec![];
+    Op::Renew(vec![]).encode(&mut op);
+    drop(inner.submit(StreamKey(0), op));
+    client.get(3, "/a", false);
+    assert_eq!(client.told(), None);
+}
+
+/// It is told as much as it takes, when it takes it.
+#[test]
+fn a_client_that_asks_for_much_and_reads_slowly_gets_all_of_it() {
+    let served = serve(local(), Config::default());
+    let mut client = Client::open(served.address);
+    client.create(1, "/a", 1_000_000);
+    let mut out = vec![];
+    for xid in 2..82 {
+        wire::framed(&mut out, |w| {
+            w.int(xid).int(kind::GET_DATA).text("/a").bool(false);
+        });
+    }
+    client.0.write_all(&out).expect("it is open");
+    std::thread::sleep(Duration::from_millis(300));
+    for xid in 2..82 {
+        assert_eq!(client.told(), Some((xid, 0)));
+    }
+    assert_eq!(served.stats.slow_readers.get(), 0);
 }
 
 /// What waits for it is bounded meanwhile, and others are served.

@@ -24,17 +24,19 @@ pub struct BackendError {
     /// operations that travelled with it are too large together: what only reads may be
     /// submitted again, in smaller company.
     pub crowded: bool,
+    /// Nothing was handed over, since too much is under way: it may be submitted again later.
+    pub unsent: bool,
 }
 
 impl BackendError {
     /// The group does not answer.
     pub fn unavailable(cause: impl Into<String>) -> BackendError {
-        BackendError { cause: cause.into(), unavailable: true, crowded: false }
+        BackendError { cause: cause.into(), unavailable: true, crowded: false, unsent: false }
     }
 
     /// The group has answered that there is no result.
     pub fn answered(cause: impl Into<String>) -> BackendError {
-        BackendError { cause: cause.into(), unavailable: false, crowded: false }
+        BackendError { cause: cause.into(), unavailable: false, crowded: false, unsent: false }
     }
 }
 
@@ -53,7 +55,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Hands an operation over and returns without waiting. The place of the operation in its
     /// stream is fixed by this call, or at the latest by the first poll of the result: the
-    /// gateway polls each result once before it submits the next operation of the stream.
+    /// gateway polls each result once before it submits the next operation of the stream. A
+    /// result that says that nothing was handed over is there at the first poll.
     fn submit(&self, stream: StreamKey, op: Vec<u8>) -> Self::Pending;
 
     /// The same for an operation that only reads; there may be a shorter way for it.

@@ -76,8 +76,10 @@ impl From<CallError> for BackendError {
             | CallError::Unavailable { .. }
             | CallError::SessionLost
             | CallError::BadReply
-            | CallError::Overloaded { .. }
             | CallError::Closed => BackendError::unavailable(cause),
+            CallError::Overloaded { .. } => {
+                BackendError { unsent: true, ..BackendError::unavailable(cause) }
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Invariants:
 //! 1. requests are submitted in the order in which they came, to one stream, and answered in it;
+//!    one that the backend does not take now is submitted again before anything behind it;
 //! 2. responses and events leave in the order of their numbers, without a gap: what came early
 //!    waits for what was handed over elsewhere and is still on its way;
 //! 3. when something that was to be told may be lost, the connection is closed, and the client
@@ -10,13 +11,10 @@
 //!    large together; that is told instead, once the numbers say that no event was lost with them.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use auth::random_u64;
@@ -29,28 +27,16 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::flow::{Flow, RETRY};
+use super::sent::{Sent, Slot, front, only_reads};
 use super::wire::{self, Begin, Greeting};
-use super::{Confirmed, Nudging, Peer, Push, Shared, words};
+use super::{Config, Confirmed, Nudging, Peer, Push, Shared, words};
 use crate::gateway::{BackendError, StreamKey};
 
 /// Bytes that are read ahead of what is looked at, at most.
 const INPUT_MAX: usize = REQUEST_BYTES_MAX + 64 * 1024;
 /// How long the last bytes of a connection may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// A request on its way.
-struct Sent<P> {
-    /// `None` for what the gateway asks for itself.
-    xid: Option<i32>,
-    kind: i32,
-    at_ms: u64,
-    slot: Slot<P>,
-}
-
-enum Slot<P> {
-    Waiting(P),
-    Known(Result<Vec<u8>, BackendError>),
-}
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -88,12 +74,15 @@ struct Conn<B: Nudging> {
     input: Vec<u8>,
     output: Vec<u8>,
     pending: VecDeque<Sent<B::Pending>>,
+    flow: Flow,
     /// Events that came early.
     early: VecDeque<Events>,
     /// The number of what the client is to be told next.
     next: u64,
     /// Responses that were lost, and whose numbers are not known.
     lost: u64,
+    /// The number of what something that is there waits for, and since when.
+    gap: Option<(u64, Instant)>,
     heard: Instant,
     /// When the client last took something, or there was nothing to take.
     took: Instant,
@@ -151,9 +140,11 @@ pub(super) async fn run<B: Nudging>(
         input,
         output: Vec::new(),
         pending: VecDeque::new(),
+        flow: Flow::default(),
         early: VecDeque::new(),
         next: 0,
         lost: 0,
+        gap: None,
         heard: Instant::now(),
         took: Instant::now(),
         closing: false,
@@ -205,8 +196,16 @@ async fn attach<B: Nudging>(
     } else {
         Op::Resume { session, password, timeout_ms, last_zxid }.encode(&mut op);
     }
-    let result = backend.submit(stream, op).await;
-    let result = result.inspect_err(|error| tracing::warn!(%error, "no session")).ok()?;
+    let result = loop {
+        match backend.submit(stream, op.clone()).await {
+            Ok(result) => break result,
+            Err(error) if error.unsent => tokio::time::sleep(RETRY).await,
+            Err(error) => {
+                tracing::warn!(%error, "no session");
+                return None;
+            }
+        }
+    };
     let mut answer = Vec::new();
     let attached = match Outcome::decode(&result) {
         Ok(Outcome::Attached { to, timeout_ms }) => {
@@ -252,7 +251,7 @@ impl<B: Nudging> Conn<B> {
 
     /// Whether another request may be taken.
     fn has_room(&self) -> bool {
-        self.pending.len() + self.pings.len() < self.shared.config.in_flight_max
+        self.flow.has_room(&self.shared.config, self.pending.len(), self.pings.len())
     }
 
     /// Whether the client closed its session and was told everything.
@@ -267,17 +266,18 @@ impl<B: Nudging> Conn<B> {
         writer: &mut OwnedWriteHalf,
         pushed: &mut mpsc::UnboundedReceiver<Push>,
     ) -> Result<(), End> {
-        let config = &self.shared.config;
-        let reads = self.has_room()
-            && self.output.len() < config.output_max
-            && self.input.len() < INPUT_MAX
-            && !self.closing;
+        let Config { output_max, write_timeout, gap_timeout, .. } = self.shared.config;
+        let full = self.output.len() >= output_max;
+        let reads = self.has_room() && !full && self.input.len() < INPUT_MAX && !self.closing;
         let silent = self.heard + self.timeout;
         if self.output.is_empty() {
             self.took = Instant::now();
         }
-        let stuck = self.took + config.write_timeout;
-        let waits = matches!(self.pending.front(), Some(Sent { slot: Slot::Waiting(_), .. }));
+        let stuck = self.took + write_timeout;
+        let slot = self.pending.front().map(|sent| &sent.slot).filter(|_| !full);
+        let waits = matches!(slot, Some(Slot::Waiting(_)));
+        let is_there = matches!(slot, Some(Slot::Known(_))) && self.gap.is_none();
+        let (retry, gap) = (self.flow.retry(), self.gap);
         tokio::select! {
             result = front(&mut self.pending), if waits => {
                 if let Some(sent) = self.pending.front_mut() {
@@ -285,6 +285,7 @@ impl<B: Nudging> Conn<B> {
                 }
                 self.tell()
             }
+            () = std::future::ready(()), if is_there => self.tell(),
             push = pushed.recv() => match push {
                 Some(Push::Events(events)) => {
                     self.early.push_back(events);
@@ -298,7 +299,7 @@ impl<B: Nudging> Conn<B> {
                 self.shared.stats.bytes_out.add(written as u64);
                 self.output.drain(..written);
                 self.took = Instant::now();
-                Ok(())
+                if full && self.output.len() < output_max { self.tell() } else { Ok(()) }
             }
             read = reader.read_buf(&mut self.input), if reads => {
                 let read = read?;
@@ -310,6 +311,15 @@ impl<B: Nudging> Conn<B> {
                 self.shared.stats.slow_readers.add(1);
                 Err(End::Slow)
             }
+            () = until(retry), if retry.is_some() => {
+                self.flow.tries();
+                self.ask_what_was_lost();
+                self.take_requests()
+            }
+            () = until(gap.map(|(_, since)| since + gap_timeout)), if gap.is_some() => {
+                // It went to somebody who does not know whose it is.
+                Err(End::Gone)
+            }
             () = tokio::time::sleep_until(silent), if !self.closing => {
                 // Reading may have stopped for the client's own good.
                 if reads { Err(End::Slow) } else { self.heard = Instant::now(); Ok(()) }
@@ -319,6 +329,13 @@ impl<B: Nudging> Conn<B> {
 
     /// Submits the requests that have come.
     fn take_requests(&mut self) -> Result<(), End> {
+        // Nothing is to execute behind a request that was given up.
+        self.poll_front();
+        if let Some(Sent { slot: Slot::Known(Err(error)), .. }) = self.pending.front()
+            && !error.crowded
+        {
+            return Err(self.unanswered(error));
+        }
         let input = std::mem::take(&mut self.input);
         let mut at = 0;
         while !self.closing && self.has_room() {
@@ -340,23 +357,33 @@ impl<B: Nudging> Conn<B> {
         };
         let Some((frame, taken)) = wire::frame(bytes).map_err(malformed)? else { return Ok(0) };
         let (xid, kind, body) = wire::request(frame).map_err(malformed)?;
-        self.shared.stats.commands.add(1);
         if kind == kind::PING {
             self.ping(xid)?;
-            return Ok(taken);
+        } else if self.submit(Some(xid), kind, body) {
+            self.closing = kind == kind::CLOSE;
+        } else {
+            return Ok(0);
         }
-        self.submit(Some(xid), kind, body);
-        self.closing = kind == kind::CLOSE;
+        self.shared.stats.commands.add(1);
         Ok(taken)
     }
 
-    fn submit(&mut self, xid: Option<i32>, kind: i32, body: &[u8]) {
+    /// Submits a request. False when the backend does not take it now: then nothing else of the
+    /// client is to be submitted before it.
+    fn submit(&mut self, xid: Option<i32>, kind: i32, body: &[u8]) -> bool {
         let mut op = Vec::with_capacity(body.len() + 32);
         Op::Request { from: self.attached, kind, body }.encode(&mut op);
+        let (at_ms, bytes) = (self.shared.now_ms(), op.len());
+        let mut slot = Slot::Waiting(self.backend.submit(self.stream, op));
+        slot.poll();
+        if matches!(&slot, Slot::Known(Err(error)) if error.unsent) {
+            self.flow.refused();
+            return false;
+        }
         self.shared.stats.submitted.add(1);
-        let at_ms = self.shared.now_ms();
-        let slot = Slot::Waiting(self.backend.submit(self.stream, op));
-        self.pending.push_back(Sent { xid, kind, at_ms, slot });
+        self.flow.sent(bytes);
+        self.pending.push_back(Sent { xid, kind, at_ms, bytes, slot });
+        true
     }
 
     /// Takes a ping, if the group has heard of the session lately.
@@ -385,7 +412,7 @@ impl<B: Nudging> Conn<B> {
 
     /// Tells the client what is next, as far as it is there.
     fn tell(&mut self) -> Result<(), End> {
-        loop {
+        while self.output.len() < self.shared.config.output_max {
             while self.lost == 0
                 && let Some(events) = self.take_early(self.next..=self.next)
             {
@@ -396,6 +423,7 @@ impl<B: Nudging> Conn<B> {
                 self.pending.push_front(front);
                 break;
             };
+            let result_bytes = result.as_ref().map_or(0, Vec::len);
             match result {
                 Ok(result) if !self.tell_result(&front, result)? => {
                     self.pending.push_front(front);
@@ -403,21 +431,35 @@ impl<B: Nudging> Conn<B> {
                 }
                 Ok(_) => {}
                 Err(error) if error.crowded && only_reads(front.kind) => self.tell_lost(&front),
-                Err(error) => {
-                    self.shared.stats.unanswered.add(1);
-                    tracing::debug!(%error, "a request without a response");
-                    return Err(End::Unanswered);
-                }
+                Err(error) => return Err(self.unanswered(error)),
             }
+            self.flow.answered(front.bytes, result_bytes);
             self.poll_front();
         }
-        let most = self.shared.config.output_max * 8;
-        if self.output.len() > most || self.early.len() > EARLY_MAX {
+        let old = self.gap.filter(|(next, _)| *next == self.next);
+        self.gap = self.has_gap().then(|| old.unwrap_or_else(|| (self.next, Instant::now())));
+        if self.early.len() > EARLY_MAX {
             self.shared.stats.slow_readers.add(1);
             return Err(End::Slow);
         }
         self.answer_pings();
         if !self.input.is_empty() { self.take_requests() } else { Ok(()) }
+    }
+
+    /// Whether something that is there waits for what is not. Not while the client takes nothing.
+    fn has_gap(&self) -> bool {
+        let full = self.output.len() >= self.shared.config.output_max;
+        let waits = match self.pending.front() {
+            Some(sent) => matches!(sent.slot, Slot::Known(_)),
+            None => !self.early.is_empty(),
+        };
+        waits && !full
+    }
+
+    fn unanswered(&self, error: &BackendError) -> End {
+        self.shared.stats.unanswered.add(1);
+        tracing::debug!(%error, "a request without a response");
+        End::Unanswered
     }
 
     /// The first events that came early, if their number is one of these.
@@ -459,8 +501,14 @@ impl<B: Nudging> Conn<B> {
             self.shared.stats.unanswered.add(1);
             wire::response(&mut self.output, xid, 0, ZkError::SystemError.code(), &[]);
         }
-        if !self.closing && self.pending.iter().all(|sent| sent.xid.is_some()) {
-            // A path of no bytes.
+        self.ask_what_was_lost();
+    }
+
+    /// Asks for the number of what comes next, unless that is on its way or nothing was lost.
+    fn ask_what_was_lost(&mut self) {
+        let asks = self.pending.iter().any(|sent| sent.xid.is_none());
+        if self.lost > 0 && !self.closing && !asks {
+            // A path of no bytes. When it is not taken, it is submitted later.
             self.submit(None, kind::SYNC, &[0; 4]);
         }
     }
@@ -484,11 +532,8 @@ impl<B: Nudging> Conn<B> {
 
     /// Takes the next result, too, if it is there: one turn for all of them.
     fn poll_front(&mut self) {
-        let Some(Sent { slot, .. }) = self.pending.front_mut() else { return };
-        let Slot::Waiting(result) = slot else { return };
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        if let Poll::Ready(result) = Pin::new(result).poll(&mut context) {
-            *slot = Slot::Known(result);
+        if let Some(Sent { slot, .. }) = self.pending.front_mut() {
+            slot.poll();
         }
     }
 
@@ -508,36 +553,13 @@ impl<B: Nudging> Conn<B> {
     }
 }
 
-/// Whether a request changes nothing that its client counts on; a watch that it sets without
-/// knowing does no harm.
-fn only_reads(kind: i32) -> bool {
-    matches!(
-        kind,
-        kind::EXISTS
-            | kind::GET_DATA
-            | kind::GET_ACL
-            | kind::GET_CHILDREN
-            | kind::GET_CHILDREN2
-            | kind::MULTI_READ
-            | kind::SYNC
-            | kind::CHECK_WATCHES
-            | kind::GET_EPHEMERALS
-            | kind::GET_ALL_CHILDREN_NUMBER
-            | kind::WHO_AM_I
-    )
+/// Sleeps until then; for ever when it is not known.
+async fn until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Most batches of events that wait for a response before them.
 const EARLY_MAX: usize = 65_536;
-
-/// The result of the first request.
-async fn front<P>(pending: &mut VecDeque<Sent<P>>) -> Result<Vec<u8>, BackendError>
-where
-    P: Future<Output = Result<Vec<u8>, BackendError>> + Unpin,
-{
-    poll_fn(|cx| match pending.front_mut() {
-        Some(Sent { slot: Slot::Waiting(result), .. }) => Pin::new(result).poll(cx),
-        _ => Poll::Pending,
-    })
-    .await
-}

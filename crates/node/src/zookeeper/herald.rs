@@ -24,7 +24,7 @@ pub(super) async fn run<B: Nudging>(shared: Arc<Shared>, backend: B) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = 0;
     let mut looked = Instant::now();
-    let mut open = true;
+    let (mut open, mut again, mut doubt) = (true, false, false);
     loop {
         tokio::select! {
             changed = nudges.changed(), if open => open = changed.is_ok(),
@@ -33,20 +33,50 @@ pub(super) async fn run<B: Nudging>(shared: Arc<Shared>, backend: B) {
         let news = *nudges.borrow_and_update() > seen;
         let due = looked.elapsed() >= shared.config.look_every && !shared.peers().is_empty();
         let pinged = take_pinged(&shared);
-        if pinged.is_empty() && !news && !due {
+        if pinged.is_empty() && !news && !due && !again {
             continue;
         }
         looked = Instant::now();
         match ask(&shared, &backend, pinged).await {
-            Some(batch) => seen = seen.max(batch),
-            None => {
-                // What was handed over and did not arrive is lost: clients come back and set
-                // their watches anew.
-                for peer in shared.peers().values() {
-                    let _ = peer.push.send(Push::Gone);
+            Asked::Until(batch) => {
+                // What stands behind it in the same batch it has not seen.
+                seen = seen.max(batch.saturating_sub(1));
+                if doubt {
+                    hang_up(&shared);
                 }
+                (again, doubt) = (false, false);
+            }
+            Asked::Nothing(pinged) => {
+                let peers = shared.peers();
+                let still = pinged.into_iter().filter(|attachment| peers.contains_key(attachment));
+                shared.pinged().extend(still);
+                again = true;
+            }
+            Asked::Lost => {
+                // What was handed over and did not arrive is lost: clients come back and set
+                // their watches anew. The question may yet be executed, before the next one: so
+                // who comes until that is answered may miss something as well.
+                hang_up(&shared);
+                (again, doubt) = (true, true);
             }
         }
+    }
+}
+
+/// What became of a question.
+enum Asked {
+    /// Everything is known up to the middle of this batch.
+    Until(u64),
+    /// It was not asked, and these are still to be renewed.
+    Nothing(Vec<Attachment>),
+    /// The group has not answered.
+    Lost,
+}
+
+fn hang_up(shared: &Shared) {
+    for peer in shared.peers().values() {
+        // Whose connection is about to end needs none.
+        let _ = peer.push.send(Push::Gone);
     }
 }
 
@@ -59,27 +89,25 @@ fn take_pinged(shared: &Shared) -> BTreeSet<Attachment> {
     std::mem::replace(&mut *pinged, rest)
 }
 
-/// Renews sessions and hands events out; returns the batch up to which everything is known, or
-/// `None` when the group has not answered.
-async fn ask<B: Nudging>(
-    shared: &Shared,
-    backend: &B,
-    pinged: BTreeSet<Attachment>,
-) -> Option<u64> {
+/// Renews sessions and hands events out.
+async fn ask<B: Nudging>(shared: &Shared, backend: &B, pinged: BTreeSet<Attachment>) -> Asked {
     let at_ms = shared.now_ms();
     let mut named: Vec<Attachment> = pinged.into_iter().collect();
     loop {
         let mut op = Vec::new();
         Op::Renew(named.clone()).encode(&mut op);
         shared.stats.submitted.add(1);
-        let result = backend.submit(StreamKey(OWN_STREAM), op).await;
-        let result = result.map_err(|error| {
-            shared.stats.unanswered.add(1);
-            tracing::warn!(%error, "sessions cannot be renewed");
-        });
-        let Ok(result) = result else { return None };
+        let result = match backend.submit(StreamKey(OWN_STREAM), op).await {
+            Ok(result) => result,
+            Err(error) if error.unsent => return Asked::Nothing(named),
+            Err(error) => {
+                shared.stats.unanswered.add(1);
+                tracing::warn!(%error, "sessions cannot be renewed");
+                return Asked::Lost;
+            }
+        };
         let Ok(Outcome::Happened { zxid, events, gone, more }) = Outcome::decode(&result) else {
-            return None;
+            return Asked::Lost;
         };
         hand_out(shared, events, &gone);
         let peers = shared.peers();
@@ -90,7 +118,7 @@ async fn ask<B: Nudging>(
             let _ = peer.push.send(Push::Renewed);
         });
         if !more {
-            return Some(zxid.cast_unsigned() >> BATCH_SHIFT);
+            return Asked::Until(zxid.cast_unsigned() >> BATCH_SHIFT);
         }
         drop(peers);
         named.clear();

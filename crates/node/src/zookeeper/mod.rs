@@ -14,7 +14,9 @@
 //! per connection and one for all of them together.
 
 mod conn;
+mod flow;
 mod herald;
+mod sent;
 pub mod wire;
 mod words;
 
@@ -84,9 +86,12 @@ pub struct Config {
     pub look_every: Duration,
     /// Most requests of one connection in flight; reading stops until some are answered.
     pub in_flight_max: usize,
-    /// A connection with so many bytes unsent is not read from; with eight times as many it is
-    /// closed.
+    /// Most bytes of the requests of one connection in flight; reading stops as well.
+    pub in_flight_bytes_max: usize,
+    /// A connection with so many bytes unsent is not read from, and not told more.
     pub output_max: usize,
+    /// How long a response may wait for events before it that are on their way by themselves.
+    pub gap_timeout: Duration,
     /// How long a connection may take none of what is to be sent to it.
     pub write_timeout: Duration,
     /// Protocol streams of the backend: see [`lines`].
@@ -101,7 +106,9 @@ impl Default for Config {
             renew_every: Duration::from_millis(300),
             look_every: Duration::from_secs(2),
             in_flight_max: 1000,
+            in_flight_bytes_max: 8 << 20,
             output_max: 4 << 20,
+            gap_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(20),
             lines: lines(1),
         }
