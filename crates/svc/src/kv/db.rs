@@ -28,6 +28,10 @@ use super::value::{Kind, Value};
 /// Number of buckets.
 pub const BUCKETS: u32 = 1 << 16;
 
+/// Operations of a batch that have versions of their own: more than a batch of a leader that does
+/// as it should. Whatever comes behind them is not executed.
+pub(super) const NUMBERED: u32 = 1 << 23;
+
 /// "Does not expire".
 pub(super) const NEVER: u64 = u64::MAX;
 
@@ -127,9 +131,8 @@ impl Db {
     /// order is the version of what it writes.
     pub fn begin(&mut self, ctx: &Context<'_>) {
         self.now_ms = ctx.time.as_millis();
-        // Room for 2^40 batches once WATCH adds its bit; 2^23 is more than the writing commands
-        // that the bytes of a batch hold.
-        self.version = ctx.seq.0 << 23 | u64::from(ctx.index) & 0x7f_ffff;
+        // Room for 2^40 batches once WATCH adds its bit.
+        self.version = ctx.seq.0 << 23 | u64::from(ctx.index % NUMBERED);
         self.notes.watched = ctx.is_watched();
     }
 

@@ -72,6 +72,9 @@ impl KvService {
 pub(super) fn execute(db: &mut Db, op: &[u8], ctx: &mut Context<'_>, reply: &mut Vec<u8>) {
     db.begin(ctx);
     match op::decode(op) {
+        _ if ctx.index >= db::NUMBERED => {
+            Resp::new(reply, Protocol::Resp2).error(b"ERR too many operations before this one");
+        }
         Ok((protocol, Op::Command(args))) => {
             db.command(args.as_slice(), protocol, ctx, reply);
         }

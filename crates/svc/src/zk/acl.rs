@@ -29,6 +29,9 @@ pub mod perms {
 
 /// Most entries of an ACL that is kept.
 pub const ENTRIES_MAX: usize = 256;
+/// Most bytes of the ids that entries with the scheme `auth` stand for, together: what a request
+/// says in a few bytes is kept for each node that it creates.
+const AUTH_BYTES_MAX: usize = 8 << 10;
 /// Longest credentials, in bytes.
 pub const CREDENTIALS_BYTES_MAX: usize = 4096;
 
@@ -130,6 +133,8 @@ pub fn skip(r: &mut JuteReader<'_>) -> Result<(), Malformed> {
 pub fn settle(asked: &[Entry], proved: &[Id]) -> Result<Acl, ZkError> {
     let mut kept: Vec<Entry> = Vec::new();
     let mut seen: Vec<&Entry> = Vec::new();
+    let proved_bytes: usize = proved.iter().map(|who| who.scheme.len() + who.id.len()).sum();
+    let mut auth_bytes = 0;
     for entry in asked {
         if seen.contains(&entry) {
             continue;
@@ -138,6 +143,10 @@ pub fn settle(asked: &[Entry], proved: &[Id]) -> Result<Acl, ZkError> {
         match &*entry.who.scheme {
             _ if entry.who.is_anyone() => kept.push(entry.clone()),
             "auth" if !proved.is_empty() => {
+                auth_bytes += proved_bytes;
+                if auth_bytes > AUTH_BYTES_MAX {
+                    return Err(ZkError::InvalidAcl);
+                }
                 let perms = entry.perms;
                 kept.extend(proved.iter().map(|who| Entry { perms, who: who.clone() }));
             }
@@ -261,6 +270,12 @@ mod tests {
             );
         }
         assert_eq!(settle(&[], &proved), Err(ZkError::InvalidAcl));
+        // A few bytes of a request do not become megabytes of each node.
+        let long = "u".repeat(4000);
+        let proved = [0, 1].map(|i| Id::new("digest", &format!("{long}{i}:p")));
+        assert_eq!(settle(&[entry("auth", "")], &proved).map(|acl| acl.len()), Ok(2));
+        let other = Entry { perms: 1, ..entry("auth", "") };
+        assert_eq!(settle(&[entry("auth", ""), other], &proved), Err(ZkError::InvalidAcl));
     }
 
     #[test]

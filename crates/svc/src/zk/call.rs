@@ -64,10 +64,13 @@ pub(super) struct Mode {
     pub(super) sequential: bool,
 }
 
-/// The number of the operation in the total order, as a zxid: 2^23 is more than the operations of
-/// a batch.
+/// Operations of a batch that have numbers of their own: more than a batch of a leader that does
+/// as it should. Whatever comes behind them is not executed.
+pub(super) const NUMBERED: u32 = 1 << 23;
+
+/// The number of the operation in the total order, as a zxid.
 pub(super) fn zxid(ctx: &Context<'_>) -> i64 {
-    (ctx.seq.0 << 23 | u64::from(ctx.index) & 0x7f_ffff).cast_signed()
+    (ctx.seq.0 << 23 | u64::from(ctx.index % NUMBERED)).cast_signed()
 }
 
 /// Whether these flags of a request to create ask for a suffix.

@@ -134,7 +134,7 @@ impl State {
         let bucket = session_bucket(id);
         let old = {
             let mut desk = self.desk(bucket);
-            desk.watched_bytes.remove(&id);
+            desk.set_watched_bytes(id, 0);
             desk.watches.remove(&id).unwrap_or_default()
         };
         for path in old.keys() {
@@ -145,7 +145,7 @@ impl State {
             self.index_watch(id, path, *ways);
         }
         let mut desk = self.desk(bucket);
-        desk.watched_bytes.insert(id, watches.keys().map(|path| path.len()).sum());
+        desk.set_watched_bytes(id, watches.keys().map(|path| path.len()).sum());
         desk.watches.insert(id, watches);
     }
 

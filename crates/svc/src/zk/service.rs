@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base::{AgreedTime, Digest, Malformed};
 use exec::{Completion, Context, Footprint, Output, ParallelService, Service};
 
-use super::call::{Call, agreed, zxid};
+use super::call::{Call, NUMBERED, agreed, zxid};
 use super::op::{Attachment, Event, Events, Op, Outcome, Refusal, Stats};
 use super::session::{HEARD_GRAIN_MS, Session};
 use super::state::{CLOCK, OBJECTS, Object, State, session_class};
@@ -56,6 +56,7 @@ impl State {
             Err(why) => Outcome::Refused(why),
         };
         match Op::decode(op) {
+            _ if ctx.index >= NUMBERED => Outcome::Refused(Refusal::Malformed).encode(reply),
             Ok(Op::Open { password, timeout_ms }) => {
                 opened(self.open(ctx, password, timeout_ms)).encode(reply);
             }

@@ -97,10 +97,30 @@ pub(super) struct Shard {
 pub(super) struct Desk {
     pub(super) sessions: BTreeMap<u64, Session>,
     pub(super) watches: BTreeMap<u64, Watches>,
-    /// Bytes of the paths that each session watches.
-    pub(super) watched_bytes: BTreeMap<u64, usize>,
+    /// Bytes of the paths that each session watches, and of all of them.
+    watched_bytes: BTreeMap<u64, usize>,
+    watched_bytes_in_all: usize,
     /// Ephemeral nodes by session.
     pub(super) ephemerals: BTreeMap<u64, BTreeSet<Box<str>>>,
+}
+
+impl Desk {
+    /// Whether a session may watch a path of so many bytes besides, as far as bytes go: its own,
+    /// and those of all sessions that share an object with it.
+    fn may_watch(&self, id: u64, bytes: usize) -> bool {
+        let own = self.watched_bytes.get(&id).copied().unwrap_or(0);
+        own + bytes <= WATCHED_BYTES_MAX
+            && self.watched_bytes_in_all + bytes <= WATCHED_BYTES_PER_OBJECT_MAX
+    }
+
+    /// Keeps count of the paths that a session watches.
+    pub(super) fn set_watched_bytes(&mut self, id: u64, bytes: usize) {
+        let old = match bytes {
+            0 => self.watched_bytes.remove(&id),
+            bytes => self.watched_bytes.insert(id, bytes),
+        };
+        self.watched_bytes_in_all = self.watched_bytes_in_all - old.unwrap_or(0) + bytes;
+    }
 }
 
 /// What an object number means.
@@ -414,8 +434,8 @@ impl State {
             let desk = self.desk(session_bucket(id));
             let own = desk.watches.get(&id);
             let before = own.and_then(|own| own.get(path)).copied().unwrap_or(0);
-            let bytes = desk.watched_bytes.get(&id).copied().unwrap_or(0) + path.len();
-            (before, own.map_or(0, Watches::len) < WATCHES_MAX && bytes <= WATCHED_BYTES_MAX)
+            let few = own.map_or(0, Watches::len) < WATCHES_MAX;
+            (before, few && desk.may_watch(id, path.len()))
         };
         if before | ways == before {
             return true;
@@ -493,11 +513,9 @@ impl State {
             if own.is_empty() {
                 desk.watches.remove(&id);
             }
-            let bytes = desk.watched_bytes.entry(id).or_default();
-            *bytes = *bytes + usize::from(is) * path.len() - usize::from(was) * path.len();
-            if *bytes == 0 {
-                desk.watched_bytes.remove(&id);
-            }
+            let bytes = desk.watched_bytes.get(&id).copied().unwrap_or(0);
+            let bytes = bytes + usize::from(is) * path.len() - usize::from(was) * path.len();
+            desk.set_watched_bytes(id, bytes);
         }
         self.index_watch(id, path, ways);
     }
@@ -507,6 +525,9 @@ impl State {
 const WATCHES_MAX: usize = 1 << 17;
 /// Most bytes of these paths.
 const WATCHED_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of the paths that the sessions of one object watch: somebody who aims at one must not
+/// make it larger than state transfer carries.
+const WATCHED_BYTES_PER_OBJECT_MAX: usize = if cfg!(test) { 20 << 20 } else { 256 << 20 };
 /// Most bytes of nodes in one object: state transfer carries objects of several times that.
 const BUCKET_BYTES_MAX: u64 = if cfg!(test) { 4 << 20 } else { 256 << 20 };
 

@@ -2,6 +2,7 @@
 
 use base::AgreedTime;
 use exec::testing::Harness;
+use exec::{Context, Service};
 
 use super::acl;
 use super::call::event;
@@ -630,6 +631,57 @@ fn a_session_watches_no_more_bytes_of_paths_than_it_may() {
     let s = zk.resume(s.0, PASSWORD).expect("its password");
     assert_eq!(zk.error(s, kind::EXISTS, &watched(&path(7), true)), ZkError::NoNode.code());
     assert_eq!(zk.harness.service.state().counts().watches, 1);
+}
+
+/// State transfer carries no object of more than a GiB, and a client may choose its sessions.
+#[test]
+fn sessions_that_share_an_object_watch_no_more_than_it_holds() {
+    let mut zk = Fixture::new();
+    let bucket = |s: Attachment| super::state::session_bucket(s.0);
+    let first = zk.open(60_000);
+    let second = loop {
+        let other = zk.open(60_000);
+        if bucket(other) == bucket(first) {
+            break other;
+        }
+        zk.ok(other, kind::CLOSE, &[]);
+    };
+    let path = |i: u32| watched(&format!("/{i:04095}"), true);
+    for i in 0..4096 {
+        assert_eq!(zk.error(first, kind::EXISTS, &path(i)), ZkError::NoNode.code());
+    }
+    for i in 0..1024 {
+        assert_eq!(zk.error(second, kind::EXISTS, &path(i)), ZkError::NoNode.code());
+    }
+    assert_eq!(zk.error(second, kind::EXISTS, &path(1024)), ZkError::SystemError.code());
+    zk.ok(first, kind::CLOSE, &[]);
+    assert_eq!(zk.error(second, kind::EXISTS, &path(1024)), ZkError::NoNode.code());
+    zk.harness.root();
+}
+
+/// A batch of more operations than there are numbers is none of a correct leader.
+#[test]
+fn nothing_is_executed_under_a_number_that_was_given_away() {
+    let mut service = ZooKeeperService::new();
+    let mut op = vec![];
+    Op::Open { password: PASSWORD, timeout_ms: 60_000 }.encode(&mut op);
+    let (mut tree, mut outputs) = (exec::ObjectTree::new(service.objects()), vec![]);
+    let mut open = |index: u32| {
+        let (seq, time) = (base::Seq(1), base::AgreedTime(1));
+        let frame = base::FrameId {
+            client: base::ClientId(0),
+            session: base::SessionId(1),
+            stream: 0,
+            id: 1,
+        };
+        let mut ctx = Context::new(seq, index, time, frame, &mut tree, &mut outputs);
+        let mut reply = vec![];
+        service.execute(&op, &mut ctx, &mut reply);
+        matches!(Outcome::decode(&reply), Ok(Outcome::Attached { .. }))
+    };
+    assert!(open(5) && open((1 << 23) - 1));
+    assert!(!open((1 << 23) + 5), "the number of the first one");
+    assert_eq!(service.state().counts().sessions, 2);
 }
 
 #[test]
