@@ -72,7 +72,8 @@ impl Client {
 
     /// Has an operation executed. The order of calls of one `stream` is the order of execution,
     /// whenever the returned future is polled; operations of different streams run side by side.
-    /// Dropping the future does not take the operation back.
+    /// Dropping the future does not take the operation back. A call that times out before it was
+    /// sent takes those that wait behind it with it, so that none of them is executed.
     ///
     /// # Errors
     /// The future yields a [`CallError`].

@@ -498,7 +498,9 @@ impl<T> ClientCore<T> {
         }
     }
 
-    /// Tells the callers whose time is over. Drafts go; frames in flight stay.
+    /// Tells the callers whose time is over. Frames in flight stay. A draft goes, and all behind
+    /// it in its line with it: were they sent when the group is back after all, operations would
+    /// be executed that their callers submitted behind one that was given up.
     fn expire(&mut self, now: Time) {
         let late = Err(OpError::TimedOut);
         for line in &mut self.lines {
@@ -509,8 +511,8 @@ impl<T> ClientCore<T> {
                     self.effects.push(Effect::Done { tokens, outcome: late.clone() });
                 }
             }
-            while line.drafts.front().is_some_and(|draft| draft.expires <= now) {
-                let Some(draft) = line.drafts.pop_front() else { break };
+            let over = line.drafts.front().is_some_and(|draft| draft.expires <= now);
+            for draft in line.drafts.drain(..if over { line.drafts.len() } else { 0 }) {
                 self.held_ops -= draft.tokens.len();
                 self.held_bytes -= held_bytes(draft.builder.bytes());
                 self.streams.ended(&draft.streams);

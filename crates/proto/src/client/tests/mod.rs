@@ -288,6 +288,33 @@ fn operations_that_were_never_sent_time_out_and_are_gone() {
     assert_eq!(world.group.executed, [b"1", b"3"]);
 }
 
+/// Or somebody would see what was submitted behind an operation that is never executed.
+#[test]
+fn what_waits_behind_an_operation_that_was_given_up_is_given_up_with_it() {
+    let mut config = config(4, 1, 2);
+    config.request_timeout = Span::secs(10);
+    config.frames_in_flight_max = 1;
+    let mut world = World::open(config);
+    for stream in 0..2 {
+        world.submit(stream, "1", u64::from(stream));
+    }
+    world.turn();
+    world.lose_all();
+    world.submit(0, "2", 2);
+    world.millis = 5_000;
+    world.submit(0, "3", 3);
+    world.submit(1, "4", 4);
+    world.millis = 10_000;
+    world.turn();
+    assert_eq!(world.done[&2], Err(OpError::TimedOut));
+    assert_eq!(world.done[&3], Err(OpError::TimedOut), "its time is not over");
+    assert!(!world.done.contains_key(&4), "another line");
+    world.submit(0, "5", 5);
+    world.run(6);
+    assert_eq!(world.group.executed.iter().filter(|op| **op == b"3").count(), 0);
+    assert!(world.done[&4].is_ok() && world.done[&5].is_ok());
+}
+
 #[test]
 fn f_liars_convince_nobody_and_are_found_out() {
     let mut world = World::open(config(7, 2, 1));
