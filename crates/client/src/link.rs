@@ -29,6 +29,11 @@ pub(crate) enum LinkError {
     Malformed(#[from] base::Malformed),
     #[error("the replica closed the connection")]
     Eof,
+    #[error(
+        "the replica ended the handshake; perhaps its group.toml is not this one: compare the ids \
+         that `stylite config check` prints"
+    )]
+    Refused,
     #[error("the replica shuts down")]
     Goodbye,
     #[error("a packet that no replica sends to a client")]
@@ -167,7 +172,7 @@ impl Dialer {
             }
             let read = stream.read(reader.spare()).await?;
             if read == 0 {
-                return Err(LinkError::Eof);
+                return Err(LinkError::Refused);
             }
             reader.filled(read);
         };

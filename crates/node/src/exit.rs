@@ -46,7 +46,13 @@ impl Misuse {
     /// # Errors
     /// Always.
     pub fn err<T>(message: String) -> anyhow::Result<T> {
-        Err(Misuse(message).into())
+        Err(Misuse::of(message))
+    }
+
+    /// The error with this message.
+    #[must_use]
+    pub fn of(message: String) -> anyhow::Error {
+        Misuse(message).into()
     }
 }
 

@@ -87,7 +87,10 @@ impl Prober {
             if let Some(body) = reader.packet()? {
                 break call.finish(body)?;
             }
-            read_some(&mut stream, &mut reader).await.context("handshake")?;
+            read_some(&mut stream, &mut reader).await.context(
+                "the handshake failed; perhaps its group.toml is not this one: compare the ids \
+                 that `stylite config check` prints",
+            )?;
         };
         reader.set_max(link.packet_bytes_max);
         let mut out = Vec::new();

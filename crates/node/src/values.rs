@@ -10,6 +10,8 @@ use base::ReplicaId;
 use genesis::GenesisError;
 use rt::Drill;
 
+use crate::exit::Misuse;
+
 /// Reads a duration: a number and `us`, `ms`, `s`, `m` or `h`; a bare number is seconds.
 ///
 /// # Errors
@@ -74,7 +76,7 @@ pub fn flagged(error: GenesisError) -> anyhow::Error {
     } else {
         &format!(" (as {field})")
     };
-    anyhow::anyhow!("--{flag} {value}{of}: {remedy}")
+    Misuse::of(format!("--{flag} {value}{of}: {remedy}"))
 }
 
 /// Reads a number from 1 to 1024.

@@ -82,7 +82,7 @@ fn init_refuses_groups_that_are_none() {
         &["--replicas", "4", "--checkpoint-interval", "0"],
     ] {
         let output = run(&[&["init", &path], wrong].concat());
-        assert_eq!(code(&output), 1, "{wrong:?}: {}", stderr(&output));
+        assert_eq!(code(&output), 2, "{wrong:?}: {}", stderr(&output));
         // The flag is named, not a file that is not there.
         let told = format!("error: {} {}", wrong[wrong.len() - 2], wrong[wrong.len() - 1]);
         assert!(stderr(&output).starts_with(&told), "{}", stderr(&output));
@@ -92,6 +92,23 @@ fn init_refuses_groups_that_are_none() {
     assert_eq!(code(&run(&["init", &path, "--replicas", "4", "--service", "none"])), 2);
     assert_eq!(code(&run(&["init", &path, "--replicas", "4", "--clients", "0"])), 2);
     assert!(!dir.path().join("group/group.toml").exists());
+    for wrong in [["--replicas", "0"], ["--pillars", "0"]] {
+        let output = run(&[&["demo"][..], &wrong].concat());
+        assert_eq!(code(&output), 2, "{wrong:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(&wrong.join(" ")), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_configuration_is_checked_however_it_is_named() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let path = dir.path().join("group").display().to_string();
+    assert_eq!(code(&run(&["config", "check"])), 2, "none is named");
+    let nowhere = run(&["config", "check", &path]);
+    assert!(stderr(&nowhere).contains("stylite init"), "{}", stderr(&nowhere));
+    assert_eq!(code(&run(&["init", &path, "--replicas", "4"])), 0);
+    assert_eq!(code(&run(&["config", "check", &path])), 0);
+    assert_eq!(code(&run(&["config", "check", "--config", &path])), 0);
 }
 
 #[test]

@@ -12,7 +12,7 @@
 
 use std::io::ErrorKind;
 
-use auth::{Hello, Peer, Responder};
+use auth::{AuthError, Hello, Peer, Responder};
 use base::{PillarId, Reader, Span, Time};
 
 use crate::clients::ClientTable;
@@ -298,7 +298,10 @@ impl Gate<'_> {
                     return Err(Close::Banned);
                 }
                 let accepted = Responder::accept(&self.env.identity, &self.env.directory, body);
-                let (established, answer) = accepted.map_err(|_| Close::Handshake)?;
+                let (established, answer) = accepted.map_err(|error| match error {
+                    AuthError::Group { .. } => Close::Foreign,
+                    _ => Close::Handshake,
+                })?;
                 // The hello is checked against the number of pillars, not against this one.
                 if established.pillar != self.pillar {
                     return Err(Close::Handshake);

@@ -64,6 +64,8 @@ pub(crate) enum Close {
     Ended,
     /// The handshake failed.
     Handshake,
+    /// The other end has the configuration of another group.
+    Foreign,
     /// The handshake, or the proof of life after it, took too long.
     Timeout,
     /// Bytes that no correct peer sends, or that somebody on the way has changed.
@@ -515,6 +517,15 @@ impl Links {
         }
         // Offences of clients are told with their count.
         let client = matches!(conn.link().map(|link| link.peer), Some(Peer::Client(_)));
+        if why == Close::Foreign && self.complaints.allow(now) {
+            let more = self.complaints.suppressed();
+            tracing::warn!(
+                me = %self.env.me,
+                more,
+                "somebody with the configuration of another group was turned away: compare the \
+                 ids that `stylite config check` prints on both sides"
+            );
+        }
         let bad = matches!(why, Close::Malformed(_) | Close::Slow)
             || (matches!(why, Close::Garbage(_)) && !client);
         if bad && self.complaints.allow(now) {
@@ -527,7 +538,7 @@ impl Links {
         let counters = &mut self.counters;
         match why {
             Close::Ended | Close::Replaced => {}
-            Close::Handshake | Close::Timeout => counters.handshakes_failed += 1,
+            Close::Handshake | Close::Foreign | Close::Timeout => counters.handshakes_failed += 1,
             Close::Malformed(_) | Close::Garbage(_) | Close::Window | Close::Questions => {
                 counters.malformed += 1;
             }

@@ -162,8 +162,11 @@ pub struct StatusArgs {
 #[derive(Args, Debug)]
 pub struct CheckArgs {
     /// The group's configuration, or the directory it is in.
-    #[arg(value_name = "FILE", env = "STYLITE_CONFIG")]
-    pub config: PathBuf,
+    #[arg(value_name = "FILE", env = "STYLITE_CONFIG", required_unless_present = "same")]
+    pub config: Option<PathBuf>,
+    /// The same, as other commands take it.
+    #[arg(long = "config", value_name = "FILE")]
+    pub same: Option<PathBuf>,
 }
 
 /// `stylite config show`.

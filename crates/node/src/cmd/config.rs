@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use auth::Peer;
 use comfy_table::{Table, presets};
 use genesis::Group;
@@ -19,7 +19,8 @@ use crate::values::count;
 /// # Errors
 /// When anything is not as it should be; the first such thing is named.
 pub fn check(args: &CheckArgs) -> Result<Exit> {
-    let group = load(&args.config)?;
+    let config = args.same.as_ref().or(args.config.as_ref());
+    let group = load(config.context("no configuration is named")?)?;
     let replicas = group.replicas().iter().map(|entry| Peer::Replica(entry.id));
     let members: Vec<Peer> =
         replicas.chain(group.clients().iter().map(|entry| Peer::Client(entry.id))).collect();

@@ -54,7 +54,7 @@ pub fn run(args: &DemoArgs, log: Option<&str>) -> Result<Exit> {
             Some(Ok(gateway)) => {
                 print(&welcome(protocol, &local, &gateway, args))?;
                 let restart = !args.no_restart;
-                (watch(&mut local, &mut signals, restart).await, Some(gateway))
+                (watch(&mut local, &mut signals, (restart, args.durability)).await, Some(gateway))
             }
         };
         print("Stopping ...\n")?;
@@ -148,7 +148,11 @@ fn protocol(args: &DemoArgs) -> Result<Protocol> {
         Protocol::ZooKeeper => args.redis.is_some().then_some(Protocol::Redis),
     };
     if let Some(other) = other {
-        bail!("--{} is for --service {}, this is {}", other.word(), other.service(), args.service);
+        let (word, service) = (other.word(), other.service());
+        return Misuse::err(format!(
+            "--{word} is for --service {service}, this is {}",
+            args.service
+        ));
     }
     Ok(protocol)
 }
@@ -324,17 +328,26 @@ fn tolerated(f: u16, misbehaving: u16) -> String {
 }
 
 /// What the loss of a replica means, in words.
-fn consequence(enough_run: bool, restart: bool) -> &'static str {
+fn consequence(enough_run: bool, restart: bool, durability: Durability) -> &'static str {
     match (enough_run, restart) {
         (true, true) => "The group goes on. It is started again.",
         (true, false) => "The group goes on.",
+        (false, true) if durability == Durability::Memory => {
+            "More than may fail have lost their memory: what was acknowledged is lost, and this \
+             group cannot go on. Ctrl-C, and start a new demo; one with --durability sync \
+             survives this."
+        }
         (false, true) => "Too few run: nothing is executed until they are back.",
         (false, false) => "Too few run: nothing is executed any more. Ctrl-C ends the demo.",
     }
 }
 
 /// Watches the replicas until a signal comes, and starts those again that have ended.
-async fn watch(local: &mut LocalGroup, signals: &mut Signals, restart: bool) -> Result<Exit> {
+async fn watch(
+    local: &mut LocalGroup,
+    signals: &mut Signals,
+    (restart, durability): (bool, Durability),
+) -> Result<Exit> {
     let quorums = local.group().quorums();
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
@@ -352,7 +365,7 @@ async fn watch(local: &mut LocalGroup, signals: &mut Signals, restart: bool) -> 
             print(&format!(
                 "Replica {id} has ended{told} ({status}); {running} of {} are left. {}\n",
                 quorums.n(),
-                consequence(running >= quorums.quorum(), restart),
+                consequence(running >= quorums.quorum(), restart, durability),
             ))?;
             if let Some(last) = last_words.lines().last() {
                 print(&format!("  the last line of its log: {last}\n"))?;

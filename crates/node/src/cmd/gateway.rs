@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use base::ClientId;
+use client::ConnectError;
 use genesis::Group;
 use node::gateway::GatewayStats;
 use node::{gateway, zookeeper};
@@ -57,14 +58,15 @@ pub fn run(args: &Asked<'_>) -> Result<Exit> {
         let mut signals = Signals::listen()?;
         // The address first: a taken port shows at once, also while the group is not reachable.
         // Nobody can connect to it before the group can.
-        let taken = || format!("cannot listen on {}", args.listen);
+        let taken =
+            || format!("cannot listen on {}: name another address with --listen", args.listen);
         let socket = reserve(args.listen).with_context(taken)?;
         let port = socket.local_addr().with_context(taken)?.port();
         let metrics = start::metrics_listener(args.metrics, start::metrics_beside(port))?;
         eprintln!("waiting for the group \"{}\" ...", group.name());
         let client = tokio::select! {
             _ = signals.next() => return Ok(Exit::Ok),
-            client = Gateway::open(&group, id) => client?,
+            client = Gateway::wait(&group, id) => client?,
         };
         let listener = socket.listen(BACKLOG).with_context(taken)?;
         let mut gateway = Gateway::serve(client, listener, metrics, &group)?;
@@ -213,6 +215,25 @@ impl Gateway {
     #[must_use]
     pub fn metrics(&self) -> Option<SocketAddr> {
         self.server.as_ref().map(Server::address)
+    }
+
+    /// Connects to the group as `id`, whenever it can be reached: a gateway may be started before
+    /// its replicas, as when a machine starts.
+    async fn wait(group: &Group, id: ClientId) -> Result<client::Client> {
+        loop {
+            let error = match Gateway::open(group, id).await {
+                Ok(client) => return Ok(client),
+                Err(error) => error,
+            };
+            let waits = matches!(
+                error.downcast_ref(),
+                Some(ConnectError::Unavailable { .. } | ConnectError::NoSession { .. })
+            );
+            if !waits {
+                return Err(error);
+            }
+            tracing::warn!("still waiting for the group: {error}");
+        }
     }
 
     /// Connects to the group as `id`.

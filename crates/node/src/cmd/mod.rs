@@ -10,14 +10,14 @@ mod snapshot;
 mod status;
 mod version;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use auth::Peer;
 use base::ClientId;
 use client::{Client, ClientOptions};
-use genesis::Group;
+use genesis::{GenesisError, Group};
 use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, ConfigCommand, GatewayCommand, SnapshotCommand};
@@ -99,7 +99,16 @@ async fn connect(group: &Group, id: ClientId) -> Result<Client> {
 
 /// Reads a group's configuration.
 fn load(path: &Path) -> Result<Group> {
-    Ok(Group::load(path)?)
+    let missing = |error: &GenesisError| match error {
+        GenesisError::Io { source, .. } => source.kind() == ErrorKind::NotFound,
+        _ => false,
+    };
+    match Group::load(path) {
+        Err(error) if missing(&error) => {
+            Err(error).context("there is no group here; found one with `stylite init`")
+        }
+        group => Ok(group?),
+    }
 }
 
 /// Prints to standard output. That nobody reads any more is no failure: a pipe says so in one way,

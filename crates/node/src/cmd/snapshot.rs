@@ -178,7 +178,9 @@ fn written_by(address: SocketAddr) -> Result<PathBuf> {
             "{address}: no replica answers there; name its metrics address, as its log shows it"
         )
     })?;
-    path_in(&answer).with_context(|| format!("{address}: the replica has no checkpoint to save"))
+    path_in(&answer).with_context(|| {
+        format!("{address}: no checkpoint to save there; is it the metrics address of a replica?")
+    })
 }
 
 /// The path in a replica's answer to `POST /checkpoint`.
