@@ -65,6 +65,7 @@ pub struct LocalGroup {
     group: Group,
     options: LocalOptions,
     replicas: Vec<Member>,
+    lost: Vec<ReplicaId>,
     dir: Dir,
 }
 
@@ -161,12 +162,12 @@ impl LocalGroup {
             Some(path) => Dir { path: path.clone(), temporary: false },
             None => Dir::temporary()?,
         };
-        let group = if dir.path.join(GROUP_FILE).exists() {
+        let (group, lost) = if dir.path.join(GROUP_FILE).exists() {
             let group = Group::load(&dir.path)?;
-            start::refuse_forgotten(&group, options.durability.into())?;
-            group
+            let lost = start::refuse_forgotten(&group, options.durability.into())?;
+            (group, lost)
         } else {
-            found(&dir.path, options)?
+            (found(&dir.path, options)?, Vec::new())
         };
         for (id, _) in &options.drills {
             start::drills_allowed(&group, *id)?;
@@ -177,10 +178,11 @@ impl LocalGroup {
             .create(&logs)
             .with_context(|| format!("{}: cannot create the directory", logs.display()))?;
         let options = options.clone();
-        let mut local = LocalGroup { group, options, replicas: Vec::new(), dir };
+        let mut local = LocalGroup { group, options, replicas: Vec::new(), lost, dir };
         for id in local.group.quorums().replicas() {
             let log = logs.join(format!("replica-{id}.log"));
-            let child = spawn(&local.group, id, &log, &local.options)?;
+            let recovers = local.lost.contains(&id);
+            let child = spawn(&local.group, (id, recovers), &log, &local.options)?;
             let backoff = Backoff::start(Instant::now());
             local.replicas.push(Member { id, child, log, ended: None, backoff });
         }
@@ -203,6 +205,12 @@ impl LocalGroup {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         self.dir.temporary
+    }
+
+    /// The replicas whose disks were lost when the group was started again; they recover.
+    #[must_use]
+    pub fn lost(&self) -> &[ReplicaId] {
+        &self.lost
     }
 
     /// The processes' numbers, in the order of the replicas.
@@ -233,7 +241,7 @@ impl LocalGroup {
         let mut restarted = Vec::new();
         for member in self.replicas.iter_mut().filter(|member| member.ended.is_some()) {
             if member.backoff.due(Instant::now()) {
-                member.child = spawn(&self.group, member.id, &member.log, &self.options)?;
+                member.child = spawn(&self.group, (member.id, false), &member.log, &self.options)?;
                 member.ended = None;
                 restarted.push((member.id, member.child.id()));
             }
@@ -379,7 +387,12 @@ fn free_ports(count: u16) -> Result<u16> {
     bail!("no {count} free ports in a row between {PORT_FIRST} and {PORT_LAST} on 127.0.0.1")
 }
 
-fn spawn(group: &Group, id: ReplicaId, log: &Path, options: &LocalOptions) -> Result<Child> {
+fn spawn(
+    group: &Group,
+    (id, recovers): (ReplicaId, bool),
+    log: &Path,
+    options: &LocalOptions,
+) -> Result<Child> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let shown = log.display();
     let opened = File::options().create(true).append(true).open(log);
@@ -393,6 +406,9 @@ fn spawn(group: &Group, id: ReplicaId, log: &Path, options: &LocalOptions) -> Re
         ["MISBEHAVE", "STATE_DIR", "RECOVER", "METRICS", "DRILL_STORAGE", "DRILL_PAUSED"]
     {
         command.env_remove(format!("STYLITE_{variable}"));
+    }
+    if recovers {
+        command.arg("--recover");
     }
     if !options.metrics {
         command.args(["--metrics", "none"]);

@@ -42,12 +42,12 @@ pub fn drills_allowed(group: &Group, id: ReplicaId) -> Result<()> {
 
 /// Refuses to start a group of which so many replicas have forgotten their votes that it cannot
 /// work, or would forget what they have kept. A replica alone cannot know the former; who starts
-/// all of them at once can.
+/// all of them at once can. Returns those whose disks are lost, and who are to recover.
 ///
 /// # Errors
 /// Then, or when the directory of a replica cannot be read.
-pub fn refuse_forgotten(group: &Group, next: Durability) -> Result<()> {
-    let mut forgotten = Vec::new();
+pub fn refuse_forgotten(group: &Group, next: Durability) -> Result<Vec<ReplicaId>> {
+    let (mut forgotten, mut lost, mut checkpoints) = (Vec::new(), Vec::new(), 0);
     for id in group.quorums().replicas() {
         let dir = mark::replica_dir(group, id);
         let virgin = mark::is_there(group, id)?;
@@ -57,26 +57,36 @@ pub fn refuse_forgotten(group: &Group, next: Durability) -> Result<()> {
         let identity = Identity { group: group.id(), replica: id };
         let opened = Dir::open(&dir, identity, Arc::new(Real))?;
         store::may_forget(&opened.found, next)?;
+        checkpoints += opened.found.checkpoints.len();
         match store::beginning(&opened.found, virgin, false) {
             Ok(beginning) if beginning.voice == Voice::Whole => {}
             Ok(beginning) => forgotten.push(format!("replica {id}: {}", beginning.why)),
-            Err(_) => forgotten.push(format!("replica {id}: its state is gone")),
+            Err(_) => {
+                forgotten.push(format!("replica {id}: its state is gone"));
+                lost.push(id);
+            }
         }
     }
     let f = usize::from(group.quorums().f());
     if forgotten.len() <= f {
-        return Ok(());
+        return Ok(lost);
     }
+    let remedy = match checkpoints {
+        0 => "No checkpoint is left on the disks either: choose another directory".to_owned(),
+        _ => format!(
+            "Save a snapshot of what is left (`stylite snapshot save --config {} --out FILE`) and \
+             found a new group from it (`stylite init --from-snapshot`), or choose another \
+             directory",
+            group.dir().display(),
+        ),
+    };
     bail!(
         "{}: {} of this group may have forgotten votes, and it endures {f} at most: nobody can \
-         tell any more what was agreed ({}). Save a snapshot of what is left (`stylite snapshot \
-         save --config {} --out FILE`) and found a new group from it (`stylite init --from-snapshot`), or \
-         choose another directory; a group that is to be started again needs --durability sync \
-         from its first start on",
+         tell any more what was agreed ({}). {remedy}; a group that is to be started again needs \
+         --durability sync from its first start on",
         group.path().display(),
         count(forgotten.len() as u64, "replica"),
         forgotten.join("; "),
-        group.dir().display(),
     )
 }
 

@@ -220,7 +220,9 @@ fn a_directory_that_was_asked_for_stays() {
     // Its replicas have forgotten their votes: there is no second time.
     let again = stylite().args(["demo", "--dir"]).arg(&dir).output().expect("it runs");
     assert_eq!(code(&again), 1);
-    assert!(cluster::stderr(&again).contains("may have forgotten votes"));
+    let told = cluster::stderr(&again);
+    assert!(told.contains("may have forgotten votes"), "{told}");
+    assert!(told.contains("No checkpoint is left"), "a remedy that can be followed: {told}");
 }
 
 #[test]
@@ -244,4 +246,22 @@ fn what_is_on_disk_is_there_the_next_time() {
     assert_eq!(Redis::connect(demo.redis_port()).call("GET a"), "1");
     demo.process.signal(Signal::INT);
     assert_eq!(demo.process.wait().code(), Some(0));
+    // One disk is lost, then none: the group endures as much.
+    std::fs::remove_dir_all(scratch.path().join("mine/state/replica-1")).expect("it was there");
+    for lost in [true, false] {
+        let mut command = stylite();
+        command.env("STYLITE_DIR", scratch.path().join("mine")).env("STYLITE_DURABILITY", "sync");
+        let mut demo = Demo::start(&mut command);
+        assert_eq!(demo.said.contains("recovers: its disk was lost"), lost, "{}", demo.said);
+        assert_eq!(Redis::connect(demo.redis_port()).call("GET a"), "1");
+        demo.process.signal(Signal::INT);
+        assert_eq!(demo.process.wait().code(), Some(0));
+    }
+    for replica in ["replica-1", "replica-2"] {
+        let dir = scratch.path().join("mine/state").join(replica);
+        std::fs::remove_dir_all(dir).expect("it was there");
+    }
+    let again = command.stderr(Stdio::piped()).output().expect("it runs");
+    assert_eq!(code(&again), 1);
+    assert!(cluster::stderr(&again).contains("2 replicas of this group may have forgotten"));
 }

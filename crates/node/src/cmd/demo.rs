@@ -269,7 +269,11 @@ fn welcome(protocol: Protocol, local: &LocalGroup, gateway: &Gateway, args: &Dem
         let (id, place) = (entry.id, entry.place());
         let drill = local.drills().iter().find(|(other, _)| *other == id);
         let drill = drill.map_or_else(String::new, |(_, drill)| format!("  misbehaves: {drill}"));
-        out.push_str(&format!("  replica {id}      {place}{drill}  (process {pid})\n"));
+        let recovers = match local.lost().contains(&id) {
+            true => "  recovers: its disk was lost",
+            false => "",
+        };
+        out.push_str(&format!("  replica {id}      {place}{drill}{recovers}  (process {pid})\n"));
     }
     // As it was called, so that it also works where it is not on the search path.
     let program = std::env::args().next().unwrap_or_else(|| "stylite".to_owned());
