@@ -11,6 +11,7 @@
 //!    that was asked for.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use exec::{ObjectTree, Service, Sessions, session};
 use genesis::{Group, InitOptions};
 use proto::pbft::msg::Checkpoint;
 use store::checkpoint::CheckpointHead;
-use store::{CheckpointReader, CheckpointWriter, Item, Real};
+use store::{CheckpointReader, CheckpointWriter, Item, Real, StoreError};
 
 use crate::mark;
 use crate::values::flagged;
@@ -164,8 +165,13 @@ pub fn found_from(
 ) -> Result<Group> {
     let known = svc::by_name(&options.service);
     let service = known.with_context(|| format!("there is no service {}", options.service))?;
-    let head = verified(open(file)?, &*service, None, progress).with_context(|| {
-        format!("is it the snapshot of a group whose service is {}?", options.service)
+    let head = verified(open(file)?, &*service, None, progress).map_err(|error| {
+        // What is damaged is damaged, whatever the service.
+        if error.is::<StoreError>() || error.is::<Damage>() {
+            return error;
+        }
+        let service = &options.service;
+        error.context(format!("is it the snapshot of a group whose service is {service}?"))
     })?;
     options.initial_state = Some(head.manifest.service);
     let group = genesis::init(dir, &options).map_err(flagged)?;
@@ -209,19 +215,26 @@ pub fn load_initial(group: &Group, root: Digest, service: &mut dyn Service) -> R
 }
 
 /// An intact object, or what is wrong.
-fn whole(path: &Path, item: Item) -> Result<(Part, u32, Vec<u8>)> {
-    let shown = path.display();
-    match item {
-        Item::Object { part, number, bytes } => Ok((part, number, bytes)),
-        Item::Corrupt { number, .. } => {
-            bail!("{shown}: object {number} is damaged; use another copy, or another snapshot")
-        }
-        Item::Lost { offset, bytes } => bail!(
-            "{shown}: {bytes} bytes from {offset} on are damaged; use another copy, or another \
-             snapshot"
-        ),
+fn whole(path: &Path, item: Item) -> Result<(Part, u32, Vec<u8>), Damage> {
+    let what = match item {
+        Item::Object { part, number, bytes } => return Ok((part, number, bytes)),
+        Item::Corrupt { number, .. } => format!("object {number} is damaged"),
+        Item::Lost { offset, bytes } => format!("{bytes} bytes from {offset} on are damaged"),
+    };
+    Err(Damage(format!("{}: {what}; use another copy, or another snapshot", path.display())))
+}
+
+/// Bytes of a file that are not as they were written, and the file's name.
+#[derive(Debug)]
+struct Damage(String);
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
+
+impl std::error::Error for Damage {}
 
 /// The digests of one part's objects, as they come.
 struct Leaves {

@@ -85,6 +85,11 @@ fn a_snapshot_of_a_running_group_begins_a_new_one() {
     let from = ["--replicas", "4", "--port", &port, "--from-snapshot"];
     let output = run(&[&["init", &new], &from[..], &[&file("b")]].concat());
     assert_eq!(code(&output), 1, "{}", stdout(&output));
+    let told = stderr(&output);
+    assert!(told.contains("damaged") && !told.contains("service is"), "{told}");
+    let other = [&["init", &new, "--service", "zookeeper"], &from[..], &[&out]].concat();
+    let told = stderr(&run(&other));
+    assert!(told.contains("whose service is zookeeper?"), "{told}");
     let output = run(&[&["init", &new], &from[..], &[&out]].concat());
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let path = dir.path().join("new");
