@@ -64,7 +64,8 @@ pub const SWITCHES: &[Switch] = &[
         name: "batching",
         values: &["on", "off"],
         scope: Scope::Group,
-        what: "agree on batches of many frames, or on each frame alone (`--no-batching`)",
+        what: "agree on batches of many frames, or on each frame alone (`batching.unbatched` in \
+               group.toml; `stylite bench --local --no-batching`)",
     },
     Switch {
         name: "leaders",
