@@ -54,7 +54,7 @@ fn what_it_cannot_be_is_refused_with_a_reason() {
     let dir = tempfile::TempDir::new().expect("a temporary directory");
     let path = dir.path().join("group").display().to_string();
     let output = run(&["init", &path, "--replicas", "4", "--agreement", "none"]);
-    assert_eq!(code(&output), 1);
+    assert_eq!(code(&output), 2);
     let told = stderr(&output);
     assert!(told.contains("--replicas 4") && told.contains("1 replica"), "{told}");
     // Its default durability would promise what it cannot keep.
