@@ -219,7 +219,11 @@ fn a_demo_refuses_a_group_whose_replicas_have_forgotten_their_votes() {
     let demo = run(&["demo", "--dir", &cluster.config(), "--redis", "127.0.0.1:0"]);
     assert_eq!(code(&demo), 1);
     let told = stderr(&demo);
-    for part in ["2 replicas of this group may have forgotten", "No checkpoint is left", "--durability sync"] {
+    for part in [
+        "2 replicas of this group may have forgotten",
+        "No checkpoint is left",
+        "--durability sync",
+    ] {
         assert!(told.contains(part), "{told}");
     }
 }

@@ -310,6 +310,27 @@ fn a_client_that_asks_for_much_and_reads_slowly_gets_all_of_it() {
     assert_eq!(served.stats.slow_readers.get(), 0);
 }
 
+/// Nobody knew how much it would be.
+#[test]
+fn a_client_that_asks_for_far_too_much_at_once_and_takes_nothing_is_cut_off_at_once() {
+    let inner = local();
+    let backend = Crowded { inner, most: u64::MAX, crowd: Arc::default() };
+    let config = Config { write_timeout: 10 * HANG, ..Config::default() };
+    let served = serve(backend, Config { look_every: HANG, renew_every: HANG, ..config });
+    let mut client = Client::open(served.address);
+    client.create(1, "/a", 1_000_000);
+    let mut out = vec![];
+    for xid in 2..302 {
+        wire::framed(&mut out, |w| {
+            w.int(xid).int(kind::GET_DATA).text("/a").bool(false);
+        });
+    }
+    client.0.write_all(&out).expect("it is open");
+    while served.stats.slow_readers.get() == 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// What waits for it is bounded meanwhile, and others are served.
 #[test]
 fn a_client_that_takes_nothing_is_cut_off() {

@@ -48,7 +48,8 @@ const BACKLOG: u32 = 1024;
 /// Runs the command.
 ///
 /// # Errors
-/// When the group cannot be reached, or the address cannot be listened on.
+/// When the keys or the group are not for it, or the address cannot be listened on. While the group
+/// cannot be reached it waits, with a warning now and then.
 pub fn run(args: &Asked<'_>) -> Result<Exit> {
     refuse_remote(args.listen, args.allow_remote)?;
     let group = load(args.config)?;

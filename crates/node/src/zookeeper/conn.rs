@@ -28,13 +28,18 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::flow::{Flow, RETRY};
-use super::sent::{Sent, Slot, front, only_reads};
+use super::sent::{Sent, Slot, arrived, only_reads};
 use super::wire::{self, Begin, Greeting};
 use super::{Config, Confirmed, Nudging, Peer, Push, Shared, words};
 use crate::gateway::{BackendError, StreamKey};
 
 /// Bytes that are read ahead of what is looked at, at most.
 const INPUT_MAX: usize = REQUEST_BYTES_MAX + 64 * 1024;
+/// How long a session is asked for again that the backend does not take now.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(1);
+/// Results that wait for a client that takes nothing, in multiples of what waits in bytes that are
+/// ready to leave: what it asked for before anybody knew how large that would be.
+const HELD_TIMES: usize = 32;
 /// How long the last bytes of a connection may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -196,10 +201,14 @@ async fn attach<B: Nudging>(
     } else {
         Op::Resume { session, password, timeout_ms, last_zxid }.encode(&mut op);
     }
+    let began = Instant::now();
     let result = loop {
         match backend.submit(stream, op.clone()).await {
             Ok(result) => break result,
-            Err(error) if error.unsent => tokio::time::sleep(RETRY).await,
+            // Not for long: its client may have gone, and come again with the same session.
+            Err(error) if error.unsent && began.elapsed() < ATTACH_PATIENCE => {
+                tokio::time::sleep(RETRY).await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "no session");
                 return None;
@@ -279,11 +288,12 @@ impl<B: Nudging> Conn<B> {
         let is_there = matches!(slot, Some(Slot::Known(_))) && self.gap.is_none();
         let (retry, gap) = (self.flow.retry(), self.gap);
         tokio::select! {
-            result = front(&mut self.pending), if waits => {
-                if let Some(sent) = self.pending.front_mut() {
-                    sent.slot = Slot::Known(result);
+            held = arrived(&mut self.pending, full), if waits || full => {
+                if held > output_max.saturating_mul(HELD_TIMES) {
+                    self.shared.stats.slow_readers.add(1);
+                    return Err(End::Slow);
                 }
-                self.tell()
+                if full { Ok(()) } else { self.tell() }
             }
             () = std::future::ready(()), if is_there => self.tell(),
             push = pushed.recv() => match push {
@@ -329,12 +339,18 @@ impl<B: Nudging> Conn<B> {
 
     /// Submits the requests that have come.
     fn take_requests(&mut self) -> Result<(), End> {
-        // Nothing is to execute behind a request that was given up.
+        // Nothing is to execute behind a request that was given up, which takes all behind it
+        // along: so the last one tells.
         self.poll_front();
-        if let Some(Sent { slot: Slot::Known(Err(error)), .. }) = self.pending.front()
-            && !error.crowded
-        {
-            return Err(self.unanswered(error));
+        if let Some(last) = self.pending.back_mut() {
+            last.slot.poll();
+        }
+        for sent in [self.pending.front(), self.pending.back()].into_iter().flatten() {
+            if let Slot::Known(Err(error)) = &sent.slot
+                && !error.crowded
+            {
+                return Err(self.unanswered(error));
+            }
         }
         let input = std::mem::take(&mut self.input);
         let mut at = 0;
@@ -382,6 +398,8 @@ impl<B: Nudging> Conn<B> {
         }
         self.shared.stats.submitted.add(1);
         self.flow.sent(bytes);
+        // Whether it waits for something is seen when it is to be told.
+        self.gap = None;
         self.pending.push_back(Sent { xid, kind, at_ms, bytes, slot });
         true
     }
@@ -532,8 +550,11 @@ impl<B: Nudging> Conn<B> {
 
     /// Takes the next result, too, if it is there: one turn for all of them.
     fn poll_front(&mut self) {
-        if let Some(Sent { slot, .. }) = self.pending.front_mut() {
+        if let Some(Sent { slot, .. }) = self.pending.front_mut()
+            && matches!(slot, Slot::Waiting(_))
+        {
             slot.poll();
+            self.gap = None;
         }
     }
 

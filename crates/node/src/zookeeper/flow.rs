@@ -1,8 +1,9 @@
 //! How much a connection may have under way: what it may ask for before it has been answered.
 //!
-//! A client that asks for more is not read from for a while. So what its requests and their
-//! results take is bounded, it keeps no other client of the gateway from the group, and when the
-//! group's client takes nothing for now, its requests wait in their order.
+//! A client that asks for more is not read from for a while. So what its requests take is bounded,
+//! and what their results take, too, once their sizes are known; it keeps no other client of the
+//! gateway from the group, and when the group's client takes nothing for now, its requests wait in
+//! their order.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Whether another request may be taken beside `requests`, of which `pings` are pings.
+    /// Whether another request may be taken beside `requests` and `pings` under way.
     pub(super) fn has_room(&self, config: &Config, requests: usize, pings: usize) -> bool {
         let results = requests.saturating_mul(self.result_bytes);
         self.retry.is_none()

@@ -88,7 +88,8 @@ pub struct Config {
     pub in_flight_max: usize,
     /// Most bytes of the requests of one connection in flight; reading stops as well.
     pub in_flight_bytes_max: usize,
-    /// A connection with so many bytes unsent is not read from, and not told more.
+    /// A connection with so many bytes unsent is not read from, and not told more. With 32 times
+    /// as many in results that wait it is closed.
     pub output_max: usize,
     /// How long a response may wait for events before it that are on their way by themselves.
     pub gap_timeout: Duration,

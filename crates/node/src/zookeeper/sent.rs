@@ -54,14 +54,26 @@ pub(super) fn only_reads(kind: i32) -> bool {
     )
 }
 
-/// The result of the first request.
-pub(super) async fn front<P>(pending: &mut VecDeque<Sent<P>>) -> Result<Vec<u8>, BackendError>
+/// Waits for the result of the first request, or of any where `all` are looked at. Returns the
+/// bytes of the results that are there and were looked at.
+pub(super) async fn arrived<P>(pending: &mut VecDeque<Sent<P>>, all: bool) -> usize
 where
     P: Future<Output = Result<Vec<u8>, BackendError>> + Unpin,
 {
-    poll_fn(|cx| match pending.front_mut() {
-        Some(Sent { slot: Slot::Waiting(result), .. }) => Pin::new(result).poll(cx),
-        _ => Poll::Pending,
+    poll_fn(|cx| {
+        let (mut news, mut held) = (false, 0);
+        for sent in pending.iter_mut().take(if all { usize::MAX } else { 1 }) {
+            if let Slot::Waiting(result) = &mut sent.slot
+                && let Poll::Ready(result) = Pin::new(result).poll(cx)
+            {
+                sent.slot = Slot::Known(result);
+                news = true;
+            }
+            if let Slot::Known(Ok(result)) = &sent.slot {
+                held += result.len();
+            }
+        }
+        if news { Poll::Ready(held) } else { Poll::Pending }
     })
     .await
 }
