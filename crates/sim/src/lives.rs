@@ -27,17 +27,18 @@ use crate::host::{Before, Condition, Replica};
 use crate::journal::Promises;
 use crate::observe::Observed;
 use crate::options::Durability;
+use crate::oracles::memory::Found;
 use crate::spoil::Spoilable;
 use crate::storage::Harm;
 use crate::world::World;
 
-/// Numbers above the checkpoint of which the log says something, for each pillar.
-fn restored(boot: &Boot) -> Vec<usize> {
+/// What the log says of numbers above the checkpoint, for each pillar.
+fn found(boot: &Boot) -> Found {
     let of = |records: &Vec<Record>| {
         let seqs = records.iter().filter_map(Record::seq).filter(|seq| *seq > boot.begins_above());
         seqs.collect::<BTreeSet<_>>().len()
     };
-    boot.records.iter().map(of).collect()
+    Found { numbers: boot.records.iter().map(of).collect(), saved: boot.saved.is_some() }
 }
 
 impl World {
@@ -175,7 +176,7 @@ impl World {
             before.promises.check_start(boot);
         }
         before.promises.begin(boot);
-        self.checker.reborn(replica, whole, &restored(boot));
+        self.checker.reborn(replica, whole, &found(boot));
     }
 
     fn come_to_life(&mut self, replica: ReplicaId, boot: Boot, before: Before) {

@@ -325,13 +325,12 @@ impl Oracles {
         self.agreement.fetched(replica, seq);
     }
 
-    /// `replica` begins a new life; whether it knows what it has promised, and of how many numbers
-    /// its log says something, for each pillar.
+    /// `replica` begins a new life; whether it knows what it has promised, and what its log says.
     ///
     /// # Panics
-    /// When these are too many.
-    pub fn reborn(&mut self, replica: ReplicaId, knows: bool, restored: &[usize]) {
-        hold("memory", self.memory.reborn(replica, restored));
+    /// When that is too much.
+    pub fn reborn(&mut self, replica: ReplicaId, knows: bool, found: &memory::Found) {
+        hold("memory", self.memory.reborn(replica, found));
         self.agreement.reborn(replica);
         self.contradiction.reborn(replica, knows);
         self.justification.reborn(replica, knows);
