@@ -182,7 +182,7 @@ pub fn group_messages() -> Vec<GroupMessage> {
             recovering: false,
         },
         GroupMessage::Seek(Seq(9)),
-        GroupMessage::WantCheckpoint { have: Seq(3), want: Seq(24) },
+        GroupMessage::WantCheckpoint { have: Seq(3), want: Seq(24), stable: stable(16) },
         GroupMessage::HaveCheckpoint(stable(16)),
         GroupMessage::HaveState { seq, digest, signature, stable: stable(16) },
     ];

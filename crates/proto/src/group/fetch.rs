@@ -173,7 +173,9 @@ impl Coordinator {
         let interval = self.cfg.checkpoint_interval;
         let want = self.rules.checkpoint_at_least(known.0 + 2 * interval);
         let have = self.fetch_floor();
-        send(out, Target::All, GroupMessage::WantCheckpoint { have, want });
+        // Some of the others may have heard from too few to know.
+        let stable = self.certified.clone();
+        send(out, Target::All, GroupMessage::WantCheckpoint { have, want, stable });
         send(out, Target::All, GroupMessage::Seek(want));
         self.float(out);
     }

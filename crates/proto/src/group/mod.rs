@@ -337,7 +337,10 @@ impl Coordinator {
             GroupMessage::Recover(recover) => self.on_recover(now, from, incarnation, recover, out),
             ack @ GroupMessage::RecoverAck { .. } => self.on_recover_ack(now, from, ack, out),
             GroupMessage::Seek(seq) => self.on_seek(now, from, seq, out),
-            GroupMessage::WantCheckpoint { have, want } => self.on_want(now, from, have, want, out),
+            GroupMessage::WantCheckpoint { have, want, stable } => {
+                self.on_certificate(&stable, out)?;
+                self.on_want(now, from, have, want, out)
+            }
             GroupMessage::HaveCheckpoint(stable) => self.on_have(now, from, stable, out),
             GroupMessage::Evidence(proof) => self.on_evidence(&proof, out),
             GroupMessage::HaveState { seq, digest, signature, stable } => {
@@ -481,6 +484,23 @@ impl Coordinator {
         if stable.seq > self.certified.seq {
             self.certified = stable.clone();
         }
+    }
+
+    /// A peer says that this checkpoint is certified.
+    fn on_certificate(
+        &mut self,
+        stable: &StableCheckpoint,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Reject> {
+        if stable.seq <= self.certified.seq {
+            return Ok(());
+        }
+        if !self.judge().certified(stable) {
+            return Err(Reject::Misbehaviour("certificate of a checkpoint"));
+        }
+        self.certified_seen(stable);
+        out.push(Effect::Lanes(FromCoordinator::Certified(stable.clone())));
+        Ok(())
     }
 
     fn on_evidence(&mut self, proof: &Arc<Proof>, out: &mut Vec<Effect>) -> Result<(), Reject> {

@@ -103,6 +103,9 @@ pub enum GroupMessage {
         have: Seq,
         /// Which one would be best.
         want: Seq,
+        /// The highest checkpoint that it knows to be certified: it may be the only one that has
+        /// heard from a quorum.
+        stable: StableCheckpoint,
     },
     /// The sender holds this checkpoint readable.
     HaveCheckpoint(StableCheckpoint),
@@ -158,8 +161,9 @@ impl GroupMessage {
             GroupMessage::Seek(seq) => {
                 Writer::new(out).u8(6).u64(seq.0);
             }
-            GroupMessage::WantCheckpoint { have, want } => {
+            GroupMessage::WantCheckpoint { have, want, stable } => {
                 Writer::new(out).u8(7).u64(have.0).u64(want.0);
+                wire::encode_stable(stable, out);
             }
             GroupMessage::HaveCheckpoint(stable) => {
                 Writer::new(out).u8(8);
@@ -192,7 +196,11 @@ impl GroupMessage {
             4 => GroupMessage::Recover(wire::decode_recover(r)?),
             5 => decode_ack(r)?,
             6 => GroupMessage::Seek(decode_seq(r)?),
-            7 => GroupMessage::WantCheckpoint { have: decode_seq(r)?, want: decode_seq(r)? },
+            7 => GroupMessage::WantCheckpoint {
+                have: decode_seq(r)?,
+                want: decode_seq(r)?,
+                stable: wire::decode_stable(r)?,
+            },
             8 => GroupMessage::HaveCheckpoint(wire::decode_stable(r)?),
             9 => GroupMessage::Evidence(Arc::new(Proof::decode(r)?)),
             10 => GroupMessage::HaveState {
@@ -217,7 +225,8 @@ impl GroupMessage {
             }
             GroupMessage::HaveCheckpoint(stable) => 1 + wire::stable_len(stable),
             GroupMessage::Evidence(proof) => 1 + proof.encoded_len(),
-            GroupMessage::HaveState { stable, .. } => 128 + wire::stable_len(stable),
+            GroupMessage::HaveState { stable, .. }
+            | GroupMessage::WantCheckpoint { stable, .. } => 128 + wire::stable_len(stable),
             _ => 96,
         }
     }

@@ -15,7 +15,6 @@ use alloc::vec::Vec;
 
 use base::{Digest, ReplicaId, Seq, Signature, Span, StableCheckpoint, Time};
 
-use super::link::FromCoordinator;
 use super::msg::GroupMessage;
 use super::{Coordinator, Effect};
 use crate::pbft::Reject;
@@ -116,13 +115,7 @@ impl Coordinator {
             }
             self.fetcher.offers.offers.insert(from, (seq, digest, signature));
         }
-        if stable.seq > self.certified.seq {
-            if !self.judge().certified(stable) {
-                return Err(Reject::Misbehaviour("certificate of an offered state"));
-            }
-            self.certified_seen(stable);
-            out.push(Effect::Lanes(FromCoordinator::Certified(stable.clone())));
-        }
+        self.on_certificate(stable, out)?;
         self.fetch_best(now, out);
         Ok(())
     }

@@ -223,9 +223,10 @@ impl Touch<'_> {
                 self.flag("recovering", recovering);
             }
             GroupMessage::Seek(seq) => self.seq("number", seq),
-            GroupMessage::WantCheckpoint { have, want } => {
+            GroupMessage::WantCheckpoint { have, want, stable } => {
                 self.seq("have", have);
                 self.seq("want", want);
+                self.stable(stable);
             }
             GroupMessage::HaveCheckpoint(stable) => self.stable(stable),
             GroupMessage::Evidence(proof) => self.proof(Arc::make_mut(proof)),

@@ -183,7 +183,8 @@ impl Parts<'_> {
             },
             Kind::Seek => GroupMessage::Seek(seq),
             Kind::WantCheckpoint => {
-                GroupMessage::WantCheckpoint { have: seq, want: Seq(seq.0.saturating_add(8)) }
+                let want = Seq(seq.0.saturating_add(8));
+                GroupMessage::WantCheckpoint { have: seq, want, stable }
             }
             Kind::HaveCheckpoint => GroupMessage::HaveCheckpoint(stable),
             Kind::HaveState => GroupMessage::HaveState { seq, digest, signature: NONE, stable },

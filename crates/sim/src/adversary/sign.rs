@@ -102,7 +102,9 @@ impl Signer<'_> {
                 self.stable(stable);
                 known.iter_mut().for_each(|recover| self.recover(recover));
             }
-            GroupMessage::HaveCheckpoint(stable) => self.stable(stable),
+            GroupMessage::HaveCheckpoint(stable) | GroupMessage::WantCheckpoint { stable, .. } => {
+                self.stable(stable);
+            }
             GroupMessage::HaveState { seq, digest, signature, stable } => {
                 let bytes = Checkpoint::signed_bytes(GROUP, self.rules.epoch, *seq, *digest);
                 *signature = self.key(&bytes);
@@ -122,9 +124,7 @@ impl Signer<'_> {
                 Proof::BadViewChange(change) => self.change(change),
                 Proof::BadNewView(new_view) => self.new_view(new_view),
             },
-            GroupMessage::Wish { .. }
-            | GroupMessage::Seek(_)
-            | GroupMessage::WantCheckpoint { .. } => {}
+            GroupMessage::Wish { .. } | GroupMessage::Seek(_) => {}
         }
     }
 

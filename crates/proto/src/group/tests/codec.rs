@@ -53,7 +53,7 @@ fn samples() -> Vec<GroupMessage> {
             recovering: false,
         },
         GroupMessage::Seek(Seq(99)),
-        GroupMessage::WantCheckpoint { have: Seq(3), want: Seq(24) },
+        GroupMessage::WantCheckpoint { have: Seq(3), want: Seq(24), stable: certified.clone() },
         GroupMessage::HaveCheckpoint(certified.clone()),
         GroupMessage::HaveState {
             seq: Seq(17),

@@ -18,7 +18,8 @@ const REST: u64 = 20 * K + 3;
 
 fn want(from: u16, have: u64) -> Input {
     let want = Seq(22 * K);
-    peer(from, GroupMessage::WantCheckpoint { have: Seq(have), want })
+    let stable = StableCheckpoint::default();
+    peer(from, GroupMessage::WantCheckpoint { have: Seq(have), want, stable })
 }
 
 fn executed(seq: u64) -> Input {
@@ -101,6 +102,44 @@ fn a_state_that_was_passed_since_is_offered_without_a_certificate_above_it() {
     let [(2, message)] = &said[..] else { panic!("it is kept still: {said:?}") };
     let (taken, _) = step(&mut behind(), 1, peer(0, message.clone()));
     assert_eq!(taken, Ok(()), "{message:?}");
+}
+
+/// Swarm seed 2000800: one of four that waited for a state heard from all the others, and two of
+/// these not from each other. They never had a certificate for what they kept for it, and it had
+/// them execute ever more, so that they did not come to rest either.
+#[test]
+fn who_wants_a_checkpoint_tells_what_it_knows_to_be_certified() {
+    let known = certificate(&rules(), 20 * K, &[0, 1, 2]);
+    let mut asker = behind();
+    feed(&mut asker, 1, state(1, REST, 20 * K));
+    let (_, out) = step(&mut asker, 5_000, Input::Turn);
+    let asks = |effect: &Effect| match effect {
+        Effect::Send { to: Target::All, message, .. } => {
+            let is = matches!(message, GroupMessage::WantCheckpoint { .. });
+            is.then(|| message.clone())
+        }
+        _ => None,
+    };
+    let message = out.iter().find_map(asks).expect("it asks again");
+    let GroupMessage::WantCheckpoint { stable, .. } = &message else { panic!("chosen above") };
+    assert_eq!(*stable, known);
+
+    let mut asked = coordinator(0);
+    feed(&mut asked, 0, executed(20 * K));
+    let learns = |out: &[Effect]| {
+        let told = |effect: &&Effect| match effect {
+            Effect::Lanes(FromCoordinator::Certified(told)) => *told == known,
+            _ => false,
+        };
+        out.iter().filter(told).count()
+    };
+    assert_eq!(learns(&step(&mut asked, 1, peer(3, message.clone())).1), 1);
+    assert_eq!(learns(&step(&mut asked, 2, peer(3, message)).1), 0, "it knows now");
+    let forged = StableCheckpoint { seq: Seq(40 * K), ..known };
+    let lie = GroupMessage::WantCheckpoint { have: Seq(5), want: Seq(42 * K), stable: forged };
+    let (said, out) = step(&mut asked, 3, peer(3, lie));
+    assert!(matches!(said, Err(Reject::Misbehaviour(_))), "{said:?}");
+    assert!(out.is_empty(), "{out:?}");
 }
 
 fn behind() -> Coordinator {

@@ -1,7 +1,7 @@
 //! When a checkpoint is fetched, and which one is kept (catalogue ).
 
 use base::transfer::{Manifest, SnapshotReader, StateAnswer, StateMessage};
-use base::{FromStage, Progress, ReplicaId, Seq, ToStage};
+use base::{FromStage, Progress, ReplicaId, Seq, StableCheckpoint, ToStage};
 use std::vec::Vec;
 
 use super::world::World;
@@ -47,7 +47,7 @@ fn the_view_is_active_after_a_transfer() {
 fn wanted(out: &[Effect]) -> Vec<(Seq, Seq)> {
     out.iter()
         .filter_map(|effect| match effect {
-            Effect::Send { message: GroupMessage::WantCheckpoint { have, want }, .. } => {
+            Effect::Send { message: GroupMessage::WantCheckpoint { have, want, .. }, .. } => {
                 Some((*have, *want))
             }
             _ => None,
@@ -184,7 +184,8 @@ fn pins(out: &[Effect]) -> Vec<(Seq, SnapshotReader)> {
 }
 
 fn want(from: u16, have: u64, want: u64) -> Input {
-    peer(from, GroupMessage::WantCheckpoint { have: Seq(have * K), want: Seq(want * K) })
+    let (have, want, stable) = (Seq(have * K), Seq(want * K), StableCheckpoint::default());
+    peer(from, GroupMessage::WantCheckpoint { have, want, stable })
 }
 
 fn pinned(reader: SnapshotReader, k: u64) -> Input {
@@ -255,7 +256,8 @@ fn a_kept_checkpoint_that_is_passed_over_or_missed_is_followed_by_the_next() {
     // Beyond reach, and no checkpoint at all.
     let mut other = coordinator(0);
     assert!(step(&mut other, 0, want(1, 0, 2 * L / K + 1)).0.is_err());
-    let odd = GroupMessage::WantCheckpoint { have: Seq(0), want: Seq(K + 1) };
+    let stable = StableCheckpoint::default();
+    let odd = GroupMessage::WantCheckpoint { have: Seq(0), want: Seq(K + 1), stable };
     assert!(step(&mut other, 1, peer(1, odd)).0.is_err());
 }
 

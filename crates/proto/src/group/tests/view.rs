@@ -134,7 +134,8 @@ fn a_storm_of_f_liars_moves_nothing() {
         }
         world.send(3, Target::All, &GroupMessage::Seek(Seq(u64::MAX >> 1)));
         let have = Seq(round);
-        world.send(3, Target::All, &GroupMessage::WantCheckpoint { have, want: Seq(8 * round) });
+        let (want, stable) = (Seq(8 * round), StableCheckpoint::default());
+        world.send(3, Target::All, &GroupMessage::WantCheckpoint { have, want, stable });
         world.run(20);
     }
     for r in 0..3 {
