@@ -14,7 +14,7 @@
 //!              ├──── message rings ────────┤                      (ring, mesh)
 //!              └─── records, by group ─────┘
 //!                          │ tickets, bells                       (journal)
-//!               log writer, checkpoint writer                     (log_writer, saver)
+//!               log writer, checkpoint writer                     (log_writer, saver, leisure)
 //! ```
 //!
 //! A replica's lanes, its coordinator and its stage are mapped onto as many threads as its cores
@@ -56,6 +56,7 @@ mod inlet;
 mod intake;
 mod journal;
 mod lane_host;
+mod leisure;
 mod links;
 mod log_writer;
 mod logic;

@@ -26,6 +26,7 @@ use exec::Stage;
 use store::checkpoint::CheckpointHead;
 use store::{Checkpoints, StoreError};
 
+use crate::leisure::{Leisure, Pace};
 use crate::log_writer::LogGauge;
 use crate::ring::{Bell, RingReceiver, RingSender};
 
@@ -34,18 +35,13 @@ use crate::ring::{Bell, RingReceiver, RingSender};
 const BYTES_PER_TURN: usize = 64 << 10;
 /// Pieces that may wait for the disk.
 const PIECES: usize = 16;
-/// Bytes per second of a checkpoint that nobody waits for. All replicas come to the point of saving
-/// at about the same time; where they share a disk, or the disk is slow, what each writes as fast
-/// as it can holds up its log, and with that its votes.
-const LEISURE_BYTES_PER_S: u64 = 16_000_000;
-/// How long the disk is left alone at most before it is asked whether there is still leisure.
-const LEISURE_SLICE: Duration = Duration::from_millis(50);
-
 /// From the coordinator's host to the stage's: read the pinned checkpoint.
 #[derive(Debug)]
 pub(crate) struct SaveOrder {
     seq: Seq,
     pieces: SyncSender<Piece>,
+    /// Where the stage writes how many bytes of its state it has given to others.
+    given: Arc<AtomicU64>,
 }
 
 /// A part of a checkpoint on its way to the disk. A channel that ends without
@@ -174,18 +170,24 @@ impl Saver {
         };
         let weak = stable.is_weak(self.quorum);
         let leisure = self.saving.begins(self.taken(), weak);
-        let leisure = leisure.zip(self.log.clone()).map(|(until, log)| Leisure { until, log });
+        let given = Arc::new(AtomicU64::new(0));
+        let leisure = leisure.zip(self.log.clone());
+        let leisure = leisure.map(|(until, log)| Leisure { until, log, given: given.clone() });
         if weak && std::mem::take(&mut self.wanted) {
             // Not this one.
             self.desk.requested.store(true, Ordering::Release);
         }
         let (pieces, from_stage) = sync_channel(PIECES);
-        self.orders.push(SaveOrder { seq: stable.seq, pieces });
+        self.orders.push(SaveOrder { seq: stable.seq, pieces, given });
         self.orders.flush();
         let (desk, bell) = (Arc::clone(&self.desk), Arc::clone(&self.bell));
         let run = move || {
             // A thread that ends without an outcome would be waited for until the end.
-            let idle = |due| Leisure::wait(leisure.as_ref(), &desk, due);
+            let mut pace = Pace::new(Instant::now());
+            let urgent = || desk.requested.load(Ordering::Acquire);
+            let idle = |written| {
+                leisure.iter().for_each(|leisure| leisure.wait(&mut pace, written, urgent));
+            };
             let written = AssertUnwindSafe(|| write(&checkpoints, &stable, &from_stage, idle));
             let outcome = catch_unwind(written).unwrap_or(Err(SaveError::Interrupted));
             desk.note(Some(&checkpoints), outcome.as_ref().ok().map(|_| stable.seq));
@@ -287,41 +289,19 @@ impl SaveDesk {
     }
 }
 
-/// Until when a checkpoint may be written at leisure.
-struct Leisure {
-    /// The log has taken so many bytes.
-    until: u64,
-    log: LogGauge,
-}
-
-impl Leisure {
-    /// Waits until `due`, or until there is no leisure any more.
-    fn wait(this: Option<&Leisure>, desk: &SaveDesk, due: Instant) {
-        let Some(Leisure { until, log }) = this else { return };
-        loop {
-            let left = due.saturating_duration_since(Instant::now());
-            let hurry = log.taken() >= *until || desk.requested.load(Ordering::Acquire);
-            if left.is_zero() || hurry {
-                return;
-            }
-            std::thread::sleep(left.min(LEISURE_SLICE));
-        }
-    }
-}
-
-/// Writes the pieces that come, and tells `idle` before each until when there is no haste.
+/// Writes the pieces that come, and tells `idle` before each how many bytes are written.
 fn write(
     checkpoints: &Checkpoints,
     stable: &StableCheckpoint,
     pieces: &Receiver<Piece>,
-    idle: impl Fn(Instant),
+    mut idle: impl FnMut(u64),
 ) -> Result<CheckpointHead, SaveError> {
     let mut writer = checkpoints.write(stable.seq)?;
-    let (began, mut written) = (Instant::now(), 0);
+    let mut written = 0;
     loop {
         match pieces.recv() {
             Ok(Piece::Objects(objects, bytes)) => {
-                idle(began + Duration::from_micros(written * 1_000_000 / LEISURE_BYTES_PER_S));
+                idle(written);
                 let mut start = 0;
                 for (part, number, end) in objects {
                     writer.object(part, number, &bytes[start..end])?;
@@ -357,6 +337,13 @@ impl SnapshotFeed {
     /// Whether there is something to read: turn again soon.
     pub(crate) fn busy(&self) -> bool {
         self.reading.is_some() || !self.orders.is_empty()
+    }
+
+    /// The stage has given so many bytes of its state to others.
+    pub(crate) fn note_given(&self, bytes: u64) {
+        if let Some(reading) = &self.reading {
+            reading.order.given.store(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Whether something can be read: no piece waits for the disk.

@@ -225,6 +225,7 @@ impl StageHost {
         if !self.feed.busy() {
             return;
         }
+        self.feed.note_given(self.stage.report().transfer.served_bytes);
         self.feed.send();
         if !self.stage.is_quiet() {
             // It reads objects, which workers may be writing.
