@@ -219,7 +219,7 @@ const TABLE: &[Scaled] = &[
         file: "crates/node/tests/soak_memory.rs",
         test: "memory_stays_flat",
         ci: "12",
-        full: "600",
+        full: "1_800",
         unit: "s of full load per service",
         reason: "time",
     },

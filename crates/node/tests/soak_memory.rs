@@ -61,7 +61,7 @@ fn assert_flat(who: &str, series: &[u64]) {
 
 /// Puts full load on a group for a while.
 fn memory_stays_flat(service: &'static str, load: &[&str]) {
-    let seconds: u64 = if full() { 600 } else { 12 };
+    let seconds: u64 = if full() { 1_800 } else { 12 };
     let shape = Shape { replicas: REPLICAS, pillars: 1, service };
     let mut cluster = Cluster::start(shape, 0);
     // By progress and not by time: a slow machine takes longer to fill its logs.
