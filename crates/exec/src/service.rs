@@ -324,7 +324,9 @@ pub trait Service: Send {
     fn put(&mut self, object: u32, bytes: &[u8]) -> Result<(), Malformed>;
 
     /// Number of abstract objects, fixed for the life of the group, `1..=OBJECTS_MAX`. The state
-    /// is cut into objects so that each is small: a write costs a digest of its object.
+    /// is cut into objects so that each is small: a write costs a digest of its object. An object
+    /// that may grow has a bound of its own, and the service refuses what would pass it: above
+    /// [`crate::transfer::OBJECT_BYTES_MAX`] no replica can be given the object any more.
     fn objects(&self) -> u32 {
         1
     }

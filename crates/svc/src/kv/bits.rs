@@ -242,7 +242,7 @@ fn bitop(c: &mut Call<'_, '_>) -> Outcome {
     if len == 0 {
         c.db.remove(c.ctx, key);
     } else {
-        c.db.put(c.ctx, key, Text::from(result).into(), Expiry::Clear);
+        c.db.put(c.ctx, key, Text::from(result).into(), Expiry::Clear)?;
     }
     c.reply.length(len);
     Ok(())

@@ -56,6 +56,9 @@ impl Fail {
     /// A string above the limit.
     pub const STRING_TOO_LONG: Fail =
         Fail::new("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+    /// A bucket that takes nothing more.
+    pub const FULL: Fail =
+        Fail::new("OOM command not allowed when the keys of one bucket use more than 768 MiB");
     /// A sum that does not fit into 64 bits.
     pub const OVERFLOW: Fail = Fail::new("ERR increment or decrement would overflow");
 

@@ -14,13 +14,11 @@
 //! Versions are for WATCH: a number that grows with the total order, of the key's last write, or
 //! of the last deletion in the bucket where there is no such key.
 
-use std::cmp::Ordering;
-
-use base::{Malformed, Reader, limits};
 use exec::{Context, ReadContext};
-use smallvec::SmallVec;
 
-use super::call::Fail;
+use super::bucket::{Bucket, Key, SLOT_BYTES, Slot, find};
+use super::call::{Fail, Outcome};
+use super::room::{BUCKET_BYTES_MAX, Writing};
 use super::shard::{Notes, SHARD_BUCKETS, SHARDS, Shard, Shards};
 use super::siphash;
 use super::value::{Kind, Value};
@@ -65,39 +63,24 @@ pub enum Expiry {
     At(u64),
 }
 
-/// A key. Most are short and stand in their slot: whoever looks one up, or digests a bucket, then
-/// waits for memory once less.
-type Key = SmallVec<[u8; 24]>;
-
-#[derive(Clone, Debug)]
-pub(super) struct Slot {
-    pub(super) hash: u64,
-    pub(super) key: Key,
-    pub(super) entry: Entry,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct Bucket {
-    /// Sorted by (hash, key).
-    pub(super) slots: Vec<Slot>,
-    /// Version of the last deletion.
-    pub(super) deleted: u64,
-}
-
 /// The key space, or the part of it that an operation has declared.
 pub struct Db {
     pub(super) shards: Shards,
     notes: Notes,
     now_ms: u64,
     version: u64,
+    /// What a handler may be changing in place.
+    pub(super) writing: Option<Writing>,
+    /// Bytes with which a bucket is full: [`BUCKET_BYTES_MAX`] but in tests.
+    pub(super) full: usize,
 }
 
 /// Where a key is, or would be.
 #[derive(Clone, Copy)]
-struct Place {
-    bucket: usize,
+pub(super) struct Place {
+    pub(super) bucket: usize,
     hash: u64,
-    at: Result<usize, usize>,
+    pub(super) at: Result<usize, usize>,
 }
 
 impl Default for Db {
@@ -115,7 +98,8 @@ impl Db {
 
     /// The key space of these shards.
     pub(super) fn of(shards: Shards) -> Db {
-        Db { shards, notes: Notes::default(), now_ms: 0, version: 0 }
+        let (notes, full) = (Notes::default(), BUCKET_BYTES_MAX);
+        Db { shards, notes, now_ms: 0, version: 0, writing: None, full }
     }
 
     /// A bucket, whoever wants it.
@@ -138,6 +122,7 @@ impl Db {
 
     /// Ends an operation: tells what it looked at, if somebody wants to know.
     pub fn end(&mut self, ctx: &mut Context<'_>) {
+        self.settle();
         if self.notes.watched {
             self.notes.touched.take().into_iter().for_each(|bucket| ctx.reads(bucket as u64));
         }
@@ -207,7 +192,8 @@ impl Db {
     }
 
     /// The value of `key`, for writing. Counts as a write, so first make sure that there is
-    /// something to change; and call [`Db::drop_if_empty`] after taking elements away.
+    /// something to change; and call [`Db::drop_if_empty`] after taking elements away. Before
+    /// adding any, ask [`Db::room`].
     ///
     /// # Errors
     /// [`Fail::WRONG_TYPE`] when it is of another type.
@@ -225,13 +211,15 @@ impl Db {
     /// non-empty.
     ///
     /// # Errors
-    /// [`Fail::WRONG_TYPE`] when it is of another type.
+    /// [`Fail::WRONG_TYPE`] when it is of another type, [`Fail::FULL`] when its bucket takes
+    /// nothing more.
     pub fn write_or_new<T: Kind>(
         &mut self,
         ctx: &mut Context<'_>,
         key: &[u8],
     ) -> Result<&mut T, Fail> {
         let place = self.locate(key);
+        self.room_in(place.bucket, 0)?;
         let at = match self.live_index(place) {
             Some(at) => at,
             None => self.store(ctx, place, key, T::empty().into(), Expiry::Clear),
@@ -240,28 +228,47 @@ impl Db {
     }
 
     /// Makes `key` hold `value`, whatever it held before.
-    pub fn put(&mut self, ctx: &mut Context<'_>, key: &[u8], value: Value, expiry: Expiry) {
+    ///
+    /// # Errors
+    /// [`Fail::FULL`] when its bucket does not take as much; nothing is changed then.
+    pub fn put(
+        &mut self,
+        ctx: &mut Context<'_>,
+        key: &[u8],
+        value: Value,
+        expiry: Expiry,
+    ) -> Outcome {
         let place = self.locate(key);
+        let new = SLOT_BYTES + key.len() + value.encoded_len();
+        self.room_for(place.bucket, self.slot_bytes(place), new)?;
         self.store(ctx, place, key, value, expiry);
+        Ok(())
     }
 
     /// Overwrites the string that `key` holds, using its memory again. False, and nothing is
     /// changed, when it holds no string.
+    ///
+    /// # Errors
+    /// [`Fail::FULL`] when its bucket does not take as much; nothing is changed then.
     pub fn overwrite(
         &mut self,
         ctx: &mut Context<'_>,
         key: &[u8],
         bytes: &[u8],
         expiry: Expiry,
-    ) -> bool {
+    ) -> Result<bool, Fail> {
         let place = self.locate(key);
-        let Some(at) = self.live_index(place) else { return false };
-        if !matches!(self.bucket(place.bucket).slots[at].entry.value, Value::String(_)) {
-            return false;
-        }
+        let Some(at) = self.live_index(place) else { return Ok(false) };
+        let Value::String(text) = &self.bucket(place.bucket).slots[at].entry.value else {
+            return Ok(false);
+        };
+        let old = text.len();
+        self.room_for(place.bucket, old, bytes.len())?;
         self.announce(ctx, place.bucket);
         let version = self.version;
-        let entry = &mut self.bucket_mut(place.bucket).slots[at].entry;
+        let bucket = self.bucket_mut(place.bucket);
+        bucket.bytes = bucket.bytes - old + bytes.len();
+        let entry = &mut bucket.slots[at].entry;
         let Value::String(text) = &mut entry.value else { unreachable!("just checked") };
         text.set(bytes);
         entry.version = version;
@@ -273,7 +280,7 @@ impl Db {
         };
         entry.expires_at = new;
         self.reschedule(key, old, new);
-        true
+        Ok(true)
     }
 
     /// Removes `key` and returns what it was.
@@ -326,7 +333,8 @@ impl Db {
         for bucket in 0..BUCKETS as usize {
             if !self.bucket(bucket).slots.is_empty() {
                 self.announce(ctx, bucket);
-                *self.bucket_mut(bucket) = Bucket { slots: Vec::new(), deleted: self.version };
+                let deleted = self.version;
+                *self.bucket_mut(bucket) = Bucket { deleted, ..Bucket::default() };
             }
         }
         for number in 0..SHARDS {
@@ -391,7 +399,7 @@ impl Db {
         self.now_ms <= entry.expires_at
     }
 
-    fn locate(&self, key: &[u8]) -> Place {
+    pub(super) fn locate(&self, key: &[u8]) -> Place {
         let hash = siphash::hash(key);
         let bucket = (hash >> 48) as usize;
         if self.notes.watched {
@@ -406,7 +414,8 @@ impl Db {
         self.alive(&self.bucket(place.bucket).slots[at].entry).then_some(at)
     }
 
-    fn announce(&self, ctx: &mut Context<'_>, bucket: usize) {
+    fn announce(&mut self, ctx: &mut Context<'_>, bucket: usize) {
+        self.settle();
         ctx.writes(bucket as u64);
         ctx.modify(bucket as u32, |out| self.bucket(bucket).encode(out));
     }
@@ -421,6 +430,8 @@ impl Db {
             return Err(Fail::WRONG_TYPE);
         }
         self.announce(ctx, bucket);
+        let before = self.bucket(bucket).slots[at].entry.value.encoded_len();
+        self.writing = Some(Writing { bucket, at, before });
         let version = self.version;
         let entry = &mut self.bucket_mut(bucket).slots[at].entry;
         entry.version = version;
@@ -445,7 +456,9 @@ impl Db {
         let keep = expiry == Expiry::Keep && self.live_index(place).is_some();
         match place.at {
             Ok(at) => {
-                let entry = &mut self.bucket_mut(place.bucket).slots[at].entry;
+                let bucket = self.bucket_mut(place.bucket);
+                let entry = &mut bucket.slots[at].entry;
+                bucket.bytes = bucket.bytes - entry.value.encoded_len() + value.encoded_len();
                 let old = entry.expires_at;
                 let expires_at = if keep { old } else { wanted };
                 *entry = Entry { value, expires_at, version };
@@ -456,7 +469,9 @@ impl Db {
                 let entry = Entry { value, expires_at: wanted, version };
                 self.reschedule(key, NEVER, wanted);
                 let slot = Slot { hash: place.hash, key: Key::from_slice(key), entry };
-                self.bucket_mut(place.bucket).slots.insert(at, slot);
+                let bucket = self.bucket_mut(place.bucket);
+                bucket.bytes += slot.encoded_len();
+                bucket.slots.insert(at, slot);
                 let within = place.bucket % SHARD_BUCKETS;
                 let shard = self.shards.get_mut(place.bucket / SHARD_BUCKETS);
                 shard.occupied[within / 64] |= 1 << (within % 64);
@@ -469,8 +484,9 @@ impl Db {
     fn take(&mut self, bucket: usize, at: usize) -> Slot {
         let shard = self.shards.get_mut(bucket / SHARD_BUCKETS);
         let within = bucket % SHARD_BUCKETS;
-        let slots = &mut shard.buckets[within].slots;
+        let Bucket { slots, bytes, .. } = &mut shard.buckets[within];
         let slot = slots.remove(at);
+        *bytes -= slot.encoded_len();
         if slots.is_empty() {
             *slots = Vec::new();
             shard.occupied[within / 64] &= !(1 << (within % 64));
@@ -523,61 +539,5 @@ impl Db {
             shard.occupied[within / 64] |= bit;
         }
         shard.buckets[within] = new;
-    }
-}
-
-/// Where (hash, key) is in the slots of its bucket, or would be. Hashes are spread evenly, so the
-/// search begins where the hash says and doubles its step from there: a slot or two are touched
-/// where halving would touch several, each of them a cache miss. Keys that were chosen to be
-/// close make it a binary search again.
-pub(super) fn find(slots: &[Slot], hash: u64, key: &[u8]) -> Result<usize, usize> {
-    let compare = |slot: &Slot| slot.hash.cmp(&hash).then_with(|| slot.key[..].cmp(key));
-    let guess = ((u128::from(hash << 16) * slots.len() as u128) >> 64) as usize;
-    let (mut low, mut high, mut step) = (0, slots.len(), 1);
-    match slots.get(guess).map(compare) {
-        None => return Err(0),
-        Some(Ordering::Equal) => return Ok(guess),
-        Some(Ordering::Less) => {
-            low = guess + 1;
-            while let Some(slot) = slots.get(guess + step) {
-                if compare(slot) != Ordering::Less {
-                    high = guess + step + 1;
-                    break;
-                }
-                low = guess + step + 1;
-                step *= 2;
-            }
-        }
-        Some(Ordering::Greater) => {
-            high = guess;
-            while let Some(at) = guess.checked_sub(step) {
-                if compare(&slots[at]) != Ordering::Greater {
-                    low = at;
-                    break;
-                }
-                high = at;
-                step *= 2;
-            }
-        }
-    }
-    let found = slots[low..high].binary_search_by(compare);
-    found.map(|at| low + at).map_err(|at| low + at)
-}
-
-impl Slot {
-    /// What slots are sorted by.
-    pub(super) fn place(&self) -> (u64, &[u8]) {
-        (self.hash, &self.key)
-    }
-
-    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Slot, Malformed> {
-        let key = reader.sized(limits::OP_BYTES_MAX, "key")?;
-        let (expires_at, version) = (reader.u64("expiry")?, reader.u64("version")?);
-        let value = Value::decode(reader)?;
-        if value.is_empty_collection() {
-            return Err(Malformed("collection without elements"));
-        }
-        let entry = Entry { value, expires_at, version };
-        Ok(Slot { hash: siphash::hash(key), key: Key::from_slice(key), entry })
     }
 }

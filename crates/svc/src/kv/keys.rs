@@ -85,9 +85,11 @@ fn rename(c: &mut Call<'_, '_>, only_new: bool) -> Outcome {
         return Ok(());
     }
     if from != to {
+        let bytes = c.db.entry(from).map_or(0, |entry| entry.value.encoded_len());
+        c.db.room_to_put(to, bytes)?;
         let entry = c.db.remove(c.ctx, from).expect("just seen");
         let expiry = entry.expires_at_ms().map_or(Expiry::Clear, Expiry::At);
-        c.db.put(c.ctx, to, entry.value, expiry);
+        c.db.put(c.ctx, to, entry.value, expiry)?;
     }
     if only_new {
         c.reply.integer(1);
@@ -120,7 +122,7 @@ fn copy(c: &mut Call<'_, '_>) -> Outcome {
         Some(entry) => {
             let expiry = entry.expires_at_ms().map_or(Expiry::Clear, Expiry::At);
             let value = entry.value.clone();
-            c.db.put(c.ctx, to, value, expiry);
+            c.db.put(c.ctx, to, value, expiry)?;
             true
         }
         None => false,

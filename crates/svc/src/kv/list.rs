@@ -206,6 +206,7 @@ pub fn lindex(c: &mut Call<'_, '_>) -> Outcome {
 pub fn lset(c: &mut Call<'_, '_>) -> Outcome {
     let len = c.db.read::<List>(c.args[1])?.ok_or(Fail::NO_SUCH_KEY)?.len();
     let index = position(c.int(2)?, len).ok_or(Fail::INDEX_OUT_OF_RANGE)?;
+    c.db.room(c.args[1], 0)?;
     if let Some(list) = c.db.write::<List>(c.ctx, c.args[1])? {
         list.set(index, Blob::new(c.args[3]));
     }
@@ -227,6 +228,7 @@ pub fn linsert(c: &mut Call<'_, '_>) -> Outcome {
         c.reply.integer(-1);
         return Ok(());
     };
+    c.db.room(c.args[1], 0)?;
     if let Some(list) = c.db.write::<List>(c.ctx, c.args[1])? {
         list.insert(pivot + usize::from(after), Blob::new(c.args[4]));
         c.reply.length(list.len());
@@ -296,6 +298,7 @@ fn shift(c: &mut Call<'_, '_>, from: End, to: End) -> Outcome {
         return Ok(());
     }
     c.db.read::<List>(destination)?;
+    c.db.room(destination, 0)?;
     let item = c.db.write::<List>(c.ctx, source)?.and_then(|list| from.pop(list));
     let item = item.expect("a list in the key space is not empty");
     c.reply.bulk(&item);

@@ -24,11 +24,13 @@
 //! from `c.db` can be written to `c.reply` while it is borrowed, and
 //! `c.db.write::<Hash>(c.ctx, key)?` works. `read` never marks, `write` and `write_or_new` do:
 //! look before you write. After taking elements away: `c.db.drop_if_empty(c.ctx, key)`.
-//! Replacing a whole value: `c.db.put(c.ctx, key, set.into(), Expiry::Clear)`. Any type:
-//! `c.db.entry(key)`, `c.db.remove(c.ctx, key)`.
+//! Replacing a whole value: `c.db.put(c.ctx, key, set.into(), Expiry::Clear)?`. Any type:
+//! `c.db.entry(key)`, `c.db.remove(c.ctx, key)`. `put` and `write_or_new` refuse what the bucket
+//! has no room for; who adds by `write`, or takes away before adding, asks `c.db.room` first.
 
 mod bitfield;
 mod bits;
+mod bucket;
 pub mod call;
 pub mod choice;
 #[cfg(test)]
@@ -44,6 +46,9 @@ pub mod list;
 mod local;
 pub mod op;
 pub mod reply;
+mod room;
+#[cfg(test)]
+mod room_tests;
 pub mod scan;
 pub mod service;
 pub mod set;

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use base::digest::Domain;
-use base::{AgreedTime, Digest, Malformed, Reader, Writer};
+use base::{AgreedTime, Digest, Malformed};
 use exec::{Completion, Context, Footprint, ParallelService, ReadContext, Service};
 
+use super::bucket::Bucket;
 use super::call::Call;
 use super::db::{self, Db};
 use super::info;
@@ -14,13 +14,9 @@ use super::op::{self, Op, Step};
 use super::reply::{Protocol, REPLY_MAX, Resp};
 use super::shard::{Shards, Space};
 use super::table::{self, Run};
-use super::value::Value;
 
 /// Most keys that one [`Service::wake`] removes.
 const EXPIRED_PER_WAKE: usize = 1000;
-
-/// Longest string that stands in its bucket's digest itself, in bytes.
-const INLINE_MAX: usize = 64;
 
 /// What a reply is replaced by when it would be too large.
 const TOO_LARGE: &[u8] = b"ERR reply exceeds the maximum size of a reply";
@@ -59,7 +55,7 @@ impl KvService {
                 std::mem::replace(&mut self.keys, Keys::Own(RefCell::default()))
         {
             let space = Arc::into_inner(space).expect("all handles are gone by now");
-            self.keys = Keys::Own(Db::of(Shards::All(space.into_shards())).into());
+            self.keys = Keys::Own(space.into_db().into());
         }
         match &mut self.keys {
             Keys::Own(db) => db.get_mut(),
@@ -195,7 +191,7 @@ impl Service for KvService {
     }
 
     fn digest_of(&self, object: u32, bytes: &[u8]) -> Result<Digest, Malformed> {
-        Ok(db::Bucket::decode(object, bytes)?.digest())
+        Ok(Bucket::decode(object, bytes)?.digest())
     }
 
     fn put_if(
@@ -204,7 +200,7 @@ impl Service for KvService {
         bytes: &[u8],
         is_right: &mut dyn FnMut(Digest) -> bool,
     ) -> Result<bool, Malformed> {
-        let mut decoded = db::Bucket::decode(object, bytes)?;
+        let mut decoded = Bucket::decode(object, bytes)?;
         // Its values remember their digests from now on.
         let right = is_right(decoded.digest());
         if right {
@@ -250,10 +246,9 @@ impl Service for KvService {
 
     fn parallel(&mut self) -> Option<Arc<dyn ParallelService>> {
         if let Keys::Own(db) = &mut self.keys {
-            let Shards::All(all) = &mut db.get_mut().shards else {
-                unreachable!("the service has all")
-            };
-            let space = Space::new(std::mem::take(all));
+            let Db { shards, full, .. } = db.get_mut();
+            let Shards::All(all) = shards else { unreachable!("the service has all") };
+            let space = Space::new(std::mem::take(all), *full);
             self.keys = Keys::Shared(Arc::new(space));
         }
         match &self.keys {
@@ -275,57 +270,8 @@ impl Db {
     /// # Errors
     /// When the bytes are no such bucket; the key space is then as it was.
     pub fn decode_bucket(&mut self, bucket: u32, bytes: &[u8]) -> Result<(), Malformed> {
-        let decoded = db::Bucket::decode(bucket, bytes)?;
+        let decoded = Bucket::decode(bucket, bytes)?;
         self.replace_bucket(bucket as usize, decoded);
         Ok(())
-    }
-}
-
-impl db::Bucket {
-    /// Appends the canonical bytes.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        Writer::new(out).u64(self.deleted).count(self.slots.len());
-        for slot in &self.slots {
-            let entry = &slot.entry;
-            Writer::new(out).sized(&slot.key).u64(entry.expires_at).u64(entry.version);
-            entry.value.encode(out);
-        }
-    }
-
-    /// Short strings stand in the digest themselves, everything else by its own digest.
-    fn digest(&mut self) -> Digest {
-        let mut bytes = Vec::with_capacity(12 + self.slots.len() * 128);
-        Writer::new(&mut bytes).u64(self.deleted).count(self.slots.len());
-        for slot in &mut self.slots {
-            let entry = &mut slot.entry;
-            let mut writer = Writer::new(&mut bytes);
-            writer.sized(&slot.key).u64(entry.expires_at).u64(entry.version);
-            writer.u8(entry.value.tag());
-            if let Value::String(text) = &entry.value
-                && text.len() <= INLINE_MAX
-            {
-                writer.sized(text.bytes());
-                continue;
-            }
-            writer.u32(u32::MAX).digest(entry.value.digest());
-        }
-        Digest::of(Domain::Service, &bytes)
-    }
-
-    fn decode(bucket: u32, bytes: &[u8]) -> Result<db::Bucket, Malformed> {
-        let mut reader = Reader::new(bytes);
-        let deleted = reader.u64("version of the last deletion")?;
-        let count = reader.count(usize::MAX, 21, "keys of a bucket")?;
-        let mut slots: Vec<db::Slot> = Vec::new();
-        for _ in 0..count {
-            let slot = db::Slot::decode(&mut reader)?;
-            let ordered = slots.last().is_none_or(|last| last.place() < slot.place());
-            if !ordered || (slot.hash >> 48) as u32 != bucket {
-                return Err(Malformed("order of the keys of a bucket"));
-            }
-            slots.push(slot);
-        }
-        reader.finish("bucket")?;
-        Ok(db::Bucket { slots, deleted })
     }
 }

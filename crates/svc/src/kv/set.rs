@@ -136,6 +136,7 @@ pub fn smove(c: &mut Call<'_, '_>) -> Outcome {
     let is = set.contains(member);
     c.db.read::<Set>(destination)?;
     if is && source != destination {
+        c.db.room(destination, 0)?;
         if let Some(set) = c.db.write::<Set>(c.ctx, source)? {
             set.remove(member);
         }
@@ -307,7 +308,7 @@ fn store(c: &mut Call<'_, '_>, op: Op) -> Outcome {
     if result.is_empty() {
         c.db.remove(c.ctx, c.args[1]);
     } else {
-        c.db.put(c.ctx, c.args[1], result.into(), Expiry::Clear);
+        c.db.put(c.ctx, c.args[1], result.into(), Expiry::Clear)?;
     }
     Ok(())
 }

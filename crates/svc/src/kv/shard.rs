@@ -15,7 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use exec::{Context, Footprint, ParallelService};
 
-use super::db::{BUCKETS, Bucket, Db, NEVER};
+use super::bucket::Bucket;
+use super::db::{BUCKETS, Db, NEVER};
 use super::{info, service};
 
 /// Buckets of a shard.
@@ -117,20 +118,24 @@ pub(super) struct Space {
     shards: Vec<Mutex<Option<Shard>>>,
     /// When the next key of each shard expires: read without a lock.
     soonest: Vec<AtomicU64>,
+    /// Bytes with which a bucket is full.
+    full: usize,
 }
 
 impl Space {
-    pub(super) fn new(all: Vec<Shard>) -> Space {
+    pub(super) fn new(all: Vec<Shard>, full: usize) -> Space {
         let soonest = all.iter().map(|shard| AtomicU64::new(shard.soonest())).collect();
         let shards = all.into_iter().map(|shard| Mutex::new(Some(shard))).collect();
-        Space { shards, soonest }
+        Space { shards, soonest, full }
     }
 
-    /// The shards again, once nobody else has any.
-    pub(super) fn into_shards(self) -> Vec<Shard> {
+    /// The whole key space again, once nobody else has any of it.
+    pub(super) fn into_db(self) -> Db {
         let shards = self.shards.into_iter();
         let inner = shards.map(|shard| shard.into_inner().unwrap_or_else(PoisonError::into_inner));
-        inner.map(|shard| shard.expect(HOME)).collect()
+        let mut db = Db::of(Shards::All(inner.map(|shard| shard.expect(HOME)).collect()));
+        db.full = self.full;
+        db
     }
 
     /// When the next key expires.
@@ -173,6 +178,7 @@ impl Space {
         let mut locked: Vec<_> = numbers.iter().map(|shard| self.lock(*shard)).collect();
         let taken = locked.iter_mut().map(|shard| shard.take().expect(HOME));
         let mut db = Db::of(Shards::Some(numbers.iter().copied().zip(taken).collect()));
+        db.full = self.full;
         let result = act(&mut db);
         let Shards::Some(some) = db.shards else { return result };
         for ((number, shard), home) in some.into_iter().zip(&mut locked) {

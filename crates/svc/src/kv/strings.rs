@@ -172,11 +172,10 @@ fn set(c: &mut Call<'_, '_>) -> Outcome {
 
 /// Makes `key` a string. A string that is there is overwritten in place.
 fn store(c: &mut Call<'_, '_>, key: &[u8], value: &[u8], expiry: Expiry) -> Outcome {
-    if c.db.overwrite(c.ctx, key, value, expiry) {
+    if c.db.overwrite(c.ctx, key, value, expiry)? {
         return Ok(());
     }
-    c.db.put(c.ctx, key, Text::from(value).into(), expiry);
-    Ok(())
+    c.db.put(c.ctx, key, Text::from(value).into(), expiry)
 }
 
 fn setnx(c: &mut Call<'_, '_>) -> Outcome {
@@ -268,8 +267,14 @@ fn store_pairs(c: &mut Call<'_, '_>, command: &str) -> Outcome {
         return Err(Fail::arity(command));
     }
     let args = c.args;
+    // All or nothing, also where all of them share a bucket.
+    let bytes: usize = args[1..].iter().map(|arg| arg.len() + PAIR_BYTES).sum();
+    args[1..].iter().step_by(2).try_for_each(|key| c.db.room(key, bytes))?;
     args[1..].chunks_exact(2).try_for_each(|pair| store(c, pair[0], pair[1], Expiry::Clear))
 }
+
+/// Bytes that a string and its key take at most, besides their own.
+const PAIR_BYTES: usize = 64;
 
 fn append(c: &mut Call<'_, '_>) -> Outcome {
     let (key, tail) = (c.args[1], c.args[2]);

@@ -18,10 +18,10 @@ fn check(runner: &mut Runner<KvService>, cases: &[(&str, &str)]) {
 }
 
 /// A small generator, the same sequence for the same seed.
-struct Rng(u64);
+pub(super) struct Rng(pub(super) u64);
 
 impl Rng {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
         (self.0 >> 33) % bound
     }
@@ -32,7 +32,7 @@ impl Rng {
 }
 
 /// A random command that changes something more often than not.
-fn random_command(rng: &mut Rng) -> String {
+pub(super) fn random_command(rng: &mut Rng) -> String {
     let templates = [
         "SET K V",
         "SET K V PX N",
@@ -487,13 +487,13 @@ const INLINE_FAR_BEYOND: usize = 300;
 /// were allocated each by itself, a slot of 72 bytes cost 32 more for the shortest.
 #[test]
 fn a_key_costs_little_memory() {
-    assert!(size_of::<db::Slot>() <= 96, "{}", size_of::<db::Slot>());
+    assert!(size_of::<bucket::Slot>() <= 96, "{}", size_of::<bucket::Slot>());
     let mut bytes = vec![];
     base::Writer::new(&mut bytes).sized(&[7; 24]).u64(0).u64(0).u8(1).sized(&[7; 16]);
-    let slot = db::Slot::decode(&mut base::Reader::new(&bytes)).expect("a slot");
+    let slot = bucket::Slot::decode(&mut base::Reader::new(&bytes)).expect("a slot");
     let place = std::ptr::from_ref(&slot).addr();
     let within =
-        |bytes: &[u8]| (place..place + size_of::<db::Slot>()).contains(&bytes.as_ptr().addr());
+        |bytes: &[u8]| (place..place + size_of::<bucket::Slot>()).contains(&bytes.as_ptr().addr());
     let value::Value::String(text) = &slot.entry.value else { panic!("a string") };
     assert!(within(&slot.key) && within(text.bytes()));
 }
@@ -503,8 +503,8 @@ fn a_key_costs_little_memory() {
 fn slots_are_found_wherever_their_hashes_are() {
     let mut bytes = vec![];
     base::Writer::new(&mut bytes).sized(b"").u64(0).u64(0).u8(1).sized(b"");
-    let any = db::Slot::decode(&mut base::Reader::new(&bytes)).expect("a slot");
-    let slot = |hash: u64, key: &[u8]| db::Slot { hash, key: key.into(), ..any.clone() };
+    let any = bucket::Slot::decode(&mut base::Reader::new(&bytes)).expect("a slot");
+    let slot = |hash: u64, key: &[u8]| bucket::Slot { hash, key: key.into(), ..any.clone() };
     let mut rng = Rng(8);
     for round in 0..300 {
         // Spread over the bucket, all in a corner of it, or nearly the same.
@@ -515,12 +515,12 @@ fn slots_are_found_wherever_their_hashes_are() {
         }
         hashes.sort_unstable();
         hashes.dedup();
-        let slots: Vec<db::Slot> =
+        let slots: Vec<bucket::Slot> =
             hashes.iter().flat_map(|hash| [slot(*hash, b"a"), slot(*hash, b"c")]).collect();
         for hash in hashes.iter().flat_map(|hash| [hash.saturating_sub(1), *hash, hash + 1]) {
             for key in [&b""[..], b"a", b"b", b"c", b"d"] {
                 let wanted = slots.binary_search_by(|slot| slot.place().cmp(&(hash, key)));
-                assert_eq!(db::find(&slots, hash, key), wanted);
+                assert_eq!(bucket::find(&slots, hash, key), wanted);
             }
         }
     }

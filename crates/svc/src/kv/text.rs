@@ -105,6 +105,12 @@ impl Text {
         known.whole
     }
 
+    /// Bytes that [`Text::encode`] appends.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        4 + self.bytes.len()
+    }
+
     /// Appends the canonical bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         Writer::new(out).sized(&self.bytes);

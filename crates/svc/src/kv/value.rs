@@ -61,6 +61,18 @@ impl Value {
         }
     }
 
+    /// Bytes that [`Value::encode`] appends, without a walk over the elements.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        1 + match self {
+            Value::String(text) => text.encoded_len(),
+            Value::Hash(hash) => hash.encoded_len(),
+            Value::List(list) => list.encoded_len(),
+            Value::Set(set) => set.encoded_len(),
+            Value::Zset(zset) => zset.encoded_len(),
+        }
+    }
+
     /// Appends the canonical bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(self.tag());

@@ -58,6 +58,12 @@ impl Blob {
         hasher.update_u64(self.bytes.len() as u64).update(&digest.0);
     }
 
+    /// Bytes that [`Blob::encode`] appends.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        4 + self.bytes.len()
+    }
+
     /// Appends the length and the bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         codec::Writer::new(out).sized(&self.bytes);

@@ -29,6 +29,9 @@ const LEAF_MAX: usize = 128;
 /// Most children of an inner node.
 const FAN_OUT: usize = 64;
 
+/// What a node takes in the encoding besides what is in it.
+const HEAD: usize = 4;
+
 /// Greatest height that is decoded: more than any list that fits into memory can have.
 const HEIGHT_MAX: u8 = 12;
 
@@ -41,6 +44,8 @@ pub struct List {
 #[derive(Clone, Debug)]
 struct Node {
     digest: Option<Digest>,
+    /// Bytes of it and of everything below as they are encoded.
+    bytes: usize,
     kind: Kind,
 }
 
@@ -60,7 +65,7 @@ impl List {
     /// An empty list.
     #[must_use]
     pub fn new() -> List {
-        List { root: Node::new(Kind::Leaf(VecDeque::new())) }
+        List { root: Node::leaf(VecDeque::new()) }
     }
 
     /// Number of elements.
@@ -119,9 +124,8 @@ impl List {
         assert!(index <= self.len(), "insert at {index} of {}", self.len());
         if let Some(right) = self.root.insert(index, item) {
             let left = std::mem::replace(&mut self.root, right);
-            let right = std::mem::replace(&mut self.root, Node::new(Kind::Leaf(VecDeque::new())));
-            let count = left.count() + right.count();
-            self.root = Node::new(Kind::Inner { count, children: VecDeque::from([left, right]) });
+            let right = std::mem::replace(&mut self.root, Node::leaf(VecDeque::new()));
+            self.root = Node::inner(VecDeque::from([left, right]));
         }
     }
 
@@ -131,9 +135,11 @@ impl List {
     /// When there is none.
     pub fn set(&mut self, index: usize, item: Blob) {
         assert!(index < self.len(), "set at {index} of {}", self.len());
+        let gone = self.get(index).map_or(0, Blob::encoded_len);
         let (mut node, mut rest) = (&mut self.root, index);
         loop {
             node.digest = None;
+            node.bytes = node.bytes + item.encoded_len() - gone;
             match &mut node.kind {
                 Kind::Leaf(items) => {
                     items[rest] = item;
@@ -199,6 +205,12 @@ impl List {
         self.root.digest()
     }
 
+    /// Bytes that [`List::encode`] appends, without a walk.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        1 + self.root.bytes
+    }
+
     /// Appends the shape and the elements.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (mut height, mut node) = (0u8, &self.root);
@@ -234,7 +246,7 @@ impl List {
                 return;
             }
             let only = children.pop_back();
-            self.root = only.unwrap_or_else(|| Node::new(Kind::Leaf(VecDeque::new())));
+            self.root = only.unwrap_or_else(|| Node::leaf(VecDeque::new()));
         }
     }
 }
@@ -246,8 +258,15 @@ enum End {
 }
 
 impl Node {
-    fn new(kind: Kind) -> Node {
-        Node { digest: None, kind }
+    fn leaf(items: VecDeque<Blob>) -> Node {
+        let bytes = HEAD + items.iter().map(Blob::encoded_len).sum::<usize>();
+        Node { digest: None, bytes, kind: Kind::Leaf(items) }
+    }
+
+    fn inner(children: VecDeque<Node>) -> Node {
+        let count = children.iter().map(Node::count).sum();
+        let bytes = HEAD + children.iter().map(|child| child.bytes).sum::<usize>();
+        Node { digest: None, bytes, kind: Kind::Inner { count, children } }
     }
 
     fn count(&self) -> usize {
@@ -260,11 +279,12 @@ impl Node {
     /// Inserts, and returns the right part if this node had to be split.
     fn insert(&mut self, index: usize, item: Blob) -> Option<Node> {
         self.digest = None;
-        match &mut self.kind {
+        let right = match &mut self.kind {
             Kind::Leaf(items) => {
+                self.bytes += item.encoded_len();
                 items.insert(index, item);
                 let at = split_at(items.len(), LEAF_MAX, index)?;
-                Some(Node::new(Kind::Leaf(items.split_off(at))))
+                Node::leaf(items.split_off(at))
             }
             Kind::Inner { count, children } => {
                 *count += 1;
@@ -275,28 +295,40 @@ impl Node {
                     rest = children[last].count();
                     last
                 });
-                let right = children[at].insert(rest, item)?;
+                self.bytes -= children[at].bytes;
+                let right = children[at].insert(rest, item);
+                self.bytes += children[at].bytes;
+                let right = right?;
+                self.bytes += right.bytes;
                 children.insert(at + 1, right);
                 let cut = split_at(children.len(), FAN_OUT, if at == 0 { 0 } else { at + 1 })?;
-                let right = children.split_off(cut);
-                let moved = right.iter().map(Node::count).sum();
-                *count -= moved;
-                Some(Node::new(Kind::Inner { count: moved, children: right }))
+                let right = Node::inner(children.split_off(cut));
+                *count -= right.count();
+                right
             }
-        }
+        };
+        self.bytes -= right.bytes - HEAD;
+        Some(right)
     }
 
     fn remove(&mut self, index: usize) -> Blob {
         self.digest = None;
         match &mut self.kind {
-            Kind::Leaf(items) => items.remove(index).expect("index is below the count"),
+            Kind::Leaf(items) => {
+                let item = items.remove(index).expect("index is below the count");
+                self.bytes -= item.encoded_len();
+                item
+            }
             Kind::Inner { count, children } => {
                 *count -= 1;
                 let mut rest = index;
                 let at = find(children, &mut rest).expect("index is below the count");
+                self.bytes -= children[at].bytes;
                 let item = children[at].remove(rest);
                 if children[at].count() == 0 {
                     children.remove(at);
+                } else {
+                    self.bytes += children[at].bytes;
                 }
                 item
             }
@@ -310,10 +342,13 @@ impl Node {
         }
         self.digest = None;
         match &mut self.kind {
-            Kind::Leaf(items) => match end {
-                End::Front => drop(items.drain(..n)),
-                End::Back => items.truncate(items.len() - n),
-            },
+            Kind::Leaf(items) => {
+                let gone = match end {
+                    End::Front => 0..n,
+                    End::Back => items.len() - n..items.len(),
+                };
+                self.bytes -= items.drain(gone).map(|item| item.encoded_len()).sum::<usize>();
+            }
             Kind::Inner { count, children } => {
                 *count -= n;
                 let mut rest = n;
@@ -323,8 +358,11 @@ impl Node {
                         End::Back => children.len() - 1,
                     };
                     let child = &mut children[at];
+                    self.bytes -= child.bytes;
                     if child.count() > rest {
-                        return child.cut(rest, end);
+                        child.cut(rest, end);
+                        self.bytes += child.bytes;
+                        return;
                     }
                     rest -= child.count();
                     children.remove(at);
@@ -369,7 +407,7 @@ impl Node {
         if height == 0 {
             let count = r.count(LEAF_MAX, 4, "leaf of list")?;
             let items: Result<_> = (0..count).map(|_| Blob::decode(r)).collect();
-            return Ok(Node::new(Kind::Leaf(items?)));
+            return Ok(Node::leaf(items?));
         }
         let count = r.count(FAN_OUT, 4, "node of list")?;
         let children: Result<VecDeque<Node>> =
@@ -378,8 +416,7 @@ impl Node {
         if children.is_empty() || children.iter().any(|child| child.count() == 0) {
             return Err(Malformed("empty node of list"));
         }
-        let count = children.iter().map(Node::count).sum();
-        Ok(Node::new(Kind::Inner { count, children }))
+        Ok(Node::inner(children))
     }
 }
 
@@ -441,6 +478,7 @@ mod tests {
         let mut r = Reader::new(&bytes);
         let decoded = List::decode(&mut r).expect("own encoding");
         r.finish("list").expect("nothing left");
+        assert_eq!([list.encoded_len(), decoded.encoded_len()], [bytes.len(); 2]);
         decoded
     }
 

@@ -38,6 +38,9 @@ pub trait Value: Clone {
     /// Adds the value to the digest of its leaf, in a form that tells it from every other value.
     fn fold(&mut self, hasher: &mut Hasher);
 
+    /// Bytes that [`Value::encode`] appends.
+    fn encoded_len(&self) -> usize;
+
     /// Appends the value.
     fn encode(&self, out: &mut Vec<u8>);
 
@@ -51,6 +54,10 @@ pub trait Value: Clone {
 impl Value for () {
     fn fold(&mut self, _hasher: &mut Hasher) {}
 
+    fn encoded_len(&self) -> usize {
+        0
+    }
+
     fn encode(&self, _out: &mut Vec<u8>) {}
 
     fn decode(_r: &mut Reader<'_>) -> Result<()> {
@@ -61,6 +68,10 @@ impl Value for () {
 impl Value for Blob {
     fn fold(&mut self, hasher: &mut Hasher) {
         Blob::fold(self, hasher);
+    }
+
+    fn encoded_len(&self) -> usize {
+        Blob::encoded_len(self)
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -76,6 +87,8 @@ impl Value for Blob {
 #[derive(Clone, Debug)]
 pub struct Trie<V> {
     root: Node<V>,
+    /// Bytes of all elements as they are encoded.
+    bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -107,7 +120,7 @@ impl<V: Value> Trie<V> {
     /// An empty map.
     #[must_use]
     pub fn new() -> Trie<V> {
-        Trie { root: Node::leaf(Vec::new()) }
+        Trie { root: Node::leaf(Vec::new()), bytes: 0 }
     }
 
     /// Number of elements.
@@ -149,12 +162,19 @@ impl<V: Value> Trie<V> {
 
     /// Sets the value of `key` and returns the one before.
     pub fn insert(&mut self, key: &[u8], value: V) -> Option<V> {
-        self.root.insert(place(key), key, &mut || Blob::new(key), value, 0)
+        self.set(key, &mut || Blob::new(key), value)
     }
 
     /// As [`Trie::insert`], for a key that is shared rather than copied if it is new.
     pub fn insert_shared(&mut self, key: &Arc<[u8]>, value: V) -> Option<V> {
-        self.root.insert(place(key), key, &mut || Blob::from(Arc::clone(key)), value, 0)
+        self.set(key, &mut || Blob::from(Arc::clone(key)), value)
+    }
+
+    fn set(&mut self, key: &[u8], own: &mut dyn FnMut() -> Blob, value: V) -> Option<V> {
+        self.bytes += 4 + key.len() + value.encoded_len();
+        let old = self.root.insert(place(key), key, own, value, 0);
+        self.bytes -= old.as_ref().map_or(0, |old| 4 + key.len() + old.encoded_len());
+        old
     }
 
     /// Removes `key` and returns its value.
@@ -163,7 +183,9 @@ impl<V: Value> Trie<V> {
             // A miss must not drop the digests on its way.
             return None;
         }
-        Some(self.root.remove(place(key), key, 0))
+        let value = self.root.remove(place(key), key, 0);
+        self.bytes -= 4 + key.len() + value.encoded_len();
+        Some(value)
     }
 
     /// The element at `index` in iteration order.
@@ -215,6 +237,12 @@ impl<V: Value> Trie<V> {
         self.root.digest()
     }
 
+    /// Bytes that [`Trie::encode`] appends, without a walk.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        4 + self.bytes
+    }
+
     /// Appends all elements in iteration order.
     pub fn encode(&self, out: &mut Vec<u8>) {
         codec::Writer::new(out).count(self.len());
@@ -240,7 +268,8 @@ impl<V: Value> Trie<V> {
             }
             entries.push(entry);
         }
-        Ok(Trie { root: Node::build(entries, 0) })
+        let bytes = entries.iter().map(|e| e.key.encoded_len() + e.value.encoded_len()).sum();
+        Ok(Trie { root: Node::build(entries, 0), bytes })
     }
 
     fn iter_from(&self, place: u64) -> Iter<'_, V> {
@@ -447,6 +476,7 @@ mod tests {
         let mut r = Reader::new(&bytes);
         let decoded = Trie::decode(&mut r).expect("own encoding");
         r.finish("trie").expect("nothing left");
+        assert_eq!([trie.encoded_len(), decoded.encoded_len()], [bytes.len(); 2]);
         decoded
     }
 

@@ -28,6 +28,10 @@ impl Value for Score {
         hasher.update_u64(self.0.to_bits());
     }
 
+    fn encoded_len(&self) -> usize {
+        8
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         codec::Writer::new(out).u64(self.0.to_bits());
     }
@@ -150,6 +154,12 @@ impl Zset {
         hasher.finish()
     }
 
+    /// Bytes that [`Zset::encode`] appends, without a walk.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        1 + self.scores.encoded_len()
+    }
+
     /// Appends whether it is compact, members and scores.
     pub fn encode(&self, out: &mut Vec<u8>) {
         codec::Writer::new(out).u8(u8::from(self.compact));
@@ -197,6 +207,7 @@ mod tests {
         }
         let mut bytes = Vec::new();
         zset.encode(&mut bytes);
+        assert_eq!(zset.encoded_len(), bytes.len());
         let mut decoded = Zset::decode(&mut Reader::new(&bytes)).expect("own encoding");
         assert_eq!(decoded.digest(), zset.digest());
         assert!(decoded.order().iter().eq(zset.order().iter()));

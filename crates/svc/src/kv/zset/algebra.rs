@@ -227,7 +227,7 @@ fn store(c: &mut Call<'_, '_>, op: Op, name: &str) -> Outcome {
     if result.is_empty() {
         c.db.remove(c.ctx, c.args[1]);
     } else {
-        c.db.put(c.ctx, c.args[1], result.into(), Expiry::Clear);
+        c.db.put(c.ctx, c.args[1], result.into(), Expiry::Clear)?;
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ pub fn zrangestore(c: &mut Call<'_, '_>) -> Outcome {
     if result.is_empty() {
         c.db.remove(c.ctx, c.args[1]);
     } else {
-        c.db.put(c.ctx, c.args[1], result.into(), Expiry::Clear);
+        c.db.put(c.ctx, c.args[1], result.into(), Expiry::Clear)?;
     }
     Ok(())
 }
