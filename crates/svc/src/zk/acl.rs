@@ -63,6 +63,11 @@ impl Id {
         Id { scheme: scheme.into(), id: id.into() }
     }
 
+    /// Bytes that `encode` appends.
+    pub(super) fn encoded_len(&self) -> usize {
+        8 + self.scheme.len() + self.id.len()
+    }
+
     fn is_anyone(&self) -> bool {
         &*self.scheme == "world" && &*self.id == "anyone"
     }

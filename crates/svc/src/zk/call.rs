@@ -357,7 +357,8 @@ impl<'a, 'c> Call<'a, 'c> {
         let Some((client, session)) = gateway else { return };
         let event = Event { kind, path: path.into() };
         let own = id == self.session;
-        let told = self.state.with_session(self.ctx, id, |session| session.tell(event, own));
+        let left = self.state.left_to_remember(id);
+        let told = self.state.with_session(self.ctx, id, |session| session.tell(event, own, left));
         if told == Some(false) {
             self.detach(id);
         }

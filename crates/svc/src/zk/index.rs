@@ -97,11 +97,14 @@ impl State {
     pub(super) fn swap_session(&self, id: u64, session: Option<Session>) {
         let after = session.as_ref().map(Standing::of);
         let old = {
-            let sessions = &mut self.desk(session_bucket(id)).sessions;
-            match session {
-                Some(session) => sessions.insert(id, session),
-                None => sessions.remove(&id),
-            }
+            let mut desk = self.desk(session_bucket(id));
+            desk.remembered += session.as_ref().map_or(0, Session::bytes);
+            let old = match session {
+                Some(session) => desk.sessions.insert(id, session),
+                None => desk.sessions.remove(&id),
+            };
+            desk.remembered -= old.as_ref().map_or(0, Session::bytes);
+            old
         };
         add(&self.counts.sessions, u64::from(after.is_some()));
         sub(&self.counts.sessions, u64::from(old.is_some()));

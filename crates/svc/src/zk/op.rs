@@ -318,6 +318,11 @@ impl Refusal {
 }
 
 impl Event {
+    /// Bytes that [`Event::encode`] appends.
+    pub(super) fn encoded_len(&self) -> usize {
+        5 + self.path.len()
+    }
+
     pub(super) fn encode(&self, w: &mut Writer<'_>) {
         w.u8(self.kind).sized(self.path.as_bytes());
     }

@@ -7,6 +7,7 @@ use super::call::{Call, Mode, is_sequential};
 use super::error::ZkError;
 use super::jute::{JuteReader, JuteWriter};
 use super::path;
+use super::session::Session;
 use super::{RESPONSE_BYTES_MAX, kind};
 
 /// A request to create a node, as clients send it.
@@ -123,7 +124,9 @@ impl Call<'_, '_> {
         r.int("type")?;
         let scheme = r.text("scheme")?;
         let id = Id::prove(scheme, r.buffer("credentials")?.unwrap_or(b""))?;
-        let proved = self.state.with_session(self.ctx, self.session, |session| session.prove(id));
+        let left = self.state.left_to_remember(self.session);
+        let prove = |session: &mut Session| session.prove(id, left);
+        let proved = self.state.with_session(self.ctx, self.session, prove);
         if proved == Some(true) { Ok(()) } else { Err(ZkError::AuthFailed) }
     }
 }

@@ -39,6 +39,8 @@ pub struct Session {
     pub(super) events: VecDeque<Event>,
     /// What the connection has proved to be.
     pub(super) proved: Vec<Id>,
+    /// Bytes of the events and of the proved ids as they are encoded.
+    bytes: usize,
 }
 
 impl Session {
@@ -54,7 +56,14 @@ impl Session {
             told: 0,
             events: VecDeque::new(),
             proved: Vec::new(),
+            bytes: 0,
         }
+    }
+
+    /// Bytes of what others, and its own client, have made it remember.
+    #[must_use]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// When it ends if nothing more is heard, on the session clock.
@@ -70,16 +79,19 @@ impl Session {
         self.told = 0;
         self.events.clear();
         self.proved.clear();
+        self.bytes = 0;
     }
 
     /// Queues an event; false when there are too many, or nobody to tell. There are never too many
     /// where they leave `at_once`, with the response to the session's own request: that request's
-    /// size bounds them, and a client that was cut off for them would make it again.
-    pub(super) fn tell(&mut self, event: Event, at_once: bool) -> bool {
+    /// size bounds them, and a client that was cut off for them would make it again. `left` bytes
+    /// are what the sessions that share its object may still remember.
+    pub(super) fn tell(&mut self, event: Event, at_once: bool, left: usize) -> bool {
         let bytes = || self.events.iter().map(|event| event.path.len()).sum::<usize>();
-        let room = || self.events.len() < EVENTS_MAX;
+        let room = || self.events.len() < EVENTS_MAX && event.encoded_len() <= left;
         let fits = at_once || (room() && bytes() + event.path.len() <= EVENT_BYTES_MAX);
         if fits && self.connection != 0 {
+            self.bytes += event.encoded_len();
             self.events.push_back(event);
         }
         fits && self.connection != 0
@@ -88,18 +100,21 @@ impl Session {
     /// Hands over what waits.
     pub(super) fn take(&mut self) -> Events {
         let list: Vec<Event> = self.events.drain(..).collect();
+        self.bytes -= list.iter().map(Event::encoded_len).sum::<usize>();
         let first = self.told;
         self.told += list.len() as u64;
         Events { first, list }
     }
 
-    /// Remembers what the connection has proved; false when it is too much.
-    pub(super) fn prove(&mut self, id: Id) -> bool {
+    /// Remembers what the connection has proved; false when it is too much, or more than the
+    /// `left` bytes that the sessions of its object may still remember.
+    pub(super) fn prove(&mut self, id: Id, left: usize) -> bool {
         if self.proved.contains(&id) {
             return true;
         }
-        let fits = self.proved.len() < PROVED_MAX;
+        let fits = self.proved.len() < PROVED_MAX && id.encoded_len() <= left;
         if fits {
+            self.bytes += id.encoded_len();
             self.proved.push(id);
         }
         fits
@@ -126,10 +141,22 @@ impl Session {
             return Err(Malformed("events told"));
         }
         let count = r.count(EVENTS_MAX, 5, "events")?;
-        let events = (0..count).map(|_| Event::decode(r)).collect::<Result<_, _>>()?;
+        let events: VecDeque<_> = (0..count).map(|_| Event::decode(r)).collect::<Result<_, _>>()?;
         let count = r.count(PROVED_MAX, 8, "proved ids")?;
-        let proved = (0..count).map(|_| Id::decode(r)).collect::<Result<_, _>>()?;
-        Ok(Session { password, timeout_ms, heard, gateway, connection, told, events, proved })
+        let proved: Vec<_> = (0..count).map(|_| Id::decode(r)).collect::<Result<_, _>>()?;
+        let bytes = events.iter().map(Event::encoded_len).sum::<usize>()
+            + proved.iter().map(Id::encoded_len).sum::<usize>();
+        Ok(Session {
+            password,
+            timeout_ms,
+            heard,
+            gateway,
+            connection,
+            told,
+            events,
+            proved,
+            bytes,
+        })
     }
 }
 
@@ -146,7 +173,10 @@ mod tests {
         let mut session = Session::new([3; 16], 0, 7);
         assert_eq!(session.timeout_ms, TIMEOUT_MIN_MS);
         session.attach((ClientId(1), SessionId(2)), 3);
-        assert!(session.tell(event(), false) && session.prove(Id::new("digest", "a:b")));
+        assert!(
+            session.tell(event(), false, usize::MAX)
+                && session.prove(Id::new("digest", "a:b"), usize::MAX)
+        );
         let mut out = vec![];
         session.encode(&mut Writer::new(&mut out));
         assert_eq!(Session::decode(&mut Reader::new(&out)), Ok(session));
@@ -173,15 +203,17 @@ mod tests {
     #[test]
     fn events_are_handed_over_once_numbered_and_bounded() {
         let mut session = Session::new([3; 16], 5000, 7);
-        assert!(!session.tell(event(), false), "nobody to tell");
+        assert!(!session.tell(event(), false, usize::MAX), "nobody to tell");
         session.attach((ClientId(1), SessionId(2)), 3);
-        assert!(session.tell(event(), false) && session.tell(event(), false));
+        assert!(
+            session.tell(event(), false, usize::MAX) && session.tell(event(), false, usize::MAX)
+        );
         assert_eq!((session.take().list.len(), session.take().list.len()), (2, 0));
-        assert!(session.tell(event(), false));
+        assert!(session.tell(event(), false, usize::MAX));
         assert_eq!(session.take().first, 2);
-        let fits = (0..EVENTS_MAX + 1).filter(|_| session.tell(event(), false)).count();
+        let fits = (0..EVENTS_MAX + 1).filter(|_| session.tell(event(), false, usize::MAX)).count();
         assert_eq!(fits, EVENTS_MAX);
-        assert!(session.tell(event(), true), "it leaves at once");
+        assert!(session.tell(event(), true, 0), "it leaves at once");
         session.attach((ClientId(1), SessionId(2)), 4);
         assert_eq!((session.told, session.events.len()), (0, 0));
     }

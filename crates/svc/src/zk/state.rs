@@ -87,7 +87,7 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) buckets: Vec<BTreeMap<Box<str>, Slot>>,
-    /// Bytes of data, paths and ACLs in each.
+    /// Bytes of nodes in each, as [`node_bytes`] counts them.
     pub(super) bytes: [u64; SHARD_BUCKETS],
     pub(super) watchers: Watchers,
 }
@@ -96,6 +96,8 @@ pub(super) struct Shard {
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     pub(super) sessions: BTreeMap<u64, Session>,
+    /// [`Session::bytes`] of all of them.
+    pub(super) remembered: usize,
     pub(super) watches: BTreeMap<u64, Watches>,
     /// Bytes of the paths that each session watches, and of all of them.
     watched_bytes: BTreeMap<u64, usize>,
@@ -233,7 +235,7 @@ pub(super) fn sub(from: &AtomicU64, much: u64) {
 /// What a node counts for in its object.
 pub(super) fn node_bytes(path: &str, node: &Node) -> u64 {
     let acl: usize = node.acl.iter().map(|own| own.who.scheme.len() + own.who.id.len() + 16).sum();
-    (path.len() + node.len() + acl) as u64
+    (NODE_BYTES + path.len() + node.len() + acl) as u64
 }
 
 /// Puts `id` into a set of its group's, or takes it out; groups without members are none.
@@ -391,6 +393,12 @@ impl State {
         look(self.desk(session_bucket(id)).sessions.get(&id))
     }
 
+    /// Bytes that the sessions of a session's object may still remember, all together.
+    pub(super) fn left_to_remember(&self, id: u64) -> usize {
+        let remembered = self.desk(session_bucket(id)).remembered;
+        REMEMBERED_BYTES_PER_OBJECT_MAX.saturating_sub(remembered)
+    }
+
     /// Announces a session's object and has it changed.
     pub(super) fn with_session<R>(
         &self,
@@ -403,8 +411,11 @@ impl State {
         let (result, before, after) = {
             let mut desk = self.desk(session_bucket(id));
             let session = desk.sessions.get_mut(&id)?;
-            let before = Standing::of(session);
-            (act(session), before, Standing::of(session))
+            let (before, bytes) = (Standing::of(session), session.bytes());
+            let result = act(session);
+            let (after, more) = (Standing::of(session), session.bytes());
+            desk.remembered = desk.remembered - bytes + more;
+            (result, before, after)
         };
         self.index_session(id, Some(before), Some(after));
         Some(result)
@@ -528,6 +539,10 @@ const WATCHED_BYTES_MAX: usize = 16 << 20;
 /// Most bytes of the paths that the sessions of one object watch: somebody who aims at one must not
 /// make it larger than state transfer carries.
 const WATCHED_BYTES_PER_OBJECT_MAX: usize = if cfg!(test) { 20 << 20 } else { 256 << 20 };
+/// Most bytes of events and proved ids that the sessions of one object remember.
+const REMEMBERED_BYTES_PER_OBJECT_MAX: usize = if cfg!(test) { 2 << 20 } else { 256 << 20 };
+/// What a node takes in its object besides its path, its data and its ACL.
+const NODE_BYTES: usize = 96;
 /// Most bytes of nodes in one object: state transfer carries objects of several times that.
 const BUCKET_BYTES_MAX: u64 = if cfg!(test) { 4 << 20 } else { 256 << 20 };
 

@@ -12,6 +12,8 @@ use super::op::{Attachment, Event, Op, Outcome, Refusal};
 use super::session::HEARD_GRAIN_MS;
 use super::{ZkError, ZooKeeperService, kind};
 
+mod room;
+
 const PASSWORD: [u8; 16] = [7; 16];
 
 /// The service behind what a gateway would do.
