@@ -43,7 +43,7 @@ pub use error::StoreError;
 pub use life::{BootId, Durability, Life};
 pub use log::{Log, LogOptions, RECORD_BYTES_MAX};
 pub use scan::{FoundLog, LogRecord, Verdict};
-pub use storage::{Faults, File, Memory, Real, Storage, Volatile};
+pub use storage::{Faults, File, Full, Memory, Real, Storage, Volatile};
 
 use base::{GroupId, ReplicaId};
 

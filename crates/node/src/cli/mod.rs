@@ -427,6 +427,9 @@ pub enum DrillStorage {
     Volatile,
     /// The same, with an fsync that does nothing.
     Lying,
+    /// A disk that is full while a file lies beside the state directory whose name is the
+    /// directory's with `.full` added.
+    Full,
 }
 
 /// How results are printed.

@@ -1,6 +1,7 @@
 //! `stylite replica`: runs one replica until it is asked to stop.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use auth::Peer;
 use base::{PillarId, ReplicaId};
 use genesis::Group;
 use rt::{Listener, Replica, ReplicaOptions};
-use store::{Real, Storage, Volatile};
+use store::{Full, Real, Storage, Volatile};
 
 use super::{load, print, runtime};
 use crate::cli::{DrillStorage, ReplicaArgs};
@@ -103,12 +104,12 @@ fn start_replica(args: &ReplicaArgs, group: Group) -> Result<(Arc<Replica>, Opti
     options.cores.pin = args.no_pin.then_some(false);
     options.listeners = Some(listeners);
     options.durability = args.durability.into();
+    options.storage = storage(args.drill_storage, &dir);
     options.state_dir = Some(dir);
     options.fresh = fresh;
     options.recover = args.recover;
     options.drill = args.misbehave;
     options.drill_paused = args.drill_paused;
-    options.storage = storage(args.drill_storage);
     options.on_begin = Some(Box::new(move || {
         mark::take(&marked, id).map_err(|error| std::io::Error::other(format!("{error:#}")))
     }));
@@ -119,12 +120,17 @@ fn start_replica(args: &ReplicaArgs, group: Group) -> Result<(Arc<Replica>, Opti
 }
 
 /// What the replica's state lies on.
-fn storage(drill: Option<DrillStorage>) -> Arc<dyn Storage> {
+fn storage(drill: Option<DrillStorage>, dir: &Path) -> Arc<dyn Storage> {
     let real: Arc<dyn Storage> = Arc::new(Real);
     match drill {
         None => real,
         Some(DrillStorage::Volatile) => Arc::new(Volatile::over(real)),
         Some(DrillStorage::Lying) => Arc::new(Volatile::lying(real)),
+        Some(DrillStorage::Full) => {
+            let mut mark = dir.as_os_str().to_owned();
+            mark.push(".full");
+            Arc::new(Full::over(real, mark.into()))
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! What it is: a trait with just the operations that matter for durability, so that a test can
 //! stand in for the disk and lose, tear and rot what a real one may. [`Real`] is the operating
 //! system; [`Memory`] is a map; [`Volatile`] keeps whatever was not synced away from the storage
-//! below it. What it is not: a file system; there are no permissions and no subdirectories.
+//! below it; [`Full`] has no room when it is told so. What it is not: a file system; there are no
+//! permissions and no subdirectories.
 //!
 //! Invariants that users rely on, and no more than these:
 //! 1. what [`File::sync`] returned for survives a crash, under a name that was synced;
@@ -11,6 +12,7 @@
 //! 3. sectors of 512 bytes are written whole or not at all, each for itself;
 //! 4. after a failed sync nothing is known about what was written since the last good one.
 
+mod full;
 mod memory;
 mod real;
 mod volatile;
@@ -20,6 +22,7 @@ use std::fmt::Debug;
 use std::io;
 use std::path::Path;
 
+pub use full::Full;
 pub use memory::Memory;
 pub use real::Real;
 pub use volatile::{Faults, Volatile};

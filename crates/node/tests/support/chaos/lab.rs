@@ -215,6 +215,16 @@ impl Lab {
         });
     }
 
+    /// Asks a replica once to write a checkpoint to its disk; what it says.
+    pub fn ask_for_checkpoint(&self, id: u16) -> String {
+        super::request(self.metrics + id, "POST /checkpoint")
+    }
+
+    /// Where a mark makes the disk of a replica full, in a group whose storage is `full`.
+    pub fn full_mark(&self, id: u16) -> PathBuf {
+        self.state(id).join(format!("replica-{id}.full"))
+    }
+
     /// Has a replica that was told to misbehave do so, or behave for now.
     pub fn misbehave(&self, id: u16, on: bool) {
         let path = if on { "POST /misbehave" } else { "POST /behave" };
