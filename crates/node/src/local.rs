@@ -77,6 +77,17 @@ struct Member {
     log: PathBuf,
     ended: Option<ExitStatus>,
     backoff: Backoff,
+    /// Whether its disk was lost when the group was started.
+    was_lost: bool,
+}
+
+impl Member {
+    /// Whether its next life has to recover what a disk has lost: the one before may have ended
+    /// before it had left anything there to go on from.
+    fn recovers(&self, group: &Group) -> bool {
+        // A directory that cannot be read is the replica's own to speak of.
+        self.was_lost && start::is_lost(group, self.id).unwrap_or(false)
+    }
 }
 
 /// When a process that keeps ending is started again: after half a second, twice as long each
@@ -184,7 +195,8 @@ impl LocalGroup {
             let recovers = local.lost.contains(&id);
             let child = spawn(&local.group, (id, recovers), &log, &local.options)?;
             let backoff = Backoff::start(Instant::now());
-            local.replicas.push(Member { id, child, log, ended: None, backoff });
+            let was_lost = recovers;
+            local.replicas.push(Member { id, child, log, ended: None, backoff, was_lost });
         }
         Ok(local)
     }
@@ -241,7 +253,8 @@ impl LocalGroup {
         let mut restarted = Vec::new();
         for member in self.replicas.iter_mut().filter(|member| member.ended.is_some()) {
             if member.backoff.due(Instant::now()) {
-                member.child = spawn(&self.group, (member.id, false), &member.log, &self.options)?;
+                let start = (member.id, member.recovers(&self.group));
+                member.child = spawn(&self.group, start, &member.log, &self.options)?;
                 member.ended = None;
                 restarted.push((member.id, member.child.id()));
             }
@@ -460,6 +473,36 @@ fn last_words(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The life before this one may have ended at any moment.
+    #[test]
+    fn who_recovers_a_lost_disk_does_so_until_something_is_on_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let group = genesis::init(&dir.path().join("g"), &InitOptions::default());
+        let group = group.expect("legal options");
+        mark::leave(&group).expect("an empty directory");
+        let id = ReplicaId(2);
+        let member = |was_lost| {
+            let child = Command::new("true").spawn().expect("a process");
+            let (log, backoff) = (PathBuf::new(), Backoff::start(Instant::now()));
+            let mut member = Member { id, child, log, ended: None, backoff, was_lost };
+            member.ended = member.child.wait().ok();
+            member
+        };
+        assert!(!member(true).recovers(&group), "it was never started");
+        mark::take(&group, id).expect("it is there");
+        assert!(member(true).recovers(&group), "nothing is on the disk");
+        assert!(!member(false).recovers(&group), "nobody has said that the disk was lost");
+        let identity = store::Identity { group: group.id(), replica: id };
+        let real = std::sync::Arc::new(store::Real);
+        let opened = store::Dir::open(&mark::replica_dir(&group, id), identity, real);
+        let mut opened = opened.expect("just asked");
+        let beginning = store::beginning(&opened.found, false, true).expect("it recovers");
+        let (first, options) = (base::Incarnation(1), store::LogOptions::default());
+        let begun = opened.dir.begin(&beginning, first, store::Durability::Sync, options);
+        drop((begun.expect("there is room"), opened));
+        assert!(!member(true).recovers(&group), "its next life goes on from what is there");
+    }
 
     #[test]
     fn a_process_that_keeps_ending_is_started_ever_more_slowly() {

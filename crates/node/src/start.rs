@@ -90,6 +90,17 @@ pub fn refuse_forgotten(group: &Group, next: Durability) -> Result<Vec<ReplicaId
     )
 }
 
+/// Whether a replica's disk is lost: no life is on it, and it has had one.
+///
+/// # Errors
+/// When its directory cannot be read.
+pub fn is_lost(group: &Group, id: ReplicaId) -> Result<bool> {
+    let virgin = mark::is_there(group, id)?;
+    let identity = Identity { group: group.id(), replica: id };
+    let opened = Dir::open(&mark::replica_dir(group, id), identity, Arc::new(Real))?;
+    Ok(store::beginning(&opened.found, virgin, false).is_err())
+}
+
 /// The group's service in the state that the group begins with.
 ///
 /// # Errors
