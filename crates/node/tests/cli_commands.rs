@@ -109,6 +109,14 @@ fn a_configuration_is_checked_however_it_is_named() {
     assert_eq!(code(&run(&["init", &path, "--replicas", "4"])), 0);
     assert_eq!(code(&run(&["config", "check", &path])), 0);
     assert_eq!(code(&run(&["config", "check", "--config", &path])), 0);
+    let both = run(&["config", "check", "nowhere", "--config", &path]);
+    assert_eq!(code(&both), 2, "{}", stderr(&both));
+    assert!(stderr(&both).contains("one configuration is checked at a time"), "{}", stderr(&both));
+    let named = stylite()
+        .args(["config", "check", "--config", &path])
+        .env("STYLITE_CONFIG", "other")
+        .output();
+    assert_eq!(code(&named.expect("it runs")), 0, "the flag counts");
 }
 
 #[test]

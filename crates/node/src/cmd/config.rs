@@ -10,15 +10,28 @@ use serde_json::json;
 
 use super::{load, print, print_json};
 use crate::cli::{CheckArgs, Output, ShowArgs};
-use crate::exit::Exit;
+use crate::exit::{Exit, Misuse};
 use crate::settings::{self, SETTINGS_FILE};
 use crate::values::count;
+
+/// What names the configuration where no flag does.
+const CONFIG_VARIABLE: &str = "STYLITE_CONFIG";
 
 /// Runs `stylite config check`.
 ///
 /// # Errors
 /// When anything is not as it should be; the first such thing is named.
 pub fn check(args: &CheckArgs) -> Result<Exit> {
+    if let (Some(file), Some(same)) = (&args.config, &args.same)
+        && file != same
+        && std::env::var_os(CONFIG_VARIABLE).is_none_or(|variable| variable != file.as_os_str())
+    {
+        return Misuse::err(format!(
+            "{} and --config {}: one configuration is checked at a time; name one of them",
+            file.display(),
+            same.display(),
+        ));
+    }
     let config = args.same.as_ref().or(args.config.as_ref());
     let group = load(config.context("no configuration is named")?)?;
     let replicas = group.replicas().iter().map(|entry| Peer::Replica(entry.id));
