@@ -78,6 +78,16 @@ fn a_snapshot_of_a_running_group_begins_a_new_one() {
     bytes[middle] ^= 1;
     std::fs::write(file("b"), bytes).expect("own directory");
     assert_eq!(code(&verify("b", &config)), 1);
+    // A bit in either copy of the head: all that it says is there once more.
+    for at in [100, std::fs::read(&out).expect("it was saved").len() - 8092] {
+        let mut bytes = std::fs::read(&out).expect("it was saved");
+        bytes[at] ^= 1;
+        std::fs::write(file("c"), bytes).expect("own directory");
+        let output = verify("c", &config);
+        assert_eq!(code(&output), 1, "{}", stdout(&output));
+        let told = stderr(&output);
+        assert!(told.contains("copies of its head") && told.contains("can be used"), "{told}");
+    }
     drop((redis, gateway, cluster));
 
     let new = file("new");

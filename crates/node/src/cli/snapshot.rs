@@ -50,7 +50,11 @@ pub struct SaveArgs {
 
 /// `stylite snapshot verify`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  stylite snapshot verify mygroup.snapshot --config mygroup")]
+#[command(
+    after_help = "A snapshot has its head twice. When one of them is damaged and everything else \
+    is as it should be, the snapshot can be used, and that is said; the command fails all the \
+    same, with code 1.\n\nExamples:\n  stylite snapshot verify mygroup.snapshot --config mygroup"
+)]
 pub struct VerifyArgs {
     /// The snapshot.
     pub file: PathBuf,

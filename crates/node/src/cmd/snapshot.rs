@@ -39,19 +39,26 @@ pub fn save(args: &SaveArgs) -> Result<Exit> {
     let reader = snapshot::open(&source)?;
     snapshot::certified(reader.head(), &group)?;
     let copy = snapshot::create(&args.out, group.id())?;
+    let worn = !reader.ends_intact();
     let mut bar = Bar::new("saving");
     let head = snapshot::verified(reader, &*service, Some(copy), &mut |done, all| {
         bar.at(done, all);
     })?;
     drop(bar);
+    if worn {
+        tracing::warn!("{}: {WORN}; what was saved has both again", source.display());
+    }
     print(&format!("{}: {}\n", args.out.display(), told(&head)))?;
     Ok(Exit::Ok)
 }
 
+/// What is said of a file whose two heads are not both there, and that is whole otherwise.
+const WORN: &str = "one of the two copies of its head is damaged, or its length is wrong";
+
 /// Runs `stylite snapshot verify`.
 ///
 /// # Errors
-/// When the snapshot is not what it should be.
+/// When the snapshot is not what it should be, down to a spare copy of its head.
 pub fn verify(args: &VerifyArgs) -> Result<Exit> {
     let group = load(&args.config)?;
     let service = start::service(&group)?;
@@ -107,8 +114,18 @@ pub fn restore(args: &RestoreArgs) -> Result<Exit> {
 fn check(file: &Path, group: &Group, service: &dyn Service) -> Result<CheckpointHead> {
     let reader = snapshot::open(file)?;
     snapshot::certified(reader.head(), group)?;
+    let worn = !reader.ends_intact();
     let mut bar = Bar::new("verifying");
-    snapshot::verified(reader, service, None, &mut |done, all| bar.at(done, all))
+    let head = snapshot::verified(reader, service, None, &mut |done, all| bar.at(done, all))?;
+    if worn {
+        bail!(
+            "{}: {WORN}. Everything else is as it was certified, and it can be used: {}. Replace \
+             it by another copy while there is one",
+            file.display(),
+            told(&head),
+        );
+    }
+    Ok(head)
 }
 
 fn told(head: &CheckpointHead) -> String {
