@@ -455,14 +455,22 @@ fn signal(child: &Child, signal: Signal) {
     }
 }
 
-/// The end of a log.
+/// The end of a log, in whole lines where the last one is not too long for that.
 fn last_words(log: &Path) -> String {
     let read = || -> std::io::Result<String> {
         let mut file = File::open(log)?;
         let len = file.metadata()?.len();
-        file.seek(SeekFrom::Start(len.saturating_sub(LAST_WORDS_BYTES)))?;
+        // One more, to see whether a line begins there.
+        let from = len.saturating_sub(LAST_WORDS_BYTES + 1);
+        file.seek(SeekFrom::Start(from))?;
         let mut bytes = Vec::new();
-        file.take(LAST_WORDS_BYTES).read_to_end(&mut bytes)?;
+        file.take(LAST_WORDS_BYTES + 1).read_to_end(&mut bytes)?;
+        if from > 0
+            && let Some(end) = bytes.iter().position(|byte| *byte == b'\n')
+            && end + 1 < bytes.len()
+        {
+            bytes.drain(..=end);
+        }
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<String> = text.trim().lines().map(plain).collect();
         Ok(lines.join("\n"))
@@ -473,6 +481,23 @@ fn last_words(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn last_words_begin_where_a_line_does() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = dir.path().join("log");
+        let bytes = usize::try_from(LAST_WORDS_BYTES).expect("a few");
+        let words = |text: &str| {
+            std::fs::write(&log, text).expect("own file");
+            last_words(&log)
+        };
+        assert_eq!(words("one\ntwo\n"), "one\ntwo");
+        let long = "x".repeat(bytes - 5);
+        assert_eq!(words(&format!("cut off\n{long}\nend\n")), format!("{long}\nend"));
+        assert_eq!(words(&format!("first\ncut{long}\nend\n")), "end");
+        assert_eq!(words(&format!("cut{long}{long}")).len(), bytes + 1, "there is but one line");
+        assert_eq!(last_words(Path::new("/nonexistent")), "");
+    }
 
     /// The life before this one may have ended at any moment.
     #[test]
