@@ -13,7 +13,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,30 @@ pub struct LocalGroup {
     replicas: Vec<Member>,
     lost: Vec<ReplicaId>,
     dir: Dir,
+    /// Keeps the ports from other groups that look for some, until the replicas are gone.
+    _ports: Ports,
+}
+
+/// Ports that are taken for the replicas of a group that has just been founded, as far as other
+/// groups of this program are concerned, in this process or another: its replicas are yet to
+/// bind them.
+///
+/// What holds a port is a UDP socket of the same number, which is in nobody's way and goes with
+/// the process. One for each stretch of [`STRETCH`] ports that are touched does.
+#[derive(Debug, Default)]
+struct Ports {
+    _held: Vec<UdpSocket>,
+}
+
+impl Ports {
+    /// Takes these, or nothing when somebody else has any of them.
+    fn take(ports: impl Iterator<Item = u16>) -> Option<Ports> {
+        let mut stretches: Vec<u16> = ports.map(|port| port / STRETCH * STRETCH).collect();
+        stretches.sort_unstable();
+        stretches.dedup();
+        let held = stretches.into_iter().map(|port| UdpSocket::bind(("127.0.0.1", port)));
+        Some(Ports { _held: held.collect::<Result<_, _>>().ok()? })
+    }
 }
 
 /// One replica process.
@@ -158,6 +182,8 @@ const READY_PAUSE: Duration = Duration::from_millis(20);
 /// Ports are looked for from here to [`PORT_LAST`]: below those that outgoing connections take.
 const PORT_FIRST: u16 = 17_400;
 const PORT_LAST: u16 = 32_000;
+/// Ports that are held together.
+const STRETCH: u16 = 16;
 /// How much of a log's end is shown.
 const LAST_WORDS_BYTES: u64 = 2048;
 
@@ -173,12 +199,15 @@ impl LocalGroup {
             Some(path) => Dir { path: path.clone(), temporary: false },
             None => Dir::temporary()?,
         };
+        let mut ports = Ports::default();
         let (group, lost) = if dir.path.join(GROUP_FILE).exists() {
             let group = Group::load(&dir.path)?;
             let lost = start::refuse_forgotten(&group, options.durability.into())?;
             (group, lost)
         } else {
-            (found(&dir.path, options)?, Vec::new())
+            let group;
+            (group, ports) = found(&dir.path, options)?;
+            (group, Vec::new())
         };
         for (id, _) in &options.drills {
             start::drills_allowed(&group, *id)?;
@@ -189,7 +218,8 @@ impl LocalGroup {
             .create(&logs)
             .with_context(|| format!("{}: cannot create the directory", logs.display()))?;
         let options = options.clone();
-        let mut local = LocalGroup { group, options, replicas: Vec::new(), lost, dir };
+        let mut local =
+            LocalGroup { group, options, replicas: Vec::new(), lost, dir, _ports: ports };
         for id in local.group.quorums().replicas() {
             let log = logs.join(format!("replica-{id}.log"));
             let recovers = local.lost.contains(&id);
@@ -364,24 +394,24 @@ pub async fn wait_until_healthy(prober: &Prober, local: &mut LocalGroup) -> Resu
 }
 
 /// Founds a group in `dir` on free ports, with marks for its replicas.
-fn found(dir: &Path, options: &LocalOptions) -> Result<Group> {
+fn found(dir: &Path, options: &LocalOptions) -> Result<(Group, Ports)> {
     let init = &options.init;
     // Without any the group is refused anyway, by the name of what it lacks.
-    let port = match init.replicas.saturating_mul(init.pillars) {
-        0 => PORT_FIRST,
+    let (port, ports) = match init.replicas.saturating_mul(init.pillars) {
+        0 => (PORT_FIRST, Ports::default()),
         count => free_ports(count)?,
     };
     let mut init = InitOptions { port, ..init.clone() };
     init.settings.drills |= !options.drills.is_empty();
     let group = genesis::init(dir, &init).map_err(flagged)?;
     mark::leave(&group)?;
-    Ok(group)
+    Ok((group, ports))
 }
 
 /// The first of `count` free ports in a row on this machine, with those for metrics beyond them.
-/// They are free now; whoever is quicker may still take them, which the replica that misses its
-/// port then says.
-fn free_ports(count: u16) -> Result<u16> {
+/// They are free now, and no other group takes them while what is returned with them is kept.
+/// Whoever else is quicker may still have them, which the replica that misses its port then says.
+fn free_ports(count: u16) -> Result<(u16, Ports)> {
     let span = PORT_LAST - PORT_FIRST;
     if count > span {
         bail!("{count} ports are wanted; at most {span} can be looked for");
@@ -392,9 +422,11 @@ fn free_ports(count: u16) -> Result<u16> {
         let first = PORT_FIRST + offset;
         let bind = |port| TcpListener::bind(("127.0.0.1", port));
         let metrics = first + METRICS_OFFSET;
-        let mut ports = (first..first + count).chain(metrics..metrics + count);
-        if ports.try_for_each(|port| bind(port).map(drop)).is_ok() {
-            return Ok(first);
+        let ports = || (first..first + count).chain(metrics..metrics + count);
+        // Held first: whoever looks at them from now on finds them taken.
+        let Some(held) = Ports::take(ports()) else { continue };
+        if ports().try_for_each(|port| bind(port).map(drop)).is_ok() {
+            return Ok((first, held));
         }
     }
     bail!("no {count} free ports in a row between {PORT_FIRST} and {PORT_LAST} on 127.0.0.1")
@@ -481,6 +513,18 @@ fn last_words(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_groups_do_not_take_the_same_ports() {
+        let (first, held) = free_ports(40).expect("some are free");
+        let metrics = first + METRICS_OFFSET;
+        for port in [first, first + 39, metrics, metrics + 39] {
+            assert!(Ports::take(port..port + 1).is_none(), "{port} is another group's");
+        }
+        drop(held);
+        // Of so many, ports and those for metrics share some.
+        assert!(free_ports(METRICS_OFFSET + 40).is_ok(), "a large group");
+    }
 
     #[test]
     fn last_words_begin_where_a_line_does() {
