@@ -9,9 +9,14 @@
 //! Who repeats itself too often is not read at all for a while. That is remembered when it hangs
 //! up, so that calling again changes nothing; there are only so many principals.
 //!
+//! Connections that are not read for a while, because their principal has reached its quota, say,
+//! wait in one row per principal: one of them is tried at a time, and the next one when that went
+//! well. What fills one connection's quota fills that of all, so that trying all of them costs a
+//! replica the more the more of them a client makes, and tells it nothing.
+//!
 //! Not here: sockets, packets. Depends on `base` alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use base::{ClientId, SessionId, Span, Time};
 
@@ -28,6 +33,8 @@ const ROOM_BYTES: usize = 64 << 20;
 pub(crate) struct ClientTable {
     routes: HashMap<(ClientId, SessionId), usize>,
     per_principal: HashMap<ClientId, Principal>,
+    /// Connections that are not read for a while, of each principal in the order of their turns.
+    paused: BTreeMap<ClientId, VecDeque<usize>>,
     turn: u64,
     /// Principals that wanted to be read in this turn.
     readers: usize,
@@ -62,6 +69,7 @@ impl ClientTable {
         ClientTable {
             routes: HashMap::new(),
             per_principal: HashMap::new(),
+            paused: BTreeMap::new(),
             turn: 0,
             readers: 0,
             contended: false,
@@ -100,6 +108,7 @@ impl ClientTable {
         reserved: usize,
     ) {
         self.total -= 1;
+        self.resumed(client, slot);
         if let Some(own) = self.per_principal.get_mut(&client) {
             own.connections -= 1;
             own.reserved -= reserved;
@@ -151,6 +160,39 @@ impl ClientTable {
     /// Whether nothing is to be read from `client` now.
     pub(crate) fn ignores(&self, client: ClientId, now: Time) -> bool {
         self.per_principal.get(&client).is_some_and(|own| own.ignored_until > now)
+    }
+
+    /// The connection `slot` of `client` is not read for a while.
+    pub(crate) fn pause(&mut self, client: ClientId, slot: usize) {
+        let row = self.paused.entry(client).or_default();
+        if !row.contains(&slot) {
+            row.push_back(slot);
+        }
+    }
+
+    /// The connection `slot` of `client` is read again, or is gone.
+    pub(crate) fn resumed(&mut self, client: ClientId, slot: usize) {
+        if let Some(row) = self.paused.get_mut(&client) {
+            row.retain(|waits| *waits != slot);
+            if row.is_empty() {
+                self.paused.remove(&client);
+            }
+        }
+    }
+
+    /// The connection of `client` whose turn it is to be tried again, of those that pause.
+    pub(crate) fn first_paused(&self, client: ClientId) -> Option<usize> {
+        self.paused.get(&client)?.front().copied()
+    }
+
+    /// The same of each principal that has one.
+    pub(crate) fn all_first_paused(&self) -> Vec<usize> {
+        self.paused.values().filter_map(|row| row.front().copied()).collect()
+    }
+
+    /// Whether any connection pauses.
+    pub(crate) fn any_paused(&self) -> bool {
+        !self.paused.is_empty()
     }
 
     /// Takes room for a large packet of `client`. False when it has to wait for others of its.
@@ -263,5 +305,35 @@ mod tests {
         assert!(table.ignores(C, now.after(span)));
         assert!(!table.ignores(C, now.after(span).after(span)));
         assert!(!table.ignores(ClientId(C.0 + 1), now));
+    }
+
+    /// However many connections a principal has, one is tried, and each in its turn.
+    #[test]
+    fn of_the_connections_of_one_principal_that_pause_one_is_tried_at_a_time() {
+        let mut table = ClientTable::new(600, 600);
+        let other = ClientId(9);
+        for slot in 0..500 {
+            table.up(C, SessionId(slot), slot as usize).expect("room");
+            table.pause(C, slot as usize);
+            table.pause(C, slot as usize);
+        }
+        table.up(other, S, 500).expect("room");
+        table.pause(other, 500);
+        let mut tried = vec![];
+        for _ in 0..500 {
+            let first = table.all_first_paused();
+            assert_eq!((first.len(), first[1]), (2, 500));
+            tried.push(first[0]);
+            // It is refused once more.
+            table.resumed(C, first[0]);
+            table.pause(C, first[0]);
+        }
+        assert_eq!(tried, (0..500).collect::<Vec<_>>());
+        // One that is gone is not tried, and does not stay in the row.
+        table.down(C, SessionId(0), 0, 0);
+        assert_eq!(table.first_paused(C), Some(1));
+        (1..500).for_each(|slot| table.resumed(C, slot));
+        table.resumed(other, 500);
+        assert!(!table.any_paused() && table.paused.is_empty());
     }
 }

@@ -6,14 +6,15 @@
 //! Reading is fair: each principal gets a bounded number of bytes and frames per turn, over all
 //! its connections, and so does each replica; who has more comes again in the next turn, in
 //! turn. A connection whose client has reached its quota or repeats itself too often, or whose
-//! packet has no room yet, is not read for a while, so that TCP holds the client back.
+//! packet has no room yet, is not read for a while, so that TCP holds the client back. Where its
+//! other end has hung up, nobody waits for what is left of it, and it is closed instead.
 //!
 //! Not here: what a lane does with its inputs, and what a packet is sealed with (`auth`).
 
 use std::io::ErrorKind;
 
 use auth::{AuthError, Hello, Peer, Responder};
-use base::{PillarId, Reader, Span, Time};
+use base::{ClientId, PillarId, Reader, Span, Time};
 
 use crate::clients::ClientTable;
 use crate::conn::{Conn, Link, Phase, ReadOutcome};
@@ -51,24 +52,27 @@ pub(crate) struct Door {
     pub(crate) links: Links,
     /// Clients that asked how we are.
     pub(crate) status_asked: Vec<usize>,
-    /// Connections whose client has reached its quota; read again from `resume_at` on.
-    paused: Vec<usize>,
+    /// Connections of peers that pause; those of clients are in their table.
+    paused_peers: Vec<usize>,
+    /// When connections that pause are tried again, one of each client.
     resume_at: Option<Time>,
 }
 
 impl Door {
     pub(crate) fn new(links: Links) -> Door {
-        Door { links, status_asked: Vec::new(), paused: Vec::new(), resume_at: None }
+        let (status_asked, paused_peers) = (Vec::new(), Vec::new());
+        Door { links, status_asked, paused_peers, resume_at: None }
     }
 
     /// Does what is due on the connections.
     pub(crate) fn begin(&mut self, now: Time) {
         self.links.on_time(now);
         if self.resume_at.is_some_and(|at| at <= now) {
-            self.resume_at = None;
-            for slot in std::mem::take(&mut self.paused) {
-                self.resume(slot);
-            }
+            let mut again = std::mem::take(&mut self.paused_peers);
+            again.extend(self.links.clients.all_first_paused());
+            again.into_iter().for_each(|slot| self.resume(slot));
+            let more = self.links.clients.any_paused();
+            self.resume_at = more.then(|| now.after(QUOTA_PAUSE));
         }
     }
 
@@ -78,6 +82,8 @@ impl Door {
             && conn.paused
         {
             (conn.paused, conn.listed) = (false, true);
+            let client = conn.client();
+            client.inspect(|client| self.links.clients.resumed(*client, slot));
             self.links.ready.push(slot);
         }
     }
@@ -132,6 +138,7 @@ impl Door {
                 continue;
             }
             self.read_conn(slot, inlet);
+            self.resume_next(slot, client);
         }
         // Those that stay readable were listed anew, but whoever had no turn comes first; the
         // old list lends its memory.
@@ -189,11 +196,25 @@ impl Door {
         }
     }
 
+    /// What came on `slot` was taken: then there may be room for what another connection of its
+    /// client waits with, which is tried in the next turn.
+    fn resume_next(&mut self, slot: usize, client: Option<ClientId>) {
+        let Some(client) = client.filter(|_| self.links.clients.any_paused()) else { return };
+        let paused = self.links.conns.get_mut(slot).is_none_or(|conn| conn.paused);
+        if let Some(next) = self.links.clients.first_paused(client).filter(|_| !paused) {
+            self.resume(next);
+        }
+    }
+
     /// Leaves what has come on `slot` where it is for a while.
     fn pause(&mut self, slot: usize, now: Time) {
         let Some(conn) = self.links.conns.get_mut(slot) else { return };
+        match conn.client() {
+            Some(_) if conn.hangup => return self.links.doomed.push((slot, Close::Ended)),
+            Some(client) => self.links.clients.pause(client, slot),
+            None => self.paused_peers.push(slot),
+        }
         conn.paused = true;
-        self.paused.push(slot);
         // Whoever pauses later does not make those wait longer who paused before.
         self.resume_at.get_or_insert(now.after(QUOTA_PAUSE));
     }

@@ -206,6 +206,10 @@ impl Links {
             conn.listed = true;
             self.ready.push(slot);
         }
+        if conn.paused && conn.hangup && conn.client().is_some() {
+            // What it still has to say is not taken for now, and nobody waits for an answer.
+            self.doomed.push((slot, Close::Ended));
+        }
         let shared = conn.stream.shared().is_some();
         if (event.is_writable() || shared) && conn.backlog() > 0 {
             self.mark_dirty(slot);

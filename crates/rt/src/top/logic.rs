@@ -4,7 +4,7 @@
 //! one per peer and turn. What a client's quota has no room for waits here, bounded by what the
 //! connection may have on the way.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
@@ -219,11 +219,16 @@ impl LogicTask {
         self.retry_at = None;
         let core = &mut self.logic.core;
         let to_clients = &mut self.mail.to_clients;
+        // What fills the quota of one connection fills that of all of its client.
+        let mut full = BTreeSet::new();
         self.held.retain(|conn, (frames, bytes)| {
             while let Some(frame) = frames.front() {
+                let client = frame.id().client;
                 let refused = core.journal.behind()
+                    || full.contains(&client)
                     || core.input(Input::Request(Arc::clone(frame))) == Err(Reject::Quota);
                 if refused && !core.draining {
+                    full.insert(client);
                     return true;
                 }
                 frames.pop_front();
