@@ -186,6 +186,7 @@ mod table {
         NullsDriveSiblings: "L5b", "siblings fill their numbers because an idle pillar ran ahead";
         NullsWaitForOthers: "L5b", "execution complains of gaps that nothing but nulls is behind";
         LeaderProposesUnchecked: "L3", "a leader proposes signed frames without a look at them";
+        FrozenObjectsChange: "trap 11", "an object that is written after a checkpoint counts in it with its new value";
         PinnedObjectsChange: "trap 11", "a checkpoint that is kept readable changes with the state";
         EdgeDropped: "trap 6", "an operation that writes what others read does not wait for them";
         CutsIgnored: "trap 11", "workers run ahead of a checkpoint that is not taken";

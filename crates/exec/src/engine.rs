@@ -22,7 +22,7 @@ use crate::read::{ReadContext, Stamps};
 use crate::reply::ReplyBuilder;
 use crate::service::{
     Completion, Context, Footprint, Offload, Output, ParallelService, Service, Tentative, Undo,
-    Writes,
+    Writes, Written,
 };
 use crate::tree::ObjectTree;
 
@@ -54,7 +54,6 @@ pub(crate) struct Engine {
     pub(crate) nudges: u64,
     pub(crate) nudges_dropped: u64,
     pub(crate) ops: u64,
-    pub(crate) rehashed: u64,
 }
 
 /// What a tentative batch counts on from: what is put back with it.
@@ -117,7 +116,6 @@ impl Engine {
             nudges: 0,
             nudges_dropped: 0,
             ops: 0,
-            rehashed: 0,
         }
     }
 
@@ -213,7 +211,10 @@ impl Engine {
 
     /// Takes over what operations that executed apart from here announced to write.
     pub(crate) fn announced(&mut self, writes: &Writes) {
-        for (object, seq, bytes) in &writes.objects {
+        for Written { object, seq, bytes, digest } in &writes.objects {
+            if let Some(digest) = digest {
+                self.tree.has_digest(*object, *digest);
+            }
             self.tree.modify(*object, |out| out.extend_from_slice(bytes));
             if let Some(stamps) = &mut self.stamps {
                 stamps.written(*object, *seq);
@@ -349,10 +350,27 @@ impl Engine {
     /// The root over the service's objects; asks for the digests of those that were written.
     pub(crate) fn root(&mut self) -> Digest {
         self.shared = None;
-        let Engine { service, tree, rehashed, .. } = self;
-        tree.refresh(|object| {
-            *rehashed += 1;
-            service.digest(object)
+        let Engine { service, tree, .. } = self;
+        tree.refresh(|object| service.digest(object))
+    }
+
+    /// Goes on with a refresh of the tree, see [`ObjectTree::proceed`].
+    ///
+    /// # Panics
+    /// When the service refuses an object that it gave.
+    pub(crate) fn proceed(&mut self, budget: &mut usize) -> bool {
+        if !self.tree.frozen.is_on() {
+            return true;
+        }
+        self.shared = None;
+        let Engine { service, tree, .. } = self;
+        tree.unshare();
+        tree.proceed(budget, |object, bytes| match bytes {
+            None => service.digest(object),
+            Some(bytes) => {
+                let digest = service.digest_of(object, bytes);
+                digest.expect("a service takes the bytes of its own object")
+            }
         })
     }
 

@@ -26,6 +26,8 @@ pub struct Job {
     pub(crate) flight: u64,
     /// Whether objects are to be saved before they are written.
     pub(crate) saves: bool,
+    /// One bit per object: whether its digest is wanted before it is written.
+    pub(crate) frozen: Option<Arc<Vec<u64>>>,
     pub(crate) tasks: Vec<(Ticket, Task)>,
 }
 
@@ -82,9 +84,9 @@ impl Job {
     /// When the service does, or a result is longer than 4 GiB.
     #[must_use]
     pub fn run(self) -> Finished {
-        let Job { service, offload, flight, saves, tasks } = self;
+        let Job { service, offload, flight, saves, frozen, tasks } = self;
         let mut results = Vec::with_capacity(tasks.len() * 16);
-        let mut writes = Writes { saves, objects: Vec::new() };
+        let mut writes = Writes::new(saves, frozen);
         let (mut outputs, mut emitted, mut raw) = (Vec::new(), Vec::new(), Vec::new());
         let mut ended = Vec::with_capacity(tasks.len());
         let mut tasks = tasks.into_iter();

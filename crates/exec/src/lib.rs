@@ -17,6 +17,7 @@ extern crate std;
 
 mod before;
 mod engine;
+mod frozen;
 mod job;
 pub mod merge;
 pub mod parallel;

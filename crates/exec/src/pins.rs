@@ -38,20 +38,29 @@ struct Pin {
     at: Seq,
     /// One bit per object: whether its bytes are in `objects`.
     saved: Vec<u64>,
+    /// Whether the tree's nodes are, or were, this checkpoint's: not so while they are made.
+    settled: bool,
     objects: BTreeMap<u32, Arc<Vec<u8>>>,
     /// Digests of nodes that have changed, by level and index.
     nodes: BTreeMap<(u8, u32), Digest>,
 }
 
 impl Pins {
-    /// Makes the state as it is now readable as the one `at` this number. O(objects / 64).
-    pub(crate) fn pin(&mut self, at: Seq, objects: u32) {
+    /// Makes the state as it is now readable as the one `at` this number; its nodes are there, or
+    /// come ([`Pins::settle`]). O(objects / 64).
+    pub(crate) fn pin(&mut self, at: Seq, objects: u32, settled: bool) {
         if self.pins.iter().any(|pin| pin.at == at) {
             return;
         }
         assert!(self.pins.len() < PINS_MAX, "each reader has one pin");
         let saved = vec![0; (objects as usize).div_ceil(64)];
-        self.pins.push(Pin { at, saved, objects: BTreeMap::new(), nodes: BTreeMap::new() });
+        let (objects, nodes) = (BTreeMap::new(), BTreeMap::new());
+        self.pins.push(Pin { at, saved, settled, objects, nodes });
+    }
+
+    /// The nodes of all checkpoints are made: changes from now on are changes of them.
+    pub(crate) fn settle(&mut self) {
+        self.pins.iter_mut().for_each(|pin| pin.settled = true);
     }
 
     /// Forgets the pin of this number, if there is one.
@@ -86,7 +95,7 @@ impl Pins {
     /// Keeps the digest of a node that is about to change.
     pub(crate) fn save_node(&mut self, level: usize, index: u32, digest: Digest) {
         let level = u8::try_from(level).expect("trees have few levels");
-        for pin in &mut self.pins {
+        for pin in self.pins.iter_mut().filter(|pin| pin.settled) {
             pin.nodes.entry((level, index)).or_insert(digest);
         }
     }

@@ -53,6 +53,7 @@ use alloc::vec::Vec;
 use base::digest::Domain;
 use base::{AgreedTime, ClientId, Digest, FrameId, Malformed, Seq, SessionId};
 
+use crate::frozen::has;
 use crate::parallel::Operators;
 use crate::read::{ReadContext, Stamps};
 use crate::tree::ObjectTree;
@@ -149,8 +150,23 @@ enum Marks<'a> {
 pub(crate) struct Writes {
     /// Whether bytes from before the write are wanted.
     pub(crate) saves: bool,
-    /// Objects, who wrote them last, and what they were before if that is wanted.
-    pub(crate) objects: Vec<(u32, Seq, Vec<u8>)>,
+    /// One bit per object: whether its digest from before the write is wanted.
+    pub(crate) frozen: Option<Arc<Vec<u64>>>,
+    pub(crate) objects: Vec<Written>,
+    /// The digest that was given last.
+    given: Option<(u32, Digest)>,
+}
+
+/// An object that was announced to be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Written {
+    pub(crate) object: u32,
+    /// Who wrote it last.
+    pub(crate) seq: Seq,
+    /// What it was before, if that is wanted.
+    pub(crate) bytes: Vec<u8>,
+    /// Its digest from before, if that is wanted and was given.
+    pub(crate) digest: Option<Digest>,
 }
 
 /// A class that an operation touched, and whether it wrote there.
@@ -235,6 +251,32 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Whether a checkpoint that is being made needs the digest that `object` has now, before it
+    /// is written. Who has it at less than the cost of its bytes gives it then, with
+    /// [`Context::digest`], before [`Context::modify`]; nobody has to.
+    ///
+    /// # Panics
+    /// When there is no such object.
+    #[inline]
+    #[must_use]
+    pub fn wants_digest(&self, object: u32) -> bool {
+        match &self.marks {
+            Marks::Tree(tree, _) => tree.wants_digest(object),
+            Marks::Apart(writes) => writes.wants_digest(object),
+            Marks::Nowhere => false,
+        }
+    }
+
+    /// Gives what [`Service::digest`] says of `object`, which is about to be written, as it is
+    /// now. Counts only where [`Context::wants_digest`] says so.
+    pub fn digest(&mut self, object: u32, digest: Digest) {
+        match &mut self.marks {
+            Marks::Tree(tree, _) => tree.has_digest(object, digest),
+            Marks::Apart(writes) => writes.given = Some((object, digest)),
+            Marks::Nowhere => {}
+        }
+    }
+
     /// Tells that the operation reads `class`. For tests, which hold it against the footprint;
     /// elsewhere it costs next to nothing and does nothing.
     pub fn reads(&mut self, class: u64) {
@@ -264,19 +306,38 @@ impl<'a> Context<'a> {
     }
 }
 
+/// How many of the objects that were announced last are known again.
+const RECENT: usize = 8;
+
 impl Writes {
+    pub(crate) fn new(saves: bool, frozen: Option<Arc<Vec<u64>>>) -> Writes {
+        Writes { saves, frozen, objects: Vec::new(), given: None }
+    }
+
     fn modify(&mut self, object: u32, seq: Seq, save: impl FnOnce(&mut Vec<u8>)) {
-        // The first bytes and the last number count, so a second entry harms nobody.
-        let mut recent = self.objects.iter_mut().rev().take(8);
-        if let Some((_, last, _)) = recent.find(|(known, ..)| *known == object) {
-            *last = seq.max(*last);
+        // The first bytes, the first digest and the last number count, so a second entry harms
+        // nobody.
+        let mut recent = self.objects.iter_mut().rev().take(RECENT);
+        if let Some(known) = recent.find(|known| known.object == object) {
+            known.seq = seq.max(known.seq);
             return;
         }
+        let digest = self.given.take().filter(|(known, _)| *known == object);
+        let digest = digest.map(|(_, digest)| digest);
         let mut bytes = Vec::new();
-        if self.saves {
+        if self.saves || (digest.is_none() && self.is_frozen(object)) {
             save(&mut bytes);
         }
-        self.objects.push((object, seq, bytes));
+        self.objects.push(Written { object, seq, bytes, digest });
+    }
+
+    fn wants_digest(&self, object: u32) -> bool {
+        let mut recent = self.objects.iter().rev().take(RECENT);
+        self.is_frozen(object) && recent.all(|known| known.object != object)
+    }
+
+    fn is_frozen(&self, object: u32) -> bool {
+        self.frozen.as_ref().is_some_and(|frozen| has(frozen, object))
     }
 }
 
@@ -332,7 +393,10 @@ pub trait Service: Send {
     }
 
     /// The digest of `object`. The default hashes [`Service::get`]; a service with large objects
-    /// keeps digests of their parts instead.
+    /// keeps digests of their parts instead, and gives the digest of an object before it is
+    /// written where that is wanted ([`Context::wants_digest`]). It is asked for between
+    /// operations, also between tentative ones, of objects that were not written since the
+    /// checkpoint.
     fn digest(&mut self, object: u32) -> Digest {
         let mut bytes = Vec::new();
         self.get(object, &mut bytes);
@@ -340,7 +404,8 @@ pub trait Service: Send {
     }
 
     /// The digest that `object` would have if it had these bytes, which come from another replica
-    /// and are not believed yet. Whoever overrides [`Service::digest`] overrides this, too.
+    /// and are not believed yet, or were this one's at a checkpoint. Whoever overrides
+    /// [`Service::digest`] overrides this, too.
     ///
     /// # Errors
     /// When the bytes are no such object.

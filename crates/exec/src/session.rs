@@ -16,6 +16,7 @@
 //!    most `CACHED_REPLY_BYTES_PER_CLIENT_MAX`;
 //! 3. a frame is let through to execution at most once, and never in a session that is not open.
 
+mod digests;
 mod forecast;
 mod undo;
 
@@ -34,6 +35,8 @@ use crate::tree::ObjectTree;
 use crate::window::{Stream, Verdict};
 
 pub(crate) use forecast::{Pending, Waiting};
+
+use digests::bucket_digest;
 use undo::{Undo, Was};
 
 /// Number of buckets of the table. A principal is in the bucket of its number modulo this.
@@ -193,20 +196,6 @@ impl Sessions {
         }
     }
 
-    /// The digest of the whole table. Costs in proportion to what changed since the last call.
-    pub fn digest(&mut self) -> Digest {
-        let Sessions { buckets, tree, counts, .. } = self;
-        tree.refresh(|bucket| bucket_digest(&mut buckets[bucket as usize], &mut counts.rehashed))
-    }
-
-    pub(crate) fn tree(&self) -> &ObjectTree {
-        &self.tree
-    }
-
-    pub(crate) fn tree_mut(&mut self) -> &mut ObjectTree {
-        &mut self.tree
-    }
-
     /// Number of open sessions.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -359,11 +348,6 @@ impl Sessions {
     /// Comes before every change of what the table holds about `client`.
     fn announce(&mut self, client: ClientId) {
         self.modify(client.0 % BUCKETS);
-    }
-
-    fn modify(&mut self, bucket: u32) {
-        let Sessions { buckets, tree, .. } = self;
-        tree.modify(bucket, |out| encode_bucket(&buckets[bucket as usize], out));
     }
 
     fn session(&self, frame: FrameId) -> Option<&Session> {
@@ -538,20 +522,6 @@ impl Session {
         }
         Ok(Session { opened, used, orders, streams, bytes, digest: None })
     }
-}
-
-/// Over the principals' sessions, whose own digests are computed only when they changed.
-fn bucket_digest(clients: &mut BTreeMap<ClientId, Client>, rehashed: &mut u64) -> Digest {
-    let mut bytes = Vec::new();
-    let mut w = Writer::new(&mut bytes);
-    w.u8(0).count(clients.len());
-    for (id, client) in clients {
-        w.u32(id.0).u64(client.highest.0).count(client.sessions.len());
-        for (id, session) in &mut client.sessions {
-            w.u64(id.0).digest(session.digest(rehashed));
-        }
-    }
-    Digest::of(Domain::Sessions, &bytes)
 }
 
 fn encode_bucket(clients: &BTreeMap<ClientId, Client>, out: &mut Vec<u8>) {

@@ -22,7 +22,20 @@ enum Slot {
     #[default]
     Empty,
     Wanted(Seq),
+    /// Pinned, but it is not known yet under what roots.
+    Reached(Seq),
     Held(Manifest),
+}
+
+impl Slot {
+    /// The number under which something is pinned.
+    fn pinned(&self) -> Option<Seq> {
+        match self {
+            Slot::Empty | Slot::Wanted(_) => None,
+            Slot::Reached(seq) => Some(*seq),
+            Slot::Held(manifest) => Some(manifest.seq),
+        }
+    }
 }
 
 const READERS: [SnapshotReader; 2] = [SnapshotReader::Transfer, SnapshotReader::Disk];
@@ -36,34 +49,44 @@ impl Snapshots {
 
     /// `reader` wants and holds nothing any more.
     pub(crate) fn release(&mut self, reader: SnapshotReader, state: &mut State) {
-        let old = core::mem::take(self.slot_mut(reader));
-        if let Slot::Held(manifest) = old
-            && READERS.iter().all(|other| self.held(*other) != Some(&manifest))
+        let old = core::mem::take(self.slot_mut(reader)).pinned();
+        if let Some(seq) = old
+            && READERS.iter().all(|other| self.slot(*other).pinned() != old)
         {
-            state.unpin(manifest.seq);
+            state.unpin(seq);
         }
     }
 
-    /// Pins the state that this manifest describes for every reader that wants it; says which.
-    /// The state's trees are refreshed.
-    pub(crate) fn reached(&mut self, manifest: Manifest, state: &mut State) -> Vec<SnapshotReader> {
-        let wants = |slot: &Slot| matches!(slot, Slot::Wanted(seq) if *seq == manifest.seq);
-        let readers = READERS.into_iter().filter(|reader| wants(self.slot(*reader)));
+    /// Pins the state as it is now, after `seq`, for every reader that wants it. The state's trees
+    /// are refreshed, or were frozen just now.
+    pub(crate) fn reach(&mut self, seq: Seq, state: &mut State) {
+        for reader in READERS {
+            if matches!(self.slot(reader), Slot::Wanted(wanted) if *wanted == seq) {
+                state.pin(seq);
+                *self.slot_mut(reader) = Slot::Reached(seq);
+            }
+        }
+    }
+
+    /// This manifest describes a state that was pinned; for which readers.
+    pub(crate) fn described(&mut self, manifest: Manifest) -> Vec<SnapshotReader> {
+        let waits = |slot: &Slot| matches!(slot, Slot::Reached(seq) if *seq == manifest.seq);
+        let readers = READERS.into_iter().filter(|reader| waits(self.slot(*reader)));
         let readers: Vec<SnapshotReader> = readers.collect();
         for reader in &readers {
-            state.pin(manifest.seq);
             *self.slot_mut(*reader) = Slot::Held(manifest);
         }
         readers
     }
 
-    /// Takes away everything that is held, and what is wanted at or below `upto`; says from
+    /// Takes away everything that is pinned, and what is wanted at or below `upto`; says from
     /// whom.
     pub(crate) fn drop_all(&mut self, upto: Seq, state: &mut State) -> Vec<(SnapshotReader, Seq)> {
         let mut dropped = Vec::new();
         for reader in READERS {
             let seq = match self.slot(reader) {
                 Slot::Held(manifest) => manifest.seq,
+                Slot::Reached(seq) => *seq,
                 Slot::Wanted(seq) if *seq <= upto => *seq,
                 _ => continue,
             };

@@ -12,8 +12,8 @@
 //! 2. frames: time = max(previous + 1, proposed); [`Service::wake`] if its deadline has come;
 //! 3. frame by frame: the session table decides; what it lets through executes, operation by
 //!    operation, indexed from 1 through the whole batch, refused frames included; one reply;
-//! 4. after number k·K: the checkpoint digest goes to the pillar in charge of the k-th
-//!    checkpoint (COP §4.2.2).
+//! 4. after number k·K: the checkpoint digest, once it is made (`digests`), goes to the pillar in
+//!    charge of the k-th checkpoint (COP §4.2.2).
 //!
 //! With workers, frames that are certain to be let through execute at the same time as others,
 //! as far as their operations do not depend on each other ([`Stage::engage`]); what is above
@@ -33,6 +33,7 @@
 //!    nobody: the stage then stands still until it has fetched a certified one.
 
 mod checkpoint;
+mod digests;
 mod execute;
 mod fetching;
 mod flight;
@@ -44,7 +45,6 @@ mod restore;
 mod tentative;
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 
 use base::transfer::{SnapshotReader, StateMessage};
@@ -68,7 +68,7 @@ pub use report::{StageReport, TransferReport};
 pub use restore::{Damaged, StageBuilder, WrongState};
 pub use tentative::TentativeReport;
 
-use checkpoint::CHECKPOINTS_MAX;
+use checkpoint::{CHECKPOINTS_MAX, Checkpoints};
 use execute::{Cursor, answer};
 use flight::Flight;
 use reads::Reads;
@@ -108,8 +108,7 @@ pub struct Stage {
     salt: u64,
     executed: Seq,
     time: AgreedTime,
-    /// Own checkpoints not known to be stable, oldest first.
-    unstable: VecDeque<(Seq, Digest)>,
+    checkpoints: Checkpoints,
     told: Told,
     report: StageReport,
     snapshots: Snapshots,
@@ -169,7 +168,7 @@ impl Stage {
             ahead: Ahead::default(),
             executed: Seq(0),
             time: AgreedTime(0),
-            unstable: VecDeque::new(),
+            checkpoints: Checkpoints::default(),
             told: Told::default(),
             report: StageReport::default(),
             snapshots: Snapshots::default(),
@@ -204,14 +203,15 @@ impl Stage {
     }
 
     /// Executes up to about `budget_ops` operations; each batch and frame counts as one, too.
-    /// A checkpoint falls inside the turn in which its batch ends, whatever is left. While the
-    /// stage fetches it executes nothing, but a bounded amount of that work falls into the turn;
-    /// so do answers to others that fetch.
+    /// A piece of a checkpoint's digests falls into the turn, whatever is left. While the stage
+    /// fetches it executes nothing, but a bounded amount of that work falls into the turn; so do
+    /// answers to others that fetch.
     pub fn run(&mut self, budget_ops: usize, out: &mut StageOutbox) -> Turn {
         // Neither reading objects nor replacing them goes together with workers that write them.
         // Whoever asks for more than its allowance keeps no worker waiting.
         let quiet = self.is_quiet();
-        self.flight.hold = !quiet && (self.flight.hold || self.source.may_serve());
+        let wanted = self.source.may_serve() || self.digests_need_quiet();
+        self.flight.hold = !quiet && (self.flight.hold || wanted);
         let serves = quiet && self.serve(out);
         let still = quiet || base::mutant!(FetchAmidJobs);
         let fetching = if still { self.fetch_turn(out) } else { self.standstill() };
@@ -223,7 +223,8 @@ impl Stage {
         if fetching.is_none() {
             self.tell_progress(turn, out);
         }
-        if serves && turn == Turn::Idle { Turn::More } else { turn }
+        let digests = self.digest_piece(out);
+        if (serves || digests) && turn == Turn::Idle { Turn::More } else { turn }
     }
 
     fn execute(&mut self, mut budget: usize, out: &mut StageOutbox) -> Turn {
@@ -324,7 +325,7 @@ impl Stage {
         let taken = Seq(self.executed.0 + begun);
         let executes = matches!(self.standing, Standing::Executes);
         assert!(!executes || self.merge.taken() == taken, "batches in execution are miscounted");
-        assert!(self.unstable.len() <= CHECKPOINTS_MAX, "too many checkpoints");
+        assert!(self.checkpoints.unstable.len() <= CHECKPOINTS_MAX, "too many checkpoints");
         let pinned = self.snapshots.held(SnapshotReader::Transfer).map(|held| held.seq);
         assert!(pinned.is_none_or(|seq| seq <= self.executed), "pinned before it was executed");
         if !matches!(self.standing, Standing::Executes) {
@@ -333,7 +334,11 @@ impl Stage {
         let k = self.config.checkpoint_interval;
         // What was fetched may lie between two checkpoints.
         let last = Seq(self.executed.0 / k * k);
-        let known = last..=self.executed;
+        let before = self.digested_from().map_or(last, |seq| {
+            assert_eq!(seq, last, "two checkpoints are under way");
+            Seq(last.0 - k)
+        });
+        let known = before..=self.executed;
         assert!(known.contains(&self.report.checkpoint), "a checkpoint is missing");
     }
 
@@ -343,6 +348,7 @@ impl Stage {
     /// # Panics
     /// When it did not.
     pub fn check_state(&mut self) {
+        self.make_digests(usize::MAX);
         let root = self.state.engine.root();
         let whole = self.state.engine.root_from_scratch();
         assert_eq!(root, whole, "the service wrote an object without announcing it");

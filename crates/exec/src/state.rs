@@ -15,6 +15,13 @@ use crate::tree::{self, ObjectTree};
 /// Both parts, in the order in which they are carried over.
 pub(crate) const PARTS: [Part; 2] = [Part::Service, Part::Sessions];
 
+/// The roots of both trees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Roots {
+    pub(crate) service: Digest,
+    pub(crate) sessions: Digest,
+}
+
 /// Everything that a checkpoint covers but for numbers and time.
 pub(crate) struct State {
     pub(crate) engine: Engine,
@@ -43,6 +50,32 @@ impl State {
             Part::Service => self.engine.root(),
             Part::Sessions => self.sessions.digest(),
         }
+    }
+
+    /// Begins a refresh in pieces: the next roots are those of the state as it is now. Returns how
+    /// many of the service's objects it is about.
+    pub(crate) fn freeze(&mut self) -> usize {
+        let objects = self.engine.tree_mut().freeze();
+        self.sessions.tree_mut().freeze();
+        objects
+    }
+
+    /// Goes on with it, by about `budget` digests. The roots once they are made.
+    pub(crate) fn proceed(&mut self, mut budget: usize) -> Option<Roots> {
+        let made = self.engine.proceed(&mut budget) && self.sessions.proceed(&mut budget);
+        let root = |part| self.tree(part).root();
+        made.then(|| Roots { service: root(Part::Service), sessions: root(Part::Sessions) })
+    }
+
+    /// Gives up a refresh that is under way, so that another can begin. Nothing is pinned that was
+    /// pinned since it began.
+    pub(crate) fn thaw(&mut self) {
+        PARTS.iter().for_each(|part| self.tree_mut(*part).thaw());
+    }
+
+    /// At least as many digests as are still to be made.
+    pub(crate) fn left(&self) -> usize {
+        PARTS.iter().map(|part| self.tree(*part).left()).sum()
     }
 
     /// Appends an object's bytes as they are now.
@@ -97,7 +130,7 @@ impl State {
         self.tree(part).marked()
     }
 
-    /// Keeps the state, whose trees are refreshed, readable under this number.
+    /// Keeps the state, whose trees are refreshed or just frozen, readable under this number.
     pub(crate) fn pin(&mut self, at: Seq) {
         PARTS.iter().for_each(|part| self.tree_mut(*part).pin(at));
     }

@@ -16,7 +16,9 @@ use base::{AgreedTime, ClientId, Digest, FrameId, Seq, SessionId};
 
 use crate::engine::WAKE_INDEX;
 use crate::read::{ReadContext, Stamps};
-use crate::service::{Completion, Context, Footprint, Offload, Output, Service, Touch, Writes};
+use crate::service::{
+    Completion, Context, Footprint, Offload, Output, Service, Touch, Writes, Written,
+};
 use crate::tree::{self, ObjectTree};
 
 pub use tentative::{batch, check_taken_back, opening};
@@ -169,7 +171,7 @@ impl<S: Service> Harness<S> {
             self.check_deadline(&name, &declared, deadline);
             return done;
         }
-        let mut writes = Writes { saves: true, objects: Vec::new() };
+        let mut writes = Writes::new(true, self.tree.share_frozen());
         let mut touched = Vec::new();
         let at = (self.seq, WAKE_INDEX + 1);
         let ctx = Context::apart(at, self.time, self.frame, &mut writes, &mut self.outputs);
@@ -186,9 +188,12 @@ impl<S: Service> Harness<S> {
             check_touch(&name, &declared, *touch);
         }
         self.check_deadline(&name, &declared, deadline);
-        for (object, seq, bytes) in &writes.objects {
+        for Written { object, seq, bytes, digest } in &writes.objects {
             known.check_object(&name, &declared, *object);
             self.stamps.written(*object, *seq);
+            if let Some(digest) = digest {
+                self.tree.has_digest(*object, *digest);
+            }
             self.tree.modify(*object, |out| out.extend_from_slice(bytes));
         }
         known.checked += 1;
@@ -205,7 +210,8 @@ impl<S: Service> Harness<S> {
     ///
     /// # Panics
     /// When the service wrote an object without announcing it with [`Context::modify`], or did
-    /// not save there what the object was at the last call of this.
+    /// not save there what the object was at the last call of this, or gave another digest
+    /// ([`Context::digest`]) than it had.
     pub fn root(&mut self) -> Digest {
         self.check_saved();
         let service = &mut self.service;
@@ -214,16 +220,21 @@ impl<S: Service> Harness<S> {
         assert_eq!(root, whole, "an object was written without being announced");
         self.tree.pin(self.seq);
         self.pinned = Some(self.seq);
+        self.tree.watch_digests();
         root
     }
 
     /// Looks at the copies of objects that were written since the last root.
     fn check_saved(&mut self) {
         let Some(at) = self.pinned.take() else { return };
+        self.tree.end_watch();
         for (object, bytes) in self.tree.pins().objects(at) {
             let digest = self.service.digest_of(object, bytes).map(|own| tree::leaf(object, own));
             let was = self.tree.pinned_digest(at, 0, object);
             assert_eq!(digest, Ok(was), "object {object} was not saved as it was");
+            // Where a digest was given before the write it is there by now.
+            let given = self.tree.digest(0, object);
+            assert_eq!(given, was, "another digest was given than object {object} had");
         }
         self.tree.unpin(at);
     }

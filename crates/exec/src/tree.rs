@@ -2,8 +2,9 @@
 //! was written since the last one, never to the size of the state.
 //!
 //! A tree of fan-out 16 whose leaves are the objects' digests. A write marks its leaf; a
-//! checkpoint recomputes marked leaves and the nodes above them. Leaves and nodes have different
-//! digest domains and carry their position, so that no node passes for a leaf or for another.
+//! checkpoint recomputes marked leaves and the nodes above them, at once or in pieces (`frozen`).
+//! Leaves and nodes have different digest domains and carry their position, so that no node
+//! passes for a leaf or for another.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,6 +13,7 @@ use base::digest::{Domain, Hasher};
 use base::{Digest, Seq, limits};
 
 use crate::before::Before;
+use crate::frozen::Frozen;
 use crate::pins::Pins;
 
 /// Children of an inner node.
@@ -22,12 +24,13 @@ pub const FAN_OUT: usize = 16;
 pub struct ObjectTree {
     /// `levels[0]` are the leaves; the last level is the root alone.
     levels: Vec<Vec<Digest>>,
-    /// One bit per leaf: marked since the last refresh.
-    marks: Vec<u64>,
+    /// One bit per leaf: marked since the last refresh began.
+    pub(crate) marks: Vec<u64>,
     /// The marked leaves, in order of marking.
-    marked: Vec<u32>,
+    pub(crate) marked: Vec<u32>,
     pins: Pins,
     before: Before,
+    pub(crate) frozen: Frozen,
 }
 
 impl ObjectTree {
@@ -54,6 +57,7 @@ impl ObjectTree {
             marked: vec![],
             pins: Pins::default(),
             before: Before::default(),
+            frozen: Frozen::default(),
         };
         (0..objects).for_each(|object| {
             tree.mark(object);
@@ -85,8 +89,8 @@ impl ObjectTree {
     }
 
     /// Marks `object`, which is about to be written. `save` appends its bytes as they are now,
-    /// and is called only when a pinned checkpoint would otherwise lose them, or the write may
-    /// have to be taken back.
+    /// and is called only when a checkpoint would otherwise lose them, or the write may have to
+    /// be taken back.
     ///
     /// # Panics
     /// When there is no such object.
@@ -95,7 +99,15 @@ impl ObjectTree {
         // Nothing is marked when a pin is made: what is marked already was saved then.
         let fresh = self.mark(object);
         let pinned = fresh && !self.pins.is_empty() && !base::mutant!(PinnedObjectsChange);
-        if self.before.wants(object) {
+        if fresh && self.wants_digest(object) {
+            let bytes = self.frozen.keep(object, save);
+            if self.before.wants(object) {
+                self.before.keep(object, |out| out.extend_from_slice(bytes));
+            }
+            if pinned {
+                self.pins.save(object, |out| out.extend_from_slice(bytes));
+            }
+        } else if self.before.wants(object) {
             let bytes = self.before.keep(object, save);
             if pinned {
                 self.pins.save(object, |out| out.extend_from_slice(bytes));
@@ -110,9 +122,9 @@ impl ObjectTree {
         &mut self.before
     }
 
-    /// Bytes of copies of objects, for pins and for what may be taken back.
+    /// Bytes of copies of objects, for pins, for what may be taken back, and for digests.
     pub(crate) fn saved_bytes(&self) -> usize {
-        self.pins.bytes() + self.before.bytes()
+        self.pins.bytes() + self.before.bytes() + self.frozen.bytes()
     }
 
     /// Begins to keep what objects are before they are written.
@@ -128,24 +140,14 @@ impl ObjectTree {
     }
 
     /// Recomputes what is marked and returns the root. `digest_of` gives an object's digest.
+    ///
+    /// # Panics
+    /// When a refresh in pieces is under way.
     pub fn refresh(&mut self, mut digest_of: impl FnMut(u32) -> Digest) -> Digest {
-        let mut dirty = core::mem::take(&mut self.marked);
-        dirty.sort_unstable();
-        for object in &dirty {
-            self.marks[*object as usize / 64] &= !(1u64 << (object % 64));
-            self.set(0, *object, leaf(*object, digest_of(*object)));
-        }
-        for level in 1..self.levels.len() {
-            dirty.iter_mut().for_each(|index| *index /= FAN_OUT as u32);
-            dirty.dedup();
-            for index in &dirty {
-                let start = *index as usize * FAN_OUT;
-                let below = &self.levels[level - 1];
-                let children = &below[start..below.len().min(start + FAN_OUT)];
-                let digest = node(level, *index, children);
-                self.set(level, *index, digest);
-            }
-        }
+        self.freeze();
+        // Nothing is written meanwhile, so nobody keeps bytes.
+        let mut budget = usize::MAX;
+        self.proceed(&mut budget, |object, _| digest_of(object));
         self.root()
     }
 
@@ -181,10 +183,11 @@ impl ObjectTree {
     /// Costs nothing but a bit per object; every later write of an object saves it once.
     ///
     /// # Panics
-    /// When the tree is not refreshed, or too many others are pinned.
+    /// When something is marked, or too many others are pinned.
     pub(crate) fn pin(&mut self, at: Seq) {
-        assert!(self.marked.is_empty(), "only a refreshed tree can be pinned");
-        self.pins.pin(at, self.objects());
+        assert!(self.marked.is_empty(), "only a tree without marks can be pinned");
+        // Its nodes are those of the refresh that is under way, if there is one.
+        self.pins.pin(at, self.objects(), !self.frozen.is_on());
     }
 
     pub(crate) fn unpin(&mut self, at: Seq) {
@@ -200,7 +203,28 @@ impl ObjectTree {
         self.pins.node(at, level, index).unwrap_or_else(|| self.digest(level, index))
     }
 
-    fn set(&mut self, level: usize, index: u32, digest: Digest) {
+    /// The refresh is over that pins which were made during it have their nodes from.
+    pub(crate) fn settle_pins(&mut self) {
+        self.pins.settle();
+    }
+
+    /// Number of levels.
+    pub(crate) fn levels(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Number of nodes on a level that is.
+    pub(crate) fn wide(&self, level: usize) -> usize {
+        self.levels[level].len()
+    }
+
+    /// The digests of the children of an inner node.
+    pub(crate) fn children(&self, level: usize, index: u32) -> &[Digest] {
+        let (start, below) = (index as usize * FAN_OUT, &self.levels[level - 1]);
+        &below[start..below.len().min(start + FAN_OUT)]
+    }
+
+    pub(crate) fn set(&mut self, level: usize, index: u32, digest: Digest) {
         let place = &mut self.levels[level][index as usize];
         let old = core::mem::replace(place, digest);
         if old != digest && !self.pins.is_empty() {

@@ -6,15 +6,16 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use base::transfer::{Part, SnapshotReader};
+use base::digest::Domain;
+use base::transfer::{Manifest, Part, SnapshotReader};
 use base::{
-    AgreedTime, Batch, Frame, FrameId, FromStage, Malformed, Reader, Seq, SessionId, Stripe,
-    ToStage, Writer,
+    AgreedTime, Batch, Digest, Frame, FrameId, FromStage, Malformed, Reader, Seq, SessionId,
+    Stripe, ToStage, Writer,
 };
-use common::{GROUP, Random, batch, close, id, open, request};
+use common::{GROUP, Random, batch, close, id, open, request, run_out};
 use exec::{
-    Completion, Context, Finished, Footprint, Invocation, Job, Matrices, Operators, Output,
-    ParallelService, Service, Stage, StageConfig, StageOutbox, Target, Turn,
+    Completion, Context, Finished, Footprint, Invocation, Job, Matrices, ObjectTree, Operators,
+    Output, ParallelService, Service, Stage, StageConfig, StageOutbox, Target, Turn,
 };
 
 const CELLS: u64 = 12;
@@ -52,6 +53,12 @@ fn lock(cells: &[Mutex<Cell>], cell: u8) -> MutexGuard<'_, Cell> {
 fn announce(ctx: &mut Context<'_>, cell: u8, value: &Cell) {
     let object = (u64::from(cell) % CELLS) as u32;
     ctx.writes(object.into());
+    // Some give their digests themselves, for others their bytes are kept.
+    if object.is_multiple_of(2) && ctx.wants_digest(object) {
+        let mut bytes = Vec::new();
+        encode(value, &mut bytes);
+        ctx.digest(object, Digest::of(Domain::Service, &bytes));
+    }
     ctx.modify(object, |out| encode(value, out));
 }
 
@@ -298,7 +305,7 @@ struct Said {
     checkpoints: Vec<FromStage>,
     refused: Vec<FromStage>,
     nudges: Vec<FromStage>,
-    digest: Option<base::Digest>,
+    digest: Option<Digest>,
 }
 
 impl Said {
@@ -346,7 +353,7 @@ fn sequential(log: &[Arc<Batch>]) -> Said {
     for (seq, batch) in (1..).map(Seq).zip(log) {
         let deliver = ToStage::Deliver { seq, batch: Arc::clone(batch) };
         stage.on(deliver, &mut out).expect("in the window");
-        assert_eq!(stage.run(usize::MAX, &mut out), Turn::Idle);
+        assert_eq!(run_out(&mut stage, &mut out), Turn::Idle);
         said.hear(std::mem::take(&mut out.messages));
     }
     said.end(&mut stage)
@@ -369,6 +376,7 @@ fn parallel(log: &[Arc<Batch>], seed: u64, workers: usize) -> Said {
     let by_rules = seed % 3 == 2;
     let mut stage = stage(Ledger::new(by_rules));
     stage.salt(seed);
+    stage.pace_digests([1, 7, 60, 10_000][seed as usize / 3 % 4]);
     assert!(stage.engage(workers.max(2)) && stage.engage(workers));
     let (mut said, mut out) = (Said::default(), StageOutbox::new());
     let mut hands = Workers::default();
@@ -405,6 +413,12 @@ fn parallel(log: &[Arc<Batch>], seed: u64, workers: usize) -> Said {
         stage.check();
     }
     assert_eq!((hands.given.len(), hands.done.len(), stage.in_flight()), (0, 0, 0));
+    while stage.is_digesting() {
+        let more = stage.run(1, &mut out).more();
+        assert_eq!(more, stage.is_digesting(), "the stage asks to be run until it is done");
+        said.hear(std::mem::take(&mut out.messages));
+        stage.check();
+    }
     said.check_order(seed);
     said.end(&mut stage)
 }
@@ -427,12 +441,19 @@ impl Pins {
         if !stage.is_quiet() {
             return stage.hold();
         }
-        let Some(seq) = stage.pinned_manifest(reader).map(|manifest| manifest.seq) else { return };
+        let Some(Manifest { seq, service, .. }) = stage.pinned_manifest(reader).copied() else {
+            return;
+        };
         let object = |o| stage.read_pinned(reader, Part::Service, o).expect("pinned");
         let now: Vec<Vec<u8>> = (0..CELLS as u32).map(object).collect();
         match &self.seen {
             Some((at, then)) if *at == seq => assert!(*then == now, "a pinned checkpoint changes"),
-            _ => self.seen = Some((seq, now)),
+            _ => {
+                let digest = |o| Digest::of(Domain::Service, &now[o as usize]);
+                let root = ObjectTree::new(CELLS as u32).refresh(digest);
+                assert_eq!(root, service, "another state is pinned than the manifest says");
+                self.seen = Some((seq, now));
+            }
         }
     }
 }
@@ -455,10 +476,7 @@ fn compare(seeds: std::ops::Range<u64>, batches: u64) {
 
 fn difference(got: &Said, expected: &Said) -> String {
     let short = |said: &Said| -> Vec<_> {
-        said.replies
-            .iter()
-            .map(|(id, bytes)| (*id, base::Digest::of(base::digest::Domain::Reply, bytes)))
-            .collect()
+        said.replies.iter().map(|(id, bytes)| (*id, Digest::of(Domain::Reply, bytes))).collect()
     };
     let (got, expected) = (short(got), short(expected));
     let pair = got.iter().zip(&expected).find(|(a, b)| a != b);
@@ -547,7 +565,7 @@ fn jobs_of_a_state_that_was_given_up_come_back_and_do_no_harm() {
     assert_eq!(jobs.len(), 3, "three jobs at the same time");
     let checkpoint = base::StableCheckpoint {
         seq: Seq(40),
-        digest: base::Digest([9; 32]),
+        digest: Digest([9; 32]),
         ..base::StableCheckpoint::default()
     };
     stage.on(ToStage::Fetch { checkpoint, sources: vec![] }, &mut out).expect("is never refused");

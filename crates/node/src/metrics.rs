@@ -259,7 +259,7 @@ fn checkpoints(out: &mut Metrics, report: &ReplicaReport) {
     out.gauge("stylite_checkpoint_last", "The last checkpoint taken here.", own.last);
     out.gauge(
         "stylite_checkpoint_pause_max_microseconds",
-        "The longest time that a checkpoint held up execution.",
+        "The longest turn in which digests of a checkpoint were made.",
         own.pause_max_us,
     );
 }

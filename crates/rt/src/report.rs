@@ -193,11 +193,12 @@ pub struct CheckpointReport {
     pub last_digest: String,
     /// How many were taken here.
     pub count: u64,
-    /// How long the last one held up execution, in microseconds (upper bound).
+    /// How long the last one held up execution at a time, in microseconds: the longest turn in
+    /// which digests of it were made (upper bound).
     pub pause_last_us: u64,
-    /// How long the longest one did.
+    /// The longest such turn of all.
     pub pause_max_us: u64,
-    /// Objects whose digest the last one computed anew: those written since the one before.
+    /// Objects whose digest the last one computes anew: those written since the one before.
     pub objects_rehashed: u64,
 }
 

@@ -42,13 +42,15 @@ pub(crate) struct StageHost {
     crash_after: Option<u64>,
 }
 
-/// How long checkpoints have held up execution, in microseconds. An upper bound: each is the
-/// time of the whole turn in which the checkpoint was taken, up to one turn's operations
-/// included.
+/// How long checkpoints have held up execution at a time, in microseconds. An upper bound: each is
+/// the time of a whole turn in which digests of one were made, up to one turn's operations
+/// included; the last is the longest of the last checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Pauses {
     pub(crate) last_us: u64,
     pub(crate) max_us: u64,
+    /// The longest turn of the checkpoint whose digests are being made.
+    under_way_us: u64,
 }
 
 /// What the stage tells when it is asked.
@@ -57,6 +59,17 @@ pub(crate) struct StageSnapshot {
     pub(crate) report: StageReport,
     pub(crate) early: EarlyReport,
     pub(crate) pauses: Pauses,
+}
+
+impl Pauses {
+    /// Digests of a checkpoint were made in a turn of that time; perhaps the last of them.
+    fn note(&mut self, us: u64, taken: bool) {
+        self.max_us = self.max_us.max(us);
+        self.under_way_us = self.under_way_us.max(us);
+        if taken {
+            self.last_us = std::mem::take(&mut self.under_way_us);
+        }
+    }
 }
 
 impl StageHost {
@@ -179,7 +192,7 @@ impl StageHost {
     }
 
     fn run(&mut self) {
-        let before = self.stage.report().checkpoints;
+        let before = (self.stage.digest_pieces(), self.stage.report().checkpoints);
         let began = self.clock.mono();
         match &self.crew {
             None => self.turn = self.stage.run(OPS_PER_TURN, &mut self.outbox),
@@ -188,9 +201,9 @@ impl StageHost {
         if self.crash_after.is_some_and(|ops| self.stage.report().ops >= ops) {
             std::process::abort();
         }
-        if self.stage.report().checkpoints != before {
+        if self.stage.digest_pieces() != before.0 {
             let us = self.clock.mono().since(began).0 / 1_000;
-            self.pauses = Pauses { last_us: us, max_us: self.pauses.max_us.max(us) };
+            self.pauses.note(us, self.stage.report().checkpoints != before.1);
         }
     }
 
@@ -268,10 +281,11 @@ impl StageHost {
         let (first, began) = (self.stage.report(), self.clock.mono());
         let (mut before, mut then) = (first, began);
         loop {
+            let pieces = self.stage.digest_pieces();
             self.turn = self.stage.run(crew.look(), &mut self.outbox);
             let (report, now) = (self.stage.report(), self.clock.mono());
             // A checkpoint takes its time whatever operations take.
-            if report.checkpoints == before.checkpoints {
+            if self.stage.digest_pieces() == pieces {
                 crew.measured(report.ops - before.ops, now.since(then));
             }
             let enough =

@@ -111,7 +111,9 @@ impl Sessions {
         }
         self.undo.notes = notes;
         self.undo.whole.clear();
-        (self.open, self.counts) = (open, counts);
+        // Digests stay, and so does their count.
+        let rehashed = self.counts.rehashed;
+        (self.open, self.counts) = (open, SessionCounts { rehashed, ..counts });
     }
 
     /// Comes before every change of a principal's sessions that is no request.

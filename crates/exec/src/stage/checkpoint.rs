@@ -1,15 +1,35 @@
 //! Checkpoints of a stage: taking them, comparing them with what a quorum certifies, and keeping
 //! them readable.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use base::transfer::{Manifest, Part, SnapshotReader};
 use base::{Digest, FromStage, Seq, StableCheckpoint};
 
+use super::digests::{PIECE, Unfinished};
 use super::{Stage, StageOutbox, Standing};
 
 /// Own checkpoints that are remembered until they are stable.
 pub(super) const CHECKPOINTS_MAX: usize = 64;
+
+/// The stage's own checkpoints.
+pub(super) struct Checkpoints {
+    /// Those that are told and not known to be stable, oldest first.
+    pub(super) unstable: VecDeque<(Seq, Digest)>,
+    /// The one whose digests are being made.
+    pub(super) unfinished: Option<Unfinished>,
+    /// Digests that a turn makes at least.
+    pub(super) piece: usize,
+    /// Pieces that were made.
+    pub(super) pieces: u64,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Checkpoints {
+        Checkpoints { unstable: VecDeque::new(), unfinished: None, piece: PIECE, pieces: 0 }
+    }
+}
 
 impl Stage {
     /// What the checkpoint covers that `reader` has pinned, if it has.
@@ -47,6 +67,8 @@ impl Stage {
 
     /// What a checkpoint taken now would cover. Costs what was written since the last one.
     pub(super) fn manifest(&mut self) -> Manifest {
+        // What is under way is another one's.
+        self.make_digests(usize::MAX);
         Manifest {
             seq: self.executed,
             pillars: self.config.stripe.pillars(),
@@ -58,22 +80,10 @@ impl Stage {
 
     pub(super) fn checkpoint(&mut self, out: &mut StageOutbox) {
         assert!(!self.ahead.is_on(), "nothing tentative is in a checkpoint");
-        let before = self.state.engine.rehashed;
-        let manifest = self.manifest();
-        let digest = manifest.digest(self.config.group);
-        let seq = manifest.seq;
-        self.report.objects_rehashed = self.state.engine.rehashed - before;
-        self.report.checkpoints += 1;
-        self.note_checkpoint(&manifest, digest);
-        if self.unstable.len() == CHECKPOINTS_MAX {
-            // Only the comparison with a late certificate is lost.
-            self.unstable.pop_front();
-        }
-        self.unstable.push_back((seq, digest));
-        let k = seq.0 / self.config.checkpoint_interval;
-        let pillar = self.config.stripe.checkpoint_pillar(k);
-        out.pillar(pillar, FromStage::Checkpoint { seq, digest });
-        self.pin_reached(manifest, out);
+        // There is one at a time.
+        self.finish_digests(out);
+        self.freeze();
+        self.digest_piece(out);
     }
 
     pub(super) fn note_checkpoint(&mut self, manifest: &Manifest, digest: Digest) {
@@ -83,14 +93,14 @@ impl Stage {
 
     pub(super) fn stable(&mut self, stable: StableCheckpoint, out: &mut StageOutbox) {
         self.report.stable = self.report.stable.max(stable.seq);
-        while self.unstable.front().is_some_and(|(seq, _)| *seq < stable.seq) {
-            self.unstable.pop_front();
+        while self.checkpoints.unstable.front().is_some_and(|(seq, _)| *seq < stable.seq) {
+            self.checkpoints.unstable.pop_front();
         }
-        let Some((seq, ours)) = self.unstable.front().copied() else { return };
+        let Some((seq, ours)) = self.checkpoints.unstable.front().copied() else { return };
         if seq != stable.seq {
             return;
         }
-        self.unstable.pop_front();
+        self.checkpoints.unstable.pop_front();
         if ours != stable.digest && !base::mutant!(DivergenceUnnoticed) {
             self.diverge(stable, ours, out);
         }
@@ -102,7 +112,8 @@ impl Stage {
         self.standing = Standing::Halted { trusted: false };
         self.abandon_tentative();
         self.abandon_flight(self.executed);
-        self.unstable.clear();
+        self.abandon_digests();
+        self.checkpoints.unstable.clear();
         self.drop_pins(self.executed, out);
         out.coordinator(FromStage::Diverged { certified, ours });
     }
@@ -127,6 +138,7 @@ impl Stage {
         }
         self.snapshots.want(reader, seq, &mut self.state);
         if at_rest {
+            self.finish_digests(out);
             let manifest = self.manifest();
             self.pin_reached(manifest, out);
         }
@@ -141,8 +153,14 @@ impl Stage {
 
     /// The state, whose trees are refreshed, is that of `manifest`.
     pub(super) fn pin_reached(&mut self, manifest: Manifest, out: &mut StageOutbox) {
+        self.snapshots.reach(manifest.seq, &mut self.state);
+        self.pin_described(manifest, out);
+    }
+
+    /// What was pinned at its number is the state of `manifest`.
+    pub(super) fn pin_described(&mut self, manifest: Manifest, out: &mut StageOutbox) {
         let seq = manifest.seq;
-        for reader in self.snapshots.reached(manifest, &mut self.state) {
+        for reader in self.snapshots.described(manifest) {
             let digest = manifest.digest(self.config.group);
             out.coordinator(FromStage::Pinned { reader, seq, digest });
         }

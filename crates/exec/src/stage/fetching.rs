@@ -48,6 +48,9 @@ impl Stage {
             Standing::Halted { trusted } => *trusted,
             Standing::Executes if target.seq > self.executed => true,
             Standing::Executes => {
+                if self.digested_from() == Some(target.seq) && self.is_quiet() {
+                    self.finish_digests(out);
+                }
                 let ours = self.digest_at(target.seq);
                 if ours.is_none_or(|ours| ours == target.digest) {
                     let progress = self.progress();
@@ -62,7 +65,8 @@ impl Stage {
         self.abandon_tentative();
         self.cursor = None;
         self.abandon_flight(self.executed);
-        self.unstable.clear();
+        self.abandon_digests();
+        self.checkpoints.unstable.clear();
         self.drop_pins(Seq(target.seq.0.saturating_sub(1)), out);
         self.merge.jump(target.seq);
         let fetch = Fetch::new(self.config.group, target, sources, trusted);
@@ -72,7 +76,7 @@ impl Stage {
     /// The digest of the own checkpoint at `seq`, if it is still known.
     fn digest_at(&self, seq: Seq) -> Option<Digest> {
         let last = (self.report.checkpoint, self.report.checkpoint_digest);
-        let known = self.unstable.iter().chain((last.0 > Seq(0)).then_some(&last));
+        let known = self.checkpoints.unstable.iter().chain((last.0 > Seq(0)).then_some(&last));
         known.copied().find(|(at, _)| *at == seq).map(|(_, digest)| digest)
     }
 

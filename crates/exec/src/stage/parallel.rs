@@ -126,8 +126,9 @@ impl Stage {
         let shared = self.state.engine.shared();
         let (service, offload) = shared.expect("it was asked before the first frame took off");
         let saves = self.state.engine.saves();
+        let frozen = self.state.engine.tree_mut().share_frozen();
         flight.running += 1;
-        Some(Job { service, offload, flight: flight.number, saves, tasks })
+        Some(Job { service, offload, flight: flight.number, saves, frozen, tasks })
     }
 
     /// Takes back a job. Call [`Stage::run`] after it.

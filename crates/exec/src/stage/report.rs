@@ -21,7 +21,7 @@ pub struct StageReport {
     pub decisions: SessionCounts,
     /// Deliveries refused.
     pub undeliverable: u64,
-    /// Checkpoints taken.
+    /// Checkpoints taken: their digests are made and told.
     pub checkpoints: u64,
     /// The number of the last checkpoint taken.
     pub checkpoint: Seq,
@@ -29,7 +29,7 @@ pub struct StageReport {
     pub checkpoint_digest: Digest,
     /// The service's root at that checkpoint.
     pub state_root: Digest,
-    /// Objects whose digest the last checkpoint asked for.
+    /// Objects whose digest the last checkpoint needs, also one that is not taken yet.
     pub objects_rehashed: u64,
     /// The last checkpoint known to be right.
     pub stable: Seq,

@@ -195,12 +195,22 @@ pub fn stage(interval: u64) -> Stage {
     stage_of(Cells::new(300), 2, interval)
 }
 
+/// Runs as long as there is something to do.
+pub fn run_out(stage: &mut Stage, out: &mut StageOutbox) -> Turn {
+    loop {
+        match stage.run(usize::MAX, out) {
+            Turn::More => {}
+            turn => return turn,
+        }
+    }
+}
+
 /// Delivers one batch and runs until idle.
 pub fn feed(stage: &mut Stage, seq: u64, batch: &Arc<Batch>) -> Vec<(Target, FromStage)> {
     let mut out = StageOutbox::new();
     let deliver = ToStage::Deliver { seq: Seq(seq), batch: Arc::clone(batch) };
     stage.on(deliver, &mut out).expect("in the window");
-    assert_eq!(stage.run(usize::MAX, &mut out), Turn::Idle);
+    assert_eq!(run_out(stage, &mut out), Turn::Idle);
     stage.check();
     out.messages
 }

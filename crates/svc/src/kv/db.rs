@@ -417,6 +417,10 @@ impl Db {
     fn announce(&mut self, ctx: &mut Context<'_>, bucket: usize) {
         self.settle();
         ctx.writes(bucket as u64);
+        if ctx.wants_digest(bucket as u32) {
+            // Its values remember theirs, so this costs less than its bytes.
+            ctx.digest(bucket as u32, self.digest_bucket(bucket as u32));
+        }
         ctx.modify(bucket as u32, |out| self.bucket(bucket).encode(out));
     }
 

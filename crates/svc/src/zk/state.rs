@@ -363,7 +363,7 @@ impl State {
     ) -> Option<Node> {
         let bucket = node_bucket(path);
         ctx.writes((bucket / SHARD_BUCKETS) as u64);
-        ctx.modify(NODES + bucket as u32, |out| self.encode(Object::Nodes(bucket), out));
+        self.announce(ctx, Object::Nodes(bucket), NODES + bucket as u32);
         self.swap_node(path, node)
     }
 
@@ -430,13 +430,21 @@ impl State {
     fn mark_sessions(&self, ctx: &mut Context<'_>, id: u64) {
         let bucket = session_bucket(id);
         ctx.writes(session_class(id));
-        ctx.modify(SESSIONS + bucket as u32, |out| self.encode(Object::Sessions(bucket), out));
+        self.announce(ctx, Object::Sessions(bucket), SESSIONS + bucket as u32);
     }
 
     fn mark_watches(&self, ctx: &mut Context<'_>, id: u64) {
         let bucket = session_bucket(id);
         ctx.writes(session_class(id));
-        ctx.modify(WATCHES + bucket as u32, |out| self.encode(Object::Watches(bucket), out));
+        self.announce(ctx, Object::Watches(bucket), WATCHES + bucket as u32);
+    }
+
+    fn announce(&self, ctx: &mut Context<'_>, object: Object, number: u32) {
+        if ctx.wants_digest(number) {
+            // Long data has its digest by itself.
+            ctx.digest(number, self.digest(object));
+        }
+        ctx.modify(number, |out| self.encode(object, out));
     }
 
     /// Adds ways in which a session watches a path; false when it watches too much.
