@@ -74,6 +74,7 @@ sights! {
     RolledBack = "a tentative batch rolled back",
     Tentative = "a batch is executed before it is committed",
     Beside = "two workers execute at the same time",
+    DigestsLater = "messages come in while a checkpoint's digests are made",
     JobsGivenUp = "a state is given up while workers execute on it",
     CrashAmidJobs = "a process ends while workers execute",
     CopyWaits = "a checkpoint on its way to the disk waits for workers",

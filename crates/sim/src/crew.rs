@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 
+use base::transfer::Part as StatePart;
 use base::{ReplicaId, Span, ToStage};
 use exec::stage::{StageOutbox, Turn};
 use exec::{Finished, Job, Stage};
@@ -28,6 +29,10 @@ const OPS_PER_TURN: usize = 64;
 const JOBS_PER_WORKER: usize = 2;
 /// Most operations of a job.
 const JOB_OPS_MAX: u64 = 8;
+/// Most digests of a checkpoint that a turn makes at least, unless the service has very many.
+const DIGESTS_MAX: u64 = 40;
+/// Turns that so many objects' digests take at most.
+const TURNS_PER_CHECKPOINT: u32 = 64;
 /// Most steps of a stage until it is decided anew whether operations are worth a hand-off.
 const STEPS_PER_VERDICT: u64 = 60;
 
@@ -46,6 +51,8 @@ pub(crate) struct Crew {
     steps: u64,
     /// A checkpoint is on its way to the disk and waits until nobody writes.
     copy_waits: bool,
+    /// Of its own as well: how many digests of a checkpoint are made when.
+    pace: Prng,
 }
 
 impl Crew {
@@ -62,7 +69,21 @@ impl Crew {
             worth: true,
             steps: 0,
             copy_waits: false,
+            pace: Prng::new(own ^ Prng::new(options.seed ^ 0xd16e).next_u64()),
         }
+    }
+
+    /// How many digests of a checkpoint this life makes in a turn at least.
+    pub(crate) fn pace(&mut self, stage: &mut Stage) {
+        let few = self.pace.between(1, DIGESTS_MAX) as usize;
+        let many = stage.objects(StatePart::Service) / TURNS_PER_CHECKPOINT;
+        stage.pace_digests(few.max(many as usize));
+    }
+
+    /// Whether messages come in before the stage goes on with a checkpoint. Oracles compare what
+    /// was answered with what is executed, batch by batch.
+    fn leaves_digests(&mut self, stage: &Stage) -> bool {
+        stage.is_digesting() && !stage.is_amid_batch() && self.pace.chance(Ratio(1, 2))
     }
 
     /// The process ends. Whether anything was out.
@@ -158,9 +179,12 @@ impl World {
         // Memory is lost by the stage's own thread, while no other uses it.
         let engaged = if host.spoil.is_due() { 0 } else { host.crew.engaged() };
         host.stage.engage(engaged);
-        while host.stage.run(OPS_PER_TURN, &mut out) == Turn::More {
+        let mut later = false;
+        while !later && host.stage.run(OPS_PER_TURN, &mut out) == Turn::More {
             host.crew.get(&mut host.stage);
+            later = host.crew.leaves_digests(&host.stage);
         }
+        let after = Span::micros(if later { host.crew.pace.between(0, 2_000) } else { 0 });
         if checks {
             host.stage.check();
         }
@@ -177,6 +201,11 @@ impl World {
             let now = self.queue.now();
             self.plan(replica, Part::Disk, now);
             self.plan(replica, Part::Bell, now);
+        }
+        if later {
+            let at = self.queue.now().after(after);
+            self.plan(replica, Part::Bell, at);
+            self.saw(Sight::DigestsLater);
         }
         if given_up {
             self.saw(Sight::JobsGivenUp);

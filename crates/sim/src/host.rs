@@ -111,12 +111,15 @@ impl Replica {
             let start = words.lane_start(&mut boot, pillar);
             Lane::restore(lane_config(options, me, pillar), keys(options, me), start)
         });
+        let lanes = lanes.collect();
+        let mut crew = Crew::new(options, me, life);
+        crew.pace(&mut boot.stage);
         let replica = Replica {
-            lanes: lanes.collect(),
+            lanes,
             view: coordinator.report().view,
             coordinator,
             stage: boot.stage,
-            crew: Crew::new(options, me, life),
+            crew,
             journals,
             promises,
             disk,

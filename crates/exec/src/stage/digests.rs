@@ -52,6 +52,13 @@ impl Stage {
         self.checkpoints.unfinished.is_some()
     }
 
+    /// Whether a batch is executed in part: what was answered of it is beyond what counts as
+    /// executed.
+    #[must_use]
+    pub fn is_amid_batch(&self) -> bool {
+        self.cursor.is_some()
+    }
+
     /// How often digests of checkpoints were made, at their batch or in a turn after it. Where it
     /// has grown in a turn, the turn took longer than its operations.
     #[must_use]

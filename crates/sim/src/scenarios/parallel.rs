@@ -132,6 +132,8 @@ fn execute(work: Work, log: &[Arc<Batch>], workers: usize, prng: &mut Prng) -> S
     };
     let mut stage = Stage::new(config, work.service());
     stage.engage(workers);
+    // The first checkpoint covers all objects of the service.
+    stage.pace_digests([1, 30, 3_000][prng.below(3) as usize]);
     let (mut said, mut out) = (Said::default(), StageOutbox::new());
     for (seq, batch) in (1..).map(Seq).zip(log) {
         let batch = Arc::clone(batch);
@@ -154,6 +156,8 @@ fn execute(work: Work, log: &[Arc<Batch>], workers: usize, prng: &mut Prng) -> S
         }
         hear(&mut said, &mut out);
     }
+    while stage.run(1, &mut out).more() {}
+    hear(&mut said, &mut out);
     stage.check();
     stage.check_state();
     work.invariant(stage.service()).expect("an invariant of the service");
