@@ -18,6 +18,11 @@ fn any_f_backups_may_be_down_from_the_start() {
 }
 
 #[test]
+fn what_a_laggard_was_told_and_has_lost_is_told_again() {
+    check("what_a_laggard_was_told_and_has_lost_is_told_again");
+}
+
+#[test]
 fn a_backup_that_was_cut_off_for_less_than_a_window_catches_up() {
     check("a_backup_that_was_cut_off_for_less_than_a_window_catches_up");
 }

@@ -2,7 +2,7 @@
 
 use super::Scenario;
 use crate::scenario::world;
-use crate::{Net, Options, World};
+use crate::{Fault, Net, Options, World};
 use base::{ReplicaId, Span};
 
 /// The scenarios of this family.
@@ -34,6 +34,14 @@ pub(super) const ALL: &[Scenario] = &[
         ci_seeds: 20,
         full_seeds: 20,
         run: a_backup_that_was_cut_off_for_less_than_a_window_catches_up,
+    },
+    Scenario {
+        name: "what_a_laggard_was_told_and_has_lost_is_told_again",
+        claim: "L12: a backup of a group at rest asks for what it missed, and does not hear the \
+                first answers.",
+        ci_seeds: 6,
+        full_seeds: 60,
+        run: what_a_laggard_was_told_and_has_lost_is_told_again,
     },
     Scenario {
         name: "checkpoints_become_stable_and_logs_are_cut",
@@ -131,6 +139,35 @@ fn a_backup_that_was_cut_off_for_less_than_a_window_catches_up(seed: u64) {
     world.run_until(Span::secs(20), |w| w.completed() > 120);
     world.resume(ReplicaId(2));
     finish(world, Span::secs(60));
+}
+
+fn what_a_laggard_was_told_and_has_lost_is_told_again(seed: u64) {
+    let options = Options {
+        seed,
+        pillars: 1 + (seed % 3) as u16,
+        // Less than an interval.
+        ops_per_client: 40,
+        checkpoint_interval: 256,
+        window: 1024,
+        // Whoever is told nothing for twice as long asks for the state.
+        view_timeout: Span::secs(30),
+        ..Options::default()
+    };
+    let mut world = world(options);
+    let (n, laggard) = (world.options().n, ReplicaId(1 + (seed % 3) as u16));
+    let others: Vec<ReplicaId> = (0..n).map(ReplicaId).filter(|r| *r != laggard).collect();
+    for other in &others {
+        world.fault(Fault::Cut(laggard, *other));
+        world.fault(Fault::Cut(*other, laggard));
+    }
+    assert!(world.run_until(Span::secs(60), World::clients_are_done), "{}", world.describe());
+    // It is heard, and hears nothing yet. No link is new.
+    let mend = |world: &mut World, from, to| assert!(world.network.mend(from, to), "it was cut");
+    others.iter().for_each(|other| mend(&mut world, laggard, *other));
+    world.run_for(Span::secs(2), |_| false);
+    others.iter().for_each(|other| mend(&mut world, *other, laggard));
+    let world = finish(world, Span::secs(100));
+    assert_eq!(world.checker().counts().fetched, 0, "{}", world.describe());
 }
 
 fn checkpoints_become_stable_and_logs_are_cut(seed: u64) {
