@@ -74,6 +74,15 @@ impl Directory {
         Ok(Directory(Arc::new(Inner { group, epoch, pillars, replicas, clients })))
     }
 
+    /// The same members in another group: whatever is signed, authenticated or sealed for one of
+    /// the two means nothing in the other.
+    #[must_use]
+    pub fn in_group(&self, group: GroupId) -> Directory {
+        let Inner { epoch, pillars, replicas, clients, .. } = &*self.0;
+        let (replicas, clients) = (replicas.clone(), clients.clone());
+        Directory(Arc::new(Inner { group, epoch: *epoch, pillars: *pillars, replicas, clients }))
+    }
+
     /// The group.
     #[must_use]
     pub fn group(&self) -> GroupId {

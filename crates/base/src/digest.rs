@@ -33,6 +33,8 @@ pub enum Domain {
     Service = 10,
     /// A VIEW-CHANGE, as its signer and the NEW-VIEW that holds it name it.
     ViewChange = 11,
+    /// One partition of a group: the identity of the agreement group that it is.
+    Partition = 12,
 }
 
 impl Digest {

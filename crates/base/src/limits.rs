@@ -4,6 +4,8 @@
 pub const REPLICAS_MAX: usize = 64;
 /// Most pillars of a group.
 pub const PILLARS_MAX: usize = 64;
+/// Most partitions of a group: each is a group of its own in the same processes.
+pub const PARTITIONS_MAX: usize = 64;
 /// Most principals in a group's configuration.
 pub const CLIENTS_MAX: usize = 65_536;
 

@@ -49,10 +49,16 @@ pub(crate) fn check(raw: RawGroup, path: &Path, ports: Ports) -> Result<Group, G
         let remedy = format!("1 to {} pillars", limits::PILLARS_MAX);
         field(path, "pillars", raw.pillars, &remedy)
     })?;
+    let partitions = raw.partitions.unwrap_or(1);
+    within(path, "partitions", partitions.into(), 1, limits::PARTITIONS_MAX as u64)?;
     let settings = settings(path, &raw, agreement, quorums)?;
     switches::check(&settings.chosen())
         .map_err(|conflict| GenesisError::Switches { path: path.to_path_buf(), conflict })?;
     let initial_state = initial_state(path, &raw)?;
+    if initial_state.is_some() && partitions > 1 {
+        let remedy = "a group that begins with a snapshot has one partition";
+        return Err(field(path, "partitions", partitions, remedy));
+    }
     let replicas = replicas(path, &raw, ports)?;
     let clients = clients(path, &raw.client)?;
     let group = identity(&raw, &settings, initial_state, (&replicas, &clients));
@@ -71,6 +77,7 @@ pub(crate) fn check(raw: RawGroup, path: &Path, ports: Ports) -> Result<Group, G
         replicas,
         clients,
         directory,
+        partition: None,
     })
 }
 
@@ -169,6 +176,7 @@ fn settings(
         tentative: word(path, "tentative", raw.ways.tentative.as_deref(), from_on_off)?,
         reads: word(path, "reads", raw.ways.reads.as_deref(), Reads::from_word)?,
         idle: word(path, "idle", raw.ways.idle.as_deref(), Idle::from_word)?,
+        partitions: raw.partitions.unwrap_or(default.partitions),
         batching: batching(path, &raw.batching, window / pillars)?,
         drills: raw.drills.unwrap_or(default.drills),
     })
@@ -245,7 +253,8 @@ fn replicas(
             let remedy = format!("[[replica]] tables stand in order: this one is {id}");
             return Err(field(path, "replica.id", entry.id, &remedy));
         }
-        let addresses = addresses(path, entry, raw.pillars)?;
+        let lanes = raw.pillars.saturating_mul(raw.partitions.unwrap_or(1));
+        let addresses = addresses(path, entry, lanes)?;
         for address in &addresses {
             claim(path, id, address, allowed, &mut taken)?;
         }
@@ -291,14 +300,14 @@ fn claim(
 }
 
 /// Where a replica listens: one address for each pillar, or a host with its ports.
-fn addresses(path: &Path, entry: &RawReplica, pillars: u16) -> Result<Vec<Address>, GenesisError> {
+fn addresses(path: &Path, entry: &RawReplica, lanes: u16) -> Result<Vec<Address>, GenesisError> {
     let id = entry.id;
     let what = format!("replica {id} addresses");
     let alone = entry.host.is_none() && entry.port.is_none() && entry.ports.is_none();
     match (&entry.addresses, &entry.host) {
         (Some(texts), _) if alone => {
-            if texts.len() != usize::from(pillars) {
-                let remedy = format!("one address per pillar, {pillars} in all");
+            if texts.len() != usize::from(lanes) {
+                let remedy = format!("one address per pillar, {lanes} in all");
                 return Err(field(path, &what, texts.len(), &remedy));
             }
             let one = |text: &String| {
@@ -308,7 +317,7 @@ fn addresses(path: &Path, entry: &RawReplica, pillars: u16) -> Result<Vec<Addres
         }
         (None, Some(name)) => {
             host(path, &format!("replica {id} host"), name)?;
-            let ports = ports(path, entry, pillars)?;
+            let ports = ports(path, entry, lanes)?;
             Ok(ports.into_iter().map(|port| Address::tcp(name, port)).collect())
         }
         _ => {
@@ -318,21 +327,21 @@ fn addresses(path: &Path, entry: &RawReplica, pillars: u16) -> Result<Vec<Addres
     }
 }
 
-fn ports(path: &Path, entry: &RawReplica, pillars: u16) -> Result<Vec<u16>, GenesisError> {
+fn ports(path: &Path, entry: &RawReplica, lanes: u16) -> Result<Vec<u16>, GenesisError> {
     let id = entry.id;
     match (&entry.port, &entry.ports) {
-        (Some(0), None) => Ok(vec![0; usize::from(pillars)]),
+        (Some(0), None) => Ok(vec![0; usize::from(lanes)]),
         (Some(base), None) => {
-            let last = base.checked_add(pillars - 1).ok_or_else(|| {
-                let max = u16::MAX - (pillars - 1);
-                let remedy = format!("{pillars} pillars need as many ports: at most {max}");
+            let last = base.checked_add(lanes - 1).ok_or_else(|| {
+                let max = u16::MAX - (lanes - 1);
+                let remedy = format!("{lanes} pillars need as many ports: at most {max}");
                 field(path, &format!("replica {id} port"), base, &remedy)
             })?;
             Ok((*base..=last).collect())
         }
-        (None, Some(ports)) if ports.len() == usize::from(pillars) => Ok(ports.clone()),
+        (None, Some(ports)) if ports.len() == usize::from(lanes) => Ok(ports.clone()),
         (None, Some(ports)) => {
-            let remedy = format!("one port per pillar, {pillars} in all");
+            let remedy = format!("one port per pillar, {lanes} in all");
             Err(field(path, &format!("replica {id} ports"), ports.len(), &remedy))
         }
         _ => {
@@ -421,6 +430,9 @@ fn identity(
         if !older && switches::default_of(name) != Some(value) {
             hasher.update_sized(name.as_bytes()).update_sized(value.as_bytes());
         }
+    }
+    if settings.partitions > 1 {
+        hasher.update_u64(u64::from(settings.partitions));
     }
     hasher.update_sized(initial_state.as_ref().map_or(&[], |digest| &digest.0[..]));
     hasher.update_u64(replicas.len() as u64);

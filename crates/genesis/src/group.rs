@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use auth::{AuthError, Directory, Peer, PublicKeys, Secret};
+use base::digest::{Domain, Hasher};
 use base::{ClientId, Digest, Epoch, GroupId, PillarId, Quorums, ReplicaId, Stripe};
 
 use crate::address::{Address, Transport};
@@ -26,6 +27,8 @@ pub struct Group {
     pub(crate) replicas: Vec<ReplicaEntry>,
     pub(crate) clients: Vec<ClientEntry>,
     pub(crate) directory: Directory,
+    /// Which partition of a larger group this is, if it is one.
+    pub(crate) partition: Option<u16>,
 }
 
 /// One replica, as the configuration knows it.
@@ -33,7 +36,7 @@ pub struct Group {
 pub struct ReplicaEntry {
     /// Its number, and its place in the list.
     pub id: ReplicaId,
-    /// Where each pillar listens and is reached. Not agreed.
+    /// Where each pillar listens and is reached, partition by partition. Not agreed.
     pub addresses: Vec<Address>,
     /// Its public keys.
     pub keys: PublicKeys,
@@ -156,6 +159,48 @@ impl Group {
         self.stripe.pillars()
     }
 
+    /// Into how many partitions the service's state falls. A group of several is none that
+    /// anything is agreed in: its partitions are ([`Group::parts`]).
+    #[must_use]
+    pub fn partitions(&self) -> u16 {
+        self.settings.partitions
+    }
+
+    /// Which partition of a larger group this is; `None` of a group that is whole.
+    #[must_use]
+    pub fn partition(&self) -> Option<u16> {
+        self.partition
+    }
+
+    /// The groups that agreement takes place in, in the order of their numbers: the partitions, or
+    /// this group itself where it has but one.
+    ///
+    /// A partition has the members and the keys of its group, addresses of its own and an identity
+    /// that follows from the group's and its number: nothing that is signed, authenticated or
+    /// sealed for one partition means anything in another.
+    #[must_use]
+    pub fn parts(&self) -> Vec<Group> {
+        match self.partitions() {
+            1 => vec![self.clone()],
+            several => (0..several).map(|number| self.part(number)).collect(),
+        }
+    }
+
+    fn part(&self, number: u16) -> Group {
+        let id =
+            Hasher::new(Domain::Partition).update(&self.id().0).update_u64(number.into()).finish();
+        let mut part = self.clone();
+        part.directory = self.directory.in_group(GroupId(id.0));
+        part.settings.partitions = 1;
+        part.partition = Some(number);
+        let lanes = usize::from(self.pillars());
+        for replica in &mut part.replicas {
+            let own = usize::from(number) * lanes..(usize::from(number) + 1) * lanes;
+            replica.addresses = replica.addresses[own].to_vec();
+        }
+        part
+    }
+
     /// What the members do alike.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -200,7 +245,8 @@ impl Group {
         &self.directory
     }
 
-    /// Where a pillar of a replica listens. `None` when there is none such.
+    /// Where a pillar of a replica listens. `None` when there is none such. In a group of several
+    /// partitions, ask one of them.
     #[must_use]
     pub fn address(&self, replica: ReplicaId, pillar: PillarId) -> Option<&Address> {
         let entry = self.replicas.get(usize::from(replica.0))?;
@@ -239,13 +285,13 @@ impl Group {
         addresses: Vec<Address>,
     ) -> Result<(), GenesisError> {
         let path = self.path.clone();
-        let pillars = usize::from(self.pillars());
+        let lanes = usize::from(self.pillars()) * usize::from(self.partitions());
         let Some(entry) = self.replicas.get_mut(usize::from(replica.0)) else {
             let remedy = "there is no such replica";
             return Err(check::field(&path, "replica.id", replica, remedy));
         };
-        if addresses.len() != pillars {
-            let remedy = format!("one address per pillar, {pillars} in all");
+        if addresses.len() != lanes {
+            let remedy = format!("one address per pillar, {lanes} in all");
             let field = format!("replica {replica} addresses");
             return Err(check::field(&path, &field, addresses.len(), &remedy));
         }

@@ -98,6 +98,8 @@ impl LocalGroup {
         bounded(path, "replicas", usize::from(options.replicas), 1, limits::REPLICAS_MAX)?;
         bounded(path, "clients", options.clients as usize, 0, limits::CLIENTS_MAX)?;
         bounded(path, "pillars", usize::from(options.pillars), 1, limits::PILLARS_MAX)?;
+        let partitions = usize::from(options.settings.partitions);
+        bounded(path, "partitions", partitions, 1, limits::PARTITIONS_MAX)?;
         let replicas = secrets(usize::from(options.replicas))?;
         let clients = secrets(options.clients as usize)?;
         let raw = raw_group(options, path, &replicas, &clients)?;
@@ -224,6 +226,7 @@ fn raw_group(
         replicas: options.replicas,
         faults: options.faults.unwrap_or((options.replicas - 1) / 3),
         pillars: options.pillars,
+        partitions: (settings.partitions != 1).then_some(settings.partitions),
         checkpoint_interval: Some(settings.checkpoint_interval),
         // The default gives way to a large group or another interval; what was chosen does not.
         window: (settings.window != Settings::default().window).then_some(settings.window),
@@ -296,7 +299,8 @@ fn ports_at<'a>(
     next: &mut BTreeMap<&'a str, u32>,
 ) -> Result<Vec<String>, GenesisError> {
     let interfaces: Vec<&str> = host.split('+').collect();
-    let mut addresses = Vec::with_capacity(usize::from(options.pillars));
+    let count = usize::from(options.pillars) * usize::from(options.settings.partitions);
+    let mut addresses = Vec::with_capacity(count);
     if interfaces.len() > usize::from(options.pillars) {
         let remedy = format!(
             "more interfaces than pillars: each pillar listens on one; found the group with \
@@ -305,7 +309,7 @@ fn ports_at<'a>(
         );
         return Err(field(path, &format!("replica {id} host"), host, &remedy));
     }
-    for interface in interfaces.iter().cycle().take(usize::from(options.pillars)) {
+    for interface in interfaces.iter().cycle().take(count) {
         check::host(path, &format!("replica {id} host"), interface)?;
         let port = next.entry(interface).or_insert(options.port.into());
         let mine = u16::try_from(*port).map_err(|_| past_the_last(options, path, id))?;
@@ -321,13 +325,18 @@ fn sockets_of(options: &InitOptions, path: &Path, id: u16) -> Result<Vec<String>
         let remedy = "sockets need a directory";
         return Err(field(path, "transport", options.transport.word(), remedy));
     };
-    let one = |pillar| {
-        let file = dir.join(format!("{id}-{pillar}.sock"));
+    let one = |(partition, pillar): (u16, u16)| {
+        let file = match options.settings.partitions {
+            1 => dir.join(format!("{id}-{pillar}.sock")),
+            _ => dir.join(format!("{id}-{partition}-{pillar}.sock")),
+        };
         let text = format!("{}:{}", options.transport.word(), file.display());
         let bad = |remedy: String| field(path, "socket-dir", file.display(), &remedy);
         Address::parse(&text).map_err(bad).map(|_| text)
     };
-    (0..options.pillars).map(one).collect()
+    let partitions = 0..options.settings.partitions;
+    let all = partitions.flat_map(|partition| (0..options.pillars).map(move |p| (partition, p)));
+    all.map(one).collect()
 }
 
 /// The ports of replica `id` are beyond the last one that there is.
@@ -335,7 +344,7 @@ fn past_the_last(options: &InitOptions, path: &Path, id: u16) -> GenesisError {
     let remedy = format!(
         "the ports of replica {id} run past 65535: each replica of a host takes {} of them, \
          beginning here",
-        options.pillars
+        u32::from(options.pillars) * u32::from(options.settings.partitions)
     );
     field(path, "port", options.port, &remedy)
 }

@@ -240,6 +240,9 @@ pub struct Settings {
     pub idle: Idle,
     /// How leaders make batches.
     pub batching: Batching,
+    /// Into how many partitions the service's state falls, 1 to
+    /// [`PARTITIONS_MAX`](limits::PARTITIONS_MAX): each is agreed on by itself.
+    pub partitions: u16,
     /// Whether replicas obey orders to misbehave, for drills. Never in production.
     pub drills: bool,
 }
@@ -339,6 +342,7 @@ impl Settings {
             Choice("replies", self.replies.word()),
             Choice("repliers", self.repliers.word()),
             Choice("idle", self.idle.word()),
+            Choice("partitions", if self.partitions > 1 { "several" } else { "one" }),
         ]
     }
 }
@@ -377,6 +381,7 @@ impl Default for Settings {
             repliers: Repliers::default(),
             idle: Idle::default(),
             batching: Batching::default(),
+            partitions: 1,
             drills: false,
         }
     }

@@ -120,6 +120,13 @@ pub const SWITCHES: &[Switch] = &[
                ahead of its siblings with one message",
     },
     Switch {
+        name: "partitions",
+        values: &["one", "several"],
+        scope: Scope::Group,
+        what: "agree on the order of everything, or on that of each part of the service's state by \
+               itself (`partitions = P` in group.toml; `--partitions P`)",
+    },
+    Switch {
         name: "durability",
         values: &["sync", "async", "memory"],
         scope: Scope::Replica,
@@ -206,6 +213,18 @@ pub const CONFLICTS: &[Conflict] = &[
         other: Choice("idle", "ahead"),
         why: "a number that one leader proposes obliges all the others to propose theirs below it",
         remedy: "leave leaders fixed",
+    },
+    Conflict {
+        one: Choice("partitions", "several"),
+        other: Choice("agreement", "none"),
+        why: "a server that nobody replicates is what one order of everything is compared with",
+        remedy: "leave partitions one",
+    },
+    Conflict {
+        one: Choice("partitions", "several"),
+        other: Choice("parallelization", "top"),
+        why: "each partition would need a pipeline of its own, of six threads or more",
+        remedy: "leave parallelization cop",
     },
     Conflict {
         one: Choice("agreement", "none"),

@@ -36,8 +36,7 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
     writeln!(out, "# pbft; or none: one server that nobody replicates, for comparison.")?;
     writeln!(out, "agreement = \"{}\"", settings.agreement.word())?;
     writeln!(out, "replicas = {n}\nfaults = {f}")?;
-    writeln!(out, "\n# Pillars: parallel lanes of agreement. At most one per core is of use.")?;
-    writeln!(out, "pillars = {}", group.pillars())?;
+    write_lanes(out, group)?;
     writeln!(out, "\n# Sequence numbers between checkpoints, and how many may be in agreement")?;
     writeln!(out, "# above the last stable checkpoint: a multiple, at least twice as many.")?;
     writeln!(out, "checkpoint_interval = {}", settings.checkpoint_interval)?;
@@ -93,6 +92,20 @@ fn write_all(out: &mut String, group: &Group) -> std::fmt::Result {
     write_members(out, group)
 }
 
+fn write_lanes(out: &mut String, group: &Group) -> std::fmt::Result {
+    writeln!(out, "\n# Pillars: parallel lanes of agreement. At most one per core is of use.")?;
+    writeln!(out, "pillars = {}", group.pillars())?;
+    if group.partitions() > 1 {
+        writeln!(
+            out,
+            "\n# Partitions: parts of the service's state, each a group of its own with"
+        )?;
+        writeln!(out, "# as many pillars, in the same processes.")?;
+        writeln!(out, "partitions = {}", group.partitions())?;
+    }
+    Ok(())
+}
+
 fn write_batching(out: &mut String, group: &Group) -> std::fmt::Result {
     let batching = &group.settings.batching;
     writeln!(out, "\n[batching]")?;
@@ -109,6 +122,9 @@ fn write_members(out: &mut String, group: &Group) -> std::fmt::Result {
     writeln!(out, "\n# The replicas, and where their pillars listen: at a host, pillar p on")?;
     writeln!(out, "# port + p; or at addresses, one for each pillar: \"host:port\", or on one")?;
     writeln!(out, "# host \"unix:/path\", a socket, or \"shm:/path\", shared memory.")?;
+    if group.partitions() > 1 {
+        writeln!(out, "# The pillars of partition 0 first, then those of partition 1, and so on.")?;
+    }
     for replica in &group.replicas {
         writeln!(out, "\n[[replica]]\nid = {}", replica.id)?;
         write_addresses(out, replica)?;

@@ -64,6 +64,7 @@ fn what_is_written_is_read_back() {
             in_flight_max: 8,
             unbatched: true,
         },
+        partitions: 1,
         drills: true,
     };
     let options = InitOptions {
@@ -93,6 +94,79 @@ fn what_is_written_is_read_back() {
     assert_eq!(read.address(ReplicaId(2), PillarId(3)), None);
     assert_eq!(read.address(ReplicaId(7), PillarId(0)), None);
     assert_eq!(read.to_toml(), written.to_toml());
+}
+
+#[test]
+fn partitions_are_groups_of_their_own_with_the_same_members() {
+    let settings = Settings { partitions: 3, ..Settings::default() };
+    let options = InitOptions { pillars: 2, settings, ..InitOptions::default() };
+    let whole = LocalGroup::generate(&options).expect("legal").group;
+    let text = whole.to_toml();
+    assert!(text.contains("\npartitions = 3\n"), "{text}");
+    assert!(!sample().contains("partitions"), "who has one does not see the word");
+    let read = parse(&text).expect("own text");
+    assert_eq!((read.id(), read.partitions(), read.partition()), (whole.id(), 3, None));
+    assert_eq!(*read.settings(), settings);
+    let parts = read.parts();
+    let mut ids: Vec<_> = parts.iter().map(Group::id).chain([whole.id()]).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 4, "nothing of one means anything in another");
+    let mut ports = Vec::new();
+    for (number, part) in (0..).zip(&parts) {
+        assert_eq!((part.partition(), part.partitions(), part.pillars()), (Some(number), 1, 2));
+        assert_eq!(part.parts().len(), 1);
+        assert_eq!(part.parts()[0].id(), part.id());
+        assert_eq!(part.clients(), whole.clients());
+        assert_eq!(part.directory().group(), part.id());
+        for id in 0..4 {
+            let keys = |group: &Group| *group.directory().replica(ReplicaId(id)).expect("there");
+            assert_eq!(keys(part), keys(&whole));
+        }
+        ports.extend(part.replicas()[1].ports());
+    }
+    assert_eq!(ports, (7406..7412).collect::<Vec<u16>>(), "the second replica's, in turn");
+    assert_eq!(ports, whole.replicas()[1].ports());
+    // How many there are is part of who the group is.
+    let fewer = InitOptions { settings: Settings { partitions: 2, ..settings }, ..options };
+    let mut fewer = LocalGroup::generate(&fewer).expect("legal").group.to_toml();
+    // The same members: what is left of the difference is the number.
+    let members = fewer.find("\n[[replica]]").expect("written");
+    fewer.truncate(members);
+    let own = text.find("\n[[replica]]").expect("written");
+    let tail = text[own..].lines().filter(|line| !line.starts_with("port"));
+    let mut port = 9000;
+    for line in tail {
+        fewer.push_str(line);
+        fewer.push('\n');
+        if line.starts_with("host = ") {
+            fewer.push_str(&format!("port = {port}\n"));
+            port += 4;
+        }
+    }
+    let fewer = parse(&fewer).expect("legal");
+    assert_eq!(fewer.replicas()[2].keys, whole.replicas()[2].keys);
+    assert_ne!(fewer.id(), whole.id());
+    assert_ne!(fewer.parts()[0].id(), parts[0].id());
+}
+
+#[test]
+fn what_partitions_do_not_go_with_is_refused() {
+    let of = |partitions| Settings { partitions, ..Settings::default() };
+    let refused = |options: &InitOptions| match LocalGroup::generate(options) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("{options:?}"),
+    };
+    for partitions in [0, 65] {
+        let options = InitOptions { settings: of(partitions), ..InitOptions::default() };
+        assert!(refused(&options).contains("partitions"), "{partitions}");
+    }
+    let settings = Settings { agreement: Agreement::None, ..of(2) };
+    let alone = InitOptions { replicas: 1, settings, ..InitOptions::default() };
+    assert!(refused(&alone).contains("partitions one"));
+    let initial_state = Some(Digest([1; 32]));
+    let founded = InitOptions { initial_state, settings: of(2), ..InitOptions::default() };
+    assert!(refused(&founded).contains("snapshot"));
 }
 
 #[test]
