@@ -27,6 +27,7 @@ pub mod mutants;
 pub mod packet;
 pub mod quorum;
 pub mod reply;
+pub mod route;
 pub mod stripe;
 pub mod time;
 pub mod transfer;
@@ -40,5 +41,6 @@ pub use id::{ClientId, Epoch, GroupId, Incarnation, PillarId, ReplicaId, Seq, Se
 pub use links::{FromStage, Progress, Sibling, StableCheckpoint, ToStage};
 pub use quorum::{Quorums, VoteSet};
 pub use reply::{Reply, ReplyStatus};
+pub use route::{Route, Routing};
 pub use stripe::Stripe;
 pub use time::{AgreedTime, Now, Span, Time};

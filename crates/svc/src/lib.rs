@@ -8,10 +8,12 @@
 
 #![forbid(unsafe_code)]
 
+use base::{Route, Routing};
 use exec::Service;
 
 pub mod echo;
 pub mod kv;
+pub mod partition;
 #[cfg(test)]
 mod testing;
 pub mod work;
@@ -19,6 +21,7 @@ pub mod zk;
 
 pub use echo::EchoService;
 pub use kv::KvService;
+pub use partition::Partition;
 pub use work::WorkService;
 pub use zk::ZooKeeperService;
 
@@ -37,6 +40,30 @@ pub fn by_name(name: &str) -> Option<Box<dyn Service>> {
     }
 }
 
+/// How operations of the service of that name find their partition; `None` of a service whose state
+/// does not fall into parts, or that nobody knows.
+#[must_use]
+pub fn routing(name: &str) -> Option<Routing> {
+    match name {
+        "kv" => Some(kv::slot::ROUTING),
+        // Its operations depend on nothing but each other's number.
+        "echo" => Some(Routing { route: |_, _| Route::Anywhere, astray: b"" }),
+        _ => None,
+    }
+}
+
+/// Partition `own` of `partitions` of a fresh service of that name; `None` where
+/// [`routing`] is none.
+#[must_use]
+pub fn partition_by_name(name: &str, own: u16, partitions: u16) -> Option<Box<dyn Service>> {
+    let (routing, place) = (routing(name)?, (own, partitions));
+    match name {
+        "kv" => Some(Box::new(Partition::new(KvService::new(), routing, place))),
+        "echo" => Some(Box::new(Partition::new(EchoService::new(), routing, place))),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +72,14 @@ mod tests {
     fn every_name_has_a_service() {
         assert!(NAMES.iter().all(|name| by_name(name).is_some()));
         assert!(by_name("").is_none());
+    }
+
+    #[test]
+    fn what_is_routed_has_partitions() {
+        for name in NAMES {
+            let partition = partition_by_name(name, 1, 2);
+            assert_eq!(routing(name).is_some(), partition.is_some(), "{name}");
+        }
+        assert!(routing("zookeeper").is_none() && routing("").is_none());
     }
 }

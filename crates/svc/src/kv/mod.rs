@@ -54,6 +54,7 @@ pub mod service;
 pub mod set;
 mod shard;
 mod siphash;
+pub mod slot;
 mod strings;
 pub mod table;
 #[cfg(test)]
