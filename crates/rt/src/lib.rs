@@ -72,6 +72,7 @@ mod pin;
 pub mod report;
 mod ring;
 mod saver;
+mod seats;
 mod socket;
 mod stage_host;
 mod strangers;

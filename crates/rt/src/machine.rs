@@ -42,6 +42,7 @@ use crate::pin;
 use crate::report::{ReplicaReport, Shared};
 use crate::ring::{Bell, ring};
 use crate::saver::{SaveDesk, SaveError, Saver, SnapshotFeed};
+use crate::seats::Seats;
 use crate::socket::{Acceptor, Listener, Place, SocketFile};
 use crate::stage_host::StageHost;
 use crate::top;
@@ -84,26 +85,26 @@ impl Replica {
         let listeners = listeners(&mut options, &addresses)?;
         let bound = listeners.iter().map(Listener::shown).collect::<Result<Vec<_>, _>>()?;
         let sockets = listeners.iter().filter_map(Listener::file).collect();
-        let sharers = sharers(&addresses, options.id);
-        let cpus = pin::allowed_cpus();
-        let pillars = usize::from(options.group.pillars());
-        let cores = cpus.len() / sharers;
+        let seats = Seats::new(&addresses, options.id, options.cores.share);
+        let (pillars, cores) = (usize::from(options.group.pillars()), seats.cores());
         let layout = match options.cores.parallelization {
             Parallelization::Cop => Layout::plan(pillars, cores, options.cores.threads),
             Parallelization::Top => top::layout(cores, options.cores.threads),
         };
-        let pinned = options.cores.pin.unwrap_or(sharers == 1 && layout.threads <= cpus.len());
+        let pinned = options.cores.pin.unwrap_or(seats.suffice(layout.threads));
         let left = cores.saturating_sub(layout.threads);
         options.cores.workers = Some(options.cores.workers.unwrap_or(left));
+        let span = span(&options.group);
+        let _entered = span.clone().entered();
         let built = build(options, &layout, addresses, listeners)?;
         let Built { shared, bells, runners, bell, writer, dir } = built;
         let (threads, addresses) = (Vec::new(), bound);
         let mut replica = Replica { shared, bells, threads, addresses, bell, writer, dir, sockets };
         for one in runners {
-            // Replicas that are pinned to the same machine on demand take different cores.
-            let nth = usize::from(replica.shared.id.0) * layout.threads + one.index;
-            let cpu = pinned.then(|| cpus[nth % cpus.len()]);
+            let cpu = pinned.then(|| seats.cpu(replica.shared.id, one.index, layout.threads));
+            let span = span.clone();
             let thread = std::thread::Builder::new().name(one.name).spawn(move || {
+                let _entered = span.entered();
                 if cpu.is_some_and(|cpu| !pin::pin_to(cpu)) {
                     tracing::warn!(?cpu, "cannot pin a thread");
                 }
@@ -235,6 +236,12 @@ impl std::fmt::Debug for Replica {
         out.field("threads", &self.threads.len()).field("sockets", &self.sockets);
         out.finish_non_exhaustive()
     }
+}
+
+/// What log lines of a partition are told apart by.
+fn span(group: &Group) -> tracing::Span {
+    let of = |number| tracing::error_span!("partition", number);
+    group.partition().map_or_else(tracing::Span::none, of)
 }
 
 /// Everything that runs, thread by thread, and what ends with it.
@@ -589,12 +596,4 @@ fn listeners(
             .map_err(|source| StartError::Listen { address: address.clone(), source })
     };
     places[usize::from(options.id.0)].iter().zip(&entry.addresses).map(bind).collect()
-}
-
-/// How many replicas of the group, this one included, seem to share its machine: those with the
-/// same IP address, and those that only a process of this machine can reach.
-fn sharers(places: &[Vec<Place>], me: ReplicaId) -> usize {
-    let ip = |replica: &Vec<Place>| replica.first().map(Place::ip);
-    let mine = ip(&places[usize::from(me.0)]);
-    places.iter().filter(|replica| ip(replica) == mine).count().max(1)
 }

@@ -88,7 +88,7 @@ pub struct ReplicaOptions {
 }
 
 /// How a replica's threads are laid over the cores. All of it has defaults.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CoreOptions {
     /// How the work is put on threads. Default: by instances.
     pub parallelization: Parallelization,
@@ -102,9 +102,19 @@ pub struct CoreOptions {
     /// two, operations execute one after the other on the stage's thread. Default: as many as
     /// this replica's share of the cores leaves over.
     pub workers: Option<usize>,
+    /// Where several partitions of a group run in this process, which of them this is, and how many
+    /// there are: they share the cores that one replica would have. Default: 0 of 1.
+    pub share: (u16, u16),
     /// Whether each of those threads but the workers is tied to a core. Default: if there are no
     /// more threads than cores and no other replica of the group has the same IP address.
     pub pin: Option<bool>,
+}
+
+impl Default for CoreOptions {
+    fn default() -> CoreOptions {
+        let parallelization = Parallelization::default();
+        CoreOptions { parallelization, threads: None, workers: None, share: (0, 1), pin: None }
+    }
 }
 
 /// How much the log may hold, and in what pieces.
@@ -193,6 +203,13 @@ impl ReplicaOptions {
         let bad = |what| Err(StartError::Options(what));
         if self.id.0 >= self.group.quorums().n() {
             return bad("there is no replica with this id");
+        }
+        if self.group.partitions() > 1 {
+            return bad("a replica is of one partition: start one for each of the group's parts");
+        }
+        let (own, all) = self.cores.share;
+        if own >= all {
+            return bad("there are not as many partitions in this process");
         }
         if self.cores.threads == Some(0) {
             return bad("a replica needs at least one thread");
