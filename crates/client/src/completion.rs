@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::error::CallError;
 use crate::inbox::{Control, Inbox, Intake, Item, Token};
+use crate::parts::{Parts, SharedSink};
 
 /// The result of one operation: bytes inside the frame's reply, shared with its neighbours. As
 /// long as one of them is kept, so is the whole reply: copy what is to be kept for long.
@@ -76,22 +77,28 @@ pub(crate) struct SinkState {
 /// Submits operations whose results go to a [`CompletionSink`]. Dropping it drops the sink, and
 /// what was still to come for it.
 pub struct Submitter {
-    inbox: Arc<Inbox>,
     /// Keeps the client open.
-    _open: Arc<crate::handle::Open>,
-    sink: SinkId,
+    parts: Arc<Parts>,
+    /// What the sink is called in each partition.
+    sinks: Vec<SinkId>,
 }
 
 impl Submitter {
-    pub(crate) fn new(
-        inbox: Arc<Inbox>,
-        open: Arc<crate::handle::Open>,
-        sink: Box<dyn CompletionSink>,
-    ) -> Submitter {
-        let id = inbox.sink_id();
-        // When the driver has ended, every submission will say so.
-        inbox.control(Control::AddSink(id, SinkState { sink, batch: Vec::new() }));
-        Submitter { inbox, _open: open, sink: id }
+    pub(crate) fn new(parts: Arc<Parts>, sink: Box<dyn CompletionSink>) -> Submitter {
+        let mut sinks = Vec::with_capacity(parts.len());
+        let mut add = |inbox: &Inbox, sink| {
+            let id = inbox.sink_id();
+            // When the driver has ended, every submission will say so.
+            inbox.control(Control::AddSink(id, SinkState { sink, batch: Vec::new() }));
+            sinks.push(id);
+        };
+        if parts.len() == 1 {
+            add(&parts.first().inbox, sink);
+        } else {
+            let shared = SharedSink::new(sink);
+            parts.iter().for_each(|part| add(&part.inbox, Box::new(shared.clone())));
+        }
+        Submitter { parts, sinks }
     }
 
     /// Submits an operation of `stream`. Those of one stream execute in the order of calls; the
@@ -100,7 +107,7 @@ impl Submitter {
     /// # Errors
     /// When it was not taken: then there is no completion.
     pub fn submit(&self, stream: u32, op: &[u8], tag: u64) -> Result<(), CallError> {
-        self.inbox.push(stream, (op, false), || Token::Sink { sink: self.sink, tag })
+        self.push(stream, (op, false), tag)
     }
 
     /// The same for an operation that only reads: see [`crate::Client::read`].
@@ -108,7 +115,13 @@ impl Submitter {
     /// # Errors
     /// When it was not taken: then there is no completion.
     pub fn submit_read(&self, stream: u32, op: &[u8], tag: u64) -> Result<(), CallError> {
-        self.inbox.push(stream, (op, true), || Token::Sink { sink: self.sink, tag })
+        self.push(stream, (op, true), tag)
+    }
+
+    fn push(&self, stream: u32, op: (&[u8], bool), tag: u64) -> Result<(), CallError> {
+        let (part, stream) = self.parts.place(stream, op.0)?;
+        let sink = self.sinks[part];
+        self.parts.get(part).inbox.push(stream, op, || Token::Sink { sink, tag })
     }
 
     /// Submits all that `batch` holds, in order and together: one lock for all of it. The batch
@@ -120,12 +133,35 @@ impl Submitter {
         if batch.0.items.is_empty() {
             return Ok(());
         }
+        if self.parts.len() > 1 {
+            return self.share_out(batch);
+        }
         for item in &mut batch.0.items {
             if let Token::Sink { sink, .. } = &mut item.token {
-                *sink = self.sink;
+                *sink = self.sinks[0];
             }
         }
-        self.inbox.push_all(&mut batch.0)
+        self.parts.first().inbox.push_all(&mut batch.0)
+    }
+
+    /// The same over several partitions. What one of them has no room for, none takes.
+    fn share_out(&self, batch: &mut Batch) -> Result<(), CallError> {
+        let empty = |part: &crate::parts::Part| (Arc::clone(&part.inbox), Intake::default());
+        let mut staged: Vec<_> = self.parts.iter().map(empty).collect();
+        let mut rest = &batch.0.arena[..];
+        for item in &batch.0.items {
+            let (op, more) = rest.split_at(item.len);
+            rest = more;
+            let (part, stream) = self.parts.place(item.stream, op)?;
+            let Token::Sink { tag, .. } = item.token else { continue };
+            let token = Token::Sink { sink: self.sinks[part], tag };
+            let intake = &mut staged[part].1;
+            intake.arena.extend_from_slice(op);
+            intake.items.push(Item { stream, len: item.len, read: item.read, token });
+        }
+        Inbox::push_each(&mut staged)?;
+        batch.clear();
+        Ok(())
     }
 }
 
@@ -193,13 +229,15 @@ impl fmt::Debug for Batch {
 
 impl Drop for Submitter {
     fn drop(&mut self) {
-        self.inbox.control(Control::DropSink(self.sink));
+        for (part, sink) in self.parts.iter().zip(&self.sinks) {
+            part.inbox.control(Control::DropSink(*sink));
+        }
     }
 }
 
 impl fmt::Debug for Submitter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Submitter").field("sink", &self.sink.0).finish_non_exhaustive()
+        f.debug_struct("Submitter").field("sinks", &self.sinks).finish_non_exhaustive()
     }
 }
 

@@ -105,6 +105,16 @@ pub enum CallError {
         /// Their bytes.
         bytes: usize,
     },
+    /// The operation concerns several partitions of the group, none of which could execute it
+    /// alone. It was not sent.
+    #[error(
+        "the operation concerns several partitions of the group: \"{}\"",
+        answer.trim_ascii().escape_ascii()
+    )]
+    Partitions {
+        /// What the service would answer.
+        answer: &'static [u8],
+    },
     /// The client was closed, or its runtime has ended. What was sent may be executed.
     #[error("the client is closed: connect a new one")]
     Closed,
@@ -114,7 +124,8 @@ impl CallError {
     /// Whether the operation was certainly not executed, so that it may be tried again.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        matches!(self, CallError::TooLarge { .. } | CallError::Overloaded { .. })
+        use CallError::{Overloaded, Partitions, TooLarge};
+        matches!(self, TooLarge { .. } | Overloaded { .. } | Partitions { .. })
     }
 
     pub(crate) fn from_op(error: OpError, reach: Reach, after: Duration) -> CallError {

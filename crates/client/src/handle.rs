@@ -11,31 +11,20 @@ use base::ReplicaId;
 use tokio::sync::{oneshot, watch};
 
 use crate::completion::{CompletionSink, Completions, Submitter, channel};
-use crate::driver::Driver;
 use crate::error::{CallError, ConnectError, StatusError};
-use crate::inbox::{ClientStats, Control, Inbox, Token};
+use crate::inbox::{ClientStats, Control, Token};
 use crate::options::ClientOptions;
+use crate::parts::Parts;
 
-/// A client of a group: one session, shared by all clones of this handle.
+/// A client of a group: one session, shared by all clones of this handle; in a group of several
+/// partitions, one in each.
 ///
 /// It works as long as a quorum of the replicas can be reached, and believes only what f + 1
 /// replicas say alike. When the last handle is dropped the session is closed in the background.
 #[derive(Clone)]
 pub struct Client {
-    inbox: Arc<Inbox>,
-    open: Arc<Open>,
+    parts: Arc<Parts>,
     replicas: u16,
-    nudged: watch::Receiver<u64>,
-}
-
-/// Closes the client when the last handle goes.
-pub(crate) struct Open(Arc<Inbox>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let (done, _) = oneshot::channel();
-        self.0.control(Control::Close(done));
-    }
 }
 
 /// How long a replica may take to say how it is.
@@ -51,29 +40,18 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime with time and I/O enabled.
     pub async fn connect(options: ClientOptions) -> Result<Client, ConnectError> {
-        let after = options.connect_timeout;
-        let needed = options.group.quorums().quorum();
         let replicas = options.group.quorums().n();
-        let inbox = Arc::new(Inbox::new(options.queued_ops_max, options.queued_bytes_max));
-        let (opened, wait) = oneshot::channel();
-        let (nudge, nudged) = watch::channel(0);
-        tokio::spawn(Driver::new(options, Arc::clone(&inbox), opened, nudge)?);
-        let open = Arc::new(Open(Arc::clone(&inbox)));
-        if matches!(tokio::time::timeout(after, wait).await, Ok(Ok(()))) {
-            return Ok(Client { inbox, open, replicas, nudged });
-        }
-        let ClientStats { reachable, last_failure, .. } = inbox.lock().stats.clone();
-        if reachable < needed {
-            let last = if last_failure.is_empty() { "none".to_owned() } else { last_failure };
-            return Err(ConnectError::Unavailable { reachable, needed, after, last });
-        }
-        Err(ConnectError::NoSession { reachable, after })
+        Ok(Client { parts: Arc::new(Parts::connect(options).await?), replicas })
     }
 
     /// Has an operation executed. The order of calls of one `stream` is the order of execution,
     /// whenever the returned future is polled; operations of different streams run side by side.
     /// Dropping the future does not take the operation back. A call that times out before it was
     /// sent takes those that wait behind it with it, so that none of them is executed.
+    ///
+    /// In a group of several partitions the operation goes where it belongs, and what is said of a
+    /// stream holds in each partition by itself: two operations of one stream that belong to
+    /// different partitions run side by side.
     ///
     /// # Errors
     /// The future yields a [`CallError`].
@@ -94,16 +72,16 @@ impl Client {
 
     fn begin(&self, stream: u32, op: (&[u8], bool)) -> Call {
         let (sender, receiver) = oneshot::channel();
-        match self.inbox.push(stream, op, || Token::Call(sender)) {
-            Ok(()) => Call(Ok(receiver)),
-            Err(error) => Call(Err(error)),
-        }
+        let pushed = self.parts.place(stream, op.0).and_then(|(part, stream)| {
+            self.parts.get(part).inbox.push(stream, op, || Token::Call(sender))
+        });
+        Call(pushed.map(|()| receiver))
     }
 
     /// A way to submit operations whose results go to `sink` in batches.
     #[must_use]
     pub fn submitter(&self, sink: Box<dyn CompletionSink>) -> Submitter {
-        Submitter::new(Arc::clone(&self.inbox), Arc::clone(&self.open), sink)
+        Submitter::new(Arc::clone(&self.parts), sink)
     }
 
     /// A way to submit operations whose results come in batches out of a channel.
@@ -115,13 +93,15 @@ impl Client {
 
     /// Changes whenever f + 1 replicas say that something more waits for this client in the
     /// service's state: the number of the batch since which it waits. A hint to ask the service,
-    /// in the service's own way; one that is lost, with a link or a replica, is not repeated.
+    /// in the service's own way; one that is lost, with a link or a replica, is not repeated. Of
+    /// several partitions this is about the first alone.
     #[must_use]
     pub fn nudges(&self) -> watch::Receiver<u64> {
-        self.nudged.clone()
+        self.parts.first().nudged.clone()
     }
 
-    /// What `replica` says about itself, as JSON. The word of one replica, not of the group.
+    /// What `replica` says about itself, as JSON. The word of one replica, not of the group; of
+    /// several partitions this is about the first.
     ///
     /// # Errors
     /// [`StatusError`].
@@ -130,7 +110,7 @@ impl Client {
             return Err(StatusError::Unknown(replica));
         }
         let (sender, receiver) = oneshot::channel();
-        if !self.inbox.control(Control::Status(replica, sender)) {
+        if !self.parts.first().inbox.control(Control::Status(replica, sender)) {
             return Err(StatusError::Closed);
         }
         match tokio::time::timeout(STATUS_TIMEOUT, receiver).await {
@@ -145,19 +125,40 @@ impl Client {
         self.replicas
     }
 
-    /// What the client knows about itself, as of the driver's last turn.
+    /// What the client knows about itself, as of the driver's last turn: of several partitions all
+    /// together.
     #[must_use]
     pub fn stats(&self) -> ClientStats {
-        self.inbox.lock().stats.clone()
+        self.parts.stats()
+    }
+
+    /// What the service answers to an operation that no partition of the group could execute alone:
+    /// a call with it ends with [`CallError::Partitions`].
+    #[must_use]
+    pub fn refusal(&self, op: &[u8]) -> Option<&'static [u8]> {
+        match self.parts.place(0, op) {
+            Err(CallError::Partitions { answer }) => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// Into how many partitions the group falls.
+    #[must_use]
+    pub fn partitions(&self) -> usize {
+        self.parts.len()
     }
 
     /// Closes the session, for all clones of this handle: what is queued or in flight ends with
     /// [`CallError::Closed`]. Returns when the group has confirmed, or after a second.
     pub async fn close(self) {
-        let (sender, receiver) = oneshot::channel();
-        if self.inbox.control(Control::Close(sender)) {
+        let mut closing = Vec::new();
+        for part in self.parts.iter() {
+            let (sender, receiver) = oneshot::channel();
+            closing.extend(part.inbox.control(Control::Close(sender)).then_some(receiver));
+        }
+        for closed in closing {
             // An error means that the driver has ended: closed just the same.
-            let _ = receiver.await;
+            let _ = closed.await;
         }
     }
 }

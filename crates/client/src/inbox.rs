@@ -5,7 +5,7 @@
 //! 1. the driver's waker is stored only while the queue is empty, and taken by whoever fills it;
 //! 2. `items` and `arena` belong together: lengths add up.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use base::ReplicaId;
@@ -73,6 +73,28 @@ pub struct ClientStats {
     pub packets_dropped: u64,
     /// The last failure of a link, in words; empty when there was none.
     pub last_failure: String,
+}
+
+impl ClientStats {
+    /// What is known of two partitions of one group together.
+    pub(crate) fn and(self, other: ClientStats) -> ClientStats {
+        fn each<T>(ours: Vec<T>, theirs: Vec<T>, put: fn(T, T) -> T) -> Vec<T> {
+            ours.into_iter().zip(theirs).map(|(our, their)| put(our, their)).collect()
+        }
+        let failed = self.last_failure.is_empty();
+        ClientStats {
+            counters: self.counters.plus(&other.counters),
+            session: self.session,
+            open: self.open && other.open,
+            held_ops: self.held_ops + other.held_ops,
+            reachable: self.reachable.min(other.reachable),
+            links: each(self.links, other.links, |our, their| our + their),
+            wrong_replies: each(self.wrong_replies, other.wrong_replies, |our, their| our + their),
+            missed_replies: each(self.missed_replies, other.missed_replies, |o, t| o + t),
+            packets_dropped: self.packets_dropped + other.packets_dropped,
+            last_failure: if failed { other.last_failure } else { self.last_failure },
+        }
+    }
 }
 
 /// The queue.
@@ -146,6 +168,28 @@ impl Inbox {
         if let Some(waker) = waker {
             waker.wake();
         }
+        Ok(())
+    }
+
+    /// Queues what is staged for each of several inboxes, in order, or nothing of it; then `staged`
+    /// is as before.
+    pub(crate) fn push_each(staged: &mut [(Arc<Inbox>, Intake)]) -> Result<(), CallError> {
+        // One order for all who lock several: nobody waits for anybody who waits for them.
+        let mut locked: Vec<_> =
+            staged.iter_mut().map(|(inbox, intake)| (inbox.lock(), intake)).collect();
+        for (inner, intake) in &mut locked {
+            inner.admit(intake.items.len(), intake.arena.len())?;
+        }
+        let mut wakers = Vec::new();
+        for (inner, intake) in &mut locked {
+            if !intake.items.is_empty() {
+                inner.intake.items.append(&mut intake.items);
+                inner.intake.arena.append(&mut intake.arena);
+                wakers.extend(inner.waker.take());
+            }
+        }
+        drop(locked);
+        wakers.into_iter().for_each(Waker::wake);
         Ok(())
     }
 

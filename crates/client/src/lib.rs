@@ -38,6 +38,7 @@ mod link;
 mod memory;
 mod options;
 mod outputs;
+mod parts;
 mod socket;
 
 pub use base::{ClientId, ReplicaId};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use auth::Secret;
-use base::{ClientId, Span, limits};
+use base::{ClientId, Routing, Span, limits};
 use genesis::Group;
 use proto::client::ClientConfig;
 
@@ -34,10 +34,14 @@ pub struct ClientOptions {
     pub request_timeout: Duration,
     /// After how long a frame without a reply is sent again; doubles each time. 1 s.
     pub retransmit: Duration,
-    /// Most operations that are queued or in flight. 2^20.
+    /// Most operations that are queued or in flight, in each partition of the group. 2^20.
     pub queued_ops_max: usize,
-    /// Most bytes of operations that are queued or in flight. 256 MiB.
+    /// Most bytes of operations that are queued or in flight, in each partition of the group.
+    /// 256 MiB.
     pub queued_bytes_max: usize,
+    /// How operations find their partition, as the group's service has it. Needed for a group of
+    /// several, and without meaning for others. None.
+    pub routing: Option<Routing>,
 }
 
 impl ClientOptions {
@@ -57,6 +61,7 @@ impl ClientOptions {
             retransmit: Duration::from_secs(1),
             queued_ops_max: 1 << 20,
             queued_bytes_max: 256 << 20,
+            routing: None,
         }
     }
 

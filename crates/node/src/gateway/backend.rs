@@ -48,6 +48,9 @@ impl fmt::Display for BackendError {
 
 impl std::error::Error for BackendError {}
 
+/// Says with what an operation is answered that is not to be handed over at all, if it is not.
+pub type Refusals = Box<dyn Fn(&[u8]) -> Option<&'static [u8]> + Send>;
+
 /// A group, or something that behaves like one.
 pub trait Backend: Clone + Send + Sync + 'static {
     /// The result to come. Dropping it forgets the result, not the operation.
@@ -62,6 +65,11 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// The same for an operation that only reads; there may be a shorter way for it.
     fn read(&self, stream: StreamKey, op: Vec<u8>) -> Self::Pending {
         self.submit(stream, op)
+    }
+
+    /// Which operations it refuses, whatever the state; `None` when none.
+    fn refusals(&self) -> Option<Refusals> {
+        None
     }
 
     /// One line about the backend as it is now, for `INFO`.

@@ -31,7 +31,7 @@ use super::backend::{Backend, BackendError, StreamKey};
 use super::linger::linger;
 use super::parse::RequestParser;
 use super::registry::Client;
-use super::session::{Action, Session, Then};
+use super::session::{Action, Describe, Session, Then};
 use super::{BULK_BYTES_MAX, REQUEST_BYTES_MAX, Shared};
 
 /// Bytes that one read asks for, at least and at most: idle connections are many and should cost
@@ -168,7 +168,8 @@ impl<B: Backend> Connection<B> {
     ) -> Connection<B> {
         let described = backend.clone();
         let describe = Box::new(move || described.describe());
-        let session = Session::new(Arc::clone(&shared), Arc::clone(&client), describe);
+        let about = (describe as Describe, backend.refusals());
+        let session = Session::new(Arc::clone(&shared), Arc::clone(&client), about);
         Connection {
             stream,
             shared,

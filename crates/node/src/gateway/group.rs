@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use client::{Call, CallError, Client};
 
-use super::backend::{Backend, BackendError, StreamKey};
+use super::backend::{Backend, BackendError, Refusals, StreamKey};
 
 /// A group, reached through one client: all connections of the gateway are streams of one
 /// session of one principal. Clones share it.
@@ -41,9 +41,19 @@ impl Backend for Group {
         GroupResult(self.client.read(number(stream), op))
     }
 
+    fn refusals(&self) -> Option<Refusals> {
+        let client = self.client.clone();
+        let refusal = move |op: &[u8]| client.refusal(op);
+        (self.client.partitions() > 1).then(|| Box::new(refusal) as Refusals)
+    }
+
     fn describe(&self) -> String {
-        let stats = self.client.stats();
-        format!("group of {} replicas, {} reachable", self.client.replicas(), stats.reachable)
+        let (stats, replicas) = (self.client.stats(), self.client.replicas());
+        let partitions = match self.client.partitions() {
+            1 => String::new(),
+            several => format!(" in {several} partitions"),
+        };
+        format!("group of {replicas} replicas{partitions}, {} reachable", stats.reachable)
     }
 }
 
@@ -71,7 +81,9 @@ impl From<CallError> for BackendError {
             CallError::ResultTooLarge => {
                 BackendError { crowded: true, ..BackendError::answered(cause) }
             }
-            CallError::ReplyGone | CallError::TooLarge { .. } => BackendError::answered(cause),
+            CallError::ReplyGone | CallError::TooLarge { .. } | CallError::Partitions { .. } => {
+                BackendError::answered(cause)
+            }
             CallError::Timeout { .. }
             | CallError::Unavailable { .. }
             | CallError::SessionLost

@@ -20,7 +20,7 @@ use svc::kv::reply::{Protocol, Resp};
 use svc::kv::table::{self, CommandSpec, Run, flags};
 use tokio::time::Instant;
 
-use super::backend::BackendError;
+use super::backend::{BackendError, Refusals};
 use super::commands::{self, Flow, Local};
 use super::parse::{ProtocolError, Request};
 use super::registry::Client;
@@ -103,6 +103,8 @@ pub(super) struct Session {
     pub(super) client: Arc<Client>,
     /// Says what the backend is, for INFO.
     pub(super) describe: Describe,
+    /// What the backend does not take.
+    refusals: Option<Refusals>,
     pub(super) protocol: Protocol,
     pub(super) replies: Replies,
     transaction: Option<Transaction>,
@@ -119,11 +121,16 @@ impl Then {
 }
 
 impl Session {
-    pub(super) fn new(shared: Arc<Shared>, client: Arc<Client>, describe: Describe) -> Session {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        client: Arc<Client>,
+        (describe, refusals): (Describe, Option<Refusals>),
+    ) -> Session {
         Session {
             shared,
             client,
             describe,
+            refusals,
             protocol: Protocol::Resp2,
             replies: Replies::On,
             transaction: None,
@@ -213,6 +220,10 @@ impl Session {
                 let args: Vec<&[u8]> = request.iter().collect();
                 let mut op = Vec::with_capacity(request.bytes() + OP_OVERHEAD * (args.len() + 2));
                 op::encode_command(self.protocol, &args, &mut op);
+                if let Some(answer) = self.refusal(&op) {
+                    local.extend_from_slice(answer);
+                    return Action::None;
+                }
                 let repeatable = spec.flags & flags::READONLY != 0;
                 let reads = repeatable && info::is_read(&args);
                 Action::Submit(op, Then { repeatable, reads, ..Then::FORWARD })
@@ -223,6 +234,19 @@ impl Session {
                 self.run_local(command, &args, local)
             }
         }
+    }
+
+    /// With what an operation is answered that the backend does not take.
+    fn refusal(&self, op: &[u8]) -> Option<&'static [u8]> {
+        self.refusals.as_ref().and_then(|refusal| refusal(op))
+    }
+
+    /// The same for a command that is to be part of a transaction: it would not be taken alone.
+    fn refused_step(&self, request: &Request<'_>) -> Option<&'static [u8]> {
+        self.refusals.as_ref()?;
+        let mut op = Vec::new();
+        op::encode_command(self.protocol, &request.iter().collect::<Vec<_>>(), &mut op);
+        self.refusal(&op)
     }
 
     /// Answers a request that is no command with its error.
@@ -251,14 +275,23 @@ impl Session {
             }
             Flow::Close => Action::Close,
             Flow::Exec => self.exec(local),
-            Flow::Watch => self.watch(args),
+            Flow::Watch => self.watch(args, local),
         }
     }
 
     /// Puts a command into the transaction.
     fn queue(&mut self, found: Found, request: &Request<'_>, local: &mut Vec<u8>) {
-        let mut reply = Resp::new(local, self.protocol);
+        let refused = match found {
+            Found::Service(_) => self.refused_step(request),
+            Found::Local(_) => None,
+        };
         let Some(transaction) = &mut self.transaction else { return };
+        if let Some(answer) = refused {
+            transaction.failed = true;
+            local.extend_from_slice(answer);
+            return;
+        }
+        let mut reply = Resp::new(local, self.protocol);
         transaction.bytes += request.bytes() + OP_OVERHEAD * (request.len() + 1);
         if transaction.bytes > REQUEST_BYTES_MAX {
             transaction.failed = true;
@@ -318,12 +351,16 @@ impl Session {
     }
 
     /// `WATCH`, outside a transaction: asks for the versions of the keys.
-    fn watch(&mut self, args: &[&[u8]]) -> Action {
+    fn watch(&mut self, args: &[&[u8]], local: &mut Vec<u8>) -> Action {
         let keys = &args[1..];
-        self.watching.asked.push(keys.iter().map(|key| key.to_vec()).collect());
-        let kind = Kind::Watch { epoch: self.watching.epoch };
         let mut op = Vec::new();
         op::encode_watch(self.protocol, keys, &mut op);
+        if let Some(answer) = self.refusal(&op) {
+            local.extend_from_slice(answer);
+            return Action::None;
+        }
+        self.watching.asked.push(keys.iter().map(|key| key.to_vec()).collect());
+        let kind = Kind::Watch { epoch: self.watching.epoch };
         Action::Submit(op, Then { kind, ..Then::FORWARD })
     }
 
@@ -376,6 +413,12 @@ impl Session {
             watching.keys.iter().map(|(key, version)| (&key[..], *version)).collect();
         let mut op = Vec::new();
         op::encode_transaction(self.protocol, &watched, &steps, &mut op);
+        if let Some(answer) = self.refusal(&op) {
+            if !muted {
+                local.extend_from_slice(answer);
+            }
+            return Action::None;
+        }
         Action::Submit(op, Then { muted, ..Then::FORWARD })
     }
 

@@ -236,3 +236,26 @@ pub struct ClientCounters {
     /// Replies that no correct replica sends.
     pub wrong_replies: u64,
 }
+
+impl ClientCounters {
+    /// These and `other`'s.
+    #[must_use]
+    pub fn plus(&self, other: &ClientCounters) -> ClientCounters {
+        ClientCounters {
+            frames: self.frames + other.frames,
+            resent: self.resent + other.resent,
+            fallbacks: self.fallbacks + other.fallbacks,
+            completed: self.completed + other.completed,
+            failed: self.failed + other.failed,
+            reads: self.reads + other.reads,
+            reads_ordered: self.reads_ordered + other.reads_ordered,
+            replies: self.replies + other.replies,
+            nudges: self.nudges + other.nudges,
+            late_replies: self.late_replies + other.late_replies,
+            stale_replies: self.stale_replies + other.stale_replies,
+            refused: self.refused + other.refused,
+            sessions_lost: self.sessions_lost + other.sessions_lost,
+            wrong_replies: self.wrong_replies + other.wrong_replies,
+        }
+    }
+}
