@@ -37,6 +37,9 @@ pub struct Verdict {
     pub reasons: Vec<String>,
     /// How many replicas work.
     pub working: usize,
+    /// Which.
+    #[serde(skip)]
+    pub works: Vec<bool>,
 }
 
 impl Health {
@@ -98,7 +101,32 @@ pub fn judge(group: &Group, answers: &[Answer]) -> Verdict {
             Health::Degraded
         }
     };
-    Verdict { health, reasons, working }
+    Verdict { health, reasons, working, works }
+}
+
+/// The judgement about a group, made of those about its partitions, of which there is one at least:
+/// a replica works when it does in all of them, and the group is as its worst partition.
+#[must_use]
+pub fn together(partitions: &[Verdict]) -> Verdict {
+    let [first, ..] = partitions else { unreachable!("a group has a partition") };
+    if partitions.len() == 1 {
+        return first.clone();
+    }
+    let worst = |verdict: &&Verdict| match verdict.health {
+        Health::Healthy => 0,
+        Health::Degraded => 1,
+        Health::Unavailable => 2,
+    };
+    let health = partitions.iter().max_by_key(worst).map_or(Health::Healthy, |one| one.health);
+    let named = |(number, one): (usize, &Verdict)| {
+        let why = |reason: &String| format!("partition {number}: {reason}");
+        one.reasons.iter().map(why).collect::<Vec<_>>()
+    };
+    let reasons = partitions.iter().enumerate().flat_map(named).collect();
+    let all = |id| partitions.iter().all(|one: &Verdict| one.works.get(id) == Some(&true));
+    let works: Vec<bool> = (0..first.works.len()).map(all).collect();
+    let working = works.iter().filter(|works| **works).count();
+    Verdict { health, reasons, working, works }
 }
 
 const RECOVERS: &str = "recovers: it may have forgotten votes, and votes again later";
@@ -220,6 +248,20 @@ pub mod tests {
             all[2] = Err("gone".to_owned());
         });
         assert_eq!((two.health, two.working), (Health::Unavailable, 2));
+    }
+
+    #[test]
+    fn a_replica_works_when_it_does_in_all_partitions() {
+        let down = |id: usize| judged(move |all| all[id] = Err("gone".to_owned()));
+        let whole = together(&[judged(|_| ())]);
+        assert_eq!((whole.health, whole.working), (Health::Healthy, 4));
+        let one = together(&[judged(|_| ()), down(3)]);
+        assert_eq!((one.health, one.working), (Health::Degraded, 3));
+        assert!(one.reasons[0].starts_with("partition 1: replica 3"), "{:?}", one.reasons);
+        let two = together(&[down(2), judged(|_| ()), down(3)]);
+        assert_eq!((two.health, two.works), (Health::Degraded, vec![true, true, false, false]));
+        let none = judged(|all| all[2..].iter_mut().for_each(|one| *one = Err("gone".to_owned())));
+        assert_eq!(together(&[down(2), none]).health, Health::Unavailable);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::{Durability, Parallelization};
 use crate::cpus::ReplicaCpus;
-use crate::health::{Health, judge};
+use crate::health::{Health, judge, together};
 use crate::logging::plain;
 use crate::mark;
 use crate::probe::Prober;
@@ -370,7 +370,7 @@ impl Drop for Dir {
 ///
 /// # Errors
 /// When another one ends, or that takes longer than [`READY_TIMEOUT`].
-pub async fn wait_until_healthy(prober: &Prober, local: &mut LocalGroup) -> Result<()> {
+pub async fn wait_until_healthy(probers: &[Prober], local: &mut LocalGroup) -> Result<()> {
     let until = Instant::now() + READY_TIMEOUT;
     loop {
         let told = |id: &ReplicaId| local.options.drills.iter().any(|(other, _)| other == id);
@@ -381,7 +381,11 @@ pub async fn wait_until_healthy(prober: &Prober, local: &mut LocalGroup) -> Resu
         if let Some(Ended { id, status, last_words }) = ended.iter().find(sad) {
             bail!("replica {id} has ended ({status}); the end of its log:\n{last_words}");
         }
-        let verdict = judge(prober.group(), &prober.all().await);
+        let mut verdicts = Vec::with_capacity(probers.len());
+        for prober in probers {
+            verdicts.push(judge(prober.group(), &prober.all().await));
+        }
+        let verdict = together(&verdicts);
         if verdict.health != Health::Unavailable && verdict.working >= wanted {
             return Ok(());
         }
@@ -396,8 +400,10 @@ pub async fn wait_until_healthy(prober: &Prober, local: &mut LocalGroup) -> Resu
 /// Founds a group in `dir` on free ports, with marks for its replicas.
 fn found(dir: &Path, options: &LocalOptions) -> Result<(Group, Ports)> {
     let init = &options.init;
+    start::partitionable(&init.service, init.settings.partitions)?;
     // Without any the group is refused anyway, by the name of what it lacks.
-    let (port, ports) = match init.replicas.saturating_mul(init.pillars) {
+    let lanes = init.pillars.saturating_mul(init.settings.partitions);
+    let (port, ports) = match init.replicas.saturating_mul(lanes) {
         0 => (PORT_FIRST, Ports::default()),
         count => free_ports(count)?,
     };

@@ -1,6 +1,7 @@
 //! What `init` leaves for the replicas of a group, and where each keeps its state.
 //!
-//! `init` leaves one mark per replica, `state/replica-I.virgin` beside the configuration: proof
+//! `init` leaves one mark per replica, `state/replica-I.virgin` beside the configuration (where
+//! there are several partitions, `state/replica-I.partition-K.virgin` for each): proof
 //! that the replica was never started. The first start takes it away, after it has made durable
 //! in the replica's directory that a life has begun, and before anybody could have relied on a
 //! second one. A directory without a life and without the mark is a lost disk, and a plain start
@@ -23,7 +24,8 @@ const STATE_DIR: &str = "state";
 const HEAD: &str = "This replica has never been started. Its first start removes this file.\n\
     Never restore it: a replica that has forgotten its votes must not vote again.\n";
 
-/// Leaves a mark for every replica of a group that has just been founded.
+/// Leaves a mark for every replica of a group that has just been founded, in each of its
+/// partitions.
 ///
 /// # Errors
 /// When there are marks already, or they cannot be written.
@@ -31,17 +33,21 @@ pub fn leave(group: &Group) -> Result<()> {
     let dir = state_dir(group);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
     made.with_context(|| format!("{}: cannot create the directory", dir.display()))?;
-    for entry in group.replicas() {
-        let path = path(group, entry.id);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let written = file.and_then(|mut file| {
-            file.write_all(content(&group.id(), entry.id).as_bytes())?;
-            file.sync_all()
-        });
-        written.with_context(|| format!("{}: cannot create the mark", path.display()))?;
+    for part in group.parts() {
+        part.replicas().iter().try_for_each(|entry| leave_one(&part, entry.id))?;
     }
     sync(&dir)?;
     dir.parent().map_or(Ok(()), sync)
+}
+
+fn leave_one(group: &Group, id: ReplicaId) -> Result<()> {
+    let path = path(group, id);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    let written = file.and_then(|mut file| {
+        file.write_all(content(&group.id(), id).as_bytes())?;
+        file.sync_all()
+    });
+    written.with_context(|| format!("{}: cannot create the mark", path.display()))
 }
 
 /// Whether a replica's mark is there.
@@ -77,10 +83,20 @@ pub fn take(group: &Group, id: ReplicaId) -> Result<()> {
     sync(&state_dir(group))
 }
 
-/// Where a replica keeps its state, unless told otherwise.
+/// Where a replica keeps its state, unless told otherwise. Of a partition: that partition's.
 #[must_use]
 pub fn replica_dir(group: &Group, id: ReplicaId) -> PathBuf {
-    state_dir(group).join(format!("replica-{id}"))
+    within(group, state_dir(group).join(format!("replica-{id}")))
+}
+
+/// Where in its directory a replica keeps the state of this group: all of it, or that of a
+/// partition.
+#[must_use]
+pub fn within(group: &Group, dir: PathBuf) -> PathBuf {
+    match group.partition() {
+        None => dir,
+        Some(number) => dir.join(format!("partition-{number}")),
+    }
 }
 
 /// The snapshot that a group was founded from.
@@ -96,7 +112,8 @@ pub fn state_dir(group: &Group) -> PathBuf {
 }
 
 fn path(group: &Group, id: ReplicaId) -> PathBuf {
-    state_dir(group).join(format!("replica-{id}.virgin"))
+    let partition = group.partition().map(|number| format!(".partition-{number}"));
+    state_dir(group).join(format!("replica-{id}{}.virgin", partition.unwrap_or_default()))
 }
 
 fn content(group: &GroupId, id: ReplicaId) -> String {

@@ -87,6 +87,29 @@ impl Metrics {
         self.0.push(Metric { name, help, kind, values });
     }
 
+    /// The metrics of several partitions under one name each, told apart by a label.
+    fn by_partition(parts: impl Iterator<Item = Metrics>) -> Metrics {
+        let mut all = Metrics::default();
+        for (number, part) in parts.enumerate() {
+            for mut metric in part.0 {
+                // What is of the process is the same in each.
+                let process = metric.name == RESIDENT;
+                if process && number > 0 {
+                    continue;
+                }
+                let label = ("partition", number.to_string());
+                for (labels, _) in metric.values.iter_mut().filter(|_| !process) {
+                    labels.insert(0, label.clone());
+                }
+                match all.0.iter_mut().find(|known| known.name == metric.name) {
+                    Some(known) => known.values.append(&mut metric.values),
+                    None => all.0.push(metric),
+                }
+            }
+        }
+        all
+    }
+
     /// The text.
     #[must_use]
     pub fn text(self) -> String {
@@ -136,9 +159,19 @@ pub fn per_replica(values: &[u64]) -> impl Iterator<Item = (Vec<Label>, u64)> + 
     values.iter().enumerate().map(|(id, value)| (vec![("replica", id.to_string())], *value))
 }
 
-/// What a replica shows.
+/// The memory of the process.
+const RESIDENT: &str = "stylite_memory_rss_bytes";
+
+/// What a replica shows: its report, or one for each partition of its group in turn.
 #[must_use]
-pub fn of_replica(report: &ReplicaReport) -> Metrics {
+pub fn of_replica(reports: &[ReplicaReport]) -> Metrics {
+    match reports {
+        [report] => of_part(report),
+        several => Metrics::by_partition(several.iter().map(of_part)),
+    }
+}
+
+fn of_part(report: &ReplicaReport) -> Metrics {
     let mut out = Metrics::default();
     numbers(&mut out, report);
     group(&mut out, report);
@@ -172,7 +205,7 @@ fn numbers(out: &mut Metrics, report: &ReplicaReport) {
     out.counter("stylite_operations", "Operations executed since the start.", report.ops);
     out.gauge("stylite_sessions", "Open sessions.", report.sessions);
     early(out, report.process.early);
-    out.gauge("stylite_memory_rss_bytes", "Resident memory.", report.process.memory_rss);
+    out.gauge(RESIDENT, "Resident memory.", report.process.memory_rss);
     out.counters(
         "stylite_misbehaviour",
         "Messages of a replica that no correct replica sends: a suspicion.",
@@ -384,7 +417,7 @@ mod tests {
             proof: String::new(),
         }];
         report.disk.durability = "sync".to_owned();
-        let text = of_replica(&report).text();
+        let text = of_replica(&[report.clone()]).text();
         for line in [
             "stylite_evidence{replica=\"2\",kind=\"wrong-checkpoint\"} 1\n",
             "stylite_durability{mode=\"sync\"} 1\n",
@@ -399,6 +432,22 @@ mod tests {
         once.sort_unstable();
         once.dedup();
         assert_eq!(once.len(), names.len(), "no name is taken twice");
+    }
+
+    #[test]
+    fn partitions_are_told_apart_by_a_label() {
+        let (one, mut other) = (crate::health::tests::report(1), crate::health::tests::report(1));
+        other.executed = 7;
+        let text = of_replica(&[one, other]).text();
+        for line in [
+            "stylite_executed_total{partition=\"0\"} 100\n",
+            "stylite_executed_total{partition=\"1\"} 7\n",
+            "stylite_misbehaviour_total{partition=\"1\",replica=\"3\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        assert_eq!(text.matches("# TYPE stylite_executed ").count(), 1, "{text}");
+        assert_eq!(text.matches("\nstylite_memory_rss_bytes 0\n").count(), 1, "{text}");
     }
 
     #[test]

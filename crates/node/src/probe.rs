@@ -38,6 +38,15 @@ impl Prober {
         Ok(Prober { group: group.clone(), identity, timeout })
     }
 
+    /// The same for each of the groups that agreement takes place in: the partitions of `group`, or
+    /// it alone.
+    ///
+    /// # Errors
+    /// As [`Prober::new`].
+    pub fn each(group: &Group, id: ClientId, timeout: Duration) -> Result<Vec<Prober>> {
+        group.parts().iter().map(|part| Prober::new(part, id, timeout)).collect()
+    }
+
     /// The group.
     #[must_use]
     pub fn group(&self) -> &Group {

@@ -30,26 +30,43 @@ const SAVE_PATIENCE: Duration = Duration::from_secs(300);
 /// A replica's pages.
 #[derive(Debug)]
 pub struct ReplicaSite {
-    replica: Arc<Replica>,
+    /// What it is in each partition of its group.
+    parts: Vec<Arc<Replica>>,
     saving: AtomicBool,
 }
 
 impl ReplicaSite {
-    /// The pages of `replica`.
+    /// The pages of a replica, which is these in the partitions of its group.
     #[must_use]
-    pub fn new(replica: Arc<Replica>) -> ReplicaSite {
-        ReplicaSite { replica, saving: AtomicBool::new(false) }
+    pub fn new(parts: Vec<Arc<Replica>>) -> ReplicaSite {
+        ReplicaSite { parts, saving: AtomicBool::new(false) }
     }
 
-    fn ready(&self, report: &ReplicaReport) -> Answer {
-        match unready(report) {
-            None => Answer::text(200, "ready"),
-            Some(why) => Answer::text(503, &format!("not ready: this replica {why}")),
+    fn reports(&self) -> Vec<ReplicaReport> {
+        self.parts.iter().map(|part| part.report()).collect()
+    }
+
+    fn ready(&self) -> Answer {
+        let several = self.parts.len() > 1;
+        let why = self.reports().iter().enumerate().find_map(|(number, report)| {
+            let place = if several { format!(" in partition {number}") } else { String::new() };
+            unready(report).map(|why| format!("not ready: this replica{place} {why}"))
+        });
+        why.map_or_else(|| Answer::text(200, "ready"), |why| Answer::text(503, &why))
+    }
+
+    /// One report; of several partitions all of them.
+    fn status(&self) -> Answer {
+        match &self.reports()[..] {
+            [report] => Answer::json(200, report),
+            several => Answer::json(200, &json!({ "partitions": several })),
         }
     }
 
     fn misbehave(&self, on: bool) -> Answer {
-        if self.replica.misbehave(on) {
+        // All of them, whatever the first one says.
+        let told: Vec<bool> = self.parts.iter().map(|part| part.misbehave(on)).collect();
+        if told.contains(&true) {
             Answer::text(200, if on { "misbehaves" } else { "behaves" })
         } else {
             Answer::text(409, "this replica was not told to misbehave")
@@ -58,10 +75,11 @@ impl ReplicaSite {
 
     /// One at a time: each takes a thread until it is done.
     fn checkpoint(&self) -> Answer {
+        let [replica] = &self.parts[..] else { return Answer::text(409, PARTITIONED) };
         if self.saving.swap(true, Ordering::AcqRel) {
             return Answer::text(409, "a checkpoint is being written already");
         }
-        let saved = self.replica.save_checkpoint(SAVE_PATIENCE);
+        let saved = replica.save_checkpoint(SAVE_PATIENCE);
         self.saving.store(false, Ordering::Release);
         match saved {
             Ok(path) => Answer::json(200, &json!({ "path": path })),
@@ -70,14 +88,20 @@ impl ReplicaSite {
     }
 }
 
+/// Why there is no checkpoint on demand.
+const PARTITIONED: &str = "no checkpoint: this group has several partitions, and snapshots of such \
+    a group are not supported yet";
+
 impl Site for ReplicaSite {
     fn answer(&self, ask: Ask, path: &str) -> Option<Answer> {
         Some(match (ask, path) {
-            (Ask::Get, "/livez") if self.replica.is_alive() => Answer::text(200, "alive"),
+            (Ask::Get, "/livez") if self.parts.iter().all(|part| part.is_alive()) => {
+                Answer::text(200, "alive")
+            }
             (Ask::Get, "/livez") => Answer::text(503, "a thread of the replica has ended"),
-            (Ask::Get, "/readyz") => self.ready(&self.replica.report()),
-            (Ask::Get, "/metrics") => Answer::metrics(of_replica(&self.replica.report()).text()),
-            (Ask::Get, "/status") => Answer::json(200, &self.replica.report()),
+            (Ask::Get, "/readyz") => self.ready(),
+            (Ask::Get, "/metrics") => Answer::metrics(of_replica(&self.reports()).text()),
+            (Ask::Get, "/status") => self.status(),
             (Ask::Post, "/checkpoint") => self.checkpoint(),
             (Ask::Post, "/misbehave") => self.misbehave(true),
             (Ask::Post, "/behave") => self.misbehave(false),

@@ -9,11 +9,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use base::ReplicaId;
+use base::{ReplicaId, Routing};
 use exec::Service;
 use genesis::Group;
 use store::{Dir, Durability, Identity, Real, Voice};
 
+use crate::exit::Misuse;
 use crate::mark;
 use crate::snapshot;
 use crate::values::{Metrics, count};
@@ -47,6 +48,27 @@ pub fn drills_allowed(group: &Group, id: ReplicaId) -> Result<()> {
 /// # Errors
 /// Then, or when the directory of a replica cannot be read.
 pub fn refuse_forgotten(group: &Group, next: Durability) -> Result<Vec<ReplicaId>> {
+    let mut lost = Vec::new();
+    for part in group.parts() {
+        lost.extend(forgotten_in(&part, next)?);
+    }
+    lost.sort_unstable();
+    lost.dedup();
+    // Whoever has lost one partition is to recover in all of them.
+    let f = usize::from(group.quorums().f());
+    if lost.len() > f {
+        bail!(
+            "{}: {} have lost the state of some partition, and this group endures {f} at most at \
+             a time: start the replicas one by one, and those whose disks are lost with --recover",
+            group.path().display(),
+            count(lost.len() as u64, "replica"),
+        );
+    }
+    Ok(lost)
+}
+
+/// The same in one of the groups that agreement takes place in.
+fn forgotten_in(group: &Group, next: Durability) -> Result<Vec<ReplicaId>> {
     let (mut forgotten, mut lost, mut checkpoints) = (Vec::new(), Vec::new(), 0);
     for id in group.quorums().replicas() {
         let dir = mark::replica_dir(group, id);
@@ -90,15 +112,73 @@ pub fn refuse_forgotten(group: &Group, next: Durability) -> Result<Vec<ReplicaId
     )
 }
 
-/// Whether a replica's disk is lost: no life is on it, and it has had one.
+/// Whether a replica's disk is lost: no life is on it, and it has had one, in some partition.
 ///
 /// # Errors
 /// When its directory cannot be read.
 pub fn is_lost(group: &Group, id: ReplicaId) -> Result<bool> {
-    let virgin = mark::is_there(group, id)?;
-    let identity = Identity { group: group.id(), replica: id };
-    let opened = Dir::open(&mark::replica_dir(group, id), identity, Arc::new(Real))?;
-    Ok(store::beginning(&opened.found, virgin, false).is_err())
+    let lost = |part: &Group| -> Result<bool> {
+        let virgin = mark::is_there(part, id)?;
+        let identity = Identity { group: part.id(), replica: id };
+        let opened = Dir::open(&mark::replica_dir(part, id), identity, Arc::new(Real))?;
+        Ok(store::beginning(&opened.found, virgin, false).is_err())
+    };
+    for part in group.parts() {
+        if lost(&part)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// How the operations of a group's service find their partition; `None` where it has but one.
+///
+/// # Errors
+/// When it has several, and the state of its service does not fall into parts.
+pub fn routing(group: &Group) -> Result<Option<Routing>> {
+    let several = group.partitions() > 1;
+    let routing = several.then(|| svc::routing(group.service()));
+    match routing {
+        Some(None) => bail!("{}: {}", group.path().display(), unpartitionable(group.service())),
+        known => Ok(known.flatten()),
+    }
+}
+
+/// Refuses to found a group of several partitions of a service whose state does not fall into
+/// parts.
+///
+/// # Errors
+/// Then.
+pub fn partitionable(service: &str, partitions: u16) -> Result<()> {
+    if partitions > 1 && svc::routing(service).is_none() {
+        return Misuse::err(format!("--partitions {partitions}: {}", unpartitionable(service)));
+    }
+    Ok(())
+}
+
+/// What is said when a service is to have partitions and has no parts.
+fn unpartitionable(service: &str) -> String {
+    let can: Vec<&str> =
+        svc::NAMES.iter().copied().filter(|name| svc::routing(name).is_some()).collect();
+    format!(
+        "the service {service} cannot be partitioned: its state does not fall into parts. Found \
+         the group with one partition, or with one of the services {}",
+        can.join(", ")
+    )
+}
+
+/// The services of the groups that agreement takes place in, partition by partition, each in the
+/// state that it begins with.
+///
+/// # Errors
+/// As [`service`] and [`routing`].
+pub fn services(group: &Group) -> Result<Vec<Box<dyn Service>>> {
+    if routing(group)?.is_none() {
+        return Ok(vec![service(group)?]);
+    }
+    let (name, all) = (group.service(), group.partitions());
+    let one = |own| svc::partition_by_name(name, own, all).with_context(|| unpartitionable(name));
+    (0..all).map(one).collect()
 }
 
 /// The group's service in the state that the group begins with.

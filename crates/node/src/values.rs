@@ -67,7 +67,7 @@ pub fn flagged(error: GenesisError) -> anyhow::Error {
         "view_timeout_ms" => "view-timeout",
         known @ ("name" | "service" | "agreement" | "leaders" | "commits" | "replies"
         | "repliers" | "bodies" | "tentative" | "reads" | "idle" | "transport"
-        | "socket-dir" | "replicas" | "faults" | "pillars" | "clients") => known,
+        | "socket-dir" | "replicas" | "faults" | "pillars" | "partitions" | "clients") => known,
         _ => return error.into(),
     };
     // A flag that belongs to one replica says to which; a derived value says what it is.

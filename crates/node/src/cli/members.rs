@@ -41,6 +41,10 @@ pub struct Ways {
     /// How a pillar without clients fills its numbers.
     #[arg(long, value_name = "HOW", default_value = "fill", env = "STYLITE_IDLE")]
     pub idle: Idle,
+    /// Into how many partitions the service's state falls, each agreed on by itself, with as many
+    /// pillars. For the services kv and echo.
+    #[arg(long, value_name = "P", default_value_t = 1, env = "STYLITE_PARTITIONS")]
+    pub partitions: u16,
 }
 
 impl Ways {
@@ -56,6 +60,7 @@ impl Ways {
             tentative: self.tentative.is_on(),
             reads: self.reads.into(),
             idle: self.idle.into(),
+            partitions: self.partitions,
             ..genesis::Settings::default()
         }
     }
@@ -121,6 +126,7 @@ pub struct DemoArgs {
     stylite init mygroup --replicas 4\n  \
     stylite init mygroup --replicas 4 --host 10.0.0.1 --host 10.0.0.2 --host 10.0.0.3 --host \
     10.0.0.4\n  stylite init mygroup --replicas 7 --pillars 4 --service echo --port 9000\n  \
+    stylite init mygroup --replicas 4 --partitions 4\n  \
     stylite init newgroup --replicas 4 --from-snapshot old.snapshot\n  \
     stylite init drills --replicas 4 --drills\n  \
     stylite init baseline --replicas 1 --agreement none")]
@@ -186,7 +192,7 @@ pub struct PlaceArgs {
         value_delimiter = ','
     )]
     pub host: Vec<String>,
-    /// The first port on each host; each replica takes one per pillar.
+    /// The first port on each host; each replica takes one per pillar, in each partition.
     #[arg(long, value_name = "BASE", default_value_t = genesis::PORT_DEFAULT,
         env = "STYLITE_PORT")]
     pub port: u16,
@@ -252,8 +258,8 @@ pub struct ReplicaArgs {
     /// How the work is put on threads.
     #[arg(long, value_name = "HOW", default_value = "cop", env = "STYLITE_PARALLELIZATION")]
     pub parallelization: Parallelization,
-    /// Threads for pillars and execution together; of a pipeline, six or more. [default: one
-    /// each, if the cores suffice]
+    /// Threads for pillars and execution together, of all partitions; of a pipeline, six or more.
+    /// [default: one each, if the cores suffice]
     #[arg(long, value_name = "T", env = "STYLITE_THREADS", value_parser = positive)]
     pub threads: Option<usize>,
     /// Threads that execute independent operations at the same time, where the service is made

@@ -12,6 +12,7 @@ use super::{load, print, print_json};
 use crate::cli::{CheckArgs, Output, ShowArgs};
 use crate::exit::{Exit, Misuse};
 use crate::settings::{self, SETTINGS_FILE};
+use crate::start;
 use crate::values::count;
 
 /// What names the configuration where no flag does.
@@ -50,6 +51,7 @@ pub fn check(args: &CheckArgs) -> Result<Exit> {
         let (path, name) = (group.path().display(), group.service());
         bail!("{path}: service = {name}: this program knows {known}");
     }
+    start::routing(&group)?;
     let settings = group.path().with_file_name(SETTINGS_FILE);
     let mut beside = String::new();
     if settings.exists() {
@@ -119,6 +121,7 @@ fn group_rows(group: &Group) -> Vec<(&'static str, String)> {
         ("replicas", group.quorums().n().to_string()),
         ("faults", group.quorums().f().to_string()),
         ("pillars", group.pillars().to_string()),
+        ("partitions", group.partitions().to_string()),
         ("clients", group.clients().len().to_string()),
         ("checkpoint_interval", settings.checkpoint_interval.to_string()),
         ("window", settings.window.to_string()),

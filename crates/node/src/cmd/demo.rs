@@ -197,8 +197,8 @@ async fn start(
     listener: TcpListener,
 ) -> Result<Gateway> {
     let group = local.group().clone();
-    let prober = Prober::new(&group, client_id(&group, None)?, PROBE_TIMEOUT)?;
-    wait_until_healthy(&prober, local).await?;
+    let probers = Prober::each(&group, client_id(&group, None)?, PROBE_TIMEOUT)?;
+    wait_until_healthy(&probers, local).await?;
     let gateway = Gateway::start(&group, ClientId(0), listener).await?;
     let tried = async {
         match protocol {
@@ -260,8 +260,12 @@ fn welcome(protocol: Protocol, local: &LocalGroup, gateway: &Gateway, args: &Dem
     let group = local.group();
     let (quorums, dir, port) = (group.quorums(), local.dir().display(), gateway.address.port());
     let misbehaving = u16::try_from(local.drills().len()).unwrap_or(u16::MAX);
+    let partitions = match group.partitions() {
+        1 => String::new(),
+        several => format!(" in {several} partitions"),
+    };
     let mut out = format!(
-        "\nA group of {} serves; {}.\n\n",
+        "\nA group of {}{partitions} serves; {}.\n\n",
         count(quorums.n().into(), "replica"),
         tolerated(quorums.f(), misbehaving),
     );

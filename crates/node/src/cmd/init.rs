@@ -9,6 +9,7 @@ use super::snapshot::Bar;
 use super::{print, warn_of_faults};
 use crate::cli::{Agreement, InitArgs};
 use crate::exit::Exit;
+use crate::start::partitionable;
 use crate::values::{count, flagged};
 use crate::{mark, snapshot};
 
@@ -32,6 +33,7 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
         settings: settings(args),
         initial_state: None,
     };
+    partitionable(&args.service, args.ways.partitions)?;
     if args.agreement == Agreement::Pbft {
         warn_of_faults(args.replicas, args.faults);
     }
@@ -55,7 +57,10 @@ pub fn run(args: &InitArgs) -> Result<Exit> {
         group.name(),
         count(quorums.n().into(), "replica"),
         quorums.f(),
-        count(group.pillars().into(), "pillar"),
+        match group.partitions() {
+            1 => count(group.pillars().into(), "pillar"),
+            several => format!("{several} partitions"),
+        },
         count(group.clients().len() as u64, "client"),
         if quorums.n() > 1 { format!("   (0 to {})", quorums.n() - 1) } else { String::new() },
         match args.agreement {

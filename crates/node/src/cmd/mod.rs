@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, ConfigCommand, GatewayCommand, SnapshotCommand};
 use crate::exit::Exit;
+use crate::start;
 use crate::values::count;
 
 /// Runs the command.
@@ -89,7 +90,8 @@ fn client_id(group: &Group, wanted: Option<u32>) -> Result<ClientId> {
 /// The defaults for a client of the group.
 fn client_options(group: &Group, id: ClientId) -> Result<ClientOptions> {
     let secret = group.load_secret(Peer::Client(id))?;
-    Ok(ClientOptions::new(group.clone(), id, secret))
+    let routing = start::routing(group)?;
+    Ok(ClientOptions { routing, ..ClientOptions::new(group.clone(), id, secret) })
 }
 
 /// Connects as a client of the group.

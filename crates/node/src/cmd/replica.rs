@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use auth::Peer;
 use base::{PillarId, ReplicaId};
 use genesis::Group;
+use genesis::switches::{self, Choice};
 use rt::{Listener, Replica, ReplicaOptions};
 use store::{Full, Real, Storage, Volatile};
 
@@ -35,7 +36,7 @@ pub fn run(args: &ReplicaArgs) -> Result<Exit> {
         let mut signals = Signals::listen()?;
         let group = load(&args.config)?;
         let serves = serves(&group, ReplicaId(args.id));
-        let (replica, server) = start_replica(args, group)?;
+        let (replicas, server) = start_replicas(args, group)?;
         print(&serves)?;
         if let Some(server) = &server {
             print(&format!("metrics and health on http://{}/metrics\n", server.address()))?;
@@ -50,13 +51,13 @@ pub fn run(args: &ReplicaArgs) -> Result<Exit> {
         loop {
             tokio::select! {
                 _ = signals.next() => break,
-                _ = look.tick() => if !replica.is_alive() {
-                    let why = replica.failure();
+                _ = look.tick() => if let Some(one) = replicas.iter().find(|one| !one.is_alive()) {
+                    let why = one.failure();
                     bail!("{}", why.unwrap_or_else(|| ENDED.to_owned()));
                 },
             }
         }
-        let stopped = tokio::task::spawn_blocking(move || stop(replica, server));
+        let stopped = tokio::task::spawn_blocking(move || stop(replicas, server));
         signals.or_exit(stopped).await.context("stopping failed")?;
         Ok(Exit::Ok)
     })
@@ -68,6 +69,10 @@ fn serves(group: &Group, id: ReplicaId) -> String {
     entry.map_or_else(String::new, |entry| {
         let (name, place) = (group.name(), entry.place());
         let pillars = count(group.pillars().into(), "pillar");
+        let pillars = match group.partitions() {
+            1 => pillars,
+            several => format!("{several} partitions with {pillars} each"),
+        };
         format!("replica {id} of \"{name}\" serves on {place} ({pillars})\n")
     })
 }
@@ -75,7 +80,10 @@ fn serves(group: &Group, id: ReplicaId) -> String {
 /// What is said when a thread ended and nobody knows why.
 const ENDED: &str = "a thread of the replica has ended; see the log above";
 
-fn start_replica(args: &ReplicaArgs, group: Group) -> Result<(Arc<Replica>, Option<Server>)> {
+/// The replica, in as many parts as the group has partitions, and its pages.
+type Started = (Vec<Arc<Replica>>, Option<Server>);
+
+fn start_replicas(args: &ReplicaArgs, group: Group) -> Result<Started> {
     let id = ReplicaId(args.id);
     if args.id >= group.quorums().n() {
         let (shown, n) = (group.path().display(), group.quorums().n());
@@ -89,34 +97,50 @@ fn start_replica(args: &ReplicaArgs, group: Group) -> Result<(Arc<Replica>, Opti
         start::drills_allowed(&group, id)?;
         tracing::warn!(?storage, "this replica has no real disk, as it was told");
     }
-    let secret = group.load_secret(Peer::Replica(id))?;
-    let service = start::service(&group)?;
+    // Before it falls into parts, which know nothing of each other.
+    let mut chosen = group.settings().chosen();
+    chosen.push(Choice("parallelization", args.parallelization.word()));
+    switches::check(&chosen).map_err(|conflict| anyhow!("{conflict}"))?;
+    let services = start::services(&group)?;
+    let parts = group.parts();
     // The ports first: a start that fails for want of them has changed nothing.
-    let listeners = bind(&group, id)?;
+    let listeners = parts.iter().map(|part| bind(part, id)).collect::<Result<Vec<_>>>()?;
     let metrics = start::metrics_listener(args.metrics, start::metrics_default(&group, id))?;
-    let fresh = mark::is_there(&group, id)?;
-    let marked = group.clone();
-    let dir = args.state_dir.clone().unwrap_or_else(|| mark::replica_dir(&group, id));
-    let mut options = ReplicaOptions::new(group, id, secret, service);
+    let mut replicas = Vec::new();
+    for (part, (service, listeners)) in parts.into_iter().zip(services.into_iter().zip(listeners)) {
+        let secret = part.load_secret(Peer::Replica(id))?;
+        let mut options = ReplicaOptions::new(part, id, secret, service);
+        options.listeners = Some(listeners);
+        replicas.push(Arc::new(start_part(args, options, group.partitions())?));
+    }
+    let site = Arc::new(ReplicaSite::new(replicas.clone()));
+    let server = metrics.map(|listener| Server::start(listener, site)).transpose()?;
+    Ok((replicas, server))
+}
+
+/// Starts what the replica is in one of `partitions`.
+fn start_part(args: &ReplicaArgs, mut options: ReplicaOptions, partitions: u16) -> Result<Replica> {
+    let (group, id) = (options.group.clone(), options.id);
+    let own = args.state_dir.clone().map(|dir| mark::within(&group, dir));
+    // What was given for all of it is shared out.
+    let share = |all: usize| all / usize::from(partitions);
     options.cores.parallelization = args.parallelization.into();
-    options.cores.threads = args.threads;
-    options.cores.workers = args.workers;
+    options.cores.threads = args.threads.map(|threads| share(threads).max(1));
+    options.cores.workers = args.workers.map(share);
+    options.cores.share = (group.partition().unwrap_or(0), partitions);
     options.cores.pin = args.no_pin.then_some(false);
-    options.listeners = Some(listeners);
     options.durability = args.durability.into();
+    let dir = own.unwrap_or_else(|| mark::replica_dir(&group, id));
     options.storage = storage(args.drill_storage, &dir);
     options.state_dir = Some(dir);
-    options.fresh = fresh;
+    options.fresh = mark::is_there(&group, id)?;
     options.recover = args.recover;
     options.drill = args.misbehave;
     options.drill_paused = args.drill_paused;
     options.on_begin = Some(Box::new(move || {
-        mark::take(&marked, id).map_err(|error| std::io::Error::other(format!("{error:#}")))
+        mark::take(&group, id).map_err(|error| std::io::Error::other(format!("{error:#}")))
     }));
-    let replica = Arc::new(Replica::start(options)?);
-    let site = Arc::new(ReplicaSite::new(Arc::clone(&replica)));
-    let server = metrics.map(|listener| Server::start(listener, site)).transpose()?;
-    Ok((replica, server))
+    Ok(Replica::start(options)?)
 }
 
 /// What the replica's state lies on.
@@ -134,14 +158,18 @@ fn storage(drill: Option<DrillStorage>, dir: &Path) -> Arc<dyn Storage> {
     }
 }
 
-/// The pages first, which also hold the replica.
-fn stop(replica: Arc<Replica>, server: Option<Server>) {
+/// The pages first, which also hold the replica. Its parts drain side by side.
+fn stop(replicas: Vec<Arc<Replica>>, server: Option<Server>) {
     drop(server);
-    match Arc::into_inner(replica) {
-        Some(replica) => replica.stop(),
-        // A page is being made still. The process ends now, and so does the replica.
-        None => tracing::warn!("stopped without draining: somebody reads a page"),
-    }
+    std::thread::scope(|scope| {
+        for replica in replicas {
+            match Arc::into_inner(replica) {
+                Some(replica) => drop(scope.spawn(|| replica.stop())),
+                // A page is being made still. The process ends now, and so does the replica.
+                None => tracing::warn!("stopped without draining: somebody reads a page"),
+            }
+        }
+    });
 }
 
 fn bind(group: &Group, id: ReplicaId) -> Result<Vec<Listener>> {

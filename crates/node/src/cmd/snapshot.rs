@@ -30,7 +30,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// # Errors
 /// When there is no certified checkpoint, it does not verify, or the file cannot be written.
 pub fn save(args: &SaveArgs) -> Result<Exit> {
-    let group = load(&args.config)?;
+    let group = load_whole(&args.config)?;
     let source = match args.running {
         Some(address) => written_by(address)?,
         None => newest(&group, args)?,
@@ -60,7 +60,7 @@ const WORN: &str = "one of the two copies of its head is damaged, or its length 
 /// # Errors
 /// When the snapshot is not what it should be, down to a spare copy of its head.
 pub fn verify(args: &VerifyArgs) -> Result<Exit> {
-    let group = load(&args.config)?;
+    let group = load_whole(&args.config)?;
     let service = start::service(&group)?;
     let head = check(&args.file, &group, &*service)?;
     print(&format!("{} is as it should be: {}\n", args.file.display(), told(&head)))?;
@@ -73,7 +73,7 @@ pub fn verify(args: &VerifyArgs) -> Result<Exit> {
 /// When the snapshot is not what it should be, the replica runs or has a state already, or
 /// something cannot be written.
 pub fn restore(args: &RestoreArgs) -> Result<Exit> {
-    let group = load(&args.config)?;
+    let group = load_whole(&args.config)?;
     let id = replica(&group, args.replica)?;
     let dir = args.state_dir.clone().unwrap_or_else(|| mark::replica_dir(&group, id));
     let service = start::service(&group)?;
@@ -108,6 +108,20 @@ pub fn restore(args: &RestoreArgs) -> Result<Exit> {
         group.dir().display(),
     ))?;
     Ok(Exit::Ok)
+}
+
+/// Reads the configuration of a group that snapshots are made of.
+fn load_whole(path: &Path) -> Result<Group> {
+    let group = load(path)?;
+    if group.partitions() > 1 {
+        bail!(
+            "{}: partitions = {}: snapshots of a group of several partitions are not supported \
+             yet. Its replicas recover from each other (`stylite replica --recover`)",
+            group.path().display(),
+            group.partitions(),
+        );
+    }
+    Ok(group)
 }
 
 /// Checks a snapshot entirely.

@@ -1,9 +1,9 @@
 //! `stylite status`: one row per replica, and a verdict.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use comfy_table::{Table, presets};
-use genesis::Address;
 use genesis::switches::Choice;
+use genesis::{Address, Group, ReplicaEntry};
 use rt::{ReplicaReport, ReplicaState};
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use super::{client_id, load, print, print_json, runtime};
 use crate::accusations::{Accusation, Standing, accusations};
 use crate::cli::{Output, StatusArgs};
 use crate::exit::Exit;
-use crate::health::{Health, Verdict, highest_executed, judge};
+use crate::health::{Health, Verdict, highest_executed, judge, together};
 use crate::probe::{Answer, Prober};
 use crate::values::{bytes, count};
 
@@ -25,70 +25,107 @@ const DIGEST_DIGITS: usize = 12;
 pub fn run(args: &StatusArgs) -> Result<Exit> {
     let group = load(&args.config)?;
     let id = client_id(&group, args.client)?;
-    let prober = Prober::new(&group, id, args.timeout)?;
-    let answers = runtime()?.block_on(prober.all());
-    let verdict = judge(&group, &answers);
+    let probers = Prober::each(&group, id, args.timeout)?;
+    let parts = runtime()?.block_on(async {
+        let mut parts = Vec::with_capacity(probers.len());
+        let asked: Vec<_> =
+            probers.into_iter().map(|one| tokio::spawn(async move { ask(one).await })).collect();
+        for part in asked {
+            parts.push(part.await.context("asking failed")?);
+        }
+        anyhow::Ok(parts)
+    })?;
+    let verdicts: Vec<Verdict> = parts.iter().map(|part| part.verdict.clone()).collect();
+    let verdict = together(&verdicts);
     match args.output {
-        Output::Table => print(&table(&prober, &answers, &verdict))?,
-        Output::Json => print_json(&object(&prober, &answers, &verdict))?,
+        Output::Table => print(&table(&group, &parts, &verdict))?,
+        Output::Json => print_json(&object(&group, &parts, &verdict))?,
     }
     Ok(verdict.health.exit())
 }
 
-fn table(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> String {
+/// One of the groups that agreement takes place in, and what its replicas say.
+struct Part {
+    group: Group,
+    answers: Vec<Answer>,
+    verdict: Verdict,
+}
+
+async fn ask(prober: Prober) -> Part {
+    let (answers, group) = (prober.all().await, prober.group().clone());
+    let verdict = judge(&group, &answers);
+    Part { group, answers, verdict }
+}
+
+const HEAD: [&str; 12] = [
+    "REPLICA",
+    "STATE",
+    "VIEW",
+    "LEADER",
+    "EXECUTED",
+    "STABLE",
+    "LAG",
+    "DIGEST",
+    "CLIENTS",
+    "PEERS",
+    "DURABILITY",
+    "DISK",
+];
+
+fn table(group: &Group, parts: &[Part], verdict: &Verdict) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "REPLICA",
-        "STATE",
-        "VIEW",
-        "LEADER",
-        "EXECUTED",
-        "STABLE",
-        "LAG",
-        "DIGEST",
-        "CLIENTS",
-        "PEERS",
-        "DURABILITY",
-        "DISK",
-    ]);
-    let highest = highest_executed(answers);
-    for (id, answer) in answers.iter().enumerate() {
-        match answer {
-            Ok(report) => table.add_row(row(report, highest)),
-            Err(_) => table.add_row(
-                [id.to_string(), "unreachable".to_owned()]
+    // Only who has partitions sees the word.
+    let several = parts.len() > 1;
+    let with = |number: &dyn ToString, mut cells: Vec<String>| {
+        if several {
+            cells.insert(1, number.to_string());
+        }
+        cells
+    };
+    let head = HEAD.iter().map(ToString::to_string).collect();
+    table.load_style(presets::NOTHING).set_header(with(&"PARTITION", head));
+    let quorums = group.quorums();
+    for id in 0..usize::from(quorums.n()) {
+        for (number, part) in parts.iter().enumerate() {
+            let cells = match &part.answers[id] {
+                Ok(report) => row(report, highest_executed(&part.answers)),
+                Err(_) => [id.to_string(), "unreachable".to_owned()]
                     .into_iter()
-                    .chain((0..10).map(|_| "-".to_owned())),
-            ),
-        };
+                    .chain((0..10).map(|_| "-".to_owned()))
+                    .collect(),
+            };
+            table.add_row(with(&number, cells));
+        }
     }
-    let quorums = prober.group().quorums();
     let rest = match verdict.health {
         Health::Healthy => format!("{} of them may be faulty", quorums.f()),
         _ => format!("{} are needed", quorums.quorum()),
     };
     let mut out = format!(
-        "{}\n\n{}: {} of {} replicas work, {rest}; links over {}\n",
+        "{}\n\n{}: {} of {} replicas work{}, {rest}; links over {}\n",
         table.trim_fmt(),
         verdict.health.word(),
         verdict.working,
         quorums.n(),
-        prober.group().transport().word(),
+        if several { format!(" in all {} partitions", parts.len()) } else { String::new() },
+        group.transport().word(),
     );
     for reason in &verdict.reasons {
         out.push_str(&format!("  {reason}\n"));
     }
-    let switched: Vec<String> =
-        prober.group().settings().switched().iter().map(Choice::to_string).collect();
+    let switched: Vec<String> = group.settings().switched().iter().map(Choice::to_string).collect();
     if !switched.is_empty() {
         out.push_str(&format!("switches: {}\n", switched.join(", ")));
     }
-    let said = accusations(prober.group(), answers);
-    if !said.is_empty() {
-        out.push('\n');
-    }
-    for one in said {
-        out.push_str(&format!("{}\n", against(&one)));
+    for (number, part) in parts.iter().enumerate() {
+        let said = accusations(&part.group, &part.answers);
+        if !said.is_empty() {
+            let place = if several { format!("in partition {number}:\n") } else { String::new() };
+            out.push_str(&format!("\n{place}"));
+        }
+        for one in said {
+            out.push_str(&format!("{}\n", against(&one)));
+        }
     }
     out
 }
@@ -171,29 +208,13 @@ fn state(state: ReplicaState) -> &'static str {
     }
 }
 
-fn object(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> Value {
-    let group = prober.group();
-    let highest = highest_executed(answers);
-    let replicas = group.replicas().iter().zip(answers);
-    let rows: Vec<Value> = replicas
-        .map(|(entry, answer)| {
-            let mut row = json!({
-                "id": entry.id.0,
-                "addresses": entry.addresses.iter().map(Address::to_string).collect::<Vec<_>>(),
-                "transport": entry.transport().word(),
-                "reachable": answer.is_ok(),
-            });
-            match answer {
-                Err(error) => row["error"] = json!(error),
-                Ok(report) => fill(&mut row, report, highest),
-            }
-            row
-        })
-        .collect();
+/// Everything about the group. Of several partitions `replicas` says in short how each replica is
+/// in all of them together, and `partitions` has the rest.
+fn object(group: &Group, parts: &[Part], verdict: &Verdict) -> Value {
     let switches = group.settings().chosen();
     let switches: Map<String, Value> =
         switches.iter().map(|Choice(name, value)| ((*name).to_owned(), json!(value))).collect();
-    json!({
+    let mut out = json!({
         "group": group.name(),
         "switches": switches,
         "health": verdict.health,
@@ -201,9 +222,61 @@ fn object(prober: &Prober, answers: &[Answer], verdict: &Verdict) -> Value {
         "replicas_working": verdict.working,
         "replicas_needed": group.quorums().quorum(),
         "faults": group.quorums().f(),
-        "accusations": accusations(group, answers),
-        "replicas": rows,
+    });
+    if let [part] = parts {
+        out["accusations"] = json!(accusations(group, &part.answers));
+        out["replicas"] = rows(part);
+        return out;
+    }
+    let part = |(number, part): (usize, &Part)| {
+        json!({
+            "partition": number,
+            "health": part.verdict.health,
+            "reasons": part.verdict.reasons,
+            "replicas_working": part.verdict.working,
+            "accusations": accusations(&part.group, &part.answers),
+            "replicas": rows(part),
+        })
+    };
+    out["partitions"] = parts.iter().enumerate().map(part).collect();
+    let whole = |(at, entry): (usize, &ReplicaEntry)| {
+        let answers: Vec<&Answer> = parts.iter().map(|part| &part.answers[at]).collect();
+        let mut row = known(entry, answers.iter().all(|answer| answer.is_ok()));
+        let states = answers.iter().flat_map(|answer| answer.as_ref()).map(|report| report.state);
+        // Running when it is in all partitions; otherwise what it is in the first of the others.
+        let state = states.clone().find(|state| *state != ReplicaState::Running);
+        row["state"] = json!(state.or(states.clone().next()));
+        row["works"] = json!(verdict.works[at]);
+        row
+    };
+    out["replicas"] = group.replicas().iter().enumerate().map(whole).collect();
+    out
+}
+
+/// What is known of a replica without asking it, and whether it answered.
+fn known(entry: &ReplicaEntry, reachable: bool) -> Value {
+    json!({
+        "id": entry.id.0,
+        "addresses": entry.addresses.iter().map(Address::to_string).collect::<Vec<_>>(),
+        "transport": entry.transport().word(),
+        "reachable": reachable,
     })
+}
+
+/// The replicas in one of the groups that agreement takes place in.
+fn rows(part: &Part) -> Value {
+    let highest = highest_executed(&part.answers);
+    let replicas = part.group.replicas().iter().zip(&part.answers);
+    replicas
+        .map(|(entry, answer)| {
+            let mut row = known(entry, answer.is_ok());
+            match answer {
+                Err(error) => row["error"] = json!(error),
+                Ok(report) => fill(&mut row, report, highest),
+            }
+            row
+        })
+        .collect()
 }
 
 fn fill(row: &mut Value, report: &ReplicaReport, highest: u64) {

@@ -179,7 +179,9 @@ impl Cluster {
     pub fn found_with(shape: Shape, flags: &[&str]) -> Cluster {
         let dir = TempDir::new().expect("a temporary directory");
         let Shape { replicas, pillars, service } = shape;
-        let port = free_ports(replicas * pillars);
+        let partitions = flags.iter().skip_while(|flag| **flag != "--partitions").nth(1);
+        let partitions: u16 = partitions.map_or(1, |number| number.parse().expect("a number"));
+        let port = free_ports(replicas * pillars * partitions);
         let mut command = stylite();
         command.arg("init").arg(dir.path().join("group"));
         command.args(["--replicas", &replicas.to_string(), "--pillars", &pillars.to_string()]);

@@ -81,6 +81,11 @@ pub struct RealRedis {
 impl RealRedis {
     /// `None`, with the reason printed, when there is no `redis-server`.
     pub fn start() -> Option<RealRedis> {
+        RealRedis::start_with(&[])
+    }
+
+    /// The same with more flags.
+    pub fn start_with(flags: &[&str]) -> Option<RealRedis> {
         // Another process may take the port between looking and starting.
         for _ in 0..10 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -91,6 +96,7 @@ impl RealRedis {
                 .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"])
                 // The largest string is the one thing that depends on the configuration.
                 .args(["--proto-max-bulk-len", "12582912"])
+                .args(flags)
                 .current_dir(std::env::temp_dir())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())

@@ -111,6 +111,8 @@ pub struct GroupConfig {
     pub faults: u16,
     /// P.
     pub pillars: u16,
+    /// Parts of the state, each with as many pillars.
+    pub partitions: u16,
     /// `memory`, `async` or `sync`; none when the replicas are not ours to know it.
     pub durability: Option<&'static str>,
     /// `cop` or `top`; none when the replicas are not ours to know it.
@@ -218,6 +220,7 @@ impl GroupConfig {
             replicas: group.quorums().n(),
             faults: group.quorums().f(),
             pillars: group.pillars(),
+            partitions: group.partitions(),
             durability: args.local.then(|| args.group.durability.word()),
             parallelization: args.local.then(|| args.group.parallelization.word()),
             threads: args.group.threads.filter(|_| args.local),

@@ -38,6 +38,32 @@ pub struct Comparison {
     pub replicas: usize,
     /// What is not as it should be, in words.
     pub why: Option<String>,
+    /// The same for each partition; empty where there is one, which is then the above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<Comparison>,
+}
+
+impl Comparison {
+    /// The comparisons of all partitions, of which there is one at least: the first that is worst,
+    /// and all of them.
+    #[must_use]
+    pub fn together(mut partitions: Vec<Comparison>) -> Comparison {
+        if partitions.len() == 1 {
+            return partitions.swap_remove(0);
+        }
+        let is = |verdict| move |one: &&(usize, &Comparison)| one.1.verdict == verdict;
+        let all: Vec<(usize, &Comparison)> = partitions.iter().enumerate().collect();
+        let bad = [Verdict::Different, Verdict::Unknown];
+        let worst = bad.into_iter().find_map(|verdict| all.iter().find(is(verdict)));
+        let (number, worst) = worst.unwrap_or(&all[0]);
+        let why = worst.why.as_ref().map(|why| format!("partition {number}: {why}"));
+        let replicas = partitions.iter().map(|one| one.replicas).min().unwrap_or(0);
+        Comparison { why, replicas, ..(*worst).clone() }.of(partitions)
+    }
+
+    fn of(self, partitions: Vec<Comparison>) -> Comparison {
+        Comparison { partitions, ..self }
+    }
 }
 
 /// How long the replicas may take to come to the same checkpoint.
@@ -99,12 +125,19 @@ fn judge(reports: &[&ReplicaReport], goal: u64) -> Option<Comparison> {
         return Some(different(reports, at, why));
     }
     let digest = Some(digest.clone());
-    Some(Comparison { verdict: Verdict::Equal, at, digest, replicas: reports.len(), why: None })
+    Some(Comparison {
+        verdict: Verdict::Equal,
+        at,
+        digest,
+        replicas: reports.len(),
+        why: None,
+        partitions: Vec::new(),
+    })
 }
 
 fn different(reports: &[&ReplicaReport], at: u64, why: String) -> Comparison {
     let (verdict, replicas) = (Verdict::Different, reports.len());
-    Comparison { verdict, at, digest: None, replicas, why: Some(why) }
+    Comparison { verdict, at, digest: None, replicas, why: Some(why), partitions: Vec::new() }
 }
 
 fn unknown(reports: &[&ReplicaReport], at: u64) -> Comparison {
@@ -119,5 +152,30 @@ fn unknown(reports: &[&ReplicaReport], at: u64) -> Comparison {
         format!("not all are at checkpoint {at} after {TIMEOUT:?}: {}", behind.join(", "))
     };
     let replicas = reports.len();
-    Comparison { verdict: Verdict::Unknown, at, digest: None, replicas, why: Some(why) }
+    let (verdict, why) = (Verdict::Unknown, Some(why));
+    Comparison { verdict, at, digest: None, replicas, why, partitions: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(verdict: Verdict) -> Comparison {
+        let why = (verdict != Verdict::Equal).then(|| "why".to_owned());
+        Comparison { verdict, at: 7, digest: None, replicas: 4, why, partitions: Vec::new() }
+    }
+
+    #[test]
+    fn partitions_are_equal_when_all_are() {
+        let (equal, unknown) = (of(Verdict::Equal), of(Verdict::Unknown));
+        let one = Comparison::together(vec![equal.clone()]);
+        assert!(one.partitions.is_empty() && one.verdict == Verdict::Equal);
+        let both = Comparison::together(vec![equal.clone(), equal.clone()]);
+        assert_eq!((both.verdict, both.partitions.len()), (Verdict::Equal, 2));
+        let all = vec![equal, unknown, of(Verdict::Different)];
+        let worst = Comparison::together(all.clone());
+        assert_eq!(worst.verdict, Verdict::Different);
+        assert_eq!(worst.why.as_deref(), Some("partition 2: why"));
+        assert_eq!(Comparison::together(all[..2].to_vec()).verdict, Verdict::Unknown);
+    }
 }

@@ -70,6 +70,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const OPEN_OPS_MAX: usize = 1 << 16;
 /// Their bytes.
 const OPEN_BYTES_MAX: usize = 16 << 20;
+/// Deletions of keys that are under way at a time.
+const DELETIONS_AT_ONCE: usize = 256;
 /// Threads of the load generator, unless said otherwise.
 const THREADS_DEFAULT: usize = 2;
 
@@ -94,8 +96,8 @@ pub fn run(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
     }
     let path = args.config.as_deref().context("either --local or --config")?;
     let group = load_group(path)?;
-    let prober = Prober::new(&group, client_id(&group, args.client)?, PROBE_TIMEOUT)?;
-    measure(&args, &prober, &[], placement)
+    let probers = Prober::each(&group, client_id(&group, args.client)?, PROBE_TIMEOUT)?;
+    measure(&args, (&group, &probers), &[], placement)
 }
 
 /// Every connection is an open file, here and in the replicas that are started here: as many as
@@ -114,19 +116,19 @@ fn run_local(args: BenchArgs, placement: Placement, log: Option<&str>) -> Result
     let mut signals = runtime.block_on(async { Signals::listen() })?;
     let mut local = LocalGroup::start(&local_options(&args, &placement, log))?;
     let group = local.group().clone();
-    let prober = Prober::new(&group, client_id(&group, None)?, PROBE_TIMEOUT)?;
+    let probers = Prober::each(&group, client_id(&group, None)?, PROBE_TIMEOUT)?;
     let pids = local.pids();
     let (done, outcome) = oneshot::channel();
     let ended = runtime.block_on(async {
         tokio::select! {
             number = signals.next() => return Err(number),
-            ready = wait_until_healthy(&prober, &mut local) => if let Err(error) = ready {
+            ready = wait_until_healthy(&probers, &mut local) => if let Err(error) = ready {
                 return Ok(Err(error));
             },
         }
         // On a thread of its own, so that signals are heard meanwhile and the group goes with
         // this process, whatever happens.
-        std::thread::spawn(move || done.send(measure(&args, &prober, &pids, placement)));
+        std::thread::spawn(move || done.send(measure(&args, (&group, &probers), &pids, placement)));
         tokio::select! {
             number = signals.next() => Err(number),
             outcome = outcome => Ok(outcome.unwrap_or_else(|_| bail!("the run has failed"))),
@@ -176,13 +178,20 @@ fn local_options(args: &BenchArgs, placement: &Placement, log: Option<&str>) -> 
 /// The group under load, and how to look at it.
 struct Site<'a> {
     args: &'a BenchArgs,
-    prober: &'a Prober,
+    group: &'a Group,
+    /// One for each partition.
+    probers: &'a [Prober],
     /// The processes of the replicas, in order, and last this one.
     processes: Vec<Process>,
     placement: Placement,
 }
 
-fn measure(args: &BenchArgs, prober: &Prober, pids: &[u32], placement: Placement) -> Result<Exit> {
+fn measure(
+    args: &BenchArgs,
+    (group, probers): (&Group, &[Prober]),
+    pids: &[u32],
+    placement: Placement,
+) -> Result<Exit> {
     if let Some(cpus) = &placement.clients {
         // For this thread and those that it starts: the whole load generator.
         cpus.enter().with_context(|| format!("cannot use the processors {cpus}"))?;
@@ -190,11 +199,11 @@ fn measure(args: &BenchArgs, prober: &Prober, pids: &[u32], placement: Placement
     let replica = |(id, pid): (usize, &u32)| Process { role: format!("replica {id}"), pid: *pid };
     let mut processes: Vec<Process> = pids.iter().enumerate().map(replica).collect();
     processes.push(Process { role: "clients".to_owned(), pid: std::process::id() });
-    let site = Site { args, prober, processes, placement };
-    let plan = Arc::new(plan(args, prober.group())?);
+    let site = Site { args, group, probers, processes, placement };
+    let plan = Arc::new(plan(args, group)?);
     if plan.ops.opening().is_some() {
         runtime()?.block_on(async {
-            let client = connect(prober.group(), load_principal(args, prober.group(), 0)?).await?;
+            let client = connect(group, load_principal(args, group, 0)?).await?;
             let made = ops::make_nodes(&client, args.load.keys, args.load.payload).await;
             client.close().await;
             made
@@ -233,7 +242,7 @@ impl Site<'_> {
             return Ok(None);
         }
         let numbers = load.clients..load.clients + load.idle_clients;
-        let group = self.prober.group();
+        let group = self.group;
         let options = |number| client_options(group, load_principal(self.args, group, number)?);
         Idle::connect(numbers.map(options).collect::<Result<_>>()?).map(Some)
     }
@@ -256,14 +265,13 @@ impl Site<'_> {
         let last = number + 1 == args.load.runs;
         let (keys_left, digests) = self.compare(&progress, last)?;
         progress.end();
-        let group = self.prober.group();
-        let config = Config { keys_left, ..Config::new(args, group, plan, &self.placement) };
+        let config = Config { keys_left, ..Config::new(args, self.group, plan, &self.placement) };
         Ok(self.outcome(tally, (&before, &after), digests, config))
     }
 
     fn look(&self) -> Result<(Used, Counts)> {
         let used = Used::now(&self.processes);
-        let counts = runtime()?.block_on(Counts::now(self.prober));
+        let counts = runtime()?.block_on(Counts::now(self.probers));
         Ok((used, counts))
     }
 
@@ -273,18 +281,26 @@ impl Site<'_> {
         progress: &Progress,
         last: bool,
     ) -> Result<(Option<bool>, digests::Comparison)> {
-        let (args, group) = (self.args, self.prober.group());
+        let (args, group) = (self.args, self.group);
         runtime()?.block_on(async {
-            let client = connect(group, load_principal(args, group, 0)?).await?;
+            let id = load_principal(args, group, 0)?;
             let mut keys_left = None;
             if last && !args.local && Protocol::of(group.service()) == Some(Protocol::Redis) {
                 progress.say("deleting the keys");
-                keys_left = Some(!deleted(&client, args.load.keys).await);
+                let client = connect(group, id).await?;
+                let at_once = if client.partitions() > 1 { 1 } else { ops::KEYS_PER_DELETION };
+                keys_left = Some(!deleted(&client, args.load.keys, at_once).await);
+                client.close().await;
             }
             progress.say("comparing the replicas' states");
-            let compared = digests::compare(self.prober, &client).await;
-            client.close().await;
-            Ok((keys_left, compared?))
+            let mut compared = Vec::with_capacity(self.probers.len());
+            for prober in self.probers {
+                let client = connect(prober.group(), id).await?;
+                let one = digests::compare(prober, &client).await;
+                client.close().await;
+                compared.push(one?);
+            }
+            Ok((keys_left, digests::Comparison::together(compared)))
         })
     }
 
@@ -328,14 +344,20 @@ impl Site<'_> {
 }
 
 /// Deletes the keys of the load from a group that is not ours; false when that fails.
-async fn deleted(client: &Client, keys: u64) -> bool {
-    for op in ops::forget(keys) {
-        let fine = |reply: &[u8]| reply.starts_with(b":");
-        if !client.call(0, &op).await.is_ok_and(|reply| fine(&reply)) {
-            return false;
+async fn deleted(client: &Client, keys: u64, keys_at_once: usize) -> bool {
+    let mut deletions = ops::forget(keys, keys_at_once);
+    loop {
+        let some = deletions.by_ref().take(DELETIONS_AT_ONCE);
+        let calls: Vec<_> = some.map(|op| client.call(0, &op)).collect();
+        if calls.is_empty() {
+            return true;
+        }
+        for call in calls {
+            if !call.await.is_ok_and(|reply| reply.starts_with(b":")) {
+                return false;
+            }
         }
     }
-    true
 }
 
 fn plan(args: &BenchArgs, group: &Group) -> Result<Plan> {
@@ -369,7 +391,7 @@ fn plan(args: &BenchArgs, group: &Group) -> Result<Plan> {
     // Behind a write of its stream a read has to wait for the order: with reads, each operation
     // under way is somebody else's.
     let many = if load.read_percent > 0 { load.outstanding } else { 1 };
-    let streams = many.next_multiple_of(u32::from(group.pillars()));
+    let streams = many.next_multiple_of(u32::from(group.pillars()) * u32::from(group.partitions()));
     let (outstanding, rate) = (load.outstanding, load.rate.map(|rate| (rate, load.arrivals)));
     Ok(Plan { clients, threads, ops, streams, outstanding, rate })
 }

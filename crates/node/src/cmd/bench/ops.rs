@@ -15,8 +15,8 @@ use svc::zk::session::TIMEOUT_MAX_MS;
 
 /// The key of operations before its number is written into it; all keys are as long.
 const KEY: &[u8] = b"bench:000000000";
-/// Keys that are deleted by one operation.
-const KEYS_PER_DELETION: usize = 500;
+/// Keys that are deleted by one operation, where they may be anywhere.
+pub const KEYS_PER_DELETION: usize = 500;
 /// A node before its number is written into its path.
 const NODE: &str = "/bench/n000000000";
 /// Nodes that are made at a time.
@@ -268,10 +268,10 @@ pub async fn make_nodes(client: &Client, keys: u64, payload: u32) -> Result<()> 
     Ok(())
 }
 
-/// Operations that delete `keys` keys of the load, many at once.
-pub fn forget(keys: u64) -> impl Iterator<Item = Vec<u8>> {
-    (0..keys).step_by(KEYS_PER_DELETION).map(move |first| {
-        let last = keys.min(first + KEYS_PER_DELETION as u64);
+/// Operations that delete `keys` keys of the load, so many at once.
+pub fn forget(keys: u64, at_once: usize) -> impl Iterator<Item = Vec<u8>> {
+    (0..keys).step_by(at_once).map(move |first| {
+        let last = keys.min(first + at_once as u64);
         let names: Vec<String> = (first..last).map(|key| format!("bench:{key:09}")).collect();
         let names = names.iter().map(String::as_bytes);
         let words: Vec<&[u8]> = [&b"DEL"[..]].into_iter().chain(names).collect();
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn the_keys_that_are_written_are_the_ones_that_are_deleted() {
         let mut ops = Ops::new("kv", 0, 0, 501, 7).expect("known");
-        let deletions: Vec<Vec<u8>> = forget(501).collect();
+        let deletions: Vec<Vec<u8>> = forget(501, KEYS_PER_DELETION).collect();
         assert_eq!(deletions.len(), 2);
         for _ in 0..501 {
             let written = ops.next().0;

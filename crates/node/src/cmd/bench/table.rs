@@ -58,7 +58,13 @@ fn settings(config: &Config, out: &mut String) -> std::fmt::Result {
         },
         match group.parallelization {
             Some("top") => "a pipeline each".to_owned(),
-            _ => count(group.pillars.into(), "pillar"),
+            _ => match group.partitions {
+                1 => count(group.pillars.into(), "pillar"),
+                several => {
+                    let pillars = count(group.pillars.into(), "pillar");
+                    format!("{several} partitions with {pillars} each")
+                }
+            },
         },
         group.service,
         group.durability.map_or_else(String::new, |mode| format!(", durability {mode}")),

@@ -53,8 +53,32 @@ pub struct TrafficRow {
 }
 
 impl Counts {
-    /// Asks all replicas now.
-    pub async fn now(prober: &Prober) -> Counts {
+    /// Asks all replicas now, in each partition of the group.
+    pub async fn now(probers: &[Prober]) -> Counts {
+        let mut all: Option<Counts> = None;
+        for prober in probers {
+            let part = Counts::of(prober).await;
+            all = Some(all.map_or(part.clone(), |all| all.and(part)));
+        }
+        all.unwrap_or(Counts(Vec::new()))
+    }
+
+    /// Two partitions together. Who leads is told of the one in the higher view.
+    fn and(self, other: Counts) -> Counts {
+        let both = |(one, other): (Option<Count>, Option<Count>)| {
+            let (mut one, other) = (one?, other?);
+            if other.view > one.view {
+                (one.view, one.leader) = (other.view, other.leader);
+            }
+            (one.executed, one.ops) = (one.executed + other.executed, one.ops + other.ops);
+            one.traffic.add(&other.traffic);
+            Some(one)
+        };
+        Counts(self.0.into_iter().zip(other.0).map(both).collect())
+    }
+
+    /// Asks all replicas of one of the groups that agreement takes place in.
+    async fn of(prober: &Prober) -> Counts {
         let count = |answer: &Answer| {
             let report: &ReplicaReport = answer.as_ref().ok()?;
             Some(Count {
@@ -122,6 +146,18 @@ mod tests {
     fn count(executed: u64, ops: u64, bytes_in: u64) -> Option<Count> {
         let traffic = TrafficCounters { bytes_in, replies: ops / 10, ..Default::default() };
         Some(Count { view: 1, leader: 1, executed, ops, traffic })
+    }
+
+    #[test]
+    fn partitions_are_counted_together() {
+        let one = Counts(vec![count(10, 1_000, 5_000), None]);
+        let mut other = Counts(vec![count(5, 500, 2_000), count(1, 1, 1)]);
+        other.0[0].as_mut().expect("there").view = 7;
+        let both = one.and(other);
+        let row = both.0[0].as_ref().expect("both answered");
+        assert_eq!((row.view, row.executed, row.ops), (7, 15, 1_500));
+        assert_eq!(row.traffic.bytes_in, 7_000);
+        assert!(both.0[1].is_none(), "it did not answer in one of them");
     }
 
     #[test]
