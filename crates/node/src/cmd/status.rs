@@ -242,10 +242,11 @@ fn object(group: &Group, parts: &[Part], verdict: &Verdict) -> Value {
     let whole = |(at, entry): (usize, &ReplicaEntry)| {
         let answers: Vec<&Answer> = parts.iter().map(|part| &part.answers[at]).collect();
         let mut row = known(entry, answers.iter().all(|answer| answer.is_ok()));
-        let states = answers.iter().flat_map(|answer| answer.as_ref()).map(|report| report.state);
-        // Running when it is in all partitions; otherwise what it is in the first of the others.
-        let state = states.clone().find(|state| *state != ReplicaState::Running);
-        row["state"] = json!(state.or(states.clone().next()));
+        let states = answers.iter().map(|answer| answer.as_ref().ok().map(|report| report.state));
+        // Running when it is in all partitions; otherwise what it is in the first of the others,
+        // which is nothing that is known where it does not answer.
+        let running = Some(ReplicaState::Running);
+        row["state"] = json!(states.into_iter().find(|state| *state != running).unwrap_or(running));
         row["works"] = json!(verdict.works[at]);
         row
     };
