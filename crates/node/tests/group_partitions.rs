@@ -179,9 +179,14 @@ fn an_emptied_replica_recovers_in_all_partitions() {
     cluster.replica(3).wait();
     // The loss of one partition is the loss of a disk.
     std::fs::remove_dir_all(state.join("partition-1")).expect("it was there");
+    let lives = ["life-a", "life-b"].map(|name| state.join("partition-0").join(name));
+    let life = || lives.each_ref().map(|path| std::fs::read(path).ok());
+    let before = life();
     let lost = cluster.command(3).output().expect("it runs");
     assert_eq!(code(&lost), 1);
     assert!(stderr(&lost).contains("--recover"), "{}", stderr(&lost));
+    assert!(life() == before, "another partition has begun a life for nothing");
+    assert!(before.iter().any(Option::is_some), "it had one");
     std::fs::remove_dir_all(&state).expect("it was there");
     cluster.flags = vec!["--recover"];
     cluster.start_one(3);

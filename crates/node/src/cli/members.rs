@@ -238,7 +238,8 @@ pub struct ReplicaArgs {
     #[arg(long, value_name = "DIR", env = "STYLITE_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
     /// Start although the disk was lost or is in doubt: take the state from the other replicas,
-    /// and vote only when nothing that was forgotten can be contradicted.
+    /// and vote only when nothing that was forgotten can be contradicted. Where the group has
+    /// partitions it does so in all of them: bring back one replica after the other.
     #[arg(long, env = "STYLITE_RECOVER", value_parser = BoolishValueParser::new())]
     pub recover: bool,
     /// Do something wrong on purpose. Only in a group of `stylite init --drills`.

@@ -1,7 +1,7 @@
 //! `stylite replica`: runs one replica until it is asked to stop.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use base::{PillarId, ReplicaId};
 use genesis::Group;
 use genesis::switches::{self, Choice};
 use rt::{Listener, Replica, ReplicaOptions};
-use store::{Full, Real, Storage, Volatile};
+use store::{Dir, Full, Identity, Real, Storage, Volatile};
 
 use super::{load, print, runtime};
 use crate::cli::{DrillStorage, ReplicaArgs};
@@ -48,18 +48,18 @@ pub fn run(args: &ReplicaArgs) -> Result<Exit> {
                 .context("cannot start a thread")?;
         }
         let mut look = tokio::time::interval(LOOK_EVERY);
-        loop {
+        let failure = loop {
             tokio::select! {
-                _ = signals.next() => break,
+                _ = signals.next() => break None,
                 _ = look.tick() => if let Some(one) = replicas.iter().find(|one| !one.is_alive()) {
-                    let why = one.failure();
-                    bail!("{}", why.unwrap_or_else(|| ENDED.to_owned()));
+                    break Some(one.failure().unwrap_or_else(|| ENDED.to_owned()));
                 },
             }
-        }
+        };
+        // The other partitions end in order, whatever happened to one of them.
         let stopped = tokio::task::spawn_blocking(move || stop(replicas, server));
         signals.or_exit(stopped).await.context("stopping failed")?;
-        Ok(Exit::Ok)
+        failure.map_or(Ok(Exit::Ok), |why| bail!("{why}"))
     })
 }
 
@@ -106,22 +106,46 @@ fn start_replicas(args: &ReplicaArgs, group: Group) -> Result<Started> {
     // The ports first: a start that fails for want of them has changed nothing.
     let listeners = parts.iter().map(|part| bind(part, id)).collect::<Result<Vec<_>>>()?;
     let metrics = start::metrics_listener(args.metrics, start::metrics_default(&group, id))?;
+    refuse_lost(args, &parts)?;
     let mut replicas = Vec::new();
     for (part, (service, listeners)) in parts.into_iter().zip(services.into_iter().zip(listeners)) {
         let secret = part.load_secret(Peer::Replica(id))?;
         let mut options = ReplicaOptions::new(part, id, secret, service);
         options.listeners = Some(listeners);
-        replicas.push(Arc::new(start_part(args, options, group.partitions())?));
+        match start_part(args, options, group.partitions()) {
+            Ok(replica) => replicas.push(Arc::new(replica)),
+            Err(error) => {
+                stop(replicas, None);
+                return Err(error);
+            }
+        }
     }
     let site = Arc::new(ReplicaSite::new(replicas.clone()));
     let server = metrics.map(|listener| Server::start(listener, site)).transpose()?;
     Ok((replicas, server))
 }
 
+/// Refuses, before any partition begins a life and serves, what one of several would refuse.
+fn refuse_lost(args: &ReplicaArgs, parts: &[Group]) -> Result<()> {
+    let id = ReplicaId(args.id);
+    let several = if parts.len() > 1 { parts } else { &[] };
+    for part in several {
+        let identity = Identity { group: part.id(), replica: id };
+        let opened = Dir::open(&directory(args, part), identity, Arc::new(Real))?;
+        store::beginning(&opened.found, mark::is_there(part, id)?, args.recover)?;
+    }
+    Ok(())
+}
+
+/// Where the replica keeps what it is in this partition.
+fn directory(args: &ReplicaArgs, part: &Group) -> PathBuf {
+    let own = args.state_dir.clone().map(|dir| mark::within(part, dir));
+    own.unwrap_or_else(|| mark::replica_dir(part, ReplicaId(args.id)))
+}
+
 /// Starts what the replica is in one of `partitions`.
 fn start_part(args: &ReplicaArgs, mut options: ReplicaOptions, partitions: u16) -> Result<Replica> {
     let (group, id) = (options.group.clone(), options.id);
-    let own = args.state_dir.clone().map(|dir| mark::within(&group, dir));
     // What was given for all of it is shared out.
     let share = |all: usize| all / usize::from(partitions);
     options.cores.parallelization = args.parallelization.into();
@@ -130,7 +154,7 @@ fn start_part(args: &ReplicaArgs, mut options: ReplicaOptions, partitions: u16) 
     options.cores.share = (group.partition().unwrap_or(0), partitions);
     options.cores.pin = args.no_pin.then_some(false);
     options.durability = args.durability.into();
-    let dir = own.unwrap_or_else(|| mark::replica_dir(&group, id));
+    let dir = directory(args, &group);
     options.storage = storage(args.drill_storage, &dir);
     options.state_dir = Some(dir);
     options.fresh = mark::is_there(&group, id)?;
