@@ -673,18 +673,28 @@ impl<'a> Client<'a> {
     }
 
     fn on_packet(&mut self, replica: u16, packet: &[u8]) {
-        match PacketKind::split(packet).expect("a packet") {
-            (PacketKind::Reply, body) => {
+        match PacketKind::split(packet) {
+            Ok((PacketKind::Reply, body)) => {
                 let mut r = Reader::new(body);
                 while !r.is_empty() {
-                    let reply = ReplyPacket::decode(&mut r).expect("a reply");
+                    let reply = match ReplyPacket::decode(&mut r) {
+                        Err(_) if self.is_garbled(replica) => return,
+                        reply => reply.expect("a reply"),
+                    };
                     let ReplyBody::Whole(content) = reply.body else { panic!("asked for whole") };
                     self.on_reply(replica, content);
                 }
             }
-            (PacketKind::Goodbye, _) => self.goodbyes += 1,
-            (kind, _) => panic!("{kind:?} to a client that did not ask"),
+            Ok((PacketKind::Goodbye, _)) => self.goodbyes += 1,
+            _ if self.is_garbled(replica) => {}
+            Ok((kind, _)) => panic!("{kind:?} to a client that did not ask"),
+            Err(error) => panic!("no packet: {error:?}"),
         }
+    }
+
+    /// Whether random bytes come from there, of which it is chance what they seem to be.
+    fn is_garbled(&self, replica: u16) -> bool {
+        self.cluster.drills.get(&replica) == Some(&rt::Drill::Garbage)
     }
 
     fn on_reply(&mut self, replica: u16, content: &[u8]) {
