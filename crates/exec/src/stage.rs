@@ -210,8 +210,12 @@ impl Stage {
         // Neither reading objects nor replacing them goes together with workers that write them.
         // Whoever asks for more than its allowance keeps no worker waiting.
         let quiet = self.is_quiet();
-        let wanted = self.source.may_serve() || self.digests_need_quiet();
+        let questioned = self.checkpoints.questioned.is_some();
+        let wanted = self.source.may_serve() || self.digests_need_quiet() || questioned;
         self.flight.hold = !quiet && (self.flight.hold || wanted);
+        if quiet {
+            self.fetch_questioned(out);
+        }
         let serves = quiet && self.serve(out);
         let still = quiet || base::mutant!(FetchAmidJobs);
         let fetching = if still { self.fetch_turn(out) } else { self.standstill() };

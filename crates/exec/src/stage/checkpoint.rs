@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use base::transfer::{Manifest, Part, SnapshotReader};
-use base::{Digest, FromStage, Seq, StableCheckpoint};
+use base::{Digest, FromStage, ReplicaId, Seq, StableCheckpoint};
 
 use super::digests::{PIECE, Unfinished};
 use super::{Stage, StageOutbox, Standing};
@@ -19,6 +19,8 @@ pub(super) struct Checkpoints {
     pub(super) unstable: VecDeque<(Seq, Digest)>,
     /// The one whose digests are being made.
     pub(super) unfinished: Option<Unfinished>,
+    /// What that one is to be held against, and who has it, once workers are back.
+    pub(super) questioned: Option<(StableCheckpoint, Vec<ReplicaId>)>,
     /// Digests that a turn makes at least.
     pub(super) piece: usize,
     /// Pieces that were made.
@@ -27,7 +29,13 @@ pub(super) struct Checkpoints {
 
 impl Default for Checkpoints {
     fn default() -> Checkpoints {
-        Checkpoints { unstable: VecDeque::new(), unfinished: None, piece: PIECE, pieces: 0 }
+        Checkpoints {
+            unstable: VecDeque::new(),
+            unfinished: None,
+            questioned: None,
+            piece: PIECE,
+            pieces: 0,
+        }
     }
 }
 

@@ -36,6 +36,7 @@ impl Stage {
         sources: &[ReplicaId],
         out: &mut StageOutbox,
     ) {
+        self.checkpoints.questioned = None;
         let trusted = match &mut self.standing {
             // The beginning has no certificate and nobody holds it.
             Standing::Fetches(_) | Standing::Halted { .. } if target.seq == Seq(0) => {
@@ -48,7 +49,11 @@ impl Stage {
             Standing::Halted { trusted } => *trusted,
             Standing::Executes if target.seq > self.executed => true,
             Standing::Executes => {
-                if self.digested_from() == Some(target.seq) && self.is_quiet() {
+                if self.digested_from() == Some(target.seq) {
+                    if !self.is_quiet() {
+                        self.checkpoints.questioned = Some((target, sources.to_vec()));
+                        return;
+                    }
                     self.finish_digests(out);
                 }
                 let ours = self.digest_at(target.seq);
@@ -71,6 +76,14 @@ impl Stage {
         self.merge.jump(target.seq);
         let fetch = Fetch::new(self.config.group, target, sources, trusted);
         self.standing = Standing::Fetches(Box::new(fetch));
+    }
+
+    /// Answers a fetch that waited for the digest of the own checkpoint, which nobody can make
+    /// while workers are out.
+    pub(super) fn fetch_questioned(&mut self, out: &mut StageOutbox) {
+        if let Some((target, sources)) = self.checkpoints.questioned.take() {
+            self.fetch(target, &sources, out);
+        }
     }
 
     /// The digest of the own checkpoint at `seq`, if it is still known.
