@@ -21,9 +21,40 @@ pub struct Process {
     pub pid: u32,
 }
 
-/// What processes have used so far.
+/// What processes have used so far, and the whole machine.
 #[derive(Clone, Debug)]
-pub struct Used(Vec<(Process, u64, BTreeMap<u32, Thread>)>);
+pub struct Used {
+    each: Vec<(Process, u64, BTreeMap<u32, Thread>)>,
+    machine: Ticks,
+}
+
+/// Time of all processors so far, in ticks.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Ticks {
+    all: u64,
+    /// In which programs ran, whichever.
+    programs: u64,
+    /// In which there was work, but the host of this virtual machine ran something else.
+    stolen: u64,
+}
+
+/// Who else had the processors while a run was measured: shares of all their time, from 0 to 1.
+/// Only beside small ones are operations per second a figure of the program's own.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Disturbance {
+    /// The host of this virtual machine.
+    pub host: f64,
+    /// Programs that are not of the run.
+    pub others: f64,
+}
+
+impl Disturbance {
+    /// Both together, 0 to 1.
+    #[must_use]
+    pub fn whole(&self) -> f64 {
+        round(self.host + self.others)
+    }
+}
 
 /// A thread's name and the microseconds it has used.
 #[derive(Clone, Debug)]
@@ -60,7 +91,20 @@ impl Used {
     pub fn now(processes: &[Process]) -> Used {
         let look =
             |process: &Process| (process.clone(), used_us(process.pid), threads(process.pid));
-        Used(processes.iter().map(look).collect())
+        let machine = fs::read_to_string("/proc/stat").unwrap_or_default();
+        Used { each: processes.iter().map(look).collect(), machine: ticks(&machine) }
+    }
+
+    /// Who else had the processors since `before`. The interrupts' share is nobody's.
+    #[must_use]
+    pub fn disturbance(&self, before: &Used) -> Disturbance {
+        let (now, then) = (self.machine, before.machine);
+        let all = now.all.saturating_sub(then.all).max(1) as f64;
+        let ours = self.spans(before).map(|(_, us)| us).sum::<u64>();
+        let programs = now.programs.saturating_sub(then.programs);
+        let others = programs.saturating_sub(ours / (1_000_000 / TICKS_PER_SECOND)) as f64;
+        let host = now.stolen.saturating_sub(then.stolen) as f64;
+        Disturbance { host: round(host / all), others: round(others / all) }
     }
 
     /// Microseconds that all processes but the one of this number used between `before` and this.
@@ -76,7 +120,7 @@ impl Used {
     }
 
     fn spans<'a>(&'a self, before: &'a Used) -> impl Iterator<Item = (&'a Process, u64)> {
-        self.0.iter().zip(&before.0).map(|(now, then)| (&now.0, now.1.saturating_sub(then.1)))
+        self.each.iter().zip(&before.each).map(|(now, then)| (&now.0, now.1.saturating_sub(then.1)))
     }
 
     /// What each process used per operation since `before`, when `ops` ended in `seconds`.
@@ -100,7 +144,7 @@ impl Used {
             let percent = (us / seconds / 1e3).round() / 10.0;
             RoleRow { role: process.role.clone(), us_per_op: per_op(us), percent, threads }
         };
-        self.0.iter().zip(&before.0).map(row).collect()
+        self.each.iter().zip(&before.each).map(row).collect()
     }
 }
 
@@ -117,6 +161,16 @@ fn round(number: f64) -> f64 {
 pub fn used_us(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     parse(&stat).unwrap_or(0)
+}
+
+/// Reads the line of all processors: user, nice, system, idle, waiting, two kinds of interrupts,
+/// stolen.
+fn ticks(stat: &str) -> Ticks {
+    let line = stat.lines().next().unwrap_or_default();
+    let each = line.split_whitespace().skip(1).take(8).filter_map(|word| word.parse().ok());
+    let each: Vec<u64> = each.collect();
+    let programs = each.iter().take(3).sum();
+    Ticks { all: each.iter().sum(), programs, stolen: each.get(7).copied().unwrap_or(0) }
 }
 
 /// The threads of a process by their numbers; none when it is gone.
@@ -156,6 +210,22 @@ mod tests {
         let stat = "42 (a) b) S 1 42 42 0 -1 4194560 100 0 0 0 7 5 0 0 20 0 1 0 100 0 0";
         assert_eq!(parse(stat), Some(120_000));
         assert_eq!(parse("42 (a"), None);
+    }
+
+    #[test]
+    fn who_else_had_the_processors() {
+        let stat = "cpu  100 20 30 400 50 6 7 8 90 0\ncpu0 1 2 3 4";
+        assert_eq!(ticks(stat), Ticks { all: 621, programs: 150, stolen: 8 });
+        assert_eq!(ticks(""), Ticks::default());
+        let at = |ours, machine| {
+            let process = Process { role: "clients".to_owned(), pid: 1 };
+            Used { each: vec![(process, ours, BTreeMap::new())], machine }
+        };
+        let before = at(1_000_000, Ticks { all: 1_000, programs: 500, stolen: 10 });
+        // 100 ticks of ours among 180.
+        let after = at(2_000_000, Ticks { all: 1_400, programs: 680, stolen: 50 });
+        let Disturbance { host, others } = after.disturbance(&before);
+        assert_eq!((host, others), (0.1, 0.2));
     }
 
     /// Works until the process has used a tick at least.

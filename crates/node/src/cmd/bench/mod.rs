@@ -330,6 +330,7 @@ impl Site<'_> {
             latency_us: (&tally.latency).into(),
             cpu_us_per_op: cpu,
             cpu: rows,
+            disturbance: after.0.disturbance(&before.0),
             traffic: after.1.rows(&before.1),
             errors: tally.errors.values().sum(),
             error_causes: tally.errors,

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::config::Config;
-use super::cpu::RoleRow;
+use super::cpu::{Disturbance, RoleRow};
 use super::digests::{Comparison, Verdict};
 use super::traffic::TrafficRow;
 
@@ -23,6 +23,8 @@ pub struct Outcome {
     pub cpu_us_per_op: CpuPerOp,
     /// The same by process and thread.
     pub cpu: Vec<RoleRow>,
+    /// Who else had the processors meanwhile.
+    pub disturbance: Disturbance,
     /// Messages and bytes per operation, as the replicas count them.
     pub traffic: Vec<TrafficRow>,
     /// Operations that did not end well, over the whole run.
@@ -66,6 +68,8 @@ pub struct RunRow {
     pub p99_us: u64,
     /// Processor time per operation, in microseconds.
     pub cpu_us_per_op: CpuPerOp,
+    /// Who else had the processors meanwhile.
+    pub disturbance: Disturbance,
     /// Operations that did not end well.
     pub errors: u64,
     /// Whether the replicas had the same state afterwards.
@@ -85,6 +89,8 @@ pub struct Summary {
     pub cpu_replicas_us: Option<Spread>,
     /// Of the load generator.
     pub cpu_clients_us: Option<Spread>,
+    /// The share of the processors' time that others had, from 0 to 1.
+    pub disturbed: Spread,
 }
 
 /// The least, the middle and the most of several figures.
@@ -168,6 +174,7 @@ impl From<&Outcome> for RunRow {
             p50_us: outcome.latency_us.p50,
             p99_us: outcome.latency_us.p99,
             cpu_us_per_op: outcome.cpu_us_per_op.clone(),
+            disturbance: outcome.disturbance,
             errors: outcome.errors,
             digests: outcome.digests,
         }
@@ -188,6 +195,7 @@ impl Summary {
             p99_us: some(&|run| run.p99_us as f64),
             cpu_replicas_us: of(&|run| run.cpu_us_per_op.replicas),
             cpu_clients_us: of(&|run| run.cpu_us_per_op.clients),
+            disturbed: some(&|run| run.disturbance.whole()),
         }
     }
 }

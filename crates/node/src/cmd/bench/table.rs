@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::config::Config;
-use super::cpu::{RoleRow, ThreadRow};
+use super::cpu::{Disturbance, RoleRow, ThreadRow};
 use super::digests::Verdict;
 use super::result::{Outcome, Report, Spread};
 use super::traffic::TrafficRow;
@@ -11,6 +11,9 @@ use crate::values::count;
 
 /// Threads that used less than this share of the whole are not shown.
 const THREAD_SHARE_MIN: f64 = 0.005;
+
+/// From this share of the processors' time on, what others have is told to spoil a figure.
+const DISTURBED: f64 = 0.05;
 
 /// All runs, for people.
 #[must_use]
@@ -32,6 +35,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         latency.p50, latency.p90, latency.p99, latency.p999, latency.max,
     )?;
     processors(outcome, out)?;
+    disturbance(&outcome.disturbance, out)?;
     traffic(&outcome.traffic, out)?;
     writeln!(out, "errors      {}", outcome.errors)?;
     for (cause, count) in &outcome.error_causes {
@@ -119,6 +123,20 @@ fn processors(outcome: &Outcome, out: &mut String) -> std::fmt::Result {
         writeln!(out, "            {role}: {us_per_op:.3} µs, {percent:.0} % ({threads})")?;
     }
     Ok(())
+}
+
+fn disturbance(of: &Disturbance, out: &mut String) -> std::fmt::Result {
+    let Disturbance { host, others } = of;
+    let (host, others) = (host * 100.0, others * 100.0);
+    writeln!(
+        out,
+        "            of the machine's time other programs had {others:.1} %, the host of a \
+         virtual machine {host:.1} %"
+    )?;
+    if of.whole() < DISTURBED {
+        return Ok(());
+    }
+    writeln!(out, "            so compare processor time, not operations per second")
 }
 
 fn traffic(rows: &[TrafficRow], out: &mut String) -> std::fmt::Result {

@@ -4,7 +4,8 @@
 //! | module | does |
 //! |---|---|
 //! | `experiments` | the table of what is run |
-//! | `job` | runs one point as a process of its own |
+//! | `job` | runs one point once, as a process of its own |
+//! | `rounds` | the runs of a point, in turn with those that it is compared with |
 //! | `peers`, `etcd`, `zookeeper` | other systems |
 //! | `plot` | a plot as SVG |
 //! | `report` | the HTML and the raw results |
@@ -17,6 +18,7 @@ mod job;
 mod peers;
 mod plot;
 mod report;
+mod rounds;
 mod zookeeper;
 
 use std::time::Instant;
@@ -27,6 +29,7 @@ use self::experiments::{Experiment, Figure};
 use self::job::End;
 use self::plot::number;
 use self::report::{Ends, Report};
+use self::rounds::Rounds;
 use super::config::Machine;
 use crate::cli::SuiteArgs;
 use crate::cmd::{print, runtime};
@@ -78,7 +81,7 @@ struct Suite<'a> {
     signals: Signals,
     report: Report<'a>,
     start: Instant,
-    /// Points that were run so far, and all that are to be.
+    /// Runs so far, and all that are to be.
     count: (usize, usize),
 }
 
@@ -86,6 +89,7 @@ impl<'a> Suite<'a> {
     fn new(args: &'a SuiteArgs, chosen: &[&Experiment]) -> Result<Suite<'a>> {
         let points = chosen.iter().flat_map(|one| &one.series).flat_map(|series| &series.points);
         let total = points.filter(|point| point.job.refused().is_none()).count();
+        let total = total * args.runs as usize;
         let report = Report {
             done: Vec::new(),
             machine: Machine::plain(),
@@ -113,33 +117,67 @@ impl<'a> Suite<'a> {
         Ok(None)
     }
 
+    /// Place by place of the axis, all series in turn, as often as there are runs.
     async fn experiment(&mut self, experiment: &'a Experiment) -> Result<Option<i32>> {
-        for (s, series) in experiment.series.iter().enumerate() {
-            for (p, point) in series.points.iter().enumerate() {
-                let end = match point.job.run(self.args, &mut self.signals).await {
-                    Ok(end) => end,
-                    Err(error) => End::Failed(format!("{error:#}")),
-                };
-                if let End::Interrupted(number) = end {
-                    return Ok(Some(number));
+        let places = experiment.series.iter().map(|series| series.points.len()).max();
+        for p in 0..places.unwrap_or(0) {
+            let mut rounds = vec![Rounds::default(); experiment.series.len()];
+            let mut ended = None;
+            for run in 1..=self.args.runs {
+                ended = self.round(experiment, (p, run), &mut rounds).await?;
+                if ended.is_some() {
+                    break;
                 }
-                let place = format!("{}: {} {}", experiment.name, series.name, number(point.x));
-                self.tell(&place, &end);
-                let (_, ends) = self.report.done.last_mut().expect("pushed before");
-                ends[s][p] = Some(end);
+            }
+            let (_, ends) = self.report.done.last_mut().expect("pushed before");
+            for (ends, rounds) in ends.iter_mut().zip(rounds) {
+                if let Some(end) = ends.get_mut(p) {
+                    *end = rounds.end();
+                }
+            }
+            if ended.is_some() {
+                return Ok(ended);
             }
         }
         Ok(None)
     }
 
-    /// Says what came of a point, and how long the rest will take.
-    fn tell(&mut self, place: &str, end: &End) {
+    /// One run of each series at a place.
+    async fn round(
+        &mut self,
+        experiment: &Experiment,
+        (p, run): (usize, u32),
+        rounds: &mut [Rounds],
+    ) -> Result<Option<i32>> {
+        for (series, rounds) in experiment.series.iter().zip(rounds) {
+            let Some(point) = series.points.get(p).filter(|_| !rounds.is_over()) else { continue };
+            let end = match point.job.run(self.args, &mut self.signals).await {
+                Ok(end) => end,
+                Err(error) => End::Failed(format!("{error:#}")),
+            };
+            if let End::Interrupted(number) = end {
+                return Ok(Some(number));
+            }
+            let place = format!("{}: {} {}", experiment.name, series.name, number(point.x));
+            self.tell(&place, run, &end);
+            rounds.add(end);
+        }
+        Ok(None)
+    }
+
+    /// Says what came of a run, and how long the rest will take.
+    fn tell(&mut self, place: &str, run: u32, end: &End) {
+        let runs = self.args.runs;
         let said = match end {
             End::Skipped(why) => {
                 eprintln!("          {place}: skipped: {why}");
                 return;
             }
-            End::Failed(why) => format!("FAILED: {why}"),
+            End::Failed(why) => {
+                // It is not run again.
+                self.count.1 -= (runs - run) as usize;
+                format!("FAILED: {why}")
+            }
             End::Interrupted(_) => return,
             End::Result(result) => {
                 let figure = |figure| report::of(result, figure).map_or(0.0, |found| found.0);
@@ -151,7 +189,9 @@ impl<'a> Suite<'a> {
         let (done, total) = self.count;
         let left = self.start.elapsed().as_secs() * total.saturating_sub(done) as u64;
         let minutes = (left / done as u64).div_ceil(60);
-        eprintln!("[{done:>3}/{total}] {place}: {said} (about {minutes} min left)");
+        eprintln!(
+            "[{done:>3}/{total}] {place}, run {run} of {runs}: {said} (about {minutes} min left)"
+        );
     }
 }
 

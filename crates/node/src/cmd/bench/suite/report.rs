@@ -97,9 +97,12 @@ impl Report<'_> {
         )?;
         writeln!(
             out,
-            "<p>{cpus} processors ({}), Linux {}, version {}. Each point: {} runs of {} s; shown \
-             is the middle, whiskers from the least to the most. Replicas and clients share the \
-             machine and talk over loopback.</p>",
+            "<p>{cpus} processors ({}), Linux {}, version {}. Each point: {} runs of {} s, in \
+             turn with those of the other series; shown is the middle, whiskers from the least to \
+             the most. Replicas and clients share the \
+             machine and talk over loopback. What others had of the processors' time meanwhile, the \
+             host of a virtual machine or programs that are not of the run, stands beside the \
+             figures: above a few percent compare processor time, not operations per second.</p>",
             escape(processor),
             escape(kernel),
             env!("CARGO_PKG_VERSION"),
@@ -131,7 +134,7 @@ fn section(out: &mut String, experiment: &Experiment, ends: &Ends) -> std::fmt::
         out,
         "<details><summary>Figures and commands</summary><table><tr><th class=\"text\">series</th>\
          <th>{}</th><th>operations/s</th><th>p50, µs</th><th>p99, µs</th><th>servers, µs</th>\
-         <th>clients, µs</th><th class=\"text\">command</th></tr>",
+         <th>clients, µs</th><th>others had</th><th class=\"text\">command</th></tr>",
         escape(experiment.x)
     )?;
     let mut reasons: Vec<(String, &str)> = Vec::new();
@@ -185,6 +188,10 @@ fn row(out: &mut String, series: &Series, point: &Point, result: &Value) -> std:
             (Some(median), ..) => write!(out, "<td>{}</td>", number(median))?,
             _ => write!(out, "<td></td>")?,
         }
+    }
+    match result["summary"]["disturbed"]["median"].as_f64() {
+        Some(share) => write!(out, "<td>{:.0} %</td>", share * 100.0)?,
+        None => write!(out, "<td></td>")?,
     }
     writeln!(out, "<td class=\"text\"><code>{}</code></td></tr>", escape(&point.job.command()))
 }
