@@ -18,6 +18,7 @@ use auth::Peer;
 use base::ClientId;
 use client::{Client, ClientOptions};
 use genesis::{GenesisError, Group};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, ConfigCommand, GatewayCommand, SnapshotCommand};
@@ -30,6 +31,7 @@ use crate::values::count;
 /// # Errors
 /// Whatever went wrong, with what to do about it.
 pub fn run(cli: Cli) -> Result<Exit> {
+    allow_files();
     match cli.command {
         Command::Demo(args) => demo::run(&args, cli.log.as_deref()),
         Command::Init(args) => init::run(&args),
@@ -46,6 +48,14 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => version::completions(&args),
     }
+}
+
+/// Every connection is an open file, of this process and of those that it starts. Systems give
+/// each process few (1,024 on Debian) and let it have many more: it takes them.
+fn allow_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Without it, whatever is too much says so itself.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// Tells on standard error when a group tolerates no fault, or no more than a smaller one would.

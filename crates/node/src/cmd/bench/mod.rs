@@ -39,7 +39,6 @@ use anyhow::{Context, Result, bail};
 use base::ClientId;
 use client::Client;
 use genesis::{Group, InitOptions, Settings};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 
 use self::config::{Config, Placement};
@@ -80,7 +79,6 @@ const THREADS_DEFAULT: usize = 2;
 /// # Errors
 /// When the group cannot be started or reached, or the load generator fails.
 pub fn run(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
-    allow_files();
     match &args.command {
         Some(BenchCommand::Suite(args)) => return suite::run(args),
         Some(BenchCommand::Baseline(args)) => return baseline::run(args),
@@ -98,14 +96,6 @@ pub fn run(args: BenchArgs, log: Option<&str>) -> Result<Exit> {
     let group = load_group(path)?;
     let probers = Prober::each(&group, client_id(&group, args.client)?, PROBE_TIMEOUT)?;
     measure(&args, (&group, &probers), &[], placement)
-}
-
-/// Every connection is an open file, here and in the replicas that are started here: as many as
-/// the system lets us have.
-fn allow_files() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Without it, whatever is too much says so itself.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn run_local(args: BenchArgs, placement: Placement, log: Option<&str>) -> Result<Exit> {
