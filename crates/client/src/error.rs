@@ -29,6 +29,16 @@ pub enum ConnectError {
         /// The last failure of a link, in words.
         last: String,
     },
+    /// One partition of the group has not opened a session. The number counts from 0.
+    #[error("partition {partition} of {partitions}: {why}")]
+    Partition {
+        /// The first one that has not.
+        partition: usize,
+        /// Into how many the group falls.
+        partitions: usize,
+        /// What is the matter there.
+        why: Box<ConnectError>,
+    },
     /// Enough replicas could be reached, but the group did not open the session in time.
     #[error(
         "{reachable} replicas could be reached, but the group did not open a session within \
@@ -41,6 +51,14 @@ pub enum ConnectError {
         /// How long was waited.
         after: Duration,
     },
+}
+
+impl ConnectError {
+    /// Whether to try again later may help: nothing is wrong with what was asked for.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        !matches!(self, ConnectError::Auth(_) | ConnectError::Option(_))
+    }
 }
 
 /// Why an operation has no result.

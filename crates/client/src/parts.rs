@@ -60,9 +60,15 @@ impl Parts {
         let begun: Vec<Begun> = groups.into_iter().map(begin).collect::<Result<_, _>>()?;
         let until = Instant::now() + after;
         let mut all = Vec::with_capacity(begun.len());
-        for (part, opened) in begun {
+        let partitions = begun.len();
+        for (partition, (part, opened)) in begun.into_iter().enumerate() {
             if !matches!(tokio::time::timeout_at(until, opened).await, Ok(Ok(()))) {
-                return Err(part.unopened(needed, after));
+                let why = part.unopened(needed, after);
+                return Err(if partitions == 1 {
+                    why
+                } else {
+                    ConnectError::Partition { partition, partitions, why: Box::new(why) }
+                });
             }
             all.push(part);
         }

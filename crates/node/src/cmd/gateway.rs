@@ -226,11 +226,7 @@ impl Gateway {
                 Ok(client) => return Ok(client),
                 Err(error) => error,
             };
-            let waits = matches!(
-                error.downcast_ref(),
-                Some(ConnectError::Unavailable { .. } | ConnectError::NoSession { .. })
-            );
-            if !waits {
+            if !error.downcast_ref().is_some_and(ConnectError::is_temporary) {
                 return Err(error);
             }
             tracing::warn!("still waiting for the group: {error}");
