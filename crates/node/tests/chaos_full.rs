@@ -14,7 +14,7 @@ mod soak;
 use chaos::{Connection, Lab, Load, Setup, steady};
 use cluster::until;
 
-const REMEDY: &str = "free some space, then start the replica again";
+const REMEDY: &str = "no storage space; free some space";
 
 fn lab() -> Lab {
     let (durability, storage) = ("sync", Some("full"));
@@ -51,6 +51,7 @@ fn a_replica_whose_disk_is_full_ends_and_goes_on_from_what_it_had() {
         std::fs::write(&full, "").expect("a directory of the lab");
         load.event("a disk is full");
         until_it_ends(&mut lab, id, gateway.port);
+        assert!(lab.log(id).contains("start the replica again"), "{}", lab.log(id));
         // The others serve, and who is started too early ends once more.
         load.flows(200);
         lab.start_one(id);

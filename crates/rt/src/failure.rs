@@ -34,8 +34,8 @@ impl<W: Wake> Failure<W> {
 
     /// Something failed for good.
     pub(crate) fn set(&self, what: &str, error: &dyn std::fmt::Display) {
-        let text = format!("{what}: {error}");
-        tracing::error!("{text}; the replica stops");
+        let text = format!("{what}: {error}; start the replica again when that is mended");
+        tracing::error!("the replica stops: {text}");
         // The first one is the cause; what follows from it says less.
         let _ = self.text.set(text);
         self.failed.store(true, Ordering::Release);

@@ -233,7 +233,9 @@ impl Saver {
                 let (seq, bytes) = (head.manifest.seq, head.file_bytes);
                 tracing::info!(%seq, bytes, "checkpoint on disk");
             }
-            Err(error) => tracing::warn!(%error, "no checkpoint on disk"),
+            Err(error) => {
+                tracing::warn!(%error, "no checkpoint on disk; the replica goes on and tries again");
+            }
         }
         if !weak {
             self.wanted = false;

@@ -123,7 +123,7 @@ fn full(error: &io::Error) -> bool {
 }
 
 fn remedy(error: &io::Error) -> &'static str {
-    if full(error) { "; free some space, then start the replica again" } else { "" }
+    if full(error) { "; free some space" } else { "" }
 }
 
 fn hex(group: &GroupId) -> String {
