@@ -14,6 +14,11 @@
 //! well. What fills one connection's quota fills that of all, so that trying all of them costs a
 //! replica the more the more of them a client makes, and tells it nothing.
 //!
+//! Making a link costs the lane as much arithmetic as thousands of operations. So a principal whose
+//! links end makes some anew at once, and then, while others are read, too, one every so often.
+//! Links that stay cost it nothing, for all clients come back at once when a replica was away, and
+//! only those that have proved to live count, so that nobody can use up what is another one's.
+//!
 //! Not here: sockets, packets. Depends on `base` alone.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -28,14 +33,32 @@ const SHARE_ALONE: usize = 8 << 20;
 /// all their frames are taken. One always fits.
 const ROOM_BYTES: usize = 64 << 20;
 
+/// So many links of a principal to a lane may end at once before it has to wait for the next one.
+const LINKS_AT_ONCE: u64 = 32;
+/// How long it takes until it may make one more.
+const LINK_EVERY: Span = Span::millis(125);
+/// The time that all of them are worth.
+const ALLOWANCE: Span = Span(LINKS_AT_ONCE * LINK_EVERY.0);
+/// Who was read so long ago is not there any more.
+const GONE_AFTER: Span = Span::millis(100);
+/// When so many principals are remembered for their links, those are forgotten that may make all
+/// of them again.
+const HASTE_KEPT: usize = 1024;
+
 /// The client connections of one lane.
 #[derive(Debug)]
 pub(crate) struct ClientTable {
     routes: HashMap<(ClientId, SessionId), usize>,
     per_principal: HashMap<ClientId, Principal>,
+    /// When each principal some of whose links ended of late has all its allowance again.
+    haste: HashMap<ClientId, Time>,
     /// Connections that are not read for a while, of each principal in the order of their turns.
     paused: BTreeMap<ClientId, VecDeque<usize>>,
     turn: u64,
+    /// The last two principals that were read, and when.
+    heard: [(ClientId, Option<Time>); 2],
+    /// When the turn began.
+    now: Time,
     /// Principals that wanted to be read in this turn.
     readers: usize,
     /// Whether there were several in the last one.
@@ -69,14 +92,36 @@ impl ClientTable {
         ClientTable {
             routes: HashMap::new(),
             per_principal: HashMap::new(),
+            haste: HashMap::new(),
             paused: BTreeMap::new(),
             turn: 0,
+            heard: [(ClientId(0), None); 2],
+            now: Time::ZERO,
             readers: 0,
             contended: false,
             total: 0,
             total_max,
             per_principal_max,
         }
+    }
+
+    /// Whether too many links of `client` have ended of late for another one now, while others work.
+    pub(crate) fn hurries(&self, client: ClientId, now: Time) -> bool {
+        let calm = self.haste.get(&client);
+        calm.is_some_and(|calm| calm.since(now).0 + LINK_EVERY.0 > ALLOWANCE.0)
+            && self.heard.iter().any(|(other, at)| {
+                *other != client && at.is_some_and(|at| now.since(at) < GONE_AFTER)
+            })
+    }
+
+    /// A link of `client` that proved to live is over, or there was no room for it.
+    pub(crate) fn ended(&mut self, client: ClientId, now: Time) {
+        if self.haste.len() >= HASTE_KEPT {
+            self.haste.retain(|_, calm| *calm > now);
+        }
+        let calm = self.haste.entry(client).or_insert(now);
+        // Nobody owes more than all of it, however many ended while nobody minded.
+        *calm = (*calm).max(now).after(LINK_EVERY).min(now.after(ALLOWANCE));
     }
 
     /// The connection `slot` is authenticated and its other end lives.
@@ -104,9 +149,10 @@ impl ClientTable {
         &mut self,
         client: ClientId,
         session: SessionId,
-        slot: usize,
-        reserved: usize,
+        (slot, reserved): (usize, usize),
+        now: Time,
     ) {
+        self.ended(client, now);
         self.total -= 1;
         self.resumed(client, slot);
         if let Some(own) = self.per_principal.get_mut(&client) {
@@ -127,8 +173,9 @@ impl ClientTable {
     }
 
     /// A turn of reading begins: everybody has its share anew.
-    pub(crate) fn begin_turn(&mut self) {
+    pub(crate) fn begin_turn(&mut self, now: Time) {
         self.turn += 1;
+        self.now = now;
         self.contended = std::mem::take(&mut self.readers) > 1;
     }
 
@@ -139,6 +186,10 @@ impl ClientTable {
             own.turn = self.turn;
             own.share = if self.contended { SHARE_CONTENDED } else { SHARE_ALONE };
             self.readers += 1;
+            if self.heard[0].0 != client {
+                self.heard.swap(0, 1);
+            }
+            self.heard[0] = (client, Some(self.now));
         }
         own.share
     }
@@ -231,9 +282,9 @@ mod tests {
         assert_eq!(table.up(C, S, 1), Ok(()));
         assert_eq!(table.up(C, S, 2), Ok(()));
         assert_eq!(table.route(C, S), Some(2));
-        table.down(C, S, 1, 0);
+        table.down(C, S, (1, 0), Time::ZERO);
         assert_eq!(table.route(C, S), Some(2));
-        table.down(C, S, 2, 0);
+        table.down(C, S, (2, 0), Time::ZERO);
         assert_eq!((table.route(C, S), table.count()), (None, 0));
         assert!(table.per_principal.is_empty() && table.routes.is_empty());
     }
@@ -246,7 +297,7 @@ mod tests {
         assert_eq!(table.up(C, S, 3), Err(Crowded), "one principal");
         assert_eq!(table.up(ClientId(9), S, 3), Ok(()));
         assert_eq!(table.up(ClientId(8), S, 4), Err(Crowded), "all together");
-        table.down(C, S, 1, 0);
+        table.down(C, S, (1, 0), Time::ZERO);
         assert_eq!(table.up(ClientId(8), S, 4), Ok(()));
     }
 
@@ -259,18 +310,18 @@ mod tests {
         }
         table.up(other, S, 100).expect("room");
         // Nobody is known to compete in the first turn.
-        table.begin_turn();
+        table.begin_turn(Time::ZERO);
         assert_eq!((table.share(C), table.share(other)), (SHARE_ALONE, SHARE_ALONE));
-        table.begin_turn();
+        table.begin_turn(Time::ZERO);
         assert_eq!(table.share(C), SHARE_CONTENDED);
         for _ in 0..100 {
             let some = table.share(C).min(300 << 10);
             table.spend(C, some);
         }
         assert_eq!((table.share(C), table.share(other)), (0, SHARE_CONTENDED));
-        table.begin_turn();
+        table.begin_turn(Time::ZERO);
         table.share(C);
-        table.begin_turn();
+        table.begin_turn(Time::ZERO);
         assert_eq!(table.share(C), SHARE_ALONE, "the other one was silent");
     }
 
@@ -285,7 +336,7 @@ mod tests {
         table.release(C, 2 * ROOM_BYTES);
         assert!(table.reserve(C, ROOM_BYTES / 2) && table.reserve(C, ROOM_BYTES / 2));
         assert!(!table.reserve(C, 1));
-        table.down(C, SessionId(1), 1, ROOM_BYTES / 2);
+        table.down(C, SessionId(1), (1, ROOM_BYTES / 2), Time::ZERO);
         assert!(table.reserve(C, 1), "a lost connection gives its room back");
     }
 
@@ -300,7 +351,7 @@ mod tests {
         assert!(!table.ignores(C, now));
         table.ignore(C, now, span);
         table.ignore(C, now, span);
-        table.down(C, S, 1, 0);
+        table.down(C, S, (1, 0), Time::ZERO);
         table.up(C, S, 2).expect("room");
         assert!(table.ignores(C, now.after(span)));
         assert!(!table.ignores(C, now.after(span).after(span)));
@@ -330,10 +381,56 @@ mod tests {
         }
         assert_eq!(tried, (0..500).collect::<Vec<_>>());
         // One that is gone is not tried, and does not stay in the row.
-        table.down(C, SessionId(0), 0, 0);
+        table.down(C, SessionId(0), (0, 0), Time::ZERO);
         assert_eq!(table.first_paused(C), Some(1));
         (1..500).for_each(|slot| table.resumed(C, slot));
         table.resumed(other, 500);
         assert!(!table.any_paused() && table.paused.is_empty());
+    }
+
+    #[test]
+    fn links_that_are_made_too_fast_have_to_wait_while_others_work() {
+        let mut table = ClientTable::new(8, 8);
+        let (at, other) = (|ms: u64| Time(ms * 1_000_000), ClientId(9));
+        for (slot, client) in [(1, C), (2, other)] {
+            table.up(client, S, slot).expect("room");
+        }
+        let make = |table: &mut ClientTable, client, ms: u64| {
+            let free = !table.hurries(client, at(ms));
+            if free {
+                table.ended(client, at(ms));
+            }
+            u64::from(free)
+        };
+        let read = |table: &mut ClientTable, clients: &[ClientId], ms: u64| {
+            table.begin_turn(at(ms));
+            assert!(clients.iter().all(|client| table.share(*client) > 0));
+        };
+        read(&mut table, &[C], 1_000);
+        let alone: u64 = (0..500).map(|_| make(&mut table, C, 1_000)).sum();
+        assert_eq!(alone, 500, "nobody is there whom that could harm");
+        read(&mut table, &[C, other], 1_000);
+        assert_eq!(make(&mut table, C, 1_125), 1, "nobody owes more than the allowance");
+        read(&mut table, &[C, other, C], 60_000);
+        let at_once: u64 = (0..500).map(|_| make(&mut table, C, 60_000)).sum();
+        assert_eq!(at_once, LINKS_AT_ONCE);
+        assert_eq!(make(&mut table, other, 60_000), 1, "nobody else waits");
+        let later = (60_000..66_000).map(|ms| {
+            read(&mut table, &[other, C], ms);
+            make(&mut table, C, ms)
+        });
+        let later: u64 = later.sum();
+        assert!((47..=48).contains(&later), "{later} in six seconds");
+        assert_eq!(make(&mut table, C, 66_100), 1, "the others are gone");
+    }
+
+    #[test]
+    fn who_made_links_long_ago_is_forgotten() {
+        let mut table = ClientTable::new(8, 8);
+        for id in 0..3 * u32::try_from(HASTE_KEPT).expect("few") {
+            table.ended(ClientId(id), Time(u64::from(id) * 1_000_000));
+            assert!(table.haste.len() <= HASTE_KEPT);
+        }
+        assert!(table.haste.len() > 60, "who has just come is not: {}", table.haste.len());
     }
 }

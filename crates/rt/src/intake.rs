@@ -21,6 +21,7 @@ use crate::conn::{Conn, Link, Phase, ReadOutcome};
 use crate::inlet::{Inlet, Outcome};
 use crate::links::{Close, Env, Links};
 use crate::peers::PeerTable;
+use crate::strangers::Strangers;
 
 /// What one connection may read in one turn, in bytes.
 const READ_BYTES_PER_TURN: usize = 1 << 20;
@@ -119,7 +120,7 @@ impl Door {
         let is_stranger = |conn: &mut Conn| matches!(conn.phase, Phase::Answering);
         let busy = ready.iter().any(|slot| conns.get_mut(*slot).is_some_and(|c| !is_stranger(c)));
         self.links.strangers.begin_turn(now, busy);
-        self.links.clients.begin_turn();
+        self.links.clients.begin_turn(now);
         for slot in ready.drain(..) {
             let links = &mut self.links;
             let Some(conn) = links.conns.get_mut(slot) else { continue };
@@ -223,14 +224,15 @@ impl Door {
     fn packets<I: Inlet>(&mut self, slot: usize, inlet: &mut I) -> Verdict {
         loop {
             let links = &mut self.links;
-            let Links { conns, peers, clients, env, pillar, doomed, counters, .. } = links;
+            let Links { conns, peers, clients, strangers, env, pillar, doomed, counters, .. } =
+                links;
             let Some(conn) = conns.get_mut(slot) else { return Verdict::Hungry };
             match inlet.admit(conn) {
                 Ok(true) => {}
                 Ok(false) => return Verdict::Pause,
                 Err(why) => return Verdict::Close(why),
             }
-            let gate = Gate { slot, pillar: *pillar, env, peers, clients };
+            let gate = Gate { slot, pillar: *pillar, env, peers, clients, strangers };
             let outcome = match gate.packet(conn, inlet) {
                 Ok(None) => return Verdict::Hungry,
                 Ok(Some((outcome, replaced))) => {
@@ -300,6 +302,7 @@ struct Gate<'a> {
     env: &'a Env,
     peers: &'a mut PeerTable,
     clients: &'a mut ClientTable,
+    strangers: &'a mut Strangers,
 }
 
 /// What came of a packet, and the connection that this one replaces.
@@ -315,10 +318,13 @@ impl Gate<'_> {
             Phase::Answering => {
                 // Whoever says to be somebody that is shut out is believed before any arithmetic.
                 let claimed = Hello::decode(&mut Reader::new(body)).map(|hello| hello.initiator);
-                if claimed.is_ok_and(|peer| self.shuts_out(peer, inlet.now())) {
-                    return Err(Close::Banned);
+                if let Some(why) = claimed.ok().and_then(|peer| self.refuses(peer, inlet.now())) {
+                    self.strangers.spare();
+                    return Err(why);
                 }
+                let began = self.env.clock.mono();
                 let accepted = Responder::accept(&self.env.identity, &self.env.directory, body);
+                self.strangers.took(self.env.clock.mono().since(began));
                 let (established, answer) = accepted.map_err(|error| match error {
                     AuthError::Group { .. } => Close::Foreign,
                     _ => Close::Handshake,
@@ -327,8 +333,8 @@ impl Gate<'_> {
                 if established.pillar != self.pillar {
                     return Err(Close::Handshake);
                 }
-                if self.shuts_out(established.peer, inlet.now()) {
-                    return Err(Close::Banned);
+                if let Some(why) = self.refuses(established.peer, inlet.now()) {
+                    return Err(why);
                 }
                 conn.queue(&answer);
                 conn.establish(established);
@@ -365,12 +371,16 @@ impl Gate<'_> {
         Ok(Some((Outcome::Flush, replaced)))
     }
 
-    /// Whether `peer` gets no link at the moment because of what it sent before.
-    fn shuts_out(&self, peer: Peer, now: Time) -> bool {
-        match peer {
-            Peer::Replica(replica) => self.peers.shuns(replica, now),
-            Peer::Client(client) => self.env.bans.holds(client, now),
-        }
+    /// Why `peer` gets no link at the moment, if it gets none: because of what it sent before, or
+    /// because it has made many of late.
+    fn refuses(&self, peer: Peer, now: Time) -> Option<Close> {
+        let (banned, hurries) = match peer {
+            Peer::Replica(replica) => (self.peers.shuns(replica, now), false),
+            Peer::Client(client) => {
+                (self.env.bans.holds(client, now), self.clients.hurries(client, now))
+            }
+        };
+        if banned { Some(Close::Banned) } else { hurries.then_some(Close::Crowded) }
     }
 
     /// The other end has proved that it lives: from here on the link counts.
@@ -392,7 +402,10 @@ impl Gate<'_> {
             }
             Peer::Client(client) => {
                 let up = self.clients.up(client, link.session, self.slot);
-                up.map_err(|_| Close::Crowded)?;
+                up.map_err(|_| {
+                    self.clients.ended(client, inlet.now());
+                    Close::Crowded
+                })?;
                 tracing::debug!(pillar = %self.pillar, %client, "client connected");
                 None
             }

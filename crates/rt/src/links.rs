@@ -20,6 +20,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::bans::{Bans, Offence};
 use crate::clients::ClientTable;
+use crate::clock::Clock;
 use crate::conn::{Conn, ConnId, Phase, Slab};
 use crate::counters::LinkCounters;
 use crate::options::ConnectionLimits;
@@ -55,6 +56,8 @@ pub(crate) struct Env {
     /// What this replica judges its clients' authenticators by.
     pub(crate) keys: ReplicaKeys,
     pub(crate) bans: Arc<Bans>,
+    /// For what arithmetic takes.
+    pub(crate) clock: Clock,
 }
 
 /// Why a connection is closed.
@@ -510,7 +513,7 @@ impl Links {
                     }
                 }
                 Peer::Client(client) if link.confirmed => {
-                    self.clients.down(client, link.session, slot, conn.reserved);
+                    self.clients.down(client, link.session, (slot, conn.reserved), now);
                     if let Some(offence) = offence {
                         self.env.bans.offend(client, offence, now);
                     }

@@ -303,7 +303,7 @@ fn build(
     let mut boot = boot::begin(&mut options, config, &keys)?;
     let clock = Clock::start();
     let shared = Arc::new(Shared::new(&options, boot.incarnation, layout.threads, clock));
-    let life = (boot.incarnation, &keys, Arc::clone(&shared.bans));
+    let life = (boot.incarnation, &keys, Arc::clone(&shared.bans), clock);
     let env = Arc::new(environment(&options, life, addresses)?);
     let stations = (0..layout.threads).map(|index| Station::new(&shared, clock, index));
     let stations = stations.collect::<Result<Vec<_>, _>>()?;
@@ -409,7 +409,7 @@ fn employ(
 
 fn environment(
     options: &ReplicaOptions,
-    (incarnation, keys, bans): (Incarnation, &ReplicaKeys, Arc<Bans>),
+    (incarnation, keys, bans, clock): (Incarnation, &ReplicaKeys, Arc<Bans>, Clock),
     addresses: Vec<Vec<Place>>,
 ) -> Result<Env, StartError> {
     let group = &options.group;
@@ -427,6 +427,7 @@ fn environment(
         repliers: group.settings().answers(group.quorums()),
         keys: keys.clone(),
         bans,
+        clock,
     })
 }
 

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Instant;
+
 use base::frame::UNORDERED;
 use base::limits;
 use common::attack::{ATTACKER, borne, group};
@@ -11,7 +13,8 @@ use common::attack::{ATTACKER, borne, group};
 /// still had to say is not tried again and again until the quota has room.
 #[test]
 fn connections_of_a_client_at_its_quota_go_when_it_hangs_up() {
-    const TIMES: u64 = 64;
+    // No more than may end at once.
+    const TIMES: u64 = 24;
     let cluster = group(1);
     borne(&cluster, || {
         let attacker = cluster.client(ATTACKER, 1).open();
@@ -39,4 +42,25 @@ fn connections_of_a_client_at_its_quota_go_when_it_hangs_up() {
         });
         assert!(cluster.reports()[1].traffic.quota > 0, "nobody was at its quota");
     });
+}
+
+/// Who makes one link after the other while others work gets some, and then one now and then: the
+/// arithmetic of a link is worth thousands of operations of theirs. Once nobody works any more it
+/// gets what it asks for.
+#[test]
+fn links_without_end_are_refused_while_others_work() {
+    const TIMES: usize = 400;
+    let cluster = group(1);
+    let attacker = cluster.client(ATTACKER, 1);
+    borne(&cluster, || {
+        let began = Instant::now();
+        let made = (0..TIMES).filter(|_| attacker.link(1, 1).is_some()).count();
+        // That the last ones have ended may not have been noticed when the next one comes.
+        let most = 32 + 32 + began.elapsed().as_millis() / 125;
+        assert!(made as u128 <= most && made >= 32, "{made} of at most {most}");
+        assert!(made < TIMES, "nothing was refused within {:?}", began.elapsed());
+    });
+    let report = &cluster.reports()[1];
+    assert!(report.links.crowded_out > 0 && report.process.clients.is_empty(), "{report:?}");
+    cluster.wait("a link while nobody works", |_| attacker.link(1, 1).is_some());
 }
