@@ -508,19 +508,16 @@ fn creations_in_parallel_have_the_names_of_the_total_order() {
     assert!(orders.len() > 30, "creations were executed in {} orders only", orders.len());
 }
 
-fn deliver(stage: &mut Stage, log: &[Arc<Batch>], out: &mut StageOutbox) {
-    for (seq, batch) in (1..).map(Seq).zip(log) {
-        let deliver = ToStage::Deliver { seq, batch: Arc::clone(batch) };
-        stage.on(deliver, out).expect("in the window");
-    }
-}
-
 /// In which order the operations of the second batch are chosen.
 fn order_of_one_batch(log: &[Arc<Batch>], seed: u64) -> Vec<usize> {
     let mut random = Random(seed);
-    let (mut stage, mut out) = (stage(Ledger::new(false)), StageOutbox::new());
+    let mut stage = stage(Ledger::new(false));
     assert!(stage.engage(8));
-    deliver(&mut stage, &log[..2], &mut out);
+    let mut out = StageOutbox::new();
+    for (seq, batch) in (1..).map(Seq).zip(&log[..2]) {
+        let deliver = ToStage::Deliver { seq, batch: Arc::clone(batch) };
+        stage.on(deliver, &mut out).expect("in the window");
+    }
     stage.run(1000, &mut out);
     let mut order = Vec::new();
     let mut choose = |n: usize| {
@@ -539,62 +536,45 @@ fn order_of_one_batch(log: &[Arc<Batch>], seed: u64) -> Vec<usize> {
     order
 }
 
-/// Has workers take jobs and bring them back until `count` are out and the stage is as it `fits`.
-fn with_jobs_out(stage: &mut Stage, count: usize, fits: fn(&Stage) -> bool) -> Vec<Job> {
-    assert!(stage.engage(4));
-    let mut out = StageOutbox::new();
-    deliver(stage, &log(&mut Random(3), 12), &mut out);
-    for _ in 0..200 {
-        stage.run(50, &mut out);
-        let jobs: Vec<Job> = (0..count).map_while(|_| stage.next_job(1)).collect();
-        if jobs.len() == count && fits(stage) {
-            return jobs;
-        }
-        jobs.into_iter().for_each(|job| stage.finished(job.run(), &mut out));
-    }
-    panic!("never {count} jobs out");
-}
-
 /// Handed out before the stage has to fetch another state, brought back after.
 #[test]
 fn jobs_of_a_state_that_was_given_up_come_back_and_do_no_harm() {
+    let log = log(&mut Random(3), 12);
     let mut stage = stage(Ledger::new(false));
-    let (jobs, mut out) = (with_jobs_out(&mut stage, 3, |_| true), StageOutbox::new());
-    stage.on(fetch(40, Digest([9; 32])), &mut out).expect("is never refused");
+    assert!(stage.engage(4));
+    let mut out = StageOutbox::new();
+    for (seq, batch) in (1..).map(Seq).zip(&log) {
+        let deliver = ToStage::Deliver { seq, batch: Arc::clone(batch) };
+        stage.on(deliver, &mut out).expect("in the window");
+    }
+    let mut jobs = Vec::new();
+    for _ in 0..200 {
+        stage.run(50, &mut out);
+        jobs.extend(stage.next_job(2));
+        if jobs.len() == 3 {
+            break;
+        }
+        jobs.drain(..).for_each(|job: Job| stage.finished(job.run(), &mut out));
+        jobs.extend(stage.next_job(1));
+        jobs.extend(stage.next_job(1));
+        jobs.extend(stage.next_job(1));
+        if jobs.len() == 3 {
+            break;
+        }
+    }
+    assert_eq!(jobs.len(), 3, "three jobs at the same time");
+    let checkpoint = base::StableCheckpoint {
+        seq: Seq(40),
+        digest: Digest([9; 32]),
+        ..base::StableCheckpoint::default()
+    };
+    stage.on(ToStage::Fetch { checkpoint, sources: vec![] }, &mut out).expect("is never refused");
     let before = out.messages.len();
     assert_eq!(stage.run(1000, &mut out), Turn::Idle, "nothing while jobs are out");
     assert_eq!(out.messages.len(), before);
-    jobs.into_iter().for_each(|job| stage.finished(job.run(), &mut out));
+    let jobs: Vec<Finished> = jobs.into_iter().map(Job::run).collect();
+    jobs.into_iter().for_each(|done| stage.finished(done, &mut out));
     assert!(stage.is_quiet() && stage.next_job(9).is_none() && stage.in_flight() == 0);
     stage.run(1000, &mut out);
     stage.check();
-}
-
-/// A state is not taken for the certified one because its digest could not be made yet.
-#[test]
-fn a_fetch_of_what_is_being_digested_waits_for_the_workers_and_is_compared() {
-    let said = sequential(&log(&mut Random(3), 12));
-    for right in [true, false] {
-        let (mut stage, mut out) = (stage(Ledger::new(false)), StageOutbox::new());
-        stage.pace_digests(1);
-        let jobs = with_jobs_out(&mut stage, 1, Stage::is_digesting);
-        let seq = stage.report().executed.0 / INTERVAL * INTERVAL;
-        let digest = said.checkpoints.iter().find_map(|told| match told {
-            FromStage::Checkpoint { seq: at, digest } => (right && at.0 == seq).then_some(*digest),
-            _ => None,
-        });
-        stage.on(fetch(seq, digest.unwrap_or(Digest([9; 32]))), &mut out).expect("taken");
-        stage.run(1000, &mut out);
-        let fetched = |(_, m): &(Target, FromStage)| matches!(m, FromStage::Fetched { .. });
-        assert!(!out.messages.iter().any(fetched));
-        jobs.into_iter().for_each(|job| stage.finished(job.run(), &mut out));
-        stage.run(1000, &mut out);
-        assert_eq!(out.messages.iter().any(fetched), right);
-        assert_eq!(stage.report().diverged, u64::from(!right));
-    }
-}
-
-fn fetch(seq: u64, digest: Digest) -> ToStage {
-    let checkpoint = base::StableCheckpoint { seq: Seq(seq), digest, ..Default::default() };
-    ToStage::Fetch { checkpoint, sources: vec![] }
 }

@@ -19,12 +19,21 @@ pub(super) struct Checkpoints {
     pub(super) unstable: VecDeque<(Seq, Digest)>,
     /// The one whose digests are being made.
     pub(super) unfinished: Option<Unfinished>,
-    /// What that one is to be held against, and who has it, once workers are back.
-    pub(super) questioned: Option<(StableCheckpoint, Vec<ReplicaId>)>,
+    /// What that one is to be held against once workers are back.
+    pub(super) questioned: Option<Question>,
     /// Digests that a turn makes at least.
     pub(super) piece: usize,
     /// Pieces that were made.
     pub(super) pieces: u64,
+}
+
+/// A fetch that waits for the digest of the own checkpoint.
+pub(super) struct Question {
+    pub(super) target: StableCheckpoint,
+    /// Who has it.
+    pub(super) sources: Vec<ReplicaId>,
+    /// Who wants it to be kept.
+    pub(super) readers: Vec<SnapshotReader>,
 }
 
 impl Default for Checkpoints {
@@ -128,6 +137,11 @@ impl Stage {
 
     pub(super) fn pin(&mut self, seq: Seq, reader: SnapshotReader, out: &mut StageOutbox) {
         self.unpin(reader);
+        if let Some(question) = &mut self.checkpoints.questioned
+            && question.target.seq == seq
+        {
+            return question.readers.push(reader);
+        }
         let executes = matches!(self.standing, Standing::Executes);
         // Any number can be kept while its state is the present one.
         if seq == self.executed {
@@ -153,6 +167,9 @@ impl Stage {
     }
 
     pub(super) fn unpin(&mut self, reader: SnapshotReader) {
+        if let Some(question) = &mut self.checkpoints.questioned {
+            question.readers.retain(|wants| *wants != reader);
+        }
         self.snapshots.release(reader, &mut self.state);
         if reader == SnapshotReader::Transfer {
             self.source.forget();

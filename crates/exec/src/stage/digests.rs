@@ -16,7 +16,7 @@
 //! Not here: what is in a checkpoint (`checkpoint`).
 
 use base::transfer::Manifest;
-use base::{AgreedTime, FromStage, Seq};
+use base::{AgreedTime, Digest, FromStage, Seq};
 
 use super::checkpoint::CHECKPOINTS_MAX;
 use super::{Stage, StageOutbox};
@@ -135,14 +135,9 @@ impl Stage {
 
     /// Tells a checkpoint whose digests are all made.
     fn tell_checkpoint(&mut self, out: &mut StageOutbox) {
-        let Some(Unfinished { seq, time, roots: Some(roots), .. }) = self.checkpoints.unfinished
-        else {
-            return;
-        };
+        let Some(manifest) = self.unfinished_manifest() else { return };
         self.checkpoints.unfinished = None;
-        let Roots { service, sessions } = roots;
-        let pillars = self.config.stripe.pillars();
-        let manifest = Manifest { seq, pillars, time, service, sessions };
+        let seq = manifest.seq;
         let digest = manifest.digest(self.config.group);
         self.report.checkpoints += 1;
         self.note_checkpoint(&manifest, digest);
@@ -156,5 +151,20 @@ impl Stage {
         let pillar = self.config.stripe.checkpoint_pillar(k);
         out.pillar(pillar, FromStage::Checkpoint { seq, digest });
         self.pin_described(manifest, out);
+    }
+
+    /// Makes all that is left of the checkpoint that is under way. Its digest, which is not told.
+    pub(super) fn digest_made(&mut self) -> Option<Digest> {
+        self.make_digests(usize::MAX);
+        self.unfinished_manifest().map(|manifest| manifest.digest(self.config.group))
+    }
+
+    /// What the checkpoint under way covers, once its digests are made.
+    fn unfinished_manifest(&self) -> Option<Manifest> {
+        let unfinished = self.checkpoints.unfinished.as_ref()?;
+        let (seq, time) = (unfinished.seq, unfinished.time);
+        let Roots { service, sessions } = unfinished.roots?;
+        let pillars = self.config.stripe.pillars();
+        Some(Manifest { seq, pillars, time, service, sessions })
     }
 }

@@ -1,10 +1,12 @@
 //! A stage that fetches: execution stands still until the state is that of the target.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use base::transfer::Manifest;
 use base::{Digest, FromStage, ReplicaId, Seq, StableCheckpoint, Time};
 
+use super::checkpoint::Question;
 use super::{Stage, StageOutbox, Standing, Told, Turn};
 use crate::transfer::{Fetch, Outcome, Served, TICK};
 
@@ -49,15 +51,20 @@ impl Stage {
             Standing::Halted { trusted } => *trusted,
             Standing::Executes if target.seq > self.executed => true,
             Standing::Executes => {
-                if self.digested_from() == Some(target.seq) {
-                    if !self.is_quiet() {
-                        self.checkpoints.questioned = Some((target, sources.to_vec()));
-                        return;
-                    }
-                    self.finish_digests(out);
+                let digested = self.digested_from() == Some(target.seq);
+                if digested && !self.is_quiet() {
+                    let (sources, readers) = (sources.to_vec(), Vec::new());
+                    self.checkpoints.questioned = Some(Question { target, sources, readers });
+                    return;
                 }
-                let ours = self.digest_at(target.seq);
+                let ours = match digested {
+                    true => self.digest_made(),
+                    false => self.digest_at(target.seq),
+                };
                 if ours.is_none_or(|ours| ours == target.digest) {
+                    if digested {
+                        self.finish_digests(out);
+                    }
                     let progress = self.progress();
                     let replaced = false;
                     return out.all(FromStage::Fetched { checkpoint: target, progress, replaced });
@@ -81,8 +88,11 @@ impl Stage {
     /// Answers a fetch that waited for the digest of the own checkpoint, which nobody can make
     /// while workers are out.
     pub(super) fn fetch_questioned(&mut self, out: &mut StageOutbox) {
-        if let Some((target, sources)) = self.checkpoints.questioned.take() {
+        if let Some(question) = self.checkpoints.questioned.take() {
+            let Question { target, sources, readers } = question;
+            let seq = target.seq;
             self.fetch(target, &sources, out);
+            readers.into_iter().for_each(|reader| self.pin(seq, reader, out));
         }
     }
 
