@@ -15,9 +15,10 @@
 //! replica the more the more of them a client makes, and tells it nothing.
 //!
 //! Making a link costs the lane as much arithmetic as thousands of operations. So a principal whose
-//! links end makes some anew at once, and then, while others are read, too, one every so often.
-//! Links that stay cost it nothing, for all clients come back at once when a replica was away, and
-//! only those that have proved to live count, so that nobody can use up what is another one's.
+//! links end soon makes some anew at once, and then, while others work, one every so often. Links
+//! that stay cost it nothing, for all clients come back at once when a replica was away, and only
+//! those that have proved to live count, so that nobody can use up what is another one's: a hello
+//! can be recorded and said again by anybody. What such hellos may take is bounded in `strangers`.
 //!
 //! Not here: sockets, packets. Depends on `base` alone.
 
@@ -39,8 +40,10 @@ const LINKS_AT_ONCE: u64 = 32;
 const LINK_EVERY: Span = Span::millis(125);
 /// The time that all of them are worth.
 const ALLOWANCE: Span = Span(LINKS_AT_ONCE * LINK_EVERY.0);
-/// Who was read so long ago is not there any more.
-const GONE_AFTER: Span = Span::millis(100);
+/// A link that was there for so long costs nothing when it ends.
+const LASTING: Span = Span::secs(60);
+/// Who was read so long ago does not work any more. Longer than most view changes.
+const GONE_AFTER: Span = Span::secs(3);
 /// When so many principals are remembered for their links, those are forgotten that may make all
 /// of them again.
 const HASTE_KEPT: usize = 1024;
@@ -105,23 +108,37 @@ impl ClientTable {
         }
     }
 
-    /// Whether too many links of `client` have ended of late for another one now, while others work.
+    /// Whether too many links of `client` have ended of late for one more now, while others work.
     pub(crate) fn hurries(&self, client: ClientId, now: Time) -> bool {
         let calm = self.haste.get(&client);
         calm.is_some_and(|calm| calm.since(now).0 + LINK_EVERY.0 > ALLOWANCE.0)
-            && self.heard.iter().any(|(other, at)| {
-                *other != client && at.is_some_and(|at| now.since(at) < GONE_AFTER)
-            })
+            && self.others_work(client, now)
     }
 
-    /// A link of `client` that proved to live is over, or there was no room for it.
-    pub(crate) fn ended(&mut self, client: ClientId, now: Time) {
+    /// Whether somebody else than `client` was read of late.
+    fn others_work(&self, client: ClientId, now: Time) -> bool {
+        let late = |at: Option<Time>| at.is_some_and(|at| now.since(at) < GONE_AFTER);
+        self.heard.iter().any(|(other, at)| *other != client && late(*at))
+    }
+
+    /// A link of `client` that proved to live is over, after so long.
+    fn ended(&mut self, client: ClientId, lived: Span, now: Time) {
+        if lived >= LASTING || !self.others_work(client, now) {
+            return;
+        }
         if self.haste.len() >= HASTE_KEPT {
             self.haste.retain(|_, calm| *calm > now);
         }
         let calm = self.haste.entry(client).or_insert(now);
-        // Nobody owes more than all of it, however many ended while nobody minded.
-        *calm = (*calm).max(now).after(LINK_EVERY).min(now.after(ALLOWANCE));
+        *calm = (*calm).max(now).after(LINK_EVERY);
+    }
+
+    /// There was no room for a link of `client`: it has too many, or others have all.
+    pub(crate) fn turned_away(&mut self, client: ClientId, now: Time) {
+        let own = self.per_principal.get(&client).map_or(0, |own| own.connections);
+        if own >= self.per_principal_max {
+            self.ended(client, Span(0), now);
+        }
     }
 
     /// The connection `slot` is authenticated and its other end lives.
@@ -150,9 +167,9 @@ impl ClientTable {
         client: ClientId,
         session: SessionId,
         (slot, reserved): (usize, usize),
-        now: Time,
+        (since, now): (Time, Time),
     ) {
-        self.ended(client, now);
+        self.ended(client, now.since(since), now);
         self.total -= 1;
         self.resumed(client, slot);
         if let Some(own) = self.per_principal.get_mut(&client) {
@@ -275,6 +292,8 @@ mod tests {
 
     const C: ClientId = ClientId(1);
     const S: SessionId = SessionId(2);
+    /// Since when, and now.
+    const NOW: (Time, Time) = (Time::ZERO, Time::ZERO);
 
     #[test]
     fn the_newest_connection_gets_the_replies_and_the_older_may_go() {
@@ -282,9 +301,9 @@ mod tests {
         assert_eq!(table.up(C, S, 1), Ok(()));
         assert_eq!(table.up(C, S, 2), Ok(()));
         assert_eq!(table.route(C, S), Some(2));
-        table.down(C, S, (1, 0), Time::ZERO);
+        table.down(C, S, (1, 0), NOW);
         assert_eq!(table.route(C, S), Some(2));
-        table.down(C, S, (2, 0), Time::ZERO);
+        table.down(C, S, (2, 0), NOW);
         assert_eq!((table.route(C, S), table.count()), (None, 0));
         assert!(table.per_principal.is_empty() && table.routes.is_empty());
     }
@@ -297,7 +316,7 @@ mod tests {
         assert_eq!(table.up(C, S, 3), Err(Crowded), "one principal");
         assert_eq!(table.up(ClientId(9), S, 3), Ok(()));
         assert_eq!(table.up(ClientId(8), S, 4), Err(Crowded), "all together");
-        table.down(C, S, (1, 0), Time::ZERO);
+        table.down(C, S, (1, 0), NOW);
         assert_eq!(table.up(ClientId(8), S, 4), Ok(()));
     }
 
@@ -336,7 +355,7 @@ mod tests {
         table.release(C, 2 * ROOM_BYTES);
         assert!(table.reserve(C, ROOM_BYTES / 2) && table.reserve(C, ROOM_BYTES / 2));
         assert!(!table.reserve(C, 1));
-        table.down(C, SessionId(1), (1, ROOM_BYTES / 2), Time::ZERO);
+        table.down(C, SessionId(1), (1, ROOM_BYTES / 2), NOW);
         assert!(table.reserve(C, 1), "a lost connection gives its room back");
     }
 
@@ -351,7 +370,7 @@ mod tests {
         assert!(!table.ignores(C, now));
         table.ignore(C, now, span);
         table.ignore(C, now, span);
-        table.down(C, S, (1, 0), Time::ZERO);
+        table.down(C, S, (1, 0), NOW);
         table.up(C, S, 2).expect("room");
         assert!(table.ignores(C, now.after(span)));
         assert!(!table.ignores(C, now.after(span).after(span)));
@@ -381,54 +400,91 @@ mod tests {
         }
         assert_eq!(tried, (0..500).collect::<Vec<_>>());
         // One that is gone is not tried, and does not stay in the row.
-        table.down(C, SessionId(0), (0, 0), Time::ZERO);
+        table.down(C, SessionId(0), (0, 0), NOW);
         assert_eq!(table.first_paused(C), Some(1));
         (1..500).for_each(|slot| table.resumed(C, slot));
         table.resumed(other, 500);
         assert!(!table.any_paused() && table.paused.is_empty());
     }
 
-    #[test]
-    fn links_that_are_made_too_fast_have_to_wait_while_others_work() {
+    fn at(ms: u64) -> Time {
+        Time(ms * 1_000_000)
+    }
+
+    fn read(table: &mut ClientTable, clients: &[ClientId], ms: u64) {
+        table.begin_turn(at(ms));
+        assert!(clients.iter().all(|client| table.share(*client) > 0));
+    }
+
+    /// A link of `client` that ends at once, if it may make one.
+    fn make(table: &mut ClientTable, client: ClientId, ms: u64) -> u64 {
+        let free = !table.hurries(client, at(ms));
+        if free {
+            table.ended(client, Span(0), at(ms));
+        }
+        u64::from(free)
+    }
+
+    fn table_of_two(other: ClientId) -> ClientTable {
         let mut table = ClientTable::new(8, 8);
-        let (at, other) = (|ms: u64| Time(ms * 1_000_000), ClientId(9));
         for (slot, client) in [(1, C), (2, other)] {
             table.up(client, S, slot).expect("room");
         }
-        let make = |table: &mut ClientTable, client, ms: u64| {
-            let free = !table.hurries(client, at(ms));
-            if free {
-                table.ended(client, at(ms));
-            }
-            u64::from(free)
-        };
-        let read = |table: &mut ClientTable, clients: &[ClientId], ms: u64| {
-            table.begin_turn(at(ms));
-            assert!(clients.iter().all(|client| table.share(*client) > 0));
-        };
+        table
+    }
+
+    #[test]
+    fn links_that_are_made_too_fast_have_to_wait_while_others_work() {
+        let other = ClientId(9);
+        let mut table = table_of_two(other);
         read(&mut table, &[C], 1_000);
         let alone: u64 = (0..500).map(|_| make(&mut table, C, 1_000)).sum();
         assert_eq!(alone, 500, "nobody is there whom that could harm");
-        read(&mut table, &[C, other], 1_000);
-        assert_eq!(make(&mut table, C, 1_125), 1, "nobody owes more than the allowance");
-        read(&mut table, &[C, other, C], 60_000);
-        let at_once: u64 = (0..500).map(|_| make(&mut table, C, 60_000)).sum();
-        assert_eq!(at_once, LINKS_AT_ONCE);
-        assert_eq!(make(&mut table, other, 60_000), 1, "nobody else waits");
-        let later = (60_000..66_000).map(|ms| {
+        read(&mut table, &[C, other, C], 1_000);
+        let at_once: u64 = (0..500).map(|_| make(&mut table, C, 1_000)).sum();
+        assert_eq!(at_once, LINKS_AT_ONCE, "nothing is owed for those");
+        assert_eq!(make(&mut table, other, 1_000), 1, "nobody else waits");
+        let later = (1_000..7_000).map(|ms| {
             read(&mut table, &[other, C], ms);
             make(&mut table, C, ms)
         });
         let later: u64 = later.sum();
         assert!((47..=48).contains(&later), "{later} in six seconds");
-        assert_eq!(make(&mut table, C, 66_100), 1, "the others are gone");
+        assert_eq!(make(&mut table, C, 10_100), 1, "the others are gone");
+    }
+
+    #[test]
+    fn links_that_end_together_are_owed_for_each() {
+        let other = ClientId(9);
+        let mut table = table_of_two(other);
+        read(&mut table, &[C, other], 1_000);
+        (0..80).for_each(|_| table.ended(C, Span::secs(1), at(1_000)));
+        read(&mut table, &[other], 6_900);
+        assert!(table.hurries(C, at(6_900)), "48 more than there may be, one every 125 ms");
+        assert!(!table.hurries(C, at(7_200)));
+        (0..500).for_each(|_| table.ended(C, LASTING, at(7_200)));
+        assert!(!table.hurries(C, at(7_200)), "those were no waste");
+    }
+
+    #[test]
+    fn only_ones_own_crowd_counts() {
+        let other = ClientId(9);
+        let mut table = ClientTable::new(3, 2);
+        for (slot, client) in [(1, C), (2, C), (3, other)] {
+            table.up(client, S, slot).expect("room");
+        }
+        read(&mut table, &[C, other], 1_000);
+        (0..100).for_each(|_| table.turned_away(C, at(1_000)));
+        (0..100).for_each(|_| table.turned_away(other, at(1_000)));
+        assert!(table.hurries(C, at(1_000)) && !table.hurries(other, at(1_000)));
     }
 
     #[test]
     fn who_made_links_long_ago_is_forgotten() {
-        let mut table = ClientTable::new(8, 8);
-        for id in 0..3 * u32::try_from(HASTE_KEPT).expect("few") {
-            table.ended(ClientId(id), Time(u64::from(id) * 1_000_000));
+        let mut table = table_of_two(ClientId(9));
+        for id in 10..10 + 3 * u32::try_from(HASTE_KEPT).expect("few") {
+            read(&mut table, &[C], id.into());
+            table.ended(ClientId(id), Span(0), at(id.into()));
             assert!(table.haste.len() <= HASTE_KEPT);
         }
         assert!(table.haste.len() > 60, "who has just come is not: {}", table.haste.len());

@@ -319,7 +319,6 @@ impl Gate<'_> {
                 // Whoever says to be somebody that is shut out is believed before any arithmetic.
                 let claimed = Hello::decode(&mut Reader::new(body)).map(|hello| hello.initiator);
                 if let Some(why) = claimed.ok().and_then(|peer| self.refuses(peer, inlet.now())) {
-                    self.strangers.spare();
                     return Err(why);
                 }
                 let began = self.env.clock.mono();
@@ -403,7 +402,7 @@ impl Gate<'_> {
             Peer::Client(client) => {
                 let up = self.clients.up(client, link.session, self.slot);
                 up.map_err(|_| {
-                    self.clients.ended(client, inlet.now());
+                    self.clients.turned_away(client, inlet.now());
                     Close::Crowded
                 })?;
                 tracing::debug!(pillar = %self.pillar, %client, "client connected");

@@ -513,7 +513,12 @@ impl Links {
                     }
                 }
                 Peer::Client(client) if link.confirmed => {
-                    self.clients.down(client, link.session, (slot, conn.reserved), now);
+                    self.clients.down(
+                        client,
+                        link.session,
+                        (slot, conn.reserved),
+                        (conn.since, now),
+                    );
                     if let Some(offence) = offence {
                         self.env.bans.offend(client, offence, now);
                     }
