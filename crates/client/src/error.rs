@@ -57,7 +57,11 @@ impl ConnectError {
     /// Whether to try again later may help: nothing is wrong with what was asked for.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        !matches!(self, ConnectError::Auth(_) | ConnectError::Option(_))
+        match self {
+            ConnectError::Auth(_) | ConnectError::Option(_) => false,
+            ConnectError::Unavailable { .. } | ConnectError::NoSession { .. } => true,
+            ConnectError::Partition { why, .. } => why.is_temporary(),
+        }
     }
 }
 

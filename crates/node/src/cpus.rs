@@ -31,6 +31,12 @@ impl Cpus {
         self.0.len()
     }
 
+    /// Whether this processor is one of them.
+    #[must_use]
+    pub fn has(&self, cpu: usize) -> bool {
+        self.0.contains(&cpu)
+    }
+
     /// Its first processor and its last one: the same one where there is no other.
     #[must_use]
     pub fn two(&self) -> [Cpus; 2] {

@@ -8,6 +8,8 @@ use std::fs;
 
 use serde::Serialize;
 
+use crate::cpus::Cpus;
+
 /// Clock ticks per second in `/proc`. The kernel's interface fixes it for every architecture
 /// that this runs on.
 const TICKS_PER_SECOND: u64 = 100;
@@ -21,14 +23,14 @@ pub struct Process {
     pub pid: u32,
 }
 
-/// What processes have used so far, and the whole machine.
+/// What processes have used so far, and the processors altogether.
 #[derive(Clone, Debug)]
 pub struct Used {
     each: Vec<(Process, u64, BTreeMap<u32, Thread>)>,
     machine: Ticks,
 }
 
-/// Time of all processors so far, in ticks.
+/// Time of the processors that the run may use so far, in ticks.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Ticks {
     all: u64,
@@ -38,21 +40,23 @@ struct Ticks {
     stolen: u64,
 }
 
-/// Who else had the processors while a run was measured: shares of all their time, from 0 to 1.
+/// Who else had the processors that a run may use while it was measured: shares of all their time,
+/// from 0 to 1.
 /// Only beside small ones are operations per second a figure of the program's own.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Disturbance {
     /// The host of this virtual machine.
     pub host: f64,
-    /// Programs that are not of the run.
-    pub others: f64,
+    /// Programs that are not of the run. Nobody knows where its replicas are not its own
+    /// processes: they may be on this machine.
+    pub others: Option<f64>,
 }
 
 impl Disturbance {
     /// Both together, 0 to 1.
     #[must_use]
     pub fn whole(&self) -> f64 {
-        round(self.host + self.others)
+        round(self.host + self.others.unwrap_or(0.0))
     }
 }
 
@@ -86,13 +90,13 @@ pub struct ThreadRow {
 }
 
 impl Used {
-    /// Looks at all of `processes` now.
+    /// Looks at all of `processes`, and at the processors that they may use, now.
     #[must_use]
-    pub fn now(processes: &[Process]) -> Used {
+    pub fn now(processes: &[Process], cpus: &Cpus) -> Used {
         let look =
             |process: &Process| (process.clone(), used_us(process.pid), threads(process.pid));
         let machine = fs::read_to_string("/proc/stat").unwrap_or_default();
-        Used { each: processes.iter().map(look).collect(), machine: ticks(&machine) }
+        Used { each: processes.iter().map(look).collect(), machine: ticks(&machine, cpus) }
     }
 
     /// Who else had the processors since `before`. The interrupts' share is nobody's.
@@ -104,7 +108,8 @@ impl Used {
         let programs = now.programs.saturating_sub(then.programs);
         let others = programs.saturating_sub(ours / (1_000_000 / TICKS_PER_SECOND)) as f64;
         let host = now.stolen.saturating_sub(then.stolen) as f64;
-        Disturbance { host: round(host / all), others: round(others / all) }
+        let others = (self.each.len() > 1).then(|| round(others / all));
+        Disturbance { host: round(host / all), others }
     }
 
     /// Microseconds that all processes but the one of this number used between `before` and this.
@@ -163,14 +168,22 @@ pub fn used_us(pid: u32) -> u64 {
     parse(&stat).unwrap_or(0)
 }
 
-/// Reads the line of all processors: user, nice, system, idle, waiting, two kinds of interrupts,
-/// stolen.
-fn ticks(stat: &str) -> Ticks {
-    let line = stat.lines().next().unwrap_or_default();
-    let each = line.split_whitespace().skip(1).take(8).filter_map(|word| word.parse().ok());
-    let each: Vec<u64> = each.collect();
-    let programs = each.iter().take(3).sum();
-    Ticks { all: each.iter().sum(), programs, stolen: each.get(7).copied().unwrap_or(0) }
+/// Adds up the lines of these processors: user, nice, system, idle, waiting, two kinds of
+/// interrupts, stolen.
+fn ticks(stat: &str, cpus: &Cpus) -> Ticks {
+    let mut sum = Ticks::default();
+    for line in stat.lines() {
+        let mut words = line.split_whitespace();
+        let cpu = words.next().and_then(|word| word.strip_prefix("cpu")?.parse().ok());
+        if !cpu.is_some_and(|cpu| cpus.has(cpu)) {
+            continue;
+        }
+        let each: Vec<u64> = words.take(8).filter_map(|word| word.parse().ok()).collect();
+        sum.all += each.iter().sum::<u64>();
+        sum.programs += each.iter().take(3).sum::<u64>();
+        sum.stolen += each.get(7).copied().unwrap_or(0);
+    }
+    sum
 }
 
 /// The threads of a process by their numbers; none when it is gone.
@@ -214,18 +227,28 @@ mod tests {
 
     #[test]
     fn who_else_had_the_processors() {
-        let stat = "cpu  100 20 30 400 50 6 7 8 90 0\ncpu0 1 2 3 4";
-        assert_eq!(ticks(stat), Ticks { all: 621, programs: 150, stolen: 8 });
-        assert_eq!(ticks(""), Ticks::default());
+        let stat = "cpu  900 9 9 9 9 9 9 9\ncpu0 100 20 30 400 50 6 7 8 90 0\ncpu1 1 1 1 1 1 1 1 1\n\
+                    cpu2 9 9 9 9 9 9 9 9\nintr 1";
+        let cpus = crate::cpus::cpus("0-1").expect("a set");
+        assert_eq!(ticks(stat, &cpus), Ticks { all: 629, programs: 153, stolen: 9 });
+        assert_eq!(ticks("", &cpus), Ticks::default());
+        let process = |role: &str, pid| Process { role: role.to_owned(), pid };
         let at = |ours, machine| {
-            let process = Process { role: "clients".to_owned(), pid: 1 };
-            Used { each: vec![(process, ours, BTreeMap::new())], machine }
+            let clients = (process("clients", 1), ours, BTreeMap::new());
+            let replica = (process("replica 0", 2), 0, BTreeMap::new());
+            Used { each: vec![replica, clients], machine }
         };
         let before = at(1_000_000, Ticks { all: 1_000, programs: 500, stolen: 10 });
         // 100 ticks of ours among 180.
         let after = at(2_000_000, Ticks { all: 1_400, programs: 680, stolen: 50 });
         let Disturbance { host, others } = after.disturbance(&before);
-        assert_eq!((host, others), (0.1, 0.2));
+        assert_eq!((host, others), (0.1, Some(0.2)));
+        // The replicas may be those who had it.
+        let alone = |mut used: Used| {
+            used.each.remove(0);
+            used
+        };
+        assert_eq!(alone(after).disturbance(&alone(before)).others, None);
     }
 
     /// Works until the process has used a tick at least.
@@ -245,7 +268,7 @@ mod tests {
         let processes = [Process { role: "clients".to_owned(), pid: me }];
         let (worked, seen) = std::sync::mpsc::channel();
         let (stop, wait) = std::sync::mpsc::channel::<()>();
-        let before = Used::now(&processes);
+        let before = Used::now(&processes, &Cpus::allowed());
         let named = std::thread::Builder::new().name("busy-bee".to_owned());
         let thread = named.spawn(move || {
             let first = used_us(me);
@@ -255,7 +278,7 @@ mod tests {
             let _ = wait.recv();
         });
         seen.recv().expect("it works");
-        let after = Used::now(&processes);
+        let after = Used::now(&processes, &Cpus::allowed());
         drop(stop);
         thread.expect("a thread").join().expect("no panic");
         assert!(after.of(me, &before) >= 50_000);

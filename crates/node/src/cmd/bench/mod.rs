@@ -260,7 +260,7 @@ impl Site<'_> {
     }
 
     fn look(&self) -> Result<(Used, Counts)> {
-        let used = Used::now(&self.processes);
+        let used = Used::now(&self.processes, &self.placement.allowed);
         let counts = runtime()?.block_on(Counts::now(self.probers));
         Ok((used, counts))
     }

@@ -126,12 +126,11 @@ fn processors(outcome: &Outcome, out: &mut String) -> std::fmt::Result {
 }
 
 fn disturbance(of: &Disturbance, out: &mut String) -> std::fmt::Result {
-    let Disturbance { host, others } = of;
-    let (host, others) = (host * 100.0, others * 100.0);
+    let others = of.others.map(|share| format!("other programs had {:.1} %, ", share * 100.0));
+    let (others, host) = (others.unwrap_or_default(), of.host * 100.0);
     writeln!(
         out,
-        "            of the machine's time other programs had {others:.1} %, the host of a \
-         virtual machine {host:.1} %"
+        "            of the processors' time {others}the host of a virtual machine had {host:.1} %"
     )?;
     if of.whole() < DISTURBED {
         return Ok(());

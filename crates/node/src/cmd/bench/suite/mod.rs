@@ -175,7 +175,7 @@ impl<'a> Suite<'a> {
             }
             End::Failed(why) => {
                 // It is not run again.
-                self.count.1 -= (runs - run) as usize;
+                self.count.1 = self.count.1.saturating_sub((runs - run) as usize);
                 format!("FAILED: {why}")
             }
             End::Interrupted(_) => return,

@@ -102,7 +102,7 @@ impl Report<'_> {
              the most. Replicas and clients share the \
              machine and talk over loopback. What others had of the processors' time meanwhile, the \
              host of a virtual machine or programs that are not of the run, stands beside the \
-             figures: above a few percent compare processor time, not operations per second.</p>",
+             figures of our own groups: above a few percent compare processor time, not operations per second.</p>",
             escape(processor),
             escape(kernel),
             env!("CARGO_PKG_VERSION"),
