@@ -16,9 +16,11 @@
 //!
 //! Making a link costs the lane as much arithmetic as thousands of operations. So a principal whose
 //! links end soon makes some anew at once, and then, while others work, one every so often. Links
-//! that stay cost it nothing, for all clients come back at once when a replica was away, and only
-//! those that have proved to live count, so that nobody can use up what is another one's: a hello
-//! can be recorded and said again by anybody. What such hellos may take is bounded in `strangers`.
+//! that stay cost it nothing, for all clients come back at once when a replica was away, nor do
+//! those over which no frame came: people and programs ask for the status of a group in trouble
+//! many times. Only links that have proved to live count, so that nobody can use up what is another
+//! one's: a hello can be recorded and said again by anybody. What hellos may take that do not
+//! count is bounded in `strangers`.
 //!
 //! Not here: sockets, packets. Depends on `base` alone.
 
@@ -35,7 +37,7 @@ const SHARE_ALONE: usize = 8 << 20;
 const ROOM_BYTES: usize = 64 << 20;
 
 /// So many links of a principal to a lane may end at once before it has to wait for the next one.
-const LINKS_AT_ONCE: u64 = 32;
+const LINKS_AT_ONCE: u64 = 128;
 /// How long it takes until it may make one more.
 const LINK_EVERY: Span = Span::millis(125);
 /// The time that all of them are worth.
@@ -161,15 +163,19 @@ impl ClientTable {
         Ok(())
     }
 
-    /// The connection `slot`, which was up, is gone, and what it had reserved.
+    /// The connection `slot`, which was up, is gone, and what it had reserved. `lived` says how
+    /// long it was there, if frames came over it.
     pub(crate) fn down(
         &mut self,
         client: ClientId,
         session: SessionId,
         (slot, reserved): (usize, usize),
-        (since, now): (Time, Time),
+        lived: Option<Span>,
+        now: Time,
     ) {
-        self.ended(client, now.since(since), now);
+        if let Some(lived) = lived {
+            self.ended(client, lived, now);
+        }
         self.total -= 1;
         self.resumed(client, slot);
         if let Some(own) = self.per_principal.get_mut(&client) {
@@ -292,8 +298,6 @@ mod tests {
 
     const C: ClientId = ClientId(1);
     const S: SessionId = SessionId(2);
-    /// Since when, and now.
-    const NOW: (Time, Time) = (Time::ZERO, Time::ZERO);
 
     #[test]
     fn the_newest_connection_gets_the_replies_and_the_older_may_go() {
@@ -301,9 +305,9 @@ mod tests {
         assert_eq!(table.up(C, S, 1), Ok(()));
         assert_eq!(table.up(C, S, 2), Ok(()));
         assert_eq!(table.route(C, S), Some(2));
-        table.down(C, S, (1, 0), NOW);
+        table.down(C, S, (1, 0), None, Time::ZERO);
         assert_eq!(table.route(C, S), Some(2));
-        table.down(C, S, (2, 0), NOW);
+        table.down(C, S, (2, 0), None, Time::ZERO);
         assert_eq!((table.route(C, S), table.count()), (None, 0));
         assert!(table.per_principal.is_empty() && table.routes.is_empty());
     }
@@ -316,7 +320,7 @@ mod tests {
         assert_eq!(table.up(C, S, 3), Err(Crowded), "one principal");
         assert_eq!(table.up(ClientId(9), S, 3), Ok(()));
         assert_eq!(table.up(ClientId(8), S, 4), Err(Crowded), "all together");
-        table.down(C, S, (1, 0), NOW);
+        table.down(C, S, (1, 0), None, Time::ZERO);
         assert_eq!(table.up(ClientId(8), S, 4), Ok(()));
     }
 
@@ -355,7 +359,7 @@ mod tests {
         table.release(C, 2 * ROOM_BYTES);
         assert!(table.reserve(C, ROOM_BYTES / 2) && table.reserve(C, ROOM_BYTES / 2));
         assert!(!table.reserve(C, 1));
-        table.down(C, SessionId(1), (1, ROOM_BYTES / 2), NOW);
+        table.down(C, SessionId(1), (1, ROOM_BYTES / 2), None, Time::ZERO);
         assert!(table.reserve(C, 1), "a lost connection gives its room back");
     }
 
@@ -370,7 +374,7 @@ mod tests {
         assert!(!table.ignores(C, now));
         table.ignore(C, now, span);
         table.ignore(C, now, span);
-        table.down(C, S, (1, 0), NOW);
+        table.down(C, S, (1, 0), None, Time::ZERO);
         table.up(C, S, 2).expect("room");
         assert!(table.ignores(C, now.after(span)));
         assert!(!table.ignores(C, now.after(span).after(span)));
@@ -400,7 +404,7 @@ mod tests {
         }
         assert_eq!(tried, (0..500).collect::<Vec<_>>());
         // One that is gone is not tried, and does not stay in the row.
-        table.down(C, SessionId(0), (0, 0), NOW);
+        table.down(C, SessionId(0), (0, 0), None, Time::ZERO);
         assert_eq!(table.first_paused(C), Some(1));
         (1..500).for_each(|slot| table.resumed(C, slot));
         table.resumed(other, 500);
@@ -458,7 +462,8 @@ mod tests {
         let other = ClientId(9);
         let mut table = table_of_two(other);
         read(&mut table, &[C, other], 1_000);
-        (0..80).for_each(|_| table.ended(C, Span::secs(1), at(1_000)));
+        let ended = LINKS_AT_ONCE + 48;
+        (0..ended).for_each(|_| table.ended(C, Span::secs(1), at(1_000)));
         read(&mut table, &[other], 6_900);
         assert!(table.hurries(C, at(6_900)), "48 more than there may be, one every 125 ms");
         assert!(!table.hurries(C, at(7_200)));
@@ -474,8 +479,8 @@ mod tests {
             table.up(client, S, slot).expect("room");
         }
         read(&mut table, &[C, other], 1_000);
-        (0..100).for_each(|_| table.turned_away(C, at(1_000)));
-        (0..100).for_each(|_| table.turned_away(other, at(1_000)));
+        (0..LINKS_AT_ONCE).for_each(|_| table.turned_away(C, at(1_000)));
+        (0..LINKS_AT_ONCE).for_each(|_| table.turned_away(other, at(1_000)));
         assert!(table.hurries(C, at(1_000)) && !table.hurries(other, at(1_000)));
     }
 

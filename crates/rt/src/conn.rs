@@ -119,6 +119,8 @@ pub(crate) struct Link {
     pub(crate) packet_bytes_max: usize,
     /// Frames until the next one whose authenticator is looked at.
     pub(crate) unchecked: u32,
+    /// Whether any frames came over it.
+    pub(crate) worked: bool,
 }
 
 /// What one read brought.
@@ -212,6 +214,7 @@ impl Conn {
             confirmed: false,
             packet_bytes_max: established.packet_bytes_max,
             unchecked: 0,
+            worked: false,
         }));
     }
 

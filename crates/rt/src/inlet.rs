@@ -143,7 +143,10 @@ impl Inlet for Core {
                         link.avoided = replicas;
                         Ok(Outcome::Done)
                     }
-                    Asked::Frames(bytes) => self.frames(env, &mut sampler, bytes, held),
+                    Asked::Frames(bytes) => {
+                        link.worked = true;
+                        self.frames(env, &mut sampler, bytes, held)
+                    }
                 }
             }
         }

@@ -517,7 +517,8 @@ impl Links {
                         client,
                         link.session,
                         (slot, conn.reserved),
-                        (conn.since, now),
+                        link.worked.then(|| now.since(conn.since)),
+                        now,
                     );
                     if let Some(offence) = offence {
                         self.env.bans.offend(client, offence, now);

@@ -99,7 +99,8 @@ fn garbage_in_shared_memory_costs_the_connection() {
             let value = (turn + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 40;
             region.poke(at, value);
         }
-        (&stream).write_all(&[0]).expect("sent");
+        // It may have seen enough by now.
+        let _ = (&stream).write_all(&[0]);
         if turn % 2 == 0 {
             // It reads from where we wrote.
             hangs_up(stream);

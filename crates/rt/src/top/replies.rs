@@ -94,6 +94,7 @@ impl RepliesTask {
             confirmed: true,
             packet_bytes_max: 0,
             unchecked: 0,
+            worked: false,
         };
         let mut conn = Conn::new(stream, Phase::Up(Box::new(link)), now);
         conn.away = Away { name: Some(name), bytes: 0 };
