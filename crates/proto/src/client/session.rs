@@ -8,6 +8,12 @@ use super::line::Timer;
 use super::vote::{Accepted, Ballot, Said, Voter};
 use super::{ClientConfig, ClientCore, Effect, Errand, OpError, Phase, SendTo, held_bytes};
 
+/// Who opens a session above one that is ahead of its clock goes beyond it by less than this, in
+/// nanoseconds, as the clock happens to stand: several processes of one principal may be told
+/// the same highest number, and a session that two of them believe to be their own would give
+/// each the other's answers.
+const APART: u64 = 1 << 20;
+
 impl<T> ClientCore<T> {
     pub(super) fn on_errand_reply(&mut self, now: Now, from: ReplicaId, said: &Said<'_>) {
         let acceptance = self.config.acceptance;
@@ -38,10 +44,13 @@ impl<T> ClientCore<T> {
         }
     }
 
-    /// Begins a session above `highest` and above the current one.
+    /// Begins a session above `highest` and above the current one: the time, or where that is
+    /// not above them, a number that another process of the same principal hardly chooses.
     pub(super) fn open(&mut self, now: Now, highest: SessionId) {
         let above = self.session.0.max(highest.0).saturating_add(1);
-        self.session = SessionId(above.max(now.wall.0));
+        let behind = above > now.wall.0;
+        let apart = if behind { now.wall.0 % APART } else { 0 };
+        self.session = SessionId(above.max(now.wall.0).saturating_add(apart));
         let ClientConfig { group, client, .. } = self.config;
         let sign = |digest| self.keys.authenticate(digest);
         let frame = Arc::new(FrameBuilder::open(group, client, self.session, sign));

@@ -102,10 +102,27 @@ fn a_session_is_opened_above_the_highest_that_the_group_knows() {
     let mut world = World::new(config(4, 1, 1), 1);
     world.group.highest = SessionId(WALL + 500);
     world.settle();
-    assert_eq!(world.opened, [SessionId(WALL + 501)]);
+    assert_eq!(world.opened.len(), 1, "{:?}", world.opened);
+    assert!(world.opened[0] > SessionId(WALL + 500), "{:?}", world.opened);
     world.submit(0, "1", 1);
     world.settle();
     assert_eq!(world.done[&1], Ok(result_of(b"1")));
+}
+
+#[test]
+fn processes_of_one_principal_whose_clocks_are_behind_open_sessions_of_their_own() {
+    let highest = SessionId(WALL + 1_000_000_000);
+    let opened = |millis| {
+        let mut world = World::new(config(4, 1, 1), 1);
+        world.millis = millis;
+        world.group.highest = highest;
+        world.settle();
+        assert_eq!(world.opened.len(), 1, "{:?}", world.opened);
+        world.opened[0]
+    };
+    let (one, other) = (opened(0), opened(1));
+    assert!(one > highest && other > highest, "{one:?}, {other:?}");
+    assert_ne!(one, other);
 }
 
 #[test]
