@@ -324,6 +324,8 @@ impl Coordinator {
             return Err(Reject::Stale("beyond the sender's budget"));
         }
         let bytes = if free { 0 } else { message.encoded_len_max() };
+        // What this replica looked at for itself is no peer's debt.
+        self.genuine.spent = 0;
         let result = match message {
             GroupMessage::Wish { wish, installed, recovering } => {
                 self.recovers.says(from, recovering);
@@ -338,8 +340,11 @@ impl Coordinator {
             ack @ GroupMessage::RecoverAck { .. } => self.on_recover_ack(now, from, ack, out),
             GroupMessage::Seek(seq) => self.on_seek(now, from, seq, out),
             GroupMessage::WantCheckpoint { have, want, stable } => {
-                self.on_certificate(&stable, out)?;
-                self.on_want(now, from, have, want, out)
+                // Whatever is refused is charged below.
+                match self.on_certificate(&stable, out) {
+                    Ok(()) => self.on_want(now, from, have, want, out),
+                    refused => refused,
+                }
             }
             GroupMessage::HaveCheckpoint(stable) => self.on_have(now, from, stable, out),
             GroupMessage::Evidence(proof) => self.on_evidence(&proof, out),
@@ -348,9 +353,8 @@ impl Coordinator {
                 self.on_have_state(now, from, said, &stable, out)
             }
         };
-        let spent = core::mem::take(&mut self.genuine.spent);
         if !free {
-            self.peers.charge(from, spent, bytes);
+            self.peers.charge(from, self.genuine.spent, bytes);
         }
         if matches!(result, Err(Reject::Misbehaviour(_))) && self.peers.may_tell(from, now) {
             self.suspect(from, SuspicionKind::Garbage, out);

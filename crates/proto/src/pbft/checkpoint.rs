@@ -14,6 +14,7 @@ use base::{
     VoteSet,
 };
 
+use super::endorse::FORGED_COST_BYTES;
 use super::msg::{Checkpoint, Message, Proposal};
 use super::{Lane, LaneConfig, Reject};
 use crate::group::link::ToCoordinator;
@@ -232,7 +233,11 @@ impl Lane {
             return Err(Reject::Misbehaviour("checkpoint of another pillar"));
         }
         if seq <= self.low() || seq <= self.checkpoints.ahead() {
-            self.look_for_wrong_one(from, checkpoint, out);
+            // Nothing of it is kept, so it may come without end.
+            let peers = &mut self.catchup.peers;
+            if peers.may_serve(from, now.mono) && self.look_for_wrong_one(from, checkpoint, out) {
+                self.catchup.peers.served(from, now.mono, FORGED_COST_BYTES);
+            }
             return Err(Reject::Stale("checkpoint is stable already"));
         }
         // A replica may honestly be a window ahead of this one's window, or of what this one has
@@ -391,22 +396,24 @@ impl Lane {
     }
 
     /// A CHECKPOINT that contradicts a certificate is a proof against its signer, if it is
-    /// genuine: the link proves to this replica alone who said it.
-    fn look_for_wrong_one(&mut self, from: ReplicaId, said: Checkpoint, out: &mut Outbox) {
+    /// genuine: the link proves to this replica alone who said it. Returns whether it is forged.
+    fn look_for_wrong_one(&mut self, from: ReplicaId, said: Checkpoint, out: &mut Outbox) -> bool {
         let kept = &self.checkpoints.certificates;
         let Some(certified) = kept.iter().find(|known| known.seq == said.seq).cloned() else {
-            return;
+            return false;
         };
         let fine = said.digest == certified.digest || said.digest == Digest::ZERO;
         if fine || from == self.cfg.me || self.checkpoints.told_wrong.contains(from) {
-            return;
+            return false;
         }
         let Checkpoint { seq, digest, signature } = said;
         let bytes = Checkpoint::signed_bytes(self.cfg.group, self.cfg.epoch, seq, digest);
-        if self.keys.verify(from, &bytes, &signature) {
+        let genuine = self.keys.verify(from, &bytes, &signature);
+        if genuine {
             self.checkpoints.told_wrong.insert(from);
             out.coordinator(ToCoordinator::WrongCheckpoint { signer: from, said, certified });
         }
+        !genuine
     }
 
     /// The checkpoint is stable and executed here: the low mark moves, the log is cut.

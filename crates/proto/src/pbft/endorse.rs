@@ -34,7 +34,7 @@ const CLOSE_MAX: usize = ENDORSE_MAX / 2;
 /// What checking a quorum of signatures costs the sender's share.
 const ENDORSED_COST_BYTES: usize = 64 << 10;
 /// What a forged signature costs the share of who sent it.
-const FORGED_COST_BYTES: usize = 1 << 20;
+pub(super) const FORGED_COST_BYTES: usize = 1 << 20;
 
 /// Who has endorsed what, in this view.
 #[derive(Clone, Debug)]

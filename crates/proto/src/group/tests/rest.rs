@@ -8,11 +8,12 @@ use super::{K, certificate, coordinator, feed, peer, rules, step};
 use crate::group::link::{FromCoordinator, ToCoordinator};
 use crate::group::msg::GroupMessage;
 use crate::group::record::GroupRecord;
-use crate::group::{Coordinator, Effect, Input};
+use crate::group::{Coordinator, Effect, GroupFact, Input};
 use crate::outbox::Target;
 use crate::pbft::Reject;
 
 const READER: SnapshotReader = SnapshotReader::Transfer;
+const BEYOND_ITS_BUDGET: Result<(), Reject> = Err(Reject::Stale("beyond the sender's budget"));
 /// Where the others have stopped: between two checkpoints.
 const REST: u64 = 20 * K + 3;
 
@@ -139,7 +140,24 @@ fn who_wants_a_checkpoint_tells_what_it_knows_to_be_certified() {
     let lie = GroupMessage::WantCheckpoint { have: Seq(5), want: Seq(42 * K), stable: forged };
     let (said, out) = step(&mut asked, 3, peer(3, lie));
     assert!(matches!(said, Err(Reject::Misbehaviour(_))), "{said:?}");
-    assert!(out.is_empty(), "{out:?}");
+    assert!(matches!(&out[..], [Effect::Fact(GroupFact::Suspicion { .. })]), "{out:?}");
+}
+
+/// Each made the others verify a signature and cost its sender nothing; the next peer that was
+/// charged for anything paid for all of them.
+#[test]
+fn forged_certificates_beside_a_wish_cost_their_sender_and_nobody_else() {
+    let lie = |k| {
+        let forged = StableCheckpoint { seq: Seq(k * K), ..certificate(&rules(), K, &[0, 1, 2]) };
+        peer(3, GroupMessage::WantCheckpoint { have: Seq(5), want: Seq(22 * K), stable: forged })
+    };
+    let mut one = source();
+    let looked_at =
+        (0..1000).filter(|i| step(&mut one, 7, lie(100 + i)).0 != BEYOND_ITS_BUDGET).count();
+    assert!((10..200).contains(&looked_at), "{looked_at}");
+    for _ in 0..2 {
+        assert_ne!(step(&mut one, 7, want(1, 5)).0, BEYOND_ITS_BUDGET, "another peer");
+    }
 }
 
 fn behind() -> Coordinator {

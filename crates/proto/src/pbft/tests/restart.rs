@@ -303,6 +303,31 @@ fn a_genuine_signature_under_another_digest_is_a_proof_and_a_forged_one_is_none(
     assert_eq!(signer(&proof[0]), Some(ReplicaId(2)));
 }
 
+/// Nothing of a CHECKPOINT below the mark is kept: without end, each made others verify it.
+#[test]
+fn forged_signatures_for_a_stable_checkpoint_cost_their_sender_its_share() {
+    let (digest, lie) = (Digest([5; 32]), Digest([6; 32]));
+    let mut rig = executed_to_four(digest);
+    for from in [0, 3] {
+        rig.peer(from, signed(from, 4, digest)).expect("genuine");
+    }
+    let proofs = |rig: &mut Rig| {
+        let is = |t: &ToCoordinator| matches!(t, ToCoordinator::WrongCheckpoint { .. });
+        told(rig).iter().filter(|t| is(t)).count()
+    };
+    for _ in 0..10 {
+        let forged = Checkpoint { seq: Seq(4), digest: lie, signature: Signature([9; 64]) };
+        let _ = rig.peer(2, Message::Checkpoint(forged));
+    }
+    let _ = rig.peer(2, signed(2, 4, lie));
+    assert_eq!(proofs(&mut rig), 0, "its share is spent, and nothing is verified");
+    let _ = rig.peer(3, signed(3, 4, lie));
+    assert_eq!(proofs(&mut rig), 1, "others have theirs");
+    rig.wait(Span::millis(20));
+    let _ = rig.peer(2, signed(2, 4, lie));
+    assert_eq!(proofs(&mut rig), 1, "later it is looked at");
+}
+
 /// Its own log says in which view it was, and that is all it can rely on.
 #[test]
 fn a_life_that_has_forgotten_does_not_vote_before_it_is_told_that_it_must_not() {
