@@ -7,12 +7,19 @@
 pub struct Generator {
     state: u64,
     /// Whether collections are to become large.
-    large: bool,
+    pub large: bool,
+    /// Whether lexical ranges are asked for where scores differ, too. Their results are
+    /// unspecified, but the same at every replica.
+    pub mixes: bool,
 }
 
 impl Generator {
     pub fn new(seed: u64, large: bool) -> Generator {
-        Generator { large, state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678 }
+        Generator {
+            large,
+            mixes: false,
+            state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678,
+        }
     }
 
     /// The next command: mostly one that makes sense.
@@ -22,6 +29,9 @@ impl Generator {
         let shrinks = SHRINKING.iter().any(|name| template.starts_with(name));
         if self.large && shrinks && self.below(30) > 0 {
             template = GROWING[self.below(GROWING.len() as u64) as usize];
+        }
+        if self.mixes && self.below(5) == 0 {
+            template = MIXING[self.below(MIXING.len() as u64) as usize];
         }
         let mut args = Vec::new();
         for word in template.split(' ') {
@@ -262,6 +272,15 @@ const SHRINKING: &[&str] = &[
     "LPOP l i",
     "RPOP l i",
     "ZPOPMIN z i",
+];
+
+/// Lexical ranges of sets with different scores.
+const MIXING: &[&str] = &[
+    "ZADD z *d~f",
+    "ZADD z *b~f",
+    "ZLEXCOUNT z x x",
+    "ZRANGEBYLEX z x x LIMIT n 5",
+    "ZREMRANGEBYLEX z [f3 (f300",
 ];
 
 /// What makes them large.

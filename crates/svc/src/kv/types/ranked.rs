@@ -2,7 +2,7 @@
 //!
 //! Chunks of up to 256 entries in one vector: insertion and search cost a binary search, a rank
 //! costs the sum of the chunk lengths before it. Derived data: not encoded and in no digest, so
-//! the boundaries of the chunks may depend on the history.
+//! the boundaries of the chunks depend on the history, and no answer may depend on them.
 //!
 //! Invariants: no chunk is empty; entries ascend strictly over all chunks; no score is NaN.
 
@@ -97,12 +97,33 @@ impl Ranked {
     }
 
     /// Number of entries before the first for which `below` is false. `below` must be true for a
-    /// prefix of the order.
+    /// prefix of the order, or the answer depends on the chunks.
     #[must_use]
     pub fn partition(&self, below: impl Fn(&Ranking) -> bool + Copy) -> usize {
         let at = self.chunk(below);
         let before: usize = self.chunks[..at].iter().map(Vec::len).sum();
         before + self.chunks.get(at).map_or(0, |chunk| chunk.partition_point(below))
+    }
+
+    /// Number of entries before the first whose name is not `below`, for a `below` that is true
+    /// for a prefix of the order of names.
+    ///
+    /// Where scores differ, names are in no order, and there may be many such places. Which one
+    /// is found follows from the entries alone: replicas with the same entries in other chunks
+    /// find the same.
+    #[must_use]
+    pub fn partition_names(&self, below: impl Fn(&[u8]) -> bool + Copy) -> usize {
+        let ends = self.nth(0).zip(self.chunks.last().and_then(|chunk| chunk.last()));
+        if ends.is_none_or(|(first, last)| first.0 == last.0) {
+            return self.partition(|entry| below(&entry.1));
+        }
+        let (mut low, mut high) = (0, self.len);
+        while low < high {
+            let middle = low.midpoint(high);
+            let is_below = self.nth(middle).is_some_and(|entry| below(&entry.1));
+            (low, high) = if is_below { (middle + 1, high) } else { (low, middle) };
+        }
+        low
     }
 
     /// The rank of an entry that may be there.

@@ -211,6 +211,10 @@ mod tests {
         let mut decoded = Zset::decode(&mut Reader::new(&bytes)).expect("own encoding");
         assert_eq!(decoded.digest(), zset.digest());
         assert!(decoded.order().iter().eq(zset.order().iter()));
+        for name in [&b"m1"[..], b"m15", b"m2222", b"m9"] {
+            let found = |zset: &Zset| zset.order().partition_names(|other| other < name);
+            assert_eq!(found(&decoded), found(zset), "other chunks, another answer");
+        }
     }
 
     #[test]

@@ -197,7 +197,8 @@ impl<'a> Range<'a> {
                 (order.partition(before), order.partition(within))
             }
             Range::Name(min, max) => {
-                (order.partition(|e| min.cuts_off(&e.1)), order.partition(|e| max.allows(&e.1)))
+                let start = order.partition_names(|name| min.cuts_off(name));
+                (start, order.partition_names(|name| max.allows(name)))
             }
         };
         (start.min(end), end)
