@@ -11,6 +11,11 @@
 use base::Seq;
 use store::{Dir, Log, StoreError};
 
+/// A group that a slow disk made larger than this does not keep its memory: so many bytes, or
+/// so many of what they are divided into.
+const KEPT_BYTES: usize = 8 << 20;
+const KEPT_ENDS: usize = KEPT_BYTES / 64;
+
 /// What is written together.
 #[derive(Debug, Default)]
 pub struct Portion {
@@ -29,10 +34,10 @@ pub struct Portion {
 }
 
 impl Portion {
-    /// Empties it; its memory is used again.
+    /// Empties it; as much of its memory as usual groups take is used again.
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
+        empty(&mut self.bytes, KEPT_BYTES);
+        empty(&mut self.ends, KEPT_ENDS);
         (self.urgent, self.recovered) = (false, false);
         (self.carried, self.trim) = (None, None);
     }
@@ -89,6 +94,14 @@ impl Portion {
     }
 }
 
+fn empty<T>(all: &mut Vec<T>, kept: usize) {
+    if all.capacity() > kept {
+        *all = Vec::new();
+    } else {
+        all.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +144,24 @@ mod tests {
         let mut remains = Remains::new(IDENTITY.group, stripe, found.cut());
         found.log.records.iter().for_each(|r| remains.take(&r.bytes).expect("a record"));
         remains.doubt(&StableCheckpoint { seq: Seq(loaded), ..StableCheckpoint::default() })
+    }
+
+    #[test]
+    fn what_gathered_while_the_disk_stood_still_is_given_back() {
+        let mut portion = Portion::default();
+        let mut fill = |records: usize| {
+            for _ in 0..records {
+                portion.bytes.extend_from_slice(&[7; 100]);
+                portion.ends.push((portion.bytes.len(), None));
+            }
+            portion.clear();
+            assert!(portion.is_empty());
+            (portion.bytes.capacity(), portion.ends.capacity())
+        };
+        let (bytes, ends) = fill(1000);
+        assert!(bytes >= 100_000 && ends >= 1000, "a usual group: {bytes}, {ends}");
+        assert_eq!(fill(10), (bytes, ends));
+        assert_eq!(fill(1_000_000), (0, 0));
     }
 
     /// Both checkpoint files may be gone: nothing in such a log names one.

@@ -75,8 +75,8 @@ pub(crate) struct LogParty {
     party: usize,
     /// The ticket of the last record.
     ticket: u64,
-    bytes: Vec<u8>,
-    ends: Vec<(usize, Option<Seq>)>,
+    /// What was appended in this turn.
+    turn: Portion,
     /// The ticket that somebody waits for and that was handed over last.
     awaited: u64,
     /// Somebody waits for all that was handed over so far.
@@ -187,8 +187,7 @@ impl LogParty {
             desk: Arc::clone(desk),
             party,
             ticket: 0,
-            bytes: Vec::new(),
-            ends: Vec::new(),
+            turn: Portion::default(),
             awaited: 0,
             barrier: false,
             recovered: false,
@@ -198,8 +197,8 @@ impl LogParty {
 
 impl Party for LogParty {
     fn append(&mut self, record: &Record) -> u64 {
-        record.encode(&mut self.bytes);
-        self.ends.push((self.bytes.len(), record.seq()));
+        record.encode(&mut self.turn.bytes);
+        self.turn.ends.push((self.turn.bytes.len(), record.seq()));
         self.ticket += 1;
         self.ticket
     }
@@ -213,27 +212,27 @@ impl Party for LogParty {
     }
 
     fn submit(&mut self, awaited: u64) {
-        if self.ends.is_empty() && !self.recovered && !self.barrier {
+        let turn = &mut self.turn;
+        if turn.ends.is_empty() && !self.recovered && !self.barrier {
             return;
         }
         let urgent = awaited > self.awaited || self.recovered;
         (self.awaited, self.barrier) = (awaited, false);
-        self.desk.waiting.fetch_add(self.bytes.len(), Ordering::Relaxed);
+        self.desk.waiting.fetch_add(turn.bytes.len(), Ordering::Relaxed);
         let mut gathered = lock(&self.desk.gathered);
         gathered.tickets.push((self.party, self.ticket));
         let portion = &mut gathered.portion;
         let base = portion.bytes.len();
-        portion.bytes.extend_from_slice(&self.bytes);
-        portion.ends.extend(self.ends.iter().map(|(end, seq)| (base + end, *seq)));
-        let first = portion.ends.len() == self.ends.len();
+        portion.bytes.extend_from_slice(&turn.bytes);
+        portion.ends.extend(turn.ends.iter().map(|(end, seq)| (base + end, *seq)));
+        let first = portion.ends.len() == turn.ends.len();
         portion.urgent |= urgent;
         portion.recovered |= std::mem::take(&mut self.recovered);
         drop(gathered);
         if urgent || first {
             self.desk.arrived.notify_one();
         }
-        self.bytes.clear();
-        self.ends.clear();
+        self.turn.clear();
     }
 
     /// Others may begin a segment before this party hands anything over; that a record is
