@@ -109,6 +109,8 @@ pub(crate) struct Saver {
     quorum: usize,
     /// Somebody waits for the next one that is certified.
     wanted: bool,
+    /// Somebody waits for the one that is being written: it was begun after they asked.
+    awaited: bool,
     /// The coordinator offered one for which nobody has any use.
     needless: bool,
 }
@@ -134,6 +136,7 @@ impl Saver {
             saving,
             quorum,
             wanted: false,
+            awaited: false,
             needless: false,
         }
     }
@@ -173,7 +176,9 @@ impl Saver {
         let given = Arc::new(AtomicU64::new(0));
         let leisure = leisure.zip(self.log.clone());
         let leisure = leisure.map(|(until, log)| Leisure { until, log, given: given.clone() });
-        if weak && std::mem::take(&mut self.wanted) {
+        let wanted = std::mem::take(&mut self.wanted);
+        self.awaited = wanted && !weak;
+        if wanted && weak {
             // Not this one.
             self.desk.requested.store(true, Ordering::Release);
         }
@@ -222,7 +227,6 @@ impl Saver {
             return None;
         }
         let outcome = lock(&self.desk.outcome).take()?;
-        let weak = outcome.as_ref().is_ok_and(|head| head.certificate.is_weak(self.quorum));
         let written = outcome.as_ref().ok().map(|head| (head.manifest.seq, head.file_bytes));
         let cut = self.saving.settled(written);
         if let (Some(log), Some(cut)) = (&self.log, cut) {
@@ -237,8 +241,7 @@ impl Saver {
                 tracing::warn!(%error, "no checkpoint on disk; the replica goes on and tries again");
             }
         }
-        if !weak {
-            self.wanted = false;
+        if std::mem::take(&mut self.awaited) {
             let mut last = lock(&self.desk.last);
             *last = (last.0 + 1, Some(outcome.map(|head| head.path)));
             self.desk.changed.notify_all();
@@ -416,4 +419,55 @@ impl Reading {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{Digest, GroupId, ReplicaId, Signature};
+    use std::path::Path;
+    use store::{Dir, Identity, Memory, Storage};
+
+    fn certified(seq: u64) -> StableCheckpoint {
+        let proof = (0..3).map(|id| (ReplicaId(id), Signature([0; 64]))).collect();
+        StableCheckpoint { seq: Seq(seq), digest: Digest([1; 32]), proof: Arc::new(proof) }
+    }
+
+    /// The state is gone while it is read, and the thread ends.
+    fn give_up(orders: &mut RingReceiver<SaveOrder>, saver: &mut Saver) {
+        assert!(orders.pop().is_some(), "writing has begun");
+        while !saver.arrived() {
+            std::thread::yield_now();
+        }
+        saver.settle();
+    }
+
+    #[test]
+    fn whoever_asks_is_told_of_a_checkpoint_that_was_begun_after_that() {
+        let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+        let identity = Identity { group: GroupId([1; 32]), replica: ReplicaId(0) };
+        let dir = Dir::open(Path::new("state"), identity, storage).expect("opens").dir;
+        let poll = mio::Poll::new().expect("the system has one");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("as well");
+        let desk = Arc::<SaveDesk>::default();
+        let (sender, mut orders) = crate::ring::ring(4, None);
+        let mut saver = Saver::new(
+            Arc::clone(&desk),
+            (Some(dir.checkpoints()), None),
+            (None, 100, 3),
+            sender,
+            Arc::new(Bell::new(waker)),
+        );
+        let told = |desk: &SaveDesk| lock(&desk.last).0;
+        saver.saving.asked();
+        saver.save(certified(8));
+        desk.requested.store(true, Ordering::Release);
+        assert_eq!(saver.wants(), None, "one is being written, of a time before");
+        give_up(&mut orders, &mut saver);
+        assert_eq!(told(&desk), 0, "it is not what was asked for");
+        assert_eq!(saver.wants(), Some(true));
+        saver.save(certified(16));
+        give_up(&mut orders, &mut saver);
+        assert_eq!(told(&desk), 1);
+    }
 }
