@@ -13,9 +13,9 @@
 //! | the last life had not recovered | forgetful |
 //! | the mark is there, and no record or checkpoint was ever written | whole |
 //! | the last life was of durability `memory` | forgetful |
-//! | the log is gone, or in doubt | forgetful |
+//! | the log is gone, or in doubt, or torn although the last life ended in order | forgetful |
 //! | `sync` | whole |
-//! | `async`, ended in order, log without a torn end | whole |
+//! | `async`, ended in order | whole |
 //! | `async`, ended otherwise, machine not restarted since | whole |
 //! | `async` else | forgetful |
 
@@ -120,12 +120,13 @@ pub fn beginning(found: &Found, virgin: bool, recover: bool) -> Result<Beginning
         (_, Verdict::Missing) => Ok(forgetful("the log is gone")),
         (_, Verdict::Doubt { .. }) if base::mutant!(DoubtfulVotes) => Ok(whole("never mind")),
         (_, doubt @ Verdict::Doubt { .. }) => Ok(forgetful(&format!("{doubt}"))),
+        // The end was durable before the life was said to have ended.
+        (_, Verdict::TornTail { .. }) if life.clean => {
+            Ok(forgetful("the last life ended in order, yet the end of its log is torn"))
+        }
         (Durability::Sync, _) => Ok(whole("every promise is on the disk")),
         (Durability::Async, Verdict::Clean) if life.clean => {
             Ok(whole("the last life ended in order"))
-        }
-        (Durability::Async, Verdict::TornTail { .. }) if life.clean => {
-            Ok(forgetful("the last life ended in order, yet the end of its log is torn"))
         }
         (Durability::Async, _) if base::mutant!(AsyncOutlivesBoot) => Ok(whole("never mind")),
         (Durability::Async, _) if life.boot.is_same(&found.boot) => {

@@ -98,7 +98,7 @@ const MAGIC: [u8; 4] = *b"STYF";
 pub(crate) struct Copies {
     /// The newest good one, with its counter.
     pub newest: Option<(u64, Life)>,
-    /// Copies that are there and do not check.
+    /// Copies that are there and do not check, or cannot be read.
     pub damaged: usize,
 }
 
@@ -113,7 +113,15 @@ pub(crate) fn read(
     for path in NAMES.iter().filter(|name| names.iter().any(|n| n == *name)).map(|n| dir.join(n)) {
         let mut bytes = [0; SECTOR_BYTES + 1];
         let file = storage.open(&path).map_err(|e| io(&path, "open the life file", e))?;
-        let count = file.read_at(0, &mut bytes).map_err(|e| io(&path, "read the life file", e))?;
+        let count = match file.read_at(0, &mut bytes) {
+            Ok(count) => count,
+            // A sector that cannot be read is what the other copy is for.
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "cannot read the life file");
+                copies.damaged += 1;
+                continue;
+            }
+        };
         match decode(&bytes[..count], &path, identity)? {
             None => copies.damaged += 1,
             Some(copy) if copies.newest.is_none_or(|(counter, _)| counter < copy.0) => {

@@ -209,6 +209,8 @@ fn who_may_have_forgotten_does_not_vote() {
         (Good(life(Sync)), Missing, true, false, Whole, "interrupted"),
         (Good(life(Sync)), doubt(), true, false, Forgetful, "at byte 512"),
         (ended(Sync), doubt(), false, false, Forgetful, "at byte 512"),
+        (ended(Sync), torn(), false, false, Forgetful, "torn"),
+        (ended(Sync), Clean, false, false, Whole, "on the disk"),
         (unsure(Sync), Clean, false, false, Forgetful, "recovery"),
         (unsure(Sync), Clean, true, false, Forgetful, "recovery"),
         (ended(Async), Clean, false, false, Whole, "in order"),

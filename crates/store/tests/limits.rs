@@ -134,6 +134,27 @@ fn a_log_that_cannot_be_read_is_in_doubt_and_can_be_recovered_from() {
 }
 
 #[test]
+fn a_life_file_that_cannot_be_read_is_what_there_are_two_of_them_for() {
+    for (name, voice) in
+        [("life-a", Voice::Whole), ("life-b", Voice::Whole), ("life-", Voice::Forgetful)]
+    {
+        let below: Arc<dyn Storage> = Arc::new(Memory::new());
+        let mut oracle = Oracle::default();
+        let (held, mut log) = oracle.start(&below).expect("nothing fails");
+        oracle.turn(&mut log, &mut Random(7)).expect("nothing fails");
+        drop((held, log));
+        let storage: Arc<dyn Storage> =
+            Arc::new(Unreadable { below, name, from: AtomicU64::new(0) });
+        let Opened { mut dir, found } = open(&storage).expect("damage is no error");
+        let begins = store::beginning(&found, false, false).expect("it may start");
+        assert_eq!(begins.voice, voice, "{name}: {}", begins.why);
+        let incarnation = found.incarnation(Incarnation(1));
+        let log = dir.begin(&begins, incarnation, Durability::Sync, SMALL);
+        log.expect("what cannot be read can be replaced").expect("sync has a log");
+    }
+}
+
+#[test]
 fn a_log_without_syncs_does_not_keep_every_file_that_it_ever_wrote_open() {
     let place = tempfile::tempdir().expect("a directory");
     let storage: Arc<dyn Storage> = Arc::new(Real);
