@@ -40,6 +40,12 @@ pub const CACHED_REPLY_BYTES_PER_SESSION_MAX: usize = 32 << 20;
 /// used session are dropped first beyond it.
 pub const CACHED_REPLY_BYTES_PER_CLIENT_MAX: usize = 128 << 20;
 
+/// Most bytes of cached replies of all principals together that share one of the 1,024 buckets of
+/// the client table, which are those whose numbers differ by a multiple of that; of whoever keeps
+/// most, the oldest are dropped first beyond it. A principal that has a bucket to itself is not
+/// concerned.
+pub const CACHED_REPLY_BYTES_PER_BUCKET_MAX: usize = 160 << 20;
+
 /// Most frames in one batch.
 pub const BATCH_FRAMES_MAX: usize = 1024;
 /// Most bytes of frames in one batch.
@@ -73,6 +79,7 @@ const _: () = assert!(FRAME_BYTES_MAX <= PENDING_BYTES_PER_CLIENT_MAX);
 const _: () = assert!(STREAM_WINDOW as usize <= PENDING_FRAMES_PER_CLIENT_MAX);
 const _: () = assert!(REPLY_BYTES_MAX <= CACHED_REPLY_BYTES_PER_SESSION_MAX);
 const _: () = assert!(CACHED_REPLY_BYTES_PER_SESSION_MAX <= CACHED_REPLY_BYTES_PER_CLIENT_MAX);
+const _: () = assert!(CACHED_REPLY_BYTES_PER_CLIENT_MAX <= CACHED_REPLY_BYTES_PER_BUCKET_MAX);
 const _: () = assert!(READ_REPLY_BYTES_MAX < REPLY_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= WAITING_READ_BYTES_MAX);
 const _: () = assert!(REPLICAS_MAX <= u64::BITS as usize);

@@ -13,11 +13,13 @@
 //!    ever opened; that highest one is never forgotten;
 //! 2. a session has at most `STREAMS_PER_SESSION_MAX` streams and its cached replies at most
 //!    `CACHED_REPLY_BYTES_PER_SESSION_MAX` bytes, those of all sessions of a principal together at
-//!    most `CACHED_REPLY_BYTES_PER_CLIENT_MAX`;
+//!    most `CACHED_REPLY_BYTES_PER_CLIENT_MAX`, and those of the principals of a bucket that has
+//!    several at most `CACHED_REPLY_BYTES_PER_BUCKET_MAX`;
 //! 3. a frame is let through to execution at most once, and never in a session that is not open.
 
 mod digests;
 mod forecast;
+mod room;
 mod undo;
 
 use alloc::collections::BTreeMap;
@@ -155,25 +157,6 @@ impl Sessions {
         self.shrink(frame);
     }
 
-    /// Drops cached replies of the session of `frame`, and then of its principal, until they fit.
-    fn shrink(&mut self, frame: FrameId) {
-        let Some(client) = self.bucket(frame.client).get(&frame.client) else { return };
-        let own = client.sessions.get(&frame.session).map_or(0, |session| session.bytes);
-        let session_max = limits::CACHED_REPLY_BYTES_PER_SESSION_MAX;
-        if own <= session_max && client.bytes() <= limits::CACHED_REPLY_BYTES_PER_CLIENT_MAX {
-            return;
-        }
-        self.keep_client(frame.client);
-        let mut dropped = 0;
-        if let Some(session) = self.session_mut(frame) {
-            dropped += session.shrink(session_max);
-        }
-        if let Some(client) = self.bucket_mut(frame.client).get_mut(&frame.client) {
-            dropped += client.shrink();
-        }
-        self.counts.dropped_replies += dropped;
-    }
-
     /// What the table already knows about `frame`, whatever its content: for a client that asks
     /// again. `None` when it has not been executed to its end, so that nothing can be said yet.
     /// Changes nothing: it is asked outside the total order, so what it says itself has number 0.
@@ -268,6 +251,9 @@ impl Sessions {
             assert!(last.is_none_or(|last| *last <= client.highest), "{id} is above its highest");
             let most = limits::CACHED_REPLY_BYTES_PER_CLIENT_MAX;
             assert!(client.bytes() <= most, "{id} has too many cached bytes");
+        }
+        for bucket in &self.buckets {
+            assert!(room::excess(bucket).is_none(), "a bucket has too many cached bytes");
         }
         for (_, session) in self.all() {
             session.check();
@@ -380,25 +366,6 @@ impl Client {
             self.sessions.remove(&victim);
         }
     }
-
-    /// Drops cached replies of the least recently used sessions until all fit; returns how many.
-    fn shrink(&mut self) -> u64 {
-        let mut dropped = 0;
-        while let Some(excess) =
-            self.bytes().checked_sub(limits::CACHED_REPLY_BYTES_PER_CLIENT_MAX + 1)
-        {
-            let held = self.sessions.iter_mut().filter(|(_, session)| session.bytes > 0);
-            let oldest = held.min_by_key(|(id, session)| (session.used, **id));
-            let Some((_, session)) = oldest else { break };
-            dropped += session.shrink(session.bytes.saturating_sub(excess + 1));
-        }
-        dropped
-    }
-
-    /// Bytes of cached replies. O(sessions).
-    fn bytes(&self) -> usize {
-        self.sessions.values().map(|session| session.bytes).sum()
-    }
 }
 
 impl Session {
@@ -453,23 +420,6 @@ impl Session {
             Verdict::Expects(id) => refuse(ReplyStatus::OutOfOrder(id)),
             Verdict::Beyond => refuse(ReplyStatus::OutOfWindow),
         }
-    }
-
-    /// Drops the oldest cached replies until they fit; returns how many.
-    fn shrink(&mut self, bytes_max: usize) -> u64 {
-        let mut dropped = 0;
-        while self.bytes > bytes_max {
-            // A walk over all streams, but only in sessions whose replies are tens of KiB each.
-            let oldest = self
-                .streams
-                .values_mut()
-                .filter_map(|stream| stream.oldest().map(|(order, id)| (order, id, stream)));
-            let Some((_, id, stream)) = oldest.min_by_key(|(order, ..)| *order) else { break };
-            self.bytes -= stream.forget_reply(id);
-            self.digest = None;
-            dropped += 1;
-        }
-        dropped
     }
 
     fn check(&self) {
