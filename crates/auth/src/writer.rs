@@ -22,7 +22,8 @@
 //! 1. at most one packet is open, and it is the last thing in the buffer;
 //! 2. a message whose length was announced is never moved in memory, neither for itself nor for
 //!    the seal behind it, unless the buffer grows for what comes after it;
-//! 3. the buffer is kept while packets are as large as it, and given back when they are not.
+//! 3. the buffer is kept while packets are as large as it, and given back when they are not;
+//! 4. a large buffer takes at most four times what waits in it.
 
 use std::fmt;
 
@@ -132,6 +133,10 @@ impl PacketWriter {
             // Amortized: what moves is less than what was written.
             self.bytes.drain(..self.written);
             self.written = 0;
+            // Whoever reads all but a little must not keep what the rest had taken.
+            if self.bytes.capacity() > BUFFER_BYTES_KEPT.max(2 * self.bytes.len()) {
+                self.bytes.shrink_to(BUFFER_BYTES_KEPT.max(2 * self.bytes.len()));
+            }
         }
     }
 
@@ -219,6 +224,27 @@ mod tests {
         let got = packets(&wire, &mut opener);
         assert_eq!(got.len(), 150);
         assert!(got.chunks(3).all(|packets| packets == turn), "{:?}", &got[..3]);
+    }
+
+    /// However much waited before, and however little of it is left.
+    #[test]
+    fn a_buffer_follows_what_waits_in_it() {
+        let mut writer = PacketWriter::new();
+        let packet = vec![7; 1 << 20];
+        for left in [3 << 20, 1 << 20, 1] {
+            (0..40).for_each(|_| writer.queue(&packet));
+            while writer.backlog() > left {
+                writer.wrote((300 << 10).min(writer.backlog() - left));
+                let most = BUFFER_BYTES_KEPT.max(4 * writer.backlog());
+                assert!(
+                    writer.capacity() <= most,
+                    "{} for {}",
+                    writer.capacity(),
+                    writer.backlog()
+                );
+            }
+        }
+        assert!(writer.unwritten().iter().all(|byte| *byte == 7));
     }
 
     #[test]

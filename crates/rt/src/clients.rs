@@ -22,11 +22,13 @@
 //! one's: a hello can be recorded and said again by anybody. What hellos may take that do not
 //! count is bounded in `strangers`.
 //!
-//! Not here: sockets, packets. Depends on `base` alone.
+//! Not here: sockets, packets, and what waits for each client (`unread`).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use base::{ClientId, SessionId, Span, Time};
+
+use crate::unread::{Purse, Unread};
 
 /// What a principal may have read in one turn while others want that, too, in bytes.
 const SHARE_CONTENDED: usize = 1 << 20;
@@ -59,6 +61,8 @@ pub(crate) struct ClientTable {
     haste: HashMap<ClientId, Time>,
     /// Connections that are not read for a while, of each principal in the order of their turns.
     paused: BTreeMap<ClientId, VecDeque<usize>>,
+    /// What waits to be written to them.
+    pub(crate) unread: Unread,
     turn: u64,
     /// The last two principals that were read, and when.
     heard: [(ClientId, Option<Time>); 2],
@@ -74,7 +78,7 @@ pub(crate) struct ClientTable {
 }
 
 /// What the connections of one principal share.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Principal {
     connections: usize,
     /// The turn that `share` belongs to.
@@ -85,6 +89,16 @@ struct Principal {
     reserved: usize,
     /// Until when it is not listened to.
     ignored_until: Time,
+    /// The sum of what waits for it.
+    purse: Purse,
+}
+
+impl Principal {
+    /// One without connections.
+    fn new(purse: Purse) -> Principal {
+        let (turn, ignored_until) = (0, Time::ZERO);
+        Principal { connections: 0, turn, share: 0, reserved: 0, ignored_until, purse }
+    }
 }
 
 /// The limit of connections is reached.
@@ -99,6 +113,7 @@ impl ClientTable {
             per_principal: HashMap::new(),
             haste: HashMap::new(),
             paused: BTreeMap::new(),
+            unread: Unread::default(),
             turn: 0,
             heard: [(ClientId(0), None); 2],
             now: Time::ZERO,
@@ -158,7 +173,11 @@ impl ClientTable {
             return Err(Crowded);
         }
         self.total += 1;
-        self.per_principal.entry(client).or_default().connections += 1;
+        let unread = &mut self.unread;
+        let own = self.per_principal.entry(client);
+        let own = own.or_insert_with(|| Principal::new(unread.begin()));
+        own.connections += 1;
+        unread.up(slot, own.purse);
         self.routes.insert((client, session), slot);
         Ok(())
     }
@@ -178,10 +197,12 @@ impl ClientTable {
         }
         self.total -= 1;
         self.resumed(client, slot);
+        self.unread.down(slot);
         if let Some(own) = self.per_principal.get_mut(&client) {
             own.connections -= 1;
             own.reserved -= reserved;
             if own.connections == 0 && own.ignored_until == Time::ZERO {
+                self.unread.end(own.purse);
                 self.per_principal.remove(&client);
             }
         }

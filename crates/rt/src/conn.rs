@@ -44,6 +44,10 @@ pub(crate) struct Conn {
     pub(crate) reserved: usize,
     /// Questions for the status in this turn.
     pub(crate) questions: u32,
+    /// Bytes to be written until the last answer to one has left.
+    told: usize,
+    /// Its client read too slowly: nothing more is for it, and it is about to be closed.
+    pub(crate) cut: bool,
     /// It stands in the list of connections with something to flush.
     pub(crate) dirty: bool,
     /// It is in shared memory, and looked at in every turn: nobody was asked to ring.
@@ -150,6 +154,8 @@ impl Conn {
             held: VecDeque::new(),
             reserved: 0,
             questions: 0,
+            told: 0,
+            cut: false,
             dirty: false,
             hot: false,
             active: true,
@@ -275,6 +281,27 @@ impl Conn {
         self.out.packet(self.phase.sealer(), payload)
     }
 
+    /// Queues an answer to a question for the status, unless one waits already: that one will do.
+    ///
+    /// # Errors
+    /// As [`Conn::packet`].
+    ///
+    /// # Panics
+    /// Without a link.
+    pub(crate) fn tell(&mut self, status: &[u8]) -> Result<(), AuthError> {
+        if self.told == 0 {
+            self.packet(status)?;
+            self.told = self.backlog();
+        }
+        Ok(())
+    }
+
+    /// Gives up what waits to be written, and whatever would: a packet in part may have left.
+    pub(crate) fn cut(&mut self) {
+        self.cut = true;
+        self.out = PacketWriter::new();
+    }
+
     /// Bytes that wait to be written.
     pub(crate) fn backlog(&self) -> usize {
         self.out.backlog()
@@ -295,6 +322,7 @@ impl Conn {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     self.out.wrote(n);
+                    self.told = self.told.saturating_sub(n);
                     written += n;
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

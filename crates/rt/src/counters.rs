@@ -41,7 +41,7 @@ counters! {
         banned,
         /// Connections closed because a client spoke for another one.
         impostors,
-        /// Clients dropped because they read too slowly.
+        /// Connections of clients closed because too much waited for their principal to read it.
         slow_clients,
         /// Connections refused because there were too many, or dropped to make room.
         crowded_out,

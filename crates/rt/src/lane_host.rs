@@ -119,7 +119,7 @@ impl LaneHost {
         let mut payload = PacketKind::Status.alone().to_vec();
         payload.extend_from_slice(json);
         for slot in self.door.asked() {
-            self.door.links.send_packet(slot, &payload);
+            self.door.links.send_status(slot, &payload);
         }
     }
 

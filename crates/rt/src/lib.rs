@@ -79,6 +79,7 @@ mod strangers;
 mod sync;
 mod throttle;
 mod top;
+mod unread;
 
 pub use bans::ClientRow;
 pub use drill::{Drill, UnknownDrill};

@@ -1,7 +1,8 @@
 //! The connections of one lane: making them, losing them, and writing to them.
 //!
 //! Accepts on the pillar's port, dials the peers with lower ids, keeps timers for handshakes,
-//! reconnection and idle buffers. Not here: reading, which ends in the lane (`intake`).
+//! reconnection and idle buffers. Not here: reading, which ends in the lane (`intake`), and what
+//! goes to clients (`answers`).
 //!
 //! Every byte from outside is hostile (design §6). Strangers, connections that have not proved
 //! who they are, are bounded in number, bytes (1 KiB) and time; when there are too many, the
@@ -277,18 +278,6 @@ impl Links {
         }
     }
 
-    /// Queues a packet of its own to a client.
-    pub(crate) fn send_packet(&mut self, slot: usize, payload: &[u8]) {
-        let Some(conn) = self.conns.get_mut(slot) else { return };
-        if conn.backlog() > self.env.limits.client_backlog_max {
-            self.doomed.push((slot, Close::Slow));
-        } else if conn.packet(payload).is_err() {
-            self.doomed.push((slot, Close::Ended));
-        } else {
-            self.mark_dirty(slot);
-        }
-    }
-
     /// Writes what this turn brought, one write per connection.
     pub(crate) fn flush(&mut self) -> u64 {
         let mut written = 0;
@@ -299,6 +288,7 @@ impl Links {
                 Ok(bytes) => written += bytes as u64,
                 Err(_) => self.doomed.push((slot, Close::Ended)),
             }
+            self.clients.unread.set(slot, conn.backlog());
         }
         written
     }
@@ -308,20 +298,6 @@ impl Links {
         while let Some((slot, why)) = self.doomed.pop() {
             self.close(slot, why, now);
         }
-    }
-
-    /// Connections of clients that have proved to live.
-    pub(crate) fn client_slots(&mut self) -> Vec<usize> {
-        let slots = self.conns.iter_mut().filter(|(_, conn)| conn.client().is_some());
-        slots.map(|(slot, _)| slot).collect()
-    }
-
-    /// Bytes that wait to be written to clients.
-    pub(crate) fn client_backlog(&mut self) -> usize {
-        let clients = self.conns.iter_mut().filter(|(_, conn)| {
-            conn.link().is_some_and(|link| matches!(link.peer, Peer::Client(_)))
-        });
-        clients.map(|(_, conn)| conn.backlog()).sum()
     }
 
     /// The connection has something to write.

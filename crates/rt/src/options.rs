@@ -148,7 +148,8 @@ pub struct ConnectionLimits {
     pub per_client_max: usize,
     /// Connections that have not yet proved who they are. The oldest goes when there are more.
     pub strangers_max: usize,
-    /// Bytes that may wait for a client that reads slowly; it is dropped beyond them.
+    /// Bytes that may wait for a principal that reads slowly, over all its connections; beyond
+    /// them, and one reply more, the one on which most waits is closed. Default: 64 MiB.
     pub client_backlog_max: usize,
     /// Bytes that may wait for a peer; messages are dropped beyond them and repaired later.
     pub peer_backlog_max: usize,

@@ -181,6 +181,64 @@ fn a_client_that_never_reads_is_dropped_and_others_are_served() {
     good.drive(1, 10, 1);
 }
 
+/// What each link of a principal leaves unread is little, and all of them together are much. One
+/// that is read stays, whoever else has its principal.
+#[test]
+fn what_all_links_of_a_principal_leave_unread_counts_together() {
+    const LINKS: u64 = 6;
+    let op = vec![7u8; 256 << 10];
+    // So much that the sockets do not hold most of it.
+    let each = 32;
+    let mut cluster = Cluster::prepare(&common::options(4, 1), 1);
+    // More than any of the links has to have waiting.
+    cluster.client_backlog_max = (each + 1) * op.len();
+    cluster.start_all(&[]);
+    let mut reads = cluster.client(1, 100).link(0, 0).expect("listens");
+    let mut deaf: Vec<_> = (1..=LINKS).map(|at| cluster.client(1, at).open()).collect();
+    for client in &mut deaf {
+        for _ in 0..each {
+            client.send(0, &[&op]);
+        }
+    }
+    cluster.client(0, 1).open().drive(1, 10, 1);
+    cluster.wait("the count", |all| all[0].links.slow_clients > 0);
+    reads.send(&PacketKind::StatusQuery.alone()).expect("the link stays");
+    let packet = reads.receive().expect("an answer");
+    assert!(matches!(PacketKind::split(&packet), Ok((PacketKind::Status, _))));
+    cluster.client(0, 2).open().drive(1, 10, 1);
+}
+
+/// Whoever asks how we are and does not read what it is told has one answer waiting, at most.
+#[test]
+fn who_leaves_a_status_unread_is_told_no_other_one() {
+    let mut cluster = Cluster::prepare(&common::options(4, 1), 1);
+    cluster.client_backlog_max = 64 << 10;
+    cluster.start_all(&[]);
+    let ask = PacketKind::StatusQuery.alone();
+    let mut deaf = cluster.client(1, 1).link(0, 0).expect("listens");
+    let mut reads = cluster.client(1, 2).link(0, 0).expect("listens");
+    let mut told = 0;
+    // More than the sockets and the bound hold together.
+    while told < 8 << 20 {
+        deaf.send(&ask).expect("the link stays");
+        // A turn later it can ask again.
+        reads.send(&ask).expect("the link stays");
+        told += reads.receive().expect("an answer").len();
+    }
+    // What it was told is whole, and there are fewer answers than questions.
+    deaf.set_nonblocking(true);
+    let mut got = 0;
+    while let Some(packet) = deaf.receive() {
+        got += packet.len();
+    }
+    assert!(got > 0 && got < told, "{got} of {told} bytes");
+    deaf.set_nonblocking(false);
+    // Once it has read everything, it is told anew.
+    deaf.send(&ask).expect("the link stays");
+    assert!(deaf.receive().is_some());
+    assert_eq!(total(&cluster, |links| links.slow_clients), 0);
+}
+
 #[test]
 fn a_flood_of_frames_that_nobody_orders_stops_at_the_quota() {
     let cluster = Cluster::start(4, 1, 1, &[]);

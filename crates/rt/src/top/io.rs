@@ -362,15 +362,15 @@ impl IoTask {
         payload.extend_from_slice(self.desk.json(now, || snapshot(door, relay)));
         let payload = Arc::new(payload);
         for slot in self.door.asked() {
-            self.reply(slot, &payload);
+            self.reply(slot, |name| ToReplies::Status(name, Arc::clone(&payload)));
         }
     }
 
-    /// Has a packet sent to a client.
-    fn reply(&mut self, slot: usize, payload: &Arc<Vec<u8>>) {
+    /// Has something sent to a client.
+    fn reply(&mut self, slot: usize, message: impl FnOnce(ConnId) -> ToReplies) {
         let name = self.door.links.conns.get_mut(slot).and_then(|conn| conn.away.name);
         if let (Some(name), Some(replies)) = (name, &mut self.relay.to_replies) {
-            replies.push(ToReplies::Packet(name, Arc::clone(payload)));
+            replies.push(message(name));
         }
     }
 
@@ -449,7 +449,7 @@ impl Task for IoTask {
         self.door.links.stop_listening();
         let goodbye = Arc::new(PacketKind::Goodbye.alone().to_vec());
         for slot in self.door.links.client_slots() {
-            self.reply(slot, &goodbye);
+            self.reply(slot, |name| ToReplies::Packet(name, Arc::clone(&goodbye)));
         }
     }
 

@@ -65,6 +65,11 @@ impl RepliesTask {
                     self.links.send_packet(*slot, &payload);
                 }
             }
+            ToReplies::Status(name, payload) => {
+                if let Some(slot) = self.slots.get(&name) {
+                    self.links.send_status(*slot, &payload);
+                }
+            }
             ToReplies::Avoid(name, replicas) => {
                 let slot = self.slots.get(&name).copied();
                 let conn = slot.and_then(|slot| self.links.conns.get_mut(slot));

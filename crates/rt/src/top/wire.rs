@@ -99,8 +99,10 @@ pub(super) enum ToReplies {
     Link(ConnId, Box<Reverse>),
     /// Its client does not want to rely on these replicas for answers.
     Avoid(ConnId, VoteSet),
-    /// A packet of its own, if that is so.
+    /// A packet of its own.
     Packet(ConnId, Arc<Vec<u8>>),
+    /// How we are, if that is so: its client has asked.
+    Status(ConnId, Arc<Vec<u8>>),
     /// It is closed.
     Gone(ConnId),
 }
