@@ -28,6 +28,7 @@ use crate::inbox::{ClientStats, Control, Inbox, Intake, Token};
 use crate::link::{Dialer, Link, LinkError};
 use crate::options::ClientOptions;
 use crate::outputs::Outputs;
+use crate::questions::Questions;
 
 /// How far a session's number may be ahead of the wall clock, in nanoseconds.
 const SESSION_JITTER_NS: u64 = 1_000_000;
@@ -55,7 +56,7 @@ pub(crate) struct Driver {
     outputs: Outputs,
     nudged: watch::Sender<u64>,
     view: Outlook,
-    status: Vec<(ReplicaId, oneshot::Sender<Result<String, StatusError>>)>,
+    questions: Questions,
     opened: Option<oneshot::Sender<()>>,
     closing: Option<Closing>,
     sleep: Pin<Box<Sleep>>,
@@ -137,7 +138,7 @@ impl Driver {
             outputs: Outputs::default(),
             nudged,
             view,
-            status: Vec::new(),
+            questions: Questions::default(),
             opened: Some(opened),
             closing: None,
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -205,8 +206,8 @@ impl Driver {
             else {
                 continue;
             };
-            let (core, status, replica) = (&mut self.core, &mut self.status, *replica);
-            let take = |kind, body: &[u8]| on_packet(core, status, now, replica, kind, body);
+            let (core, asked, replica) = (&mut self.core, &mut self.questions, *replica);
+            let take = |kind, body: &[u8]| on_packet(core, asked, now, replica, kind, body);
             match link.read(cx, take) {
                 Ok(read) => {
                     busy |= read;
@@ -261,7 +262,7 @@ impl Driver {
                 let at = usize::from(replica.0) * self.pillars;
                 let link = self.endpoints.get_mut(at).and_then(|end| end.link.as_mut());
                 match link.map(Link::ask_status) {
-                    Some(Ok(())) => self.status.push((replica, answer)),
+                    Some(Ok(())) => self.questions.asked(replica, answer),
                     // Who asked may have gone away meanwhile.
                     _ => drop(answer.send(Err(StatusError::Unreachable(replica)))),
                 }
@@ -362,8 +363,7 @@ impl Driver {
         self.view.last_failure = format!("replica {replica}, pillar {pillar}: {error}");
         self.view.changed = true;
         if had_link {
-            let asked = self.status.extract_if(.., |(of, _)| *of == replica);
-            asked.for_each(|(_, answer)| drop(answer.send(Err(StatusError::Unreachable(replica)))));
+            self.questions.answer(replica, &Err(StatusError::Unreachable(replica)));
             self.view.count_links(&self.endpoints, self.pillars);
         }
         if self.closing.is_none() {
@@ -466,7 +466,7 @@ impl Outlook {
 
 fn on_packet(
     core: &mut ClientCore<Token>,
-    status: &mut Vec<(ReplicaId, oneshot::Sender<Result<String, StatusError>>)>,
+    questions: &mut Questions,
     now: Now,
     replica: ReplicaId,
     kind: PacketKind,
@@ -482,10 +482,7 @@ fn on_packet(
         }
         PacketKind::Status => {
             let text = String::from_utf8_lossy(body).into_owned();
-            if let Some(at) = status.iter().position(|(of, _)| *of == replica) {
-                // Who asked may have gone away meanwhile.
-                drop(status.remove(at).1.send(Ok(text)));
-            }
+            questions.answer(replica, &Ok(text));
             Ok(())
         }
         PacketKind::Nudge => {

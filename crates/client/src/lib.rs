@@ -39,6 +39,7 @@ mod memory;
 mod options;
 mod outputs;
 mod parts;
+mod questions;
 mod socket;
 
 pub use base::{ClientId, ReplicaId};

@@ -100,6 +100,19 @@ async fn f_replicas_may_be_down_and_come_back() {
     assert_eq!(client.status(ReplicaId(4)).await, Err(StatusError::Unknown(ReplicaId(4))));
 }
 
+/// Replicas answer once for all questions that they find together.
+#[tokio::test]
+async fn an_answer_about_the_status_is_for_all_who_ask() {
+    let group = FakeGroup::start(4, 1, 1).await;
+    let client = Client::connect(group.options()).await.unwrap();
+    let one = ReplicaId(1);
+    let (first, second) = tokio::join!(client.status(one), client.status(one));
+    let third = client.status(one).await;
+    for answer in [first, second, third] {
+        assert_eq!(answer.as_deref(), Ok("replica 1 pillar 0"));
+    }
+}
+
 #[tokio::test]
 async fn links_that_break_under_load_lose_nothing() {
     let mut group = FakeGroup::start(4, 1, 1).await;

@@ -194,7 +194,7 @@ impl Connection {
         let mut link: Option<Established> = None;
         let id = self.group.id();
         loop {
-            let mut out = vec![];
+            let (mut out, mut asked) = (vec![], false);
             while let Some(body) = reader.packet().ok()? {
                 let Some(link) = &mut link else {
                     let directory = self.group.directory();
@@ -208,8 +208,18 @@ impl Connection {
                 if payload.is_empty() {
                     continue;
                 }
+                // One answer for all who ask at a time, as replicas do.
+                if matches!(PacketKind::split(payload), Ok((PacketKind::StatusQuery, _))) {
+                    asked = true;
+                    continue;
+                }
                 let answer = self.answer(id, payload)?;
                 link.sealer.seal(&answer, &mut out).ok()?;
+            }
+            if let Some(link) = link.as_mut().filter(|_| asked) {
+                let mut status = PacketKind::Status.alone().to_vec();
+                status.extend_from_slice(self.name.as_bytes());
+                link.sealer.seal(&status, &mut out).ok()?;
             }
             stream.write_all(&out).await.ok()?;
             let read = stream.read(reader.spare()).await.ok()?;
@@ -231,10 +241,6 @@ impl Connection {
                     let content = self.machine.lock().unwrap().execute(&frame);
                     ReplyPacket::whole(View(0), &content).encode(&mut out);
                 }
-            }
-            (PacketKind::StatusQuery, _) => {
-                PacketKind::Status.begin(&mut out);
-                out.extend_from_slice(self.name.as_bytes());
             }
             _ => return None,
         }
