@@ -9,20 +9,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use auth::{ClientKeys, LinkIdentity, Peer, random_u64};
 use base::Time;
 use base::packet::PacketKind;
 use base::reply::ReplyPacket;
-use base::{
-    AgreedTime, Frame, Incarnation, Now, PillarId, Reader, ReplicaId, Seq, SessionId, Span, VoteSet,
-};
+use base::{Frame, Incarnation, Now, PillarId, Reader, ReplicaId, Seq, SessionId, Span, VoteSet};
 use proto::client::{ClientCore, Effect, OpError, SendTo, SubmitError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Sleep;
 
+use crate::clock::{Clock, wall};
 use crate::error::{CallError, ConnectError, Reach, StatusError};
 use crate::inbox::{ClientStats, Control, Inbox, Intake, Token};
 use crate::link::{Dialer, Link, LinkError};
@@ -44,7 +43,7 @@ pub(crate) struct Driver {
     inbox: Arc<Inbox>,
     intake: Intake,
     core: ClientCore<Token>,
-    start: Instant,
+    clock: Clock,
     timeout: Duration,
     dialer: Dialer,
     dials: JoinSet<Dialed>,
@@ -108,11 +107,8 @@ impl Driver {
         let keys = if config.inline { keys.signing() } else { keys };
         let incarnation = Incarnation(wall().0);
         let identity = LinkIdentity::new(&secret, Peer::Client(id), incarnation, directory)?;
-        let start = Instant::now();
-        let mut first = now(start);
-        // Two clients of one principal may start at the same tick of a coarse clock.
-        first.wall.0 += random_u64()? % SESSION_JITTER_NS;
-        let core = ClientCore::new(config, Box::new(keys), first);
+        let clock = Clock::begin(random_u64()? % SESSION_JITTER_NS);
+        let core = ClientCore::new(config, Box::new(keys), clock.now());
         let pillars = usize::from(group.pillars());
         let endpoint = |(replica, pillar)| Endpoint { replica, pillar, link: None, failures: 0 };
         let places = group.quorums().replicas();
@@ -128,7 +124,7 @@ impl Driver {
             inbox,
             intake: Intake::default(),
             core,
-            start,
+            clock,
             timeout: request_timeout,
             endpoints: places.map(endpoint).collect(),
             pillars,
@@ -148,7 +144,7 @@ impl Driver {
 
     /// One turn; true when something happened, so that another one may be worth while.
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
-        let now = now(self.start);
+        let now = self.clock.now();
         let mut busy = self.join_dials(cx);
         busy |= self.read_links(now, cx);
         busy |= self.take_inbox(now, cx);
@@ -395,7 +391,7 @@ impl Driver {
     }
 
     fn is_over(&self) -> bool {
-        let late = |closing: &Closing| closing.until <= now(self.start).mono;
+        let late = |closing: &Closing| closing.until <= self.clock.now().mono;
         self.closing.as_ref().is_some_and(|closing| closing.done || late(closing))
     }
 }
@@ -492,14 +488,4 @@ fn on_packet(
         PacketKind::Goodbye => Err(LinkError::Goodbye),
         PacketKind::Request | PacketKind::StatusQuery | PacketKind::Avoid => Err(LinkError::Kind),
     }
-}
-
-fn wall() -> AgreedTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    AgreedTime(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-}
-
-fn now(start: Instant) -> Now {
-    let mono = Time(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
-    Now { mono, wall: wall() }
 }

@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blocking;
+mod clock;
 mod completion;
 mod driver;
 mod error;
