@@ -15,7 +15,8 @@ use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use shm::{Broken, Channel, Region, RegionError};
 
-/// More bells at a time than any correct other end rings.
+/// More bells at a time than any correct other end rings: it rings once for each time that it is
+/// asked to, and is asked again to say that there is room only when what it rang before was heard.
 const BELLS_MAX: usize = 512;
 
 /// A connection in shared memory.
@@ -83,8 +84,8 @@ impl Shared {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(channel) = &mut self.channel else { return Err(ErrorKind::WouldBlock.into()) };
         loop {
+            let Some(channel) = &mut self.channel else { return Err(ErrorKind::WouldBlock.into()) };
             let moved = channel.write(bytes).map_err(broken)?;
             if moved.bytes > 0 {
                 if moved.bell {
@@ -92,7 +93,12 @@ impl Shared {
                 }
                 return Ok(moved.bytes);
             }
-            if channel.await_room().map_err(broken)? {
+            // What was asked for before is heard first, also while nothing is read: bells that add
+            // up would look like too many, and one that finds no room wakes nobody. A bell for
+            // reading is not missed: who was rung for is read in the end.
+            if self.rung {
+                self.hear()?;
+            } else if channel.await_room().map_err(broken)? {
                 return Err(ErrorKind::WouldBlock.into());
             }
         }
@@ -160,5 +166,42 @@ impl Source for Shared {
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         self.socket.deregister(registry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection that pauses is not read, and goes on to be written to: whoever is at its other
+    /// end rings each time that it has made room.
+    #[test]
+    fn bells_that_were_asked_for_do_not_add_up_while_nothing_is_read() {
+        let (socket, mut far) = UnixStream::pair().expect("sockets");
+        let (region, file) = Region::create().expect("memory");
+        let mut other = Channel::listener(Region::adopt(file).expect("its memory"));
+        let channel = Some(Channel::dialler(region));
+        let mut shared = Shared { socket, channel, rung: false, closing: false, ended: false };
+        for _ in 0..BELLS_MAX + 100 {
+            let full = loop {
+                if let Err(error) = shared.write(&[7; 4 << 10]) {
+                    break error;
+                }
+            };
+            assert_eq!(full.kind(), ErrorKind::WouldBlock);
+            let mut rung = false;
+            while !rung {
+                rung = other.read(&mut [0; 4 << 10]).expect("sound").bell;
+            }
+            far.write_all(&[0]).expect("room for a bell");
+            shared.rung(false);
+        }
+        let nothing = shared.read(&mut [0; 16]).expect_err("nothing has come");
+        assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+        // More than was asked for ends the connection, as before.
+        far.write_all(&[0; BELLS_MAX]).expect("room");
+        shared.rung(false);
+        let ended = shared.read(&mut [0; 16]).expect_err("too many");
+        assert_eq!(ended.kind(), ErrorKind::InvalidData);
     }
 }
