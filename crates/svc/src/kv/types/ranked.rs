@@ -4,7 +4,8 @@
 //! costs the sum of the chunk lengths before it. Derived data: not encoded and in no digest, so
 //! the boundaries of the chunks depend on the history, and no answer may depend on them.
 //!
-//! Invariants: no chunk is empty; entries ascend strictly over all chunks; no score is NaN.
+//! Invariants: no chunk is empty; entries ascend strictly over all chunks; no score is NaN; of two
+//! neighbours where something was removed, not both are small.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -89,11 +90,49 @@ impl Ranked {
             return false;
         }
         chunk.remove(inside);
-        if chunk.is_empty() {
-            self.chunks.remove(at);
-        }
         self.len -= 1;
+        self.tidy(at);
         true
+    }
+
+    /// Removes the entries with ranks `start..end` and returns them, ascending.
+    pub fn remove_range(&mut self, start: usize, end: usize) -> Vec<Ranking> {
+        let mut left = end.min(self.len).saturating_sub(start);
+        let mut gone = Vec::with_capacity(left);
+        let Some((first, mut inside)) = self.locate(start) else { return gone };
+        let mut at = first;
+        while left > 0 {
+            let chunk = &mut self.chunks[at];
+            let count = left.min(chunk.len() - inside);
+            gone.extend(chunk.drain(inside..inside + count));
+            (left, at, inside) = (left - count, at + 1, 0);
+        }
+        // What is empty now is in one piece.
+        let from = first + usize::from(!self.chunks[first].is_empty());
+        let to = at - usize::from(at > first && !self.chunks[at - 1].is_empty());
+        if from < to {
+            self.chunks.drain(from..to);
+        }
+        self.len -= gone.len();
+        self.tidy(from);
+        self.tidy(first);
+        gone
+    }
+
+    /// Joins a chunk that has become smaller with one beside it, if both are small, so that there
+    /// are not many more chunks than full ones would be.
+    fn tidy(&mut self, at: usize) {
+        for left in [Some(at), at.checked_sub(1)].into_iter().flatten() {
+            let Some([one, other]) = self.chunks.get_mut(left..left + 2) else { continue };
+            let (a, b) = (one.len(), other.len());
+            if a == 0 || b == 0 || a + b <= CHUNK_MAX / 2 {
+                one.append(other);
+                self.chunks.remove(left + 1);
+            }
+        }
+        if self.len == 0 {
+            self.chunks.clear();
+        }
     }
 
     /// Number of entries before the first for which `below` is false. `below` must be true for a
@@ -176,5 +215,48 @@ impl Ranked {
             inside
         })?;
         Some((at, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(len: u32) -> Ranked {
+        let mut ranked = Ranked::new();
+        (0..len).for_each(|n| ranked.insert(f64::from(n), n.to_be_bytes().as_slice().into()));
+        ranked
+    }
+
+    fn check(ranked: &Ranked, scores: impl Iterator<Item = u32>) {
+        assert!(ranked.iter().map(|entry| entry.0).eq(scores.map(f64::from)));
+        assert_eq!(ranked.len(), ranked.iter().count());
+        assert!(ranked.chunks.iter().all(|chunk| !chunk.is_empty()));
+        let most = ranked.len() / (CHUNK_MAX / 4) + 2;
+        assert!(ranked.chunks.len() <= most, "{} for {}", ranked.chunks.len(), ranked.len());
+    }
+
+    #[test]
+    fn what_is_left_of_many_chunks_is_joined() {
+        let mut ranked = filled(100_000);
+        for n in (0..100_000u32).filter(|n| n % 250 != 0) {
+            assert!(ranked.remove(f64::from(n), &n.to_be_bytes()));
+        }
+        check(&ranked, (0..100_000).step_by(250));
+    }
+
+    #[test]
+    fn ranges_are_removed_wherever_they_begin_and_end() {
+        for start in [0, 1, 255, 256, 257, 300, 1000, 1999] {
+            for len in [0, 1, 2, 255, 256, 257, 600, 1500, 3000] {
+                let mut ranked = filled(2000);
+                let end = (start + len).min(2000);
+                let gone = ranked.remove_range(start as usize, (start + len) as usize);
+                let gone = gone.into_iter().map(|entry| entry.0);
+                assert!(gone.eq((start..end).map(f64::from)), "{start} {len}");
+                check(&ranked, (0..start).chain(end..2000));
+            }
+        }
+        assert!(filled(10).remove_range(10, 20).is_empty());
     }
 }

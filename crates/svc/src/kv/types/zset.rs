@@ -16,6 +16,7 @@ use std::sync::Arc;
 use base::digest::{Domain, Hasher};
 use base::{Digest, Malformed, Reader, codec};
 
+use super::ranked::Ranking;
 use super::trie::Value;
 use super::{Blob, Ranked, Result, Trie};
 
@@ -129,6 +130,17 @@ impl Zset {
         Some(score)
     }
 
+    /// Removes the members with the ranks `start..end` and returns them with their scores,
+    /// ascending.
+    pub fn remove_range(&mut self, start: usize, end: usize) -> Vec<Ranking> {
+        let gone = self.order.remove_range(start, end);
+        for (_, member) in &gone {
+            let score = self.scores.remove(member);
+            debug_assert!(score.is_some(), "trie and order hold the same members");
+        }
+        gone
+    }
+
     /// The rank of `member`, counted from the lowest score.
     #[must_use]
     pub fn rank(&self, member: &[u8]) -> Option<usize> {
@@ -231,6 +243,13 @@ mod tests {
                 assert_eq!(zset.insert(&member, score), twin.insert(member, score));
             } else {
                 assert_eq!(zset.remove(&member), twin.remove(&member));
+            }
+            if rng.below(400) == 0 {
+                let (start, len) = (rng.below(1000) as usize, rng.below(300) as usize);
+                for (score, member) in zset.remove_range(start, start + len) {
+                    assert_eq!(twin.remove(&*member), Some(score));
+                }
+                assert_eq!(zset.len(), twin.len());
             }
             if rng.below(1000) == 0 {
                 check(&mut zset, &twin);
