@@ -16,6 +16,10 @@ use std::cmp::Ordering;
 /// Longest text that Redis reads as an extended number, exclusive.
 const TEXT_BYTES_MAX: usize = 5 * 1024;
 
+/// Hexadecimal digits that decide how a number is rounded, with whether any behind them is not
+/// zero: twice as many as any format has.
+const HEX_MAX: usize = 40;
+
 /// A binary format: bits of significand, least exponent of a last place, greatest exponent.
 #[derive(Clone, Copy)]
 struct Format {
@@ -301,10 +305,16 @@ impl Number<'_> {
         match self.body {
             Body::Nan | Body::Infinite => None,
             Body::Hex { whole, fraction, exponent } => {
-                let digits: Vec<u8> = whole.iter().chain(fraction).copied().collect();
-                let number = Natural::from_digits(&digits, 16);
-                let shift = exponent - 4 * fraction.len() as i64;
-                divide(number, Natural::from_u64(1), shift, format)
+                let digits = whole.iter().chain(fraction).copied().skip_while(|d| *d == b'0');
+                let mut digits: Vec<u8> = digits.collect();
+                let mut shift = exponent - 4 * fraction.len() as i64;
+                if digits.len() > HEX_MAX {
+                    let sticky = digits[HEX_MAX..].iter().any(|d| *d != b'0');
+                    shift += 4 * (digits.len() - HEX_MAX - 1) as i64;
+                    digits.truncate(HEX_MAX);
+                    digits.push(if sticky { b'1' } else { b'0' });
+                }
+                divide(Natural::from_digits(&digits, 16), Natural::from_u64(1), shift, format)
             }
             Body::Decimal { whole, fraction, exponent } => {
                 let digits: Vec<u8> = whole.iter().chain(fraction).copied().collect();

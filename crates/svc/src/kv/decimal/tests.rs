@@ -128,3 +128,17 @@ fn agrees_with_doubles_where_they_are_exact() {
     assert_eq!(parse_f64(b"0x1p-1074"), Some(f64::from_bits(1)));
     assert_eq!(parse_f64(b"0x1.fffffffffffff8p1023"), None);
 }
+
+/// Digits that decide nothing are not computed with: that would take their number squared.
+#[test]
+fn long_hexadecimal_numbers_take_as_long_as_they_are() {
+    let (ones, zeroes) = ("f".repeat(4_000_000), "0".repeat(4_000_000));
+    let parse = |text: String| parse_f64(text.as_bytes());
+    assert_eq!(parse(format!("0x0.{ones}")), Some(1.0));
+    assert_eq!(parse(format!("0x{zeroes}1.8{zeroes}")), Some(1.5));
+    assert_eq!(parse(format!("0x1{zeroes}p-16000000")), Some(1.0));
+    // Half way between two numbers, the last digit of all decides.
+    let half = format!("0x1.00000000000008{zeroes}");
+    assert_eq!(parse(half.clone()), Some(1.0));
+    assert_eq!(parse(half + "1"), Some(1.0 + f64::EPSILON));
+}
