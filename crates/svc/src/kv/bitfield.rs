@@ -7,6 +7,7 @@ use super::table::Run::Service;
 use super::table::commands;
 use super::table::flags::{DENYOOM, FAST, READONLY, WRITE};
 use super::text::Text;
+use super::work;
 
 commands! { Bitmap:
     "bitfield" -2, WRITE | DENYOOM, Keys::FIRST, Service(|c| bitfield(c, false)),
@@ -171,6 +172,8 @@ fn bitfield(c: &mut Call<'_, '_>, read_only: bool) -> Outcome {
     if read_only {
         return Err(Fail::new("ERR BITFIELD_RO only supports the GET subcommand"));
     }
+    let old = c.db.read::<Text>(key)?.map_or(0, Text::len);
+    c.db.work.take(end.saturating_sub(old) / work::COPIED)?;
     let text = c.db.write_or_new::<Text>(c.ctx, key)?;
     // Room for every field first, even if none of them is written in the end.
     text.slice_mut(end - 1, 1);

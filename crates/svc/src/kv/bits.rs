@@ -10,6 +10,7 @@ use super::table::Run::Service;
 use super::table::commands;
 use super::table::flags::{DENYOOM, FAST, READONLY, WRITE};
 use super::text::Text;
+use super::work;
 
 commands! { Bitmap:
     "bitcount" -2, READONLY, Keys::FIRST, Service(bitcount),
@@ -23,9 +24,6 @@ commands! { Bitmap:
     "setbit" 4, WRITE | DENYOOM, Keys::FIRST, Service(setbit),
         "Sets a bit of a string and returns the old one";
 }
-
-/// Most bytes that BITOP combines: one operation may name a long string a million times.
-const BITOP_BYTES_MAX: usize = 256 << 20;
 
 const BAD_OFFSET: Fail = Fail::new("ERR bit offset is not an integer or out of range");
 
@@ -58,7 +56,9 @@ fn setbit(c: &mut Call<'_, '_>) -> Outcome {
         _ => return Err(Fail::new("ERR bit is not an integer or out of range")),
     };
     let (at, shift) = (offset / 8, 7 - offset % 8);
-    let old = c.db.read::<Text>(key)?.and_then(|text| text.bytes().get(at).copied());
+    let text = c.db.read::<Text>(key)?.map_or(&[][..], Text::bytes);
+    let old = text.get(at).copied();
+    c.db.work.take(at.saturating_sub(text.len()) / work::COPIED)?;
     let old_bit = old.unwrap_or(0) >> shift & 1;
     if old.is_none() || old_bit != bit {
         let byte = &mut c.db.write_or_new::<Text>(c.ctx, key)?.slice_mut(at, 1)[0];
@@ -161,6 +161,7 @@ fn bitcount(c: &mut Call<'_, '_>) -> Outcome {
         }
         _ => return Err(Fail::SYNTAX),
     };
+    c.db.work.take(part.as_ref().map_or(0, |part| part.bytes.len()) / work::COPIED)?;
     c.reply.integer(part.map_or(0, |part| part.ones() as i64));
     Ok(())
 }
@@ -187,11 +188,15 @@ fn bitpos(c: &mut Call<'_, '_>) -> Outcome {
         _ => return Err(Fail::SYNTAX),
     };
     let part = whole_part(text.bytes(), start, end.unwrap_or(-1), in_bits);
-    let found = part.map(|part| (part.find(bit), part.start + part.bytes.len()));
+    let found = part.map(|part| (part.find(bit), part.start, part.start + part.bytes.len()));
+    if let Some((position, start, end)) = found {
+        let looked_at = position.map_or(end, |position| position / 8) - start;
+        c.db.work.count(looked_at / work::LOOKED_AT)?;
+    }
     let position = match found {
-        Some((Some(position), _)) => position as i64,
+        Some((Some(position), ..)) => position as i64,
         // Behind the string everything is zero, unless the end was given.
-        Some((None, len)) if bit == 0 && end.is_none() => len as i64 * 8,
+        Some((None, _, len)) if bit == 0 && end.is_none() => len as i64 * 8,
         _ => -1,
     };
     c.reply.integer(position);
@@ -223,10 +228,9 @@ fn bitop(c: &mut Call<'_, '_>) -> Outcome {
     for source in sources {
         texts.push(c.db.read::<Text>(source)?.map_or(&[][..], Text::bytes));
     }
-    let work: usize = texts.iter().map(|text| text.len()).sum();
-    if work > BITOP_BYTES_MAX {
-        return Err(Fail::new("ERR the strings of BITOP are too long together"));
-    }
+    // One operation may name a long string a million times.
+    let bytes: usize = texts.iter().map(|text| text.len()).sum();
+    c.db.work.take(bytes / work::COMBINED)?;
     let len = texts.iter().map(|text| text.len()).max().unwrap_or(0);
     let mut result = texts[0].to_vec();
     result.resize(len, 0);

@@ -59,6 +59,10 @@ impl Fail {
     /// A bucket that takes nothing more.
     pub const FULL: Fail =
         Fail::new("OOM command not allowed when the keys of one bucket use more than 768 MiB");
+    /// More work than an operation may do, or than those before it in a transaction have left.
+    pub const TOO_MUCH_WORK: Fail = Fail::new(
+        "ERR too much work for one operation: use fewer or smaller keys, or a shorter transaction",
+    );
     /// A sum that does not fit into 64 bits.
     pub const OVERFLOW: Fail = Fail::new("ERR increment or decrement would overflow");
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::call::{Call, Fail, parse_int};
+use super::db::Db;
 use super::scan::Scan;
 use super::types::Blob;
 use super::types::trie::{Trie, Value};
@@ -170,21 +171,32 @@ pub fn at_least(
     Ok(usize::try_from(value).unwrap_or(usize::MAX))
 }
 
-/// Scans `trie` from `cursor` with the options of a command: the next cursor, and the elements.
-#[must_use]
+/// The next cursor of a scan, and the elements.
+pub type Scanned<'t, V> = (u64, Vec<(&'t Blob, &'t V)>);
+
+/// Scans `trie` from `cursor` with the options of a command.
+///
+/// # Errors
+/// When that takes more work than is left to the operation.
 pub fn scan<'t, V: Value>(
+    db: &Db,
     options: &Scan<'_>,
     trie: &'t Trie<V>,
     cursor: u64,
-) -> (u64, Vec<(&'t Blob, &'t V)>) {
+) -> Result<Scanned<'t, V>, Fail> {
     let count = if trie.len() <= SCANNED_WHOLE_MAX { trie.len() } else { options.count };
-    let mut found = Vec::new();
+    db.work.take(count.min(trie.len()))?;
+    let (mut found, mut failed) = (Vec::new(), Ok(()));
     let next = trie.scan(cursor, count, |key, value| {
-        if options.wants(key) {
-            found.push((key, value));
+        if failed.is_ok() {
+            match options.wants(&db.work, key) {
+                Ok(true) => found.push((key, value)),
+                Ok(false) => {}
+                Err(fail) => failed = Err(fail),
+            }
         }
     });
-    (next, found)
+    failed.map(|()| (next, found))
 }
 
 #[cfg(test)]

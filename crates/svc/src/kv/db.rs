@@ -22,6 +22,7 @@ use super::room::{BUCKET_BYTES_MAX, Writing};
 use super::shard::{Notes, SHARD_BUCKETS, SHARDS, Shard, Shards};
 use super::siphash;
 use super::value::{Kind, Value};
+use super::work::{self, Work};
 
 /// Number of buckets.
 pub const BUCKETS: u32 = 1 << 16;
@@ -73,6 +74,8 @@ pub struct Db {
     pub(super) writing: Option<Writing>,
     /// Bytes with which a bucket is full: [`BUCKET_BYTES_MAX`] but in tests.
     pub(super) full: usize,
+    /// What the operation may still do.
+    pub work: Work,
 }
 
 /// Where a key is, or would be.
@@ -99,7 +102,7 @@ impl Db {
     /// The key space of these shards.
     pub(super) fn of(shards: Shards) -> Db {
         let (notes, full) = (Notes::default(), BUCKET_BYTES_MAX);
-        Db { shards, notes, now_ms: 0, version: 0, writing: None, full }
+        Db { shards, notes, now_ms: 0, version: 0, writing: None, full, work: Work::default() }
     }
 
     /// A bucket, whoever wants it.
@@ -118,6 +121,7 @@ impl Db {
         // Room for 2^40 batches once WATCH adds its bit.
         self.version = ctx.seq.0 << 23 | u64::from(ctx.index % NUMBERED);
         self.notes.watched = ctx.is_watched();
+        self.work.begin();
     }
 
     /// Ends an operation: tells what it looked at, if somebody wants to know.
@@ -157,7 +161,9 @@ impl Db {
     pub fn len(&self) -> usize {
         // Bounded by what active expiry has not caught up with.
         let shards = self.shards.all().iter();
-        shards.map(|shard| shard.slots - shard.expired(self.now_ms)).sum()
+        let expired: usize = shards.clone().map(|shard| shard.expired(self.now_ms)).sum();
+        self.work.pass(expired);
+        shards.map(|shard| shard.slots).sum::<usize>() - expired
     }
 
     /// Whether there are no keys.
@@ -356,6 +362,7 @@ impl Db {
             Some(&self.bucket(bucket).slots[..])
         })
         .flatten()
+        .inspect(|_| self.work.pass(1))
         .filter(move |slot| slot.hash >= from && self.alive(&slot.entry))
         .map(|slot| (slot.hash, &*slot.key, &slot.entry))
     }
@@ -473,6 +480,7 @@ impl Db {
                 let entry = Entry { value, expires_at: wanted, version };
                 self.reschedule(key, NEVER, wanted);
                 let slot = Slot { hash: place.hash, key: Key::from_slice(key), entry };
+                self.work.pass(work::moved(self.bucket(place.bucket).slots.len() - at));
                 let bucket = self.bucket_mut(place.bucket);
                 bucket.bytes += slot.encoded_len();
                 bucket.slots.insert(at, slot);
@@ -489,6 +497,7 @@ impl Db {
         let shard = self.shards.get_mut(bucket / SHARD_BUCKETS);
         let within = bucket % SHARD_BUCKETS;
         let Bucket { slots, bytes, .. } = &mut shard.buckets[within];
+        self.work.pass(work::moved(slots.len() - at));
         let slot = slots.remove(at);
         *bytes -= slot.encoded_len();
         if slots.is_empty() {

@@ -16,6 +16,12 @@ use std::cmp::Ordering;
 /// Longest text that Redis reads as an extended number, exclusive.
 const TEXT_BYTES_MAX: usize = 5 * 1024;
 
+/// Longest number that is added up in hardly any time, in bytes.
+const SHORT_MAX: usize = 64;
+
+/// Steps of reading any other.
+const LONG_STEPS: usize = 8192;
+
 /// Hexadecimal digits that decide how a number is rounded, with whether any behind them is not
 /// zero: twice as many as any format has.
 const HEX_MAX: usize = 40;
@@ -62,6 +68,15 @@ impl Extended {
                 (!lost).then(|| Extended::signed(number.negative, Some(rounded)))
             }
         }
+    }
+
+    /// What reading `text` takes of an operation's work. The numbers that are added up are short
+    /// and have no exponent; any other may be computed with thousands of digits.
+    #[must_use]
+    pub fn steps(text: &[u8]) -> usize {
+        let simple = |b: &u8| matches!(b, b'0'..=b'9' | b'.' | b'-');
+        let is_short = text.len() <= SHORT_MAX && text.iter().all(simple);
+        if is_short { 0 } else { LONG_STEPS }
     }
 
     /// The number as an extended one, exactly.

@@ -6,31 +6,48 @@
 /// Whether all of `text` matches `pattern`.
 #[must_use]
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let mut compared = 0;
+    matches_within(pattern, text, usize::MAX, &mut compared) == Some(true)
+}
+
+/// Whether all of `text` matches `pattern`, if hardly more than `most` comparisons of characters
+/// tell. Adds to `compared` how many it took.
+pub(super) fn matches_within(
+    pattern: &[u8],
+    text: &[u8],
+    most: usize,
+    compared: &mut usize,
+) -> Option<bool> {
     if text.is_empty() {
         // Redis does not even let `*` match nothing at all.
-        return pattern.is_empty();
+        return Some(pattern.is_empty());
     }
+    let before = *compared;
     let (mut p, mut t) = (0, 0);
     // The last star: the pattern behind it, and the text it has not swallowed yet. Earlier
     // stars need not be tried again: what they could swallow more, the last one can.
     let mut star = None;
     while t < text.len() {
+        *compared += 1;
+        if *compared - before > most {
+            return None;
+        }
         if pattern.get(p) == Some(&b'*') {
             p += stars(&pattern[p..]);
             if p == pattern.len() {
-                return true;
+                return Some(true);
             }
             star = Some((p, t));
-        } else if let Some(next) = match_one(pattern, p, text[t]) {
+        } else if let Some(next) = match_one(pattern, p, text[t], compared) {
             (p, t) = (next, t + 1);
         } else if let Some((behind, from)) = star {
             star = Some((behind, from + 1));
             (p, t) = (behind, from + 1);
         } else {
-            return false;
+            return Some(false);
         }
     }
-    p + stars(&pattern[p..]) == pattern.len()
+    Some(p + stars(&pattern[p..]) == pattern.len())
 }
 
 fn stars(pattern: &[u8]) -> usize {
@@ -38,17 +55,17 @@ fn stars(pattern: &[u8]) -> usize {
 }
 
 /// Matches one byte with the element at `p`; the index behind that element.
-fn match_one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
+fn match_one(pattern: &[u8], p: usize, byte: u8, compared: &mut usize) -> Option<usize> {
     match *pattern.get(p)? {
         b'?' => Some(p + 1),
-        b'[' => match_class(pattern, p + 1, byte),
+        b'[' => match_class(pattern, p + 1, byte, compared),
         b'\\' if p + 1 < pattern.len() => (pattern[p + 1] == byte).then_some(p + 2),
         literal => (literal == byte).then_some(p + 1),
     }
 }
 
 /// A class ends at `]` or with the pattern. Ranges compare signed bytes, as Redis does.
-fn match_class(pattern: &[u8], start: usize, byte: u8) -> Option<usize> {
+fn match_class(pattern: &[u8], start: usize, byte: u8, compared: &mut usize) -> Option<usize> {
     let negated = pattern.get(start) == Some(&b'^');
     let mut p = start + usize::from(negated);
     let mut found = false;
@@ -74,6 +91,7 @@ fn match_class(pattern: &[u8], start: usize, byte: u8) -> Option<usize> {
             }
         }
     }
+    *compared += p - start;
     (found != negated).then_some(p)
 }
 
@@ -110,6 +128,23 @@ mod tests {
         ] {
             assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn what_would_take_too_many_comparisons_is_given_up() {
+        let given_up = |pattern: &str, text: &str, most| {
+            let mut compared = 0;
+            let found = matches_within(pattern.as_bytes(), text.as_bytes(), most, &mut compared);
+            (found.is_none(), compared)
+        };
+        let (pattern, text) = ("*".to_owned() + &"a".repeat(500) + "b", "a".repeat(1000));
+        assert_eq!(given_up(&pattern, &text, 1000), (true, 1001));
+        assert!(given_up(&pattern, &text, 1_000_000).1 > 250_000);
+        // The characters of a class count, too.
+        let class = "[".to_owned() + &"b".repeat(1000) + "]";
+        let (gave_up, compared) = given_up(&("*".to_owned() + &class), &text, 100_000);
+        assert!(gave_up && compared < 102_000, "{compared}");
+        assert_eq!(given_up("user:*", "user:1", 7), (false, 6));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::scan::{Scan, parse_cursor};
 use super::table::flags::{DENYOOM, FAST, READONLY, WRITE};
 use super::table::{CommandSpec, Flags, Group, Keys, Run};
 use super::types::{Blob, Hash};
+use super::work;
 
 /// The commands of this type.
 pub const COMMANDS: &[CommandSpec] = &[
@@ -105,6 +106,9 @@ pub fn hgetall(c: &mut Call<'_, '_>) -> Outcome {
     let hash = c.db.read::<Hash>(c.args[1])?;
     c.reply.map(hash.map_or(0, Hash::len));
     for (field, value) in hash.iter().flat_map(|hash| hash.iter()) {
+        if c.reply.overflowed() {
+            break;
+        }
         c.reply.bulk(field);
         c.reply.bulk(value);
     }
@@ -115,7 +119,7 @@ pub fn hgetall(c: &mut Call<'_, '_>) -> Outcome {
 pub fn hkeys(c: &mut Call<'_, '_>) -> Outcome {
     let hash = c.db.read::<Hash>(c.args[1])?;
     c.reply.array(hash.map_or(0, Hash::len));
-    hash.iter().flat_map(|hash| hash.iter()).for_each(|(field, _)| c.reply.bulk(field));
+    c.reply.bulks(hash.iter().flat_map(|hash| hash.iter()).map(|(field, _)| field.as_bytes()));
     Ok(())
 }
 
@@ -123,7 +127,7 @@ pub fn hkeys(c: &mut Call<'_, '_>) -> Outcome {
 pub fn hvals(c: &mut Call<'_, '_>) -> Outcome {
     let hash = c.db.read::<Hash>(c.args[1])?;
     c.reply.array(hash.map_or(0, Hash::len));
-    hash.iter().flat_map(|hash| hash.iter()).for_each(|(_, value)| c.reply.bulk(value));
+    c.reply.bulks(hash.iter().flat_map(|hash| hash.iter()).map(|(_, value)| value.as_bytes()));
     Ok(())
 }
 
@@ -186,10 +190,10 @@ pub fn hincrbyfloat(c: &mut Call<'_, '_>) -> Outcome {
     if !increment.is_finite() {
         return Err(INFINITE);
     }
-    let old = match c.db.read::<Hash>(c.args[1])?.and_then(|hash| hash.get(c.args[2])) {
-        Some(value) => Extended::parse(value).ok_or(NOT_FLOAT)?,
-        None => Extended::ZERO,
-    };
+    let old = c.db.read::<Hash>(c.args[1])?.and_then(|hash| hash.get(c.args[2]));
+    let old = old.map_or(&b"0"[..], Blob::as_bytes);
+    c.db.work.take(Extended::steps(old) + Extended::steps(c.args[3]))?;
+    let old = Extended::parse(old).ok_or(NOT_FLOAT)?;
     let text = old.checked_add(increment).ok_or(BECOMES_INFINITE)?.to_text();
     let hash = c.db.write_or_new::<Hash>(c.ctx, c.args[1])?;
     hash.insert(c.args[2], Blob::new(text.as_bytes()));
@@ -204,7 +208,7 @@ pub fn hscan(c: &mut Call<'_, '_>) -> Outcome {
         c.reply.raw(b"*2\r\n$1\r\n0\r\n*0\r\n");
         return Ok(());
     };
-    let (next, found) = scan(&Scan::parse(&c.args[3..], false)?, hash, cursor);
+    let (next, found) = scan(c.db, &Scan::parse(&c.args[3..], false)?, hash, cursor)?;
     c.reply.array(2);
     c.reply.bulk(next.to_string().as_bytes());
     c.reply.array(found.len() * 2);
@@ -229,6 +233,7 @@ pub fn hrandfield(c: &mut Call<'_, '_>) -> Outcome {
         c.reply.array(0);
         return Ok(());
     };
+    c.db.work.take(wanted.of(hash.len()).saturating_mul(work::LOOK_UP))?;
     let nested = with_values && c.reply.protocol() == Protocol::Resp3;
     let flat = with_values && !nested;
     c.reply.array(wanted.of(hash.len()).saturating_mul(1 + usize::from(flat)));

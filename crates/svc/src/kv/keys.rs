@@ -1,14 +1,15 @@
 //! Commands on keys of any type, and on the key space as a whole.
 
 use super::call::{Call, Fail, Outcome};
-use super::db::Expiry;
-use super::glob;
-use super::scan::{Scan, parse_cursor};
+use super::db::{BUCKETS, Expiry};
+use super::scan::{Scan, matches, parse_cursor};
 use super::siphash;
 use super::table::Keys;
 use super::table::Run::Service;
 use super::table::commands;
 use super::table::flags::{DENYOOM, FAST, LOADING, READONLY, STALE, WRITE};
+use super::value::Value;
+use super::work;
 
 commands! { Generic:
     "copy" -3, WRITE | DENYOOM, Keys::TWO, Service(copy),
@@ -47,6 +48,7 @@ commands! { Generic:
 
 fn del(c: &mut Call<'_, '_>) -> Outcome {
     let args = c.args;
+    c.db.take_moves(args[1..].iter().copied())?;
     let removed = args[1..].iter().filter(|key| c.db.remove(c.ctx, key).is_some()).count();
     c.reply.length(removed);
     Ok(())
@@ -121,6 +123,7 @@ fn copy(c: &mut Call<'_, '_>) -> Outcome {
     let copied = match source {
         Some(entry) => {
             let expiry = entry.expires_at_ms().map_or(Expiry::Clear, Expiry::At);
+            c.db.work.take(copy_steps(&entry.value))?;
             let value = entry.value.clone();
             c.db.put(c.ctx, to, value, expiry)?;
             true
@@ -129,6 +132,18 @@ fn copy(c: &mut Call<'_, '_>) -> Outcome {
     };
     c.reply.integer(i64::from(copied));
     Ok(())
+}
+
+/// Steps of copying a value.
+fn copy_steps(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() / work::COPIED,
+        Value::Hash(hash) => hash.len() * 2,
+        Value::List(list) => list.len(),
+        Value::Set(set) => set.len(),
+        // Its members are in two orders.
+        Value::Zset(zset) => zset.len() * 2,
+    }
 }
 
 /// There is one database, and its number is 0.
@@ -148,7 +163,10 @@ fn keys(c: &mut Call<'_, '_>) -> Outcome {
         if c.reply.overflowed() {
             break;
         }
-        if all || glob::matches(pattern, key) {
+        if c.db.work.is_spent() {
+            return Err(Fail::TOO_MUCH_WORK);
+        }
+        if all || matches(&c.db.work, pattern, key)? {
             c.reply.bulk(key);
             count += 1;
         }
@@ -166,6 +184,9 @@ fn scan(c: &mut Call<'_, '_>) -> Outcome {
     let mut found: Vec<&[u8]> = Vec::new();
     let (mut next, mut seen, mut last) = (0, 0, None);
     for (hash, key, entry) in c.db.iter_from(from) {
+        if c.db.work.is_spent() {
+            return Err(Fail::TOO_MUCH_WORK);
+        }
         let place = hash >> 16;
         // Keys of one place are returned together, since no cursor leads between them.
         if seen >= options.count && last != Some(place) {
@@ -175,7 +196,7 @@ fn scan(c: &mut Call<'_, '_>) -> Outcome {
         (seen, last) = (seen + 1, Some(place));
         let type_name = entry.value.type_name().as_bytes();
         let wanted = options.kind.is_none_or(|kind| kind.eq_ignore_ascii_case(type_name));
-        if wanted && options.wants(key) {
+        if wanted && options.wants(&c.db.work, key)? {
             found.push(key);
         }
     }
@@ -211,10 +232,14 @@ fn dbsize(c: &mut Call<'_, '_>) -> Outcome {
     Ok(())
 }
 
+/// Steps of looking for keys in every bucket.
+const FLUSH_STEPS: usize = BUCKETS as usize / 16;
+
 fn flush(c: &mut Call<'_, '_>) -> Outcome {
     if c.args.len() > 2 || c.args.len() == 2 && !c.is(1, "SYNC") && !c.is(1, "ASYNC") {
         return Err(Fail::SYNTAX);
     }
+    c.db.work.take(FLUSH_STEPS)?;
     c.db.clear(c.ctx);
     c.reply.ok();
     Ok(())

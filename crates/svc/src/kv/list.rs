@@ -1,10 +1,13 @@
 //! The commands on lists, without those that block.
 
+use std::cell::Cell;
+
 use super::call::{Call, Fail, Outcome, parse_int};
 use super::choice::at_least;
 use super::table::flags::{DENYOOM, FAST, MOVABLEKEYS, READONLY, WRITE};
 use super::table::{CommandSpec, Flags, Group, Keys, Run};
 use super::types::{Blob, List};
+use super::work;
 
 /// The commands of this type.
 pub const COMMANDS: &[CommandSpec] = &[
@@ -187,7 +190,7 @@ pub fn lrange(c: &mut Call<'_, '_>) -> Outcome {
     let (start, end) = clamp(start, stop, list.map_or(0, List::len));
     c.reply.array(end - start);
     let items = list.into_iter().flat_map(|list| list.iter_from(start));
-    items.take(end - start).for_each(|item| c.reply.bulk(item));
+    c.reply.bulks(items.take(end - start).map(Blob::as_bytes));
     Ok(())
 }
 
@@ -224,7 +227,10 @@ pub fn linsert(c: &mut Call<'_, '_>) -> Outcome {
         c.reply.integer(0);
         return Ok(());
     };
-    let Some(pivot) = list.iter().position(|item| **item == *c.args[3]) else {
+    let search = Comparison::with(c.args[3]);
+    let pivot = list.iter().position(|item| search.equals(item));
+    c.db.work.count(search.steps())?;
+    let Some(pivot) = pivot else {
         c.reply.integer(-1);
         return Ok(());
     };
@@ -246,8 +252,10 @@ pub fn lrem(c: &mut Call<'_, '_>) -> Outcome {
         c.reply.integer(0);
         return Ok(());
     };
-    let hits = list.iter().enumerate().filter(|(_, item)| ***item == *element);
+    let search = Comparison::with(element);
+    let hits = list.iter().enumerate().filter(|(_, item)| search.equals(item));
     let mut hits: Vec<usize> = hits.map(|(index, _)| index).collect();
+    c.db.work.count(search.steps())?;
     if count < 0 {
         hits.drain(..hits.len().saturating_sub(most));
     } else {
@@ -351,6 +359,29 @@ pub(super) fn pop_count(c: &Call<'_, '_>, at: usize) -> Result<usize, Fail> {
     if c.args.len() > at + 2 { Err(Fail::SYNTAX) } else { Ok(count) }
 }
 
+/// Compares elements with one that is looked for, and counts what that takes.
+struct Comparison<'a> {
+    element: &'a [u8],
+    steps: Cell<usize>,
+}
+
+impl Comparison<'_> {
+    fn with(element: &[u8]) -> Comparison<'_> {
+        Comparison { element, steps: Cell::new(0) }
+    }
+
+    fn equals(&self, item: &Blob) -> bool {
+        // Only what is equally long is read.
+        let bytes = if item.len() == self.element.len() { item.len() } else { 0 };
+        self.steps.set(self.steps.get() + 1 + bytes / work::COPIED);
+        **item == *self.element
+    }
+
+    fn steps(&self) -> usize {
+        self.steps.get()
+    }
+}
+
 /// The options of LPOS.
 struct Search {
     rank: i64,
@@ -363,7 +394,12 @@ struct Search {
 pub fn lpos(c: &mut Call<'_, '_>) -> Outcome {
     let search = Search::parse(c)?;
     let hits = match c.db.read::<List>(c.args[1])? {
-        Some(list) => search.run(list, c.args[2]),
+        Some(list) => {
+            let comparison = Comparison::with(c.args[2]);
+            let hits = search.run(list, &comparison);
+            c.db.work.count(comparison.steps())?;
+            hits
+        }
         None => Vec::new(),
     };
     match (search.count, hits.first()) {
@@ -401,7 +437,7 @@ impl Search {
         Ok(search)
     }
 
-    fn run(&self, list: &List, element: &[u8]) -> Vec<usize> {
+    fn run(&self, list: &List, comparison: &Comparison<'_>) -> Vec<usize> {
         let wanted = match self.count {
             None => 1,
             Some(0) => usize::MAX,
@@ -412,14 +448,14 @@ impl Search {
             Some(rank) => usize::try_from(rank - 1).unwrap_or(usize::MAX),
             None => 0,
         };
-        let equal = |item: &Blob| **item == *element;
         if self.rank > 0 {
             let compared = list.iter().enumerate().take(self.compared_max);
-            let hits = compared.filter(|(_, item)| equal(item)).map(|(index, _)| index);
+            let hits = compared.filter(|(_, item)| comparison.equals(item)).map(|(index, _)| index);
             hits.skip(skipped).take(wanted).collect()
         } else {
             let first = list.len().saturating_sub(self.compared_max);
-            let compared = list.iter_from(first).enumerate().filter(|(_, item)| equal(item));
+            let compared =
+                list.iter_from(first).enumerate().filter(|(_, item)| comparison.equals(item));
             let hits: Vec<usize> = compared.map(|(index, _)| first + index).collect();
             hits.into_iter().rev().skip(skipped).take(wanted).collect()
         }

@@ -26,7 +26,8 @@
 //! look before you write. After taking elements away: `c.db.drop_if_empty(c.ctx, key)`.
 //! Replacing a whole value: `c.db.put(c.ctx, key, set.into(), Expiry::Clear)?`. Any type:
 //! `c.db.entry(key)`, `c.db.remove(c.ctx, key)`. `put` and `write_or_new` refuse what the bucket
-//! has no room for; who adds by `write`, or takes away before adding, asks `c.db.room` first.
+//! has no room for; who adds by `write`, or takes away before adding, asks `c.db.room` first. What
+//! costs more than the bytes of the request and of the reply takes steps from `c.db.work` first.
 
 mod bitfield;
 mod bits;
@@ -62,6 +63,9 @@ mod tests;
 pub mod text;
 pub mod types;
 pub mod value;
+pub mod work;
+#[cfg(test)]
+mod work_tests;
 pub mod zset;
 
 pub use service::KvService;

@@ -50,6 +50,12 @@ impl<'a> Resp<'a> {
         self.overflowed
     }
 
+    /// Takes nothing more, as if the reply had become too large: what would be written costs
+    /// nothing.
+    pub fn fill(&mut self) {
+        self.overflowed = true;
+    }
+
     /// Forgets what was written so far.
     pub fn clear(&mut self) {
         self.out.truncate(self.start);
@@ -97,6 +103,16 @@ impl<'a> Resp<'a> {
             self.header(b'$', bytes.len());
             self.out.extend_from_slice(bytes);
             self.out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Bulk strings, as long as the reply takes any.
+    pub fn bulks<'b>(&mut self, items: impl Iterator<Item = &'b [u8]>) {
+        for item in items {
+            if self.overflowed {
+                break;
+            }
+            self.bulk(item);
         }
     }
 

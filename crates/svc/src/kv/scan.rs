@@ -2,6 +2,7 @@
 
 use super::call::{Fail, parse_int};
 use super::glob;
+use super::work::{COMPARED, Work};
 
 /// The options of a scan.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +44,23 @@ impl<'a> Scan<'a> {
     }
 
     /// Whether an element of this name is wanted.
-    #[must_use]
-    pub fn wants(&self, name: &[u8]) -> bool {
-        self.pattern.is_none_or(|pattern| glob::matches(pattern, name))
+    ///
+    /// # Errors
+    /// When finding that out takes more work than is left.
+    pub fn wants(&self, work: &Work, name: &[u8]) -> Result<bool, Fail> {
+        self.pattern.map_or(Ok(true), |pattern| matches(work, pattern, name))
     }
+}
+
+/// Whether `name` matches `pattern`, counted as work.
+///
+/// # Errors
+/// When it takes more than is left.
+pub(super) fn matches(work: &Work, pattern: &[u8], name: &[u8]) -> Result<bool, Fail> {
+    let (most, mut compared) = (work.left().saturating_mul(COMPARED), 0);
+    let found = glob::matches_within(pattern, name, most, &mut compared);
+    work.count(compared / COMPARED)?;
+    found.ok_or(Fail::TOO_MUCH_WORK)
 }
 
 /// Reads a cursor as C's `strtoul` does: a sign is allowed and wraps around.

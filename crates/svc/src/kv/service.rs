@@ -7,7 +7,7 @@ use base::{AgreedTime, Digest, Malformed};
 use exec::{Completion, Context, Footprint, ParallelService, ReadContext, Service};
 
 use super::bucket::Bucket;
-use super::call::Call;
+use super::call::{Call, Fail};
 use super::db::{self, Db};
 use super::info;
 use super::op::{self, Op, Step};
@@ -72,7 +72,7 @@ pub(super) fn execute(db: &mut Db, op: &[u8], ctx: &mut Context<'_>, reply: &mut
             Resp::new(reply, Protocol::Resp2).error(b"ERR too many operations before this one");
         }
         Ok((protocol, Op::Command(args))) => {
-            db.command(args.as_slice(), protocol, ctx, reply);
+            db.command(args.as_slice(), ctx, Resp::new(reply, protocol));
         }
         Ok((_, Op::Watch(keys))) => {
             let versions = keys.as_slice().iter().map(|key| db.watch_version(key));
@@ -97,19 +97,12 @@ fn read(
     let mut emitted = Vec::new();
     let mut as_any = Context::of_read(ctx, &mut emitted);
     db.begin_read(&as_any);
-    db.command(args, protocol, &mut as_any, reply);
+    db.command(args, &mut as_any, Resp::new(reply, protocol));
     db.end_read(ctx);
 }
 
 impl Db {
-    fn command(
-        &mut self,
-        args: &[&[u8]],
-        protocol: Protocol,
-        ctx: &mut Context<'_>,
-        out: &mut Vec<u8>,
-    ) {
-        let mut reply = Resp::new(out, protocol);
+    fn command(&mut self, args: &[&[u8]], ctx: &mut Context<'_>, mut reply: Resp<'_>) {
         let Some(spec) = table::lookup(args[0]) else {
             return reply.error(&table::unknown_command(args));
         };
@@ -119,6 +112,9 @@ impl Db {
         let Run::Service(handler) = spec.run else {
             return reply.error(b"ERR this command is answered by the gateway");
         };
+        if self.work.is_spent() {
+            return reply.error(Fail::TOO_MUCH_WORK.0.as_bytes());
+        }
         let now_ms = self.now_ms();
         let mut call = Call { args, db: self, ctx, reply, now_ms };
         match handler(&mut call) {
@@ -148,11 +144,15 @@ impl Db {
         Resp::new(out, protocol).array(steps.len());
         let mut too_large = false;
         for step in steps {
-            match step {
-                Step::Command(args) => self.command(args.as_slice(), protocol, ctx, out),
-                Step::Reply(reply) => out.extend_from_slice(reply),
+            let mut reply = Resp::new(out, protocol);
+            if too_large {
+                // Every step executes, but nobody will read what it answers.
+                reply.fill();
             }
-            // Every step executes, whatever becomes of the reply.
+            match step {
+                Step::Command(args) => self.command(args.as_slice(), ctx, reply),
+                Step::Reply(bytes) => reply.raw(bytes),
+            }
             too_large |= out.len() - start > REPLY_MAX;
             if too_large {
                 out.truncate(start);
@@ -246,9 +246,9 @@ impl Service for KvService {
 
     fn parallel(&mut self) -> Option<Arc<dyn ParallelService>> {
         if let Keys::Own(db) = &mut self.keys {
-            let Db { shards, full, .. } = db.get_mut();
+            let Db { shards, full, work, .. } = db.get_mut();
             let Shards::All(all) = shards else { unreachable!("the service has all") };
-            let space = Space::new(std::mem::take(all), *full);
+            let space = Space::new(std::mem::take(all), *full, work.max);
             self.keys = Keys::Shared(Arc::new(space));
         }
         match &self.keys {

@@ -9,6 +9,7 @@ use super::scan::{Scan, parse_cursor};
 use super::table::flags::{DENYOOM, FAST, MOVABLEKEYS, READONLY, WRITE};
 use super::table::{CommandSpec, Flags, Group, Keys, Run};
 use super::types::{Blob, Set};
+use super::work;
 
 /// The commands of this type.
 pub const COMMANDS: &[CommandSpec] = &[
@@ -97,7 +98,7 @@ pub fn srem(c: &mut Call<'_, '_>) -> Outcome {
 pub fn smembers(c: &mut Call<'_, '_>) -> Outcome {
     let set = c.db.read::<Set>(c.args[1])?;
     c.reply.set(set.map_or(0, Set::len));
-    set.iter().flat_map(|set| set.iter()).for_each(|(member, ())| c.reply.bulk(member));
+    c.reply.bulks(set.iter().flat_map(|set| set.iter()).map(|(member, ())| member.as_bytes()));
     Ok(())
 }
 
@@ -165,6 +166,7 @@ pub fn spop(c: &mut Call<'_, '_>) -> Outcome {
         return Ok(());
     };
     let wanted = Wanted::Distinct(usize::try_from(count).unwrap_or(usize::MAX));
+    c.db.work.take(wanted.of(set.len()).saturating_mul(work::LOOK_UP))?;
     let mut chosen: Vec<Blob> = Vec::with_capacity(wanted.of(set.len()));
     wanted.choose(&mut choice, set, |member, ()| {
         chosen.push(member.clone());
@@ -195,6 +197,7 @@ pub fn srandmember(c: &mut Call<'_, '_>) -> Outcome {
         None if counted => c.reply.array(0),
         None => c.reply.null(),
         Some(set) => {
+            c.db.work.take(wanted.of(set.len()).saturating_mul(work::LOOK_UP))?;
             if counted {
                 c.reply.array(wanted.of(set.len()));
             }
@@ -214,7 +217,7 @@ pub fn sscan(c: &mut Call<'_, '_>) -> Outcome {
         c.reply.raw(b"*2\r\n$1\r\n0\r\n*0\r\n");
         return Ok(());
     };
-    let (next, found) = scan(&Scan::parse(&c.args[3..], false)?, set, cursor);
+    let (next, found) = scan(c.db, &Scan::parse(&c.args[3..], false)?, set, cursor)?;
     c.reply.array(2);
     c.reply.bulk(next.to_string().as_bytes());
     c.reply.array(found.len());
@@ -274,7 +277,7 @@ pub fn sintercard(c: &mut Call<'_, '_>) -> Outcome {
         limit = at_least(c, at + 1, 0, "ERR LIMIT can't be negative")?;
         at += 2;
     }
-    let sets = open(c.db, keys)?;
+    let sets = open(c.db, Op::Inter, keys)?;
     let limit = if limit == 0 { usize::MAX } else { limit };
     let mut seen = 0;
     combine(Op::Inter, &sets, |_| {
@@ -286,7 +289,7 @@ pub fn sintercard(c: &mut Call<'_, '_>) -> Outcome {
 }
 
 fn answer(c: &mut Call<'_, '_>, op: Op) -> Outcome {
-    let sets = open(c.db, &c.args[1..])?;
+    let sets = open(c.db, op, &c.args[1..])?;
     let (mark, mut len) = (c.reply.open(), 0);
     combine(op, &sets, |member| {
         c.reply.bulk(member);
@@ -298,7 +301,7 @@ fn answer(c: &mut Call<'_, '_>, op: Op) -> Outcome {
 }
 
 fn store(c: &mut Call<'_, '_>, op: Op) -> Outcome {
-    let sets = open(c.db, &c.args[2..])?;
+    let sets = open(c.db, op, &c.args[2..])?;
     let mut result = Set::new();
     combine(op, &sets, |member| {
         result.insert_shared(&member.share(), ());
@@ -313,9 +316,24 @@ fn store(c: &mut Call<'_, '_>, op: Op) -> Outcome {
     Ok(())
 }
 
-/// The sets of these keys; all of them are looked at, so that any wrong type is told.
-fn open<'d>(db: &'d Db, keys: &[&[u8]]) -> Result<Vec<Option<&'d Set>>, Fail> {
-    keys.iter().map(|key| db.read::<Set>(key)).collect()
+/// The sets of these keys, each once, and with the first one first for a difference; all of them
+/// are looked at, so that any wrong type is told. Takes the steps of computing the result.
+fn open<'d>(db: &'d Db, op: Op, keys: &[&[u8]]) -> Result<Vec<Option<&'d Set>>, Fail> {
+    // One request may name a key a million times, which changes nothing.
+    let (first, others) = keys.split_at(usize::from(op == Op::Diff));
+    let mut others = others.to_vec();
+    others.sort_unstable();
+    others.dedup();
+    let keys = first.iter().chain(&others);
+    let sets: Vec<_> = keys.map(|key| db.read::<Set>(key)).collect::<Result<_, _>>()?;
+    let each = work::INSERT + (sets.len() - 1) * work::LOOK_UP;
+    let lens = || sets.iter().map(|set| set.map_or(0, Set::len));
+    db.work.take(match op {
+        Op::Inter => lens().min().unwrap_or(0).saturating_mul(each),
+        Op::Union => lens().sum::<usize>() * work::INSERT,
+        Op::Diff => lens().next().unwrap_or(0).saturating_mul(each),
+    })?;
+    Ok(sets)
 }
 
 /// Hands over the members of the result until `each` wants no more.

@@ -120,13 +120,15 @@ pub(super) struct Space {
     soonest: Vec<AtomicU64>,
     /// Bytes with which a bucket is full.
     full: usize,
+    /// Steps of an operation.
+    steps: usize,
 }
 
 impl Space {
-    pub(super) fn new(all: Vec<Shard>, full: usize) -> Space {
+    pub(super) fn new(all: Vec<Shard>, full: usize, steps: usize) -> Space {
         let soonest = all.iter().map(|shard| AtomicU64::new(shard.soonest())).collect();
         let shards = all.into_iter().map(|shard| Mutex::new(Some(shard))).collect();
-        Space { shards, soonest, full }
+        Space { shards, soonest, full, steps }
     }
 
     /// The whole key space again, once nobody else has any of it.
@@ -134,7 +136,7 @@ impl Space {
         let shards = self.shards.into_iter();
         let inner = shards.map(|shard| shard.into_inner().unwrap_or_else(PoisonError::into_inner));
         let mut db = Db::of(Shards::All(inner.map(|shard| shard.expect(HOME)).collect()));
-        db.full = self.full;
+        (db.full, db.work.max) = (self.full, self.steps);
         db
     }
 
@@ -178,7 +180,7 @@ impl Space {
         let mut locked: Vec<_> = numbers.iter().map(|shard| self.lock(*shard)).collect();
         let taken = locked.iter_mut().map(|shard| shard.take().expect(HOME));
         let mut db = Db::of(Shards::Some(numbers.iter().copied().zip(taken).collect()));
-        db.full = self.full;
+        (db.full, db.work.max) = (self.full, self.steps);
         let result = act(&mut db);
         let Shards::Some(some) = db.shards else { return result };
         for ((number, shard), home) in some.into_iter().zip(&mut locked) {

@@ -8,6 +8,7 @@ use super::table::Run::Service;
 use super::table::commands;
 use super::table::flags::{DENYOOM, FAST, READONLY, WRITE};
 use super::text::Text;
+use super::work;
 
 commands! { String:
     "append" 3, WRITE | DENYOOM | FAST, Keys::FIRST, Service(append),
@@ -267,6 +268,7 @@ fn store_pairs(c: &mut Call<'_, '_>, command: &str) -> Outcome {
         return Err(Fail::arity(command));
     }
     let args = c.args;
+    c.db.take_moves(args[1..].iter().step_by(2).copied())?;
     // All or nothing, also where all of them share a bucket.
     let bytes: usize = args[1..].iter().map(|arg| arg.len() + PAIR_BYTES).sum();
     args[1..].iter().step_by(2).try_for_each(|key| c.db.room(key, bytes))?;
@@ -316,10 +318,9 @@ fn add(c: &mut Call<'_, '_>, number: i64) -> Outcome {
 
 fn incrbyfloat(c: &mut Call<'_, '_>) -> Outcome {
     let key = c.args[1];
-    let old = match c.db.read::<Text>(key)? {
-        Some(text) => Extended::parse(text.bytes()).ok_or(Fail::NOT_FLOAT)?,
-        None => Extended::ZERO,
-    };
+    let old = c.db.read::<Text>(key)?.map_or(&b"0"[..], Text::bytes);
+    c.db.work.take(Extended::steps(old) + Extended::steps(c.args[2]))?;
+    let old = Extended::parse(old).ok_or(Fail::NOT_FLOAT)?;
     let number = Extended::parse(c.args[2]).ok_or(Fail::NOT_FLOAT)?;
     let new = old.checked_add(number).filter(|sum| sum.is_finite());
     let infinite = Fail::new("ERR increment would produce NaN or Infinity");
@@ -338,6 +339,7 @@ fn setrange(c: &mut Call<'_, '_>) -> Outcome {
         return Ok(());
     }
     c.check_size(offset.saturating_add(bytes.len()))?;
+    c.db.work.take(offset.saturating_sub(old) / work::COPIED)?;
     let text = c.db.write_or_new::<Text>(c.ctx, key)?;
     text.slice_mut(offset, bytes.len()).copy_from_slice(bytes);
     let len = text.len();

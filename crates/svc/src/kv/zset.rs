@@ -13,6 +13,7 @@ use super::scan::{Scan, parse_cursor};
 use super::table::flags::{DENYOOM, FAST, MOVABLEKEYS, READONLY, WRITE};
 use super::table::{CommandSpec, Flags, Group, Keys, Run};
 use super::types::Zset;
+use super::work;
 
 mod algebra;
 mod range;
@@ -325,16 +326,24 @@ pub fn zcard(c: &mut Call<'_, '_>) -> Outcome {
 
 /// ZRANK key member
 pub fn zrank(c: &mut Call<'_, '_>) -> Outcome {
-    match c.db.read::<Zset>(c.args[1])?.and_then(|zset| zset.rank(c.args[2])) {
+    let zset = c.db.read::<Zset>(c.args[1])?;
+    c.db.work.take(rank_steps(zset))?;
+    match zset.and_then(|zset| zset.rank(c.args[2])) {
         Some(rank) => c.reply.length(rank),
         None => c.reply.null(),
     }
     Ok(())
 }
 
+/// Steps of finding a rank: in the order, the parts that are before it are counted up.
+fn rank_steps(zset: Option<&Zset>) -> usize {
+    zset.map_or(0, Zset::len) / 4096
+}
+
 /// ZREVRANK key member
 pub fn zrevrank(c: &mut Call<'_, '_>) -> Outcome {
     let zset = c.db.read::<Zset>(c.args[1])?;
+    c.db.work.take(rank_steps(zset))?;
     match zset.and_then(|zset| Some(zset.len() - 1 - zset.rank(c.args[2])?)) {
         Some(rank) => c.reply.length(rank),
         None => c.reply.null(),
@@ -398,17 +407,21 @@ fn take(c: &mut Call<'_, '_>, key: &[u8], end: End, count: usize, shape: Shape) 
         c.reply.array(0);
         return Ok(());
     };
-    let (len, order) = (zset.len(), zset.order());
+    c.db.work.take(rank_steps(Some(zset)))?;
+    let len = zset.len();
     let count = count.min(len);
-    let taken: Vec<_> = match end {
-        End::Lowest => order.range(0, count).cloned().collect(),
-        End::Highest => order.range_rev(len - count, len).cloned().collect(),
-    };
     shape.header(&mut c.reply, count);
     if let Some(zset) = c.db.write::<Zset>(c.ctx, key)? {
+        let taken = match end {
+            End::Lowest => zset.remove_range(0, count),
+            End::Highest => {
+                let mut taken = zset.remove_range(len - count, len);
+                taken.reverse();
+                taken
+            }
+        };
         for (score, member) in &taken {
             shape.item(&mut c.reply, member, *score);
-            zset.remove(member);
         }
         c.db.drop_if_empty(c.ctx, key);
     }
@@ -429,6 +442,7 @@ pub fn zrandmember(c: &mut Call<'_, '_>) -> Outcome {
         c.reply.array(0);
         return Ok(());
     };
+    c.db.work.take(wanted.of(zset.len()).saturating_mul(work::LOOK_UP))?;
     let shape = Shape::usual(&c.reply, with_scores);
     shape.header(&mut c.reply, wanted.of(zset.len()));
     wanted.choose(&mut choice, zset.scores(), |member, score| {
@@ -446,7 +460,7 @@ pub fn zscan(c: &mut Call<'_, '_>) -> Outcome {
         return Ok(());
     };
     let whole_digits = zset.is_compact();
-    let (next, found) = scan(&Scan::parse(&c.args[3..], false)?, zset.scores(), cursor);
+    let (next, found) = scan(c.db, &Scan::parse(&c.args[3..], false)?, zset.scores(), cursor)?;
     c.reply.array(2);
     c.reply.bulk(next.to_string().as_bytes());
     c.reply.array(found.len() * 2);

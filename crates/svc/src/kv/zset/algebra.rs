@@ -13,6 +13,7 @@ use super::super::decimal::parse_f64;
 use super::super::types::ranked::order;
 use super::super::types::{Blob, Set, Zset};
 use super::super::value::Value;
+use super::super::work;
 use super::Shape;
 
 /// What is computed.
@@ -247,7 +248,22 @@ impl<'d> Query<'d> {
         if op != Op::Diff {
             query.sources.sort_by_key(Source::len);
         }
+        c.db.work.take(query.steps())?;
         Ok(query)
+    }
+
+    /// What computing the result takes. A key may be named a million times, and counts each time,
+    /// since its scores do.
+    fn steps(&self) -> usize {
+        // Into what is joined, and then into a sorted set, which has two orders.
+        const JOINED: usize = 2 * work::INSERT;
+        let first = self.sources.first().map_or(0, Source::len);
+        match self.op {
+            Op::Union => self.sources.iter().map(Source::len).sum::<usize>() * JOINED,
+            Op::Inter | Op::Diff => {
+                first.saturating_mul(JOINED + (self.sources.len() - 1) * work::LOOK_UP)
+            }
+        }
     }
 
     fn options(&mut self, c: &Call<'_, '_>, mut at: usize, used: Use) -> Outcome {

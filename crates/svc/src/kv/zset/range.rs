@@ -10,7 +10,8 @@ use super::super::decimal::parse_bound;
 use super::super::list::clamp;
 use super::super::types::Zset;
 use super::super::types::ranked::Ranking;
-use super::Shape;
+use super::super::work;
+use super::{Shape, rank_steps};
 
 /// ZCOUNT key min max
 pub fn zcount(c: &mut Call<'_, '_>) -> Outcome {
@@ -72,9 +73,10 @@ pub fn zrangestore(c: &mut Call<'_, '_>) -> Outcome {
     let query = Query::parse(c, 2, None, None, false)?;
     let mut result = Zset::new();
     if let Some(zset) = c.db.read::<Zset>(c.args[2])? {
+        let (start, end) = query.ranks(zset);
+        c.db.work.take(rank_steps(Some(zset)) + (end - start) * 2 * work::INSERT)?;
         if let Range::Rank(..) = query.range {
             // The only range whose length Redis knows when it begins.
-            let (start, end) = query.ranks(zset);
             result = Zset::for_members(end - start, std::iter::empty());
         }
         for (score, member) in query.select(zset) {
@@ -96,10 +98,14 @@ fn answer(c: &mut Call<'_, '_>, kind: Option<Kind>, reverse: Option<bool>) -> Ou
         c.reply.array(0);
         return Ok(());
     };
+    c.db.work.take(rank_steps(Some(zset)))?;
     let shape = Shape::usual(&c.reply, query.with_scores);
     let (start, end) = query.ranks(zset);
     shape.header(&mut c.reply, end - start);
     for (score, member) in query.select(zset) {
+        if c.reply.overflowed() {
+            break;
+        }
         shape.item(&mut c.reply, member, *score);
     }
     Ok(())
@@ -107,7 +113,9 @@ fn answer(c: &mut Call<'_, '_>, kind: Option<Kind>, reverse: Option<bool>) -> Ou
 
 fn count(c: &mut Call<'_, '_>, kind: Kind) -> Outcome {
     let range = Range::parse(kind, c, 2, 3)?;
-    let len = c.db.read::<Zset>(c.args[1])?.map_or(0, |zset| {
+    let zset = c.db.read::<Zset>(c.args[1])?;
+    c.db.work.take(rank_steps(zset))?;
+    let len = zset.map_or(0, |zset| {
         let (start, end) = range.ranks(zset, false);
         end - start
     });
@@ -117,20 +125,16 @@ fn count(c: &mut Call<'_, '_>, kind: Kind) -> Outcome {
 
 fn remove(c: &mut Call<'_, '_>, kind: Kind) -> Outcome {
     let (key, range) = (c.args[1], Range::parse(kind, c, 2, 3)?);
-    let mut members = Vec::new();
-    if let Some(zset) = c.db.read::<Zset>(key)? {
-        let (start, end) = range.ranks(zset, false);
-        members.extend(zset.order().range(start, end).map(|(_, member)| member.clone()));
-    }
-    if !members.is_empty()
+    let zset = c.db.read::<Zset>(key)?;
+    c.db.work.take(rank_steps(zset))?;
+    let (start, end) = zset.map_or((0, 0), |zset| range.ranks(zset, false));
+    if start < end
         && let Some(zset) = c.db.write::<Zset>(c.ctx, key)?
     {
-        for member in &members {
-            zset.remove(member);
-        }
+        zset.remove_range(start, end);
         c.db.drop_if_empty(c.ctx, key);
     }
-    c.reply.length(members.len());
+    c.reply.length(end - start);
     Ok(())
 }
 
