@@ -41,6 +41,8 @@ pub struct Session {
     pub(super) proved: Vec<Id>,
     /// Bytes of the events and of the proved ids as they are encoded.
     bytes: usize,
+    /// Bytes of the events' paths.
+    path_bytes: usize,
 }
 
 impl Session {
@@ -57,6 +59,7 @@ impl Session {
             events: VecDeque::new(),
             proved: Vec::new(),
             bytes: 0,
+            path_bytes: 0,
         }
     }
 
@@ -79,7 +82,7 @@ impl Session {
         self.told = 0;
         self.events.clear();
         self.proved.clear();
-        self.bytes = 0;
+        (self.bytes, self.path_bytes) = (0, 0);
     }
 
     /// Queues an event; false when there are too many, or nobody to tell. There are never too many
@@ -87,11 +90,11 @@ impl Session {
     /// size bounds them, and a client that was cut off for them would make it again. `left` bytes
     /// are what the sessions that share its object may still remember.
     pub(super) fn tell(&mut self, event: Event, at_once: bool, left: usize) -> bool {
-        let bytes = || self.events.iter().map(|event| event.path.len()).sum::<usize>();
-        let room = || self.events.len() < EVENTS_MAX && event.encoded_len() <= left;
-        let fits = at_once || (room() && bytes() + event.path.len() <= EVENT_BYTES_MAX);
+        let few = self.events.len() < EVENTS_MAX && event.encoded_len() <= left;
+        let fits = at_once || (few && self.path_bytes + event.path.len() <= EVENT_BYTES_MAX);
         if fits && self.connection != 0 {
             self.bytes += event.encoded_len();
+            self.path_bytes += event.path.len();
             self.events.push_back(event);
         }
         fits && self.connection != 0
@@ -101,6 +104,7 @@ impl Session {
     pub(super) fn take(&mut self) -> Events {
         let list: Vec<Event> = self.events.drain(..).collect();
         self.bytes -= list.iter().map(Event::encoded_len).sum::<usize>();
+        self.path_bytes = 0;
         let first = self.told;
         self.told += list.len() as u64;
         Events { first, list }
@@ -146,6 +150,7 @@ impl Session {
         let proved: Vec<_> = (0..count).map(|_| Id::decode(r)).collect::<Result<_, _>>()?;
         let bytes = events.iter().map(Event::encoded_len).sum::<usize>()
             + proved.iter().map(Id::encoded_len).sum::<usize>();
+        let path_bytes = events.iter().map(|event| event.path.len()).sum();
         Ok(Session {
             password,
             timeout_ms,
@@ -156,6 +161,7 @@ impl Session {
             events,
             proved,
             bytes,
+            path_bytes,
         })
     }
 }
@@ -216,5 +222,25 @@ mod tests {
         assert!(session.tell(event(), true, 0), "it leaves at once");
         session.attach((ClientId(1), SessionId(2)), 4);
         assert_eq!((session.told, session.events.len()), (0, 0));
+    }
+
+    #[test]
+    fn bytes_of_paths_are_bounded_however_the_events_came_and_went() {
+        let long = || Event { kind: 1, path: "/".repeat(4096).into() };
+        let fill = |session: &mut Session| {
+            (0..1000).take_while(|_| session.tell(long(), false, usize::MAX)).count()
+        };
+        let most = EVENT_BYTES_MAX / 4096;
+        let mut session = Session::new([3; 16], 5000, 7);
+        session.attach((ClientId(1), SessionId(2)), 3);
+        assert_eq!((fill(&mut session), fill(&mut session)), (most, 0));
+        session.take();
+        assert_eq!(fill(&mut session), most, "what was handed over makes room");
+        let mut out = vec![];
+        session.encode(&mut Writer::new(&mut out));
+        let mut session = Session::decode(&mut Reader::new(&out)).expect("just written");
+        assert_eq!(fill(&mut session), 0, "a replica that fetched it has as little room");
+        session.attach((ClientId(1), SessionId(2)), 4);
+        assert_eq!(fill(&mut session), most);
     }
 }
