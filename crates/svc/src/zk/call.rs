@@ -42,6 +42,11 @@ enum Change {
     Written { path: Box<str>, acl: Acl },
 }
 
+/// Most watches that are looked at for one request, or what the service does by itself, before
+/// those who have them are cut off instead of being told: thousands of changes in one multi, each
+/// of which thousands of sessions watch, would stop every replica.
+const WATCHES_MAX: usize = if cfg!(test) { 1 << 12 } else { 1 << 20 };
+
 /// A request in execution.
 pub(super) struct Call<'a, 'c> {
     pub(super) state: &'a State,
@@ -55,6 +60,8 @@ pub(super) struct Call<'a, 'c> {
     replaced: Vec<(Box<str>, Option<Node>)>,
     /// Classes of nodes that were looked at, where somebody wants to know.
     seen: RefCell<Vec<u64>>,
+    /// Watches that were looked at, for all changes together.
+    watches: usize,
 }
 
 /// How a node is created.
@@ -102,7 +109,7 @@ impl<'a, 'c> Call<'a, 'c> {
         let ids = |session: Option<&Session>| session.map_or(Vec::new(), |own| own.proved.clone());
         let proved = state.look_session(session, ids);
         let (changes, replaced, seen) = (Vec::new(), Vec::new(), RefCell::default());
-        Call { state, ctx, session, proved, changes, replaced, seen }
+        Call { state, ctx, session, proved, changes, replaced, seen, watches: 0 }
     }
 
     /// Remembers that what is known about `path` was looked at.
@@ -319,7 +326,9 @@ impl<'a, 'c> Call<'a, 'c> {
         let mut found = BTreeSet::new();
         let mut once = Vec::new();
         self.see(path);
-        for (session, ways) in self.state.watchers(path) {
+        let watchers = self.state.watchers(path);
+        self.watches += watchers.len();
+        for (session, ways) in watchers {
             let deep = ways & watch::RECURSIVE != 0 && kind != event::CHILDREN;
             if deep || ways & (way | watch::PERSISTENT) != 0 {
                 found.insert(session);
@@ -332,8 +341,9 @@ impl<'a, 'c> Call<'a, 'c> {
             let mut above = path;
             while above != path::ROOT {
                 above = path::parent(above);
-                let watchers = self.state.watchers(above).into_iter();
-                let deep = watchers.filter(|(_, ways)| ways & watch::RECURSIVE != 0);
+                let watchers = self.state.watchers(above);
+                self.watches += watchers.len();
+                let deep = watchers.into_iter().filter(|(_, ways)| ways & watch::RECURSIVE != 0);
                 found.extend(deep.map(|(session, _)| session));
             }
         }
@@ -348,17 +358,21 @@ impl<'a, 'c> Call<'a, 'c> {
 
     /// Queues an event for a session whose connection may read the node. A session that has too
     /// many is cut off instead of missing one: its client comes back and sets its watches anew.
+    /// So is everybody, once a request has had too many watches looked at, so that what there is to
+    /// look at becomes less.
     pub(super) fn tell(&mut self, id: u64, kind: u8, path: &str, acl: &[Entry]) {
-        let readable = |proved: &[Id]| acl::check(acl, perms::READ, proved).is_ok();
+        let own = id == self.session;
+        let late = self.watches > WATCHES_MAX && !own;
+        let readable = |proved: &[Id]| late || acl::check(acl, perms::READ, proved).is_ok();
         let gateway = self.state.look_session(id, |session| {
             let told = session.filter(|own| own.connection != 0 && readable(&own.proved));
             told.map(|session| session.gateway)
         });
         let Some((client, session)) = gateway else { return };
         let event = Event { kind, path: path.into() };
-        let own = id == self.session;
         let left = self.state.left_to_remember(id);
-        let told = self.state.with_session(self.ctx, id, |session| session.tell(event, own, left));
+        let tell = |session: &mut Session| !late && session.tell(event, own, left);
+        let told = self.state.with_session(self.ctx, id, tell);
         if told == Some(false) {
             self.detach(id);
         }

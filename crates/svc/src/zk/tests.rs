@@ -13,6 +13,7 @@ use super::session::HEARD_GRAIN_MS;
 use super::{ZkError, ZooKeeperService, kind};
 
 mod room;
+mod work;
 
 const PASSWORD: [u8; 16] = [7; 16];
 
