@@ -10,6 +10,7 @@ mod connection;
 mod info;
 mod table;
 
+use svc::kv::glob;
 use svc::kv::reply::Resp;
 
 use super::session::Session;
@@ -130,23 +131,13 @@ fn help(parent: &str, reply: &mut Resp<'_>) -> Flow {
 
 pub(super) use connection::greet;
 
-/// Whether `text`, in lower case, matches `pattern` in any case: `*` stands for anything, `?` for
-/// one character.
+/// Whether `text`, in lower case, matches the glob pattern in any case.
 fn matches(pattern: &[u8], text: &str) -> bool {
-    fn step(pattern: &[u8], text: &[u8]) -> bool {
-        match (pattern, text) {
-            ([], []) => true,
-            ([b'*', rest @ ..], _) => (0..=text.len()).any(|skip| step(rest, &text[skip..])),
-            ([b'?', rest @ ..], [_, tail @ ..]) => step(rest, tail),
-            ([p, rest @ ..], [t, tail @ ..]) => p.eq_ignore_ascii_case(t) && step(rest, tail),
-            _ => false,
-        }
-    }
-    // A longer pattern than any name can only be an attempt to keep the matcher busy.
-    pattern.len() <= PATTERN_MAX && step(pattern, text.as_bytes())
+    pattern.len() <= PATTERN_MAX && glob::matches(&pattern.to_ascii_lowercase(), text.as_bytes())
 }
 
-/// Longest pattern for names of commands and settings, in bytes.
+/// Longest pattern for names of commands and settings, in bytes: a longer one than any name can
+/// only be an attempt to keep the matcher busy, which looks at a pattern once per byte of a name.
 const PATTERN_MAX: usize = 32;
 
 /// Whether `arg` is the keyword `word`, in any case.
@@ -167,3 +158,31 @@ fn ok(reply: &mut Resp<'_>) -> Flow {
 }
 
 const SYNTAX: &str = "ERR syntax error";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_match_patterns_in_any_case() {
+        for (pattern, name, expected) in [
+            ("*", "save", true),
+            ("MAX*", "maxmemory", true),
+            ("max*y", "maxmemory-policy", true),
+            ("max*y", "maxclients", false),
+            ("sav?", "save", true),
+            ("S[A-C]ve", "save", true),
+            ("", "save", false),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn many_stars_do_not_take_for_ever() {
+        let stars = "*".repeat(PATTERN_MAX - 1) + "z";
+        assert!(!matches(stars.as_bytes(), "maxmemory-policy"));
+        let pairs = "*a".repeat(PATTERN_MAX / 2);
+        assert!(!matches(pairs.as_bytes(), &"a".repeat(15)));
+    }
+}
