@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use svc::kv::info;
 use svc::kv::op::{self, Step};
-use svc::kv::reply::{Protocol, Resp};
+use svc::kv::reply::{Protocol, Resp, TOO_LARGE};
 use svc::kv::table::{self, CommandSpec, Run, flags};
 use tokio::time::Instant;
 
@@ -266,8 +266,20 @@ impl Session {
         reply.error(error);
     }
 
+    /// Runs a command that is answered here. A reply that would be too large gives way to an error:
+    /// without one, or with half of one, all replies behind it would be taken for others.
+    fn run(&mut self, command: &Local, args: &[&[u8]], out: &mut Vec<u8>) -> Flow {
+        let mut reply = Resp::new(out, self.protocol);
+        let flow = (command.run)(self, args, &mut reply);
+        if reply.overflowed() {
+            reply.clear();
+            reply.error(TOO_LARGE);
+        }
+        flow
+    }
+
     fn run_local(&mut self, command: &Local, args: &[&[u8]], local: &mut Vec<u8>) -> Action {
-        match (command.run)(self, args, &mut Resp::new(local, self.protocol)) {
+        match self.run(command, args, local) {
             Flow::Answered => Action::None,
             Flow::Greet => {
                 commands::greet(self, &mut Resp::new(local, self.protocol));
@@ -427,7 +439,7 @@ impl Session {
         let mut reply = Vec::new();
         if let Some(command) = queued.local {
             let args: Vec<&[u8]> = queued.args.iter().map(Vec::as_slice).collect();
-            (command.run)(self, &args, &mut Resp::new(&mut reply, self.protocol));
+            self.run(command, &args, &mut reply);
         }
         reply
     }

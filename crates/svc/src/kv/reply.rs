@@ -9,6 +9,9 @@ use std::io::Write as _;
 /// Most bytes of one operation's result: what a frame's reply may hold, less its own header.
 pub const REPLY_MAX: usize = base::limits::REPLY_BYTES_MAX - 65_536;
 
+/// What a reply is replaced by when it would be too large.
+pub const TOO_LARGE: &[u8] = b"ERR reply exceeds the maximum size of a reply";
+
 /// The protocol version a client has negotiated with its gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Protocol {

@@ -11,15 +11,12 @@ use super::call::{Call, Fail};
 use super::db::{self, Db};
 use super::info;
 use super::op::{self, Op, Step};
-use super::reply::{Protocol, REPLY_MAX, Resp};
+use super::reply::{Protocol, REPLY_MAX, Resp, TOO_LARGE};
 use super::shard::{Shards, Space};
 use super::table::{self, Run};
 
 /// Most keys that one [`Service::wake`] removes.
 const EXPIRED_PER_WAKE: usize = 1000;
-
-/// What a reply is replaced by when it would be too large.
-const TOO_LARGE: &[u8] = b"ERR reply exceeds the maximum size of a reply";
 
 /// The replicated key-value service.
 pub struct KvService {

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use svc::kv::call::parse_int;
-use svc::kv::reply::Resp;
+use svc::kv::reply::{REPLY_MAX, Resp};
 use tokio::time::Instant;
 
-use super::connection::{is_valid_name, set_name};
+use super::connection::{name_error, set_name};
 use super::{Flow, Local, SYNTAX, error, help, is, ok};
 use crate::gateway::registry::Client;
 use crate::gateway::session::{Replies, Session};
@@ -61,8 +61,7 @@ fn set_info(session: &mut Session, args: &[&[u8]], reply: &mut Resp<'_>) -> Flow
         text.push(b'\'');
         return error(reply, text);
     };
-    if !is_valid_name(args[3]) {
-        let text = format!("ERR {what} cannot contain spaces, newlines or special characters.");
+    if let Some(text) = name_error(what, args[3]) {
         return error(reply, text);
     }
     *field = args[3].to_vec();
@@ -133,7 +132,13 @@ fn list(session: &mut Session, args: &[&[u8]], reply: &mut Resp<'_>) -> Flow {
     }
     let now = Instant::now();
     let mut text = Vec::new();
-    clients.iter().for_each(|client| describe(client, now, &mut text));
+    for client in &clients {
+        describe(client, now, &mut text);
+        // More than any reply has: it becomes an error.
+        if text.len() > REPLY_MAX {
+            break;
+        }
+    }
     reply.verbatim("txt", &text);
     Flow::Answered
 }

@@ -35,7 +35,9 @@ pub(super) const COMMANDS: &[Local] = &[
 ];
 
 const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
-const NAME_ERROR: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+/// Longest name of a connection, of its library or of that one's version, in bytes: others see them
+/// in lists of all connections.
+const NAME_BYTES_MAX: usize = 1024;
 
 fn ping(_: &mut Session, args: &[&[u8]], reply: &mut Resp<'_>) -> Flow {
     match args {
@@ -96,8 +98,8 @@ fn hello(session: &mut Session, args: &[&[u8]], reply: &mut Resp<'_>) -> Flow {
                 tail
             }
             [new, tail @ ..] if is(option, "setname") => {
-                if !is_valid_name(new) {
-                    return error(reply, NAME_ERROR);
+                if let Some(text) = name_error("Client names", new) {
+                    return error(reply, text);
                 }
                 name = Some(*new);
                 tail
@@ -142,15 +144,22 @@ pub(in crate::gateway) fn greet(session: &Session, reply: &mut Resp<'_>) {
     reply.array(0);
 }
 
-/// Names appear in lists that are split at blanks and line ends.
-pub(super) fn is_valid_name(name: &[u8]) -> bool {
-    name.iter().all(|b| (b'!'..=b'~').contains(b))
+/// Why `name` cannot be taken for one of the `names`, if it cannot: they appear in lists that are
+/// split at blanks and line ends.
+pub(super) fn name_error(names: &str, name: &[u8]) -> Option<String> {
+    if name.len() > NAME_BYTES_MAX {
+        Some(format!("ERR {names} cannot have more than {NAME_BYTES_MAX} bytes."))
+    } else if !name.iter().all(|b| (b'!'..=b'~').contains(b)) {
+        Some(format!("ERR {names} cannot contain spaces, newlines or special characters."))
+    } else {
+        None
+    }
 }
 
 /// Sets the connection's name.
 pub(super) fn set_name(session: &mut Session, name: &[u8], reply: &mut Resp<'_>) -> Flow {
-    if !is_valid_name(name) {
-        return error(reply, NAME_ERROR);
+    if let Some(text) = name_error("Client names", name) {
+        return error(reply, text);
     }
     session.client.state().name = name.to_vec();
     ok(reply)

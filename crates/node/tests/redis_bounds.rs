@@ -1,0 +1,66 @@
+//! The gateway and clients that ask for more than it may hold: what it does not read, what it
+//! refuses, and that the replies to everything else still come, each in its place.
+
+#[path = "support/redis_servers.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod redis_servers;
+#[path = "support/redis_wire.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod redis_wire;
+
+use std::time::Duration;
+
+use node::gateway::{Config, Local};
+use redis_servers::Gateway;
+use redis_wire::{Value, Wire};
+
+/// No timer of the gateway helps a connection that got stuck.
+fn patient() -> Config {
+    let long = Duration::from_secs(3600);
+    Config { request_timeout: long, write_timeout: long, ..Config::default() }
+}
+
+fn bulk(text: &str) -> Value {
+    Value::Bulk(text.as_bytes().to_vec())
+}
+
+fn simple(text: &str) -> Value {
+    Value::Simple(text.as_bytes().to_vec())
+}
+
+fn error(text: &str) -> Value {
+    Value::Error(text.as_bytes().to_vec())
+}
+
+#[test]
+fn a_reply_that_is_too_large_is_an_error_in_its_place() {
+    let gateway = Gateway::start(Local::new(), patient());
+    let mut wire = Wire::connect(gateway.addr);
+    assert_eq!(wire.cmd("SET a 1"), simple("OK"));
+    let mut asks = vec![&b"COMMAND"[..], b"INFO"];
+    asks.resize(50_000, b"client");
+    let too_large = error("ERR reply exceeds the maximum size of a reply");
+    assert_eq!(wire.call(&asks), too_large);
+    assert_eq!(wire.cmd("GET a"), bulk("1"));
+    assert_eq!(wire.cmd("MULTI"), simple("OK"));
+    assert_eq!(wire.call(&asks), simple("QUEUED"));
+    assert_eq!(wire.cmd("GET a"), simple("QUEUED"));
+    assert_eq!(wire.cmd("EXEC"), Value::Array(vec![too_large, bulk("1")]));
+}
+
+#[test]
+fn names_of_connections_are_bounded_and_lists_are_whole() {
+    let gateway = Gateway::start(Local::new(), patient());
+    let (mut a, mut b) = (Wire::connect(gateway.addr), Wire::connect(gateway.addr));
+    let long = vec![b'x'; 12_000_000];
+    assert!(a.call(&[&b"CLIENT"[..], b"SETNAME", &long]).is_error());
+    assert!(a.call(&[&b"CLIENT"[..], b"SETINFO", b"LIB-NAME", &long]).is_error());
+    assert!(a.call(&[&b"CLIENT"[..], b"SETINFO", b"LIB-VER", &long]).is_error());
+    assert!(a.call(&[&b"HELLO"[..], b"3", b"SETNAME", &long[..1025]]).is_error());
+    assert_eq!(a.call(&[&b"CLIENT"[..], b"SETNAME", &long[..1024]]), simple("OK"));
+    b.send_raw(b"SET a 1\r\nCLIENT LIST\r\nGET a\r\n");
+    assert_eq!(b.read(), simple("OK"));
+    let list = b.read();
+    assert_eq!(list.bytes().split(|byte| *byte == b'\n').count(), 3, "two lines: {list:?}");
+    assert_eq!(b.read(), bulk("1"));
+}
