@@ -1,6 +1,8 @@
 //! The gateway and clients that ask for more than it may hold: what it does not read, what it
 //! refuses, and that the replies to everything else still come, each in its place.
 
+#[path = "support/redis_backends.rs"]
+mod redis_backends;
 #[path = "support/redis_servers.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod redis_servers;
@@ -8,9 +10,12 @@ mod redis_servers;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod redis_wire;
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use node::gateway::{Config, Local};
+use redis_backends::{Failing, Gated};
 use redis_servers::Gateway;
 use redis_wire::{Value, Wire};
 
@@ -63,4 +68,33 @@ fn names_of_connections_are_bounded_and_lists_are_whole() {
     let list = b.read();
     assert_eq!(list.bytes().split(|byte| *byte == b'\n').count(), 3, "two lines: {list:?}");
     assert_eq!(b.read(), bulk("1"));
+}
+
+/// Libraries send commands again by themselves whose errors begin so.
+const RESENT: [&[u8]; 5] = [b"TRYAGAIN", b"LOADING", b"READONLY", b"CLUSTERDOWN", b"MASTERDOWN"];
+
+#[test]
+fn libraries_send_again_what_was_not_sent_and_nothing_else() {
+    for unsent in [false, true] {
+        let backend = Failing { inner: Local::new(), fails: Arc::default(), unsent };
+        let gateway = Gateway::start(backend.clone(), patient());
+        let mut wire = Wire::connect(gateway.addr);
+        backend.fails.store(true, Ordering::SeqCst);
+        for ask in ["INCR n", "WATCH n", "GET n"] {
+            let told = wire.cmd(ask);
+            assert!(told.is_error(), "{told:?}");
+            let resent = RESENT.iter().any(|code| told.bytes().starts_with(code));
+            assert_eq!(resent, unsent, "{told:?}");
+        }
+        backend.fails.store(false, Ordering::SeqCst);
+        assert_eq!(wire.cmd("INCR n"), Value::Int(if unsent { 1 } else { 2 }));
+    }
+}
+
+#[test]
+fn what_nobody_answers_in_time_is_not_sent_again_by_libraries() {
+    let config = Config { request_timeout: Duration::from_millis(200), ..patient() };
+    let gateway = Gateway::start(Gated::new(), config);
+    let told = Wire::connect(gateway.addr).cmd("INCR n");
+    assert!(told.bytes().starts_with(b"UNKNOWN group is not answering: "), "{told:?}");
 }

@@ -152,7 +152,7 @@ fn an_unavailable_backend_is_told_after_the_timeout_and_only_then() {
     wire.send_raw(b"SET a 1\r\nPING\r\nGET a\r\n");
     let told = |value: Value| {
         let text = String::from_utf8_lossy(value.bytes()).into_owned();
-        value.is_error() && text.starts_with("TRYAGAIN group is not answering: ")
+        value.is_error() && text.starts_with("UNKNOWN group is not answering: ")
     };
     assert!(told(wire.read()));
     assert_eq!(wire.read(), simple("PONG"));

@@ -497,9 +497,15 @@ impl Watching {
     }
 }
 
-/// The error for a command whose result did not come.
+/// The error for a command whose result did not come. Libraries send again by themselves what is
+/// answered with `TRYAGAIN`: so that stands only before what was certainly not executed, and
+/// nothing that they know before what may have been.
 fn unanswered(error: &BackendError, out: &mut Vec<u8>) {
-    let prefix = if error.unavailable { "TRYAGAIN group is not answering:" } else { "ERR" };
+    let prefix = match error {
+        BackendError { unsent: true, .. } => "TRYAGAIN not sent to the group:",
+        BackendError { unavailable: true, .. } => "UNKNOWN group is not answering:",
+        _ => "ERR",
+    };
     Resp::new(out, Protocol::Resp2).error(format!("{prefix} {error}").as_bytes());
 }
 

@@ -3,7 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -69,6 +69,33 @@ impl Future for GatedResult {
         } else {
             Poll::Pending
         }
+    }
+}
+
+/// A backend that executes and says that it does not answer while it `fails`; or that says that
+/// it was handed nothing, which is true.
+#[derive(Clone)]
+pub struct Failing {
+    pub inner: Local,
+    pub fails: Arc<AtomicBool>,
+    pub unsent: bool,
+}
+
+impl Backend for Failing {
+    type Pending = Ready<Result<Vec<u8>, BackendError>>;
+
+    fn submit(&self, stream: StreamKey, op: Vec<u8>) -> Self::Pending {
+        if !self.fails.load(Ordering::SeqCst) {
+            return self.inner.submit(stream, op);
+        }
+        if !self.unsent {
+            drop(self.inner.submit(stream, op));
+        }
+        ready(Err(BackendError { unsent: self.unsent, ..BackendError::unavailable("on purpose") }))
+    }
+
+    fn describe(&self) -> String {
+        "failing".to_owned()
     }
 }
 

@@ -354,7 +354,8 @@ impl Worker {
             turn += 1;
             if let Err(why) = failed {
                 // An error reply leaves the connection in order; anything else does not.
-                if !why.starts_with("TRYAGAIN") && !why.starts_with("ERR") {
+                let in_order = ["UNKNOWN", "TRYAGAIN", "ERR"];
+                if !in_order.iter().any(|code| why.starts_with(code)) {
                     connection = None;
                 }
                 let mut errors = self.shared.errors.lock().expect("nobody panics with it");
