@@ -357,3 +357,33 @@ fn a_client_that_takes_nothing_is_cut_off() {
     other.get(xid + 1, "/a", false);
     assert_eq!(other.told(), Some((xid + 1, 0)));
 }
+
+/// Its events are handed over as they come, whether it takes them or not.
+#[test]
+fn a_watcher_that_takes_nothing_is_cut_off_when_its_events_take_too_much() {
+    const RECURSIVE: i32 = 1;
+    let inner = local();
+    let quick = Config { look_every: Duration::from_millis(10), ..Config::default() };
+    let patient = Config { write_timeout: 10 * HANG, gap_timeout: 10 * HANG, ..quick };
+    let served = serve(inner.clone(), Config { output_max: 1024, ..patient });
+    let writer = serve(inner, Config::default());
+    let mut watcher = Client::open(served.address);
+    watcher.send(|w| {
+        w.int(1).int(kind::ADD_WATCH).text("/").int(RECURSIVE);
+    });
+    assert_eq!(watcher.told(), Some((1, 0)));
+    let mut other = Client::open(writer.address);
+    let path = format!("/{}", "a".repeat(1000));
+    other.create(1, &path, 1);
+    // 64 MB of events: sockets hold some, and the connection may hold 32 KiB.
+    for xid in 2..64_000 {
+        other.send(|w| {
+            w.int(xid).int(kind::SET_DATA).text(&path).buffer(None).int(-1);
+        });
+        assert_eq!(other.told(), Some((xid, 0)));
+        if served.stats.slow_readers.get() > 0 {
+            return;
+        }
+    }
+    panic!("it holds events without a bound");
+}

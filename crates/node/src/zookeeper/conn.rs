@@ -13,7 +13,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::early::Early;
 use super::flow::{Flow, RETRY};
 use super::sent::{Sent, Slot, arrived, only_reads};
 use super::wire::{self, Begin, Greeting};
@@ -37,8 +37,9 @@ use crate::gateway::{BackendError, StreamKey};
 const INPUT_MAX: usize = REQUEST_BYTES_MAX + 64 * 1024;
 /// How long a session is asked for again that the backend does not take now.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(1);
-/// Results that wait for a client that takes nothing, in multiples of what waits in bytes that are
-/// ready to leave: what it asked for before anybody knew how large that would be.
+/// Results and events that wait for a client that takes nothing, in multiples of what waits in
+/// bytes that are ready to leave: what it asked for before anybody knew how large that would be,
+/// and what its watches are told of.
 const HELD_TIMES: usize = 32;
 /// How long the last bytes of a connection may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -81,7 +82,7 @@ struct Conn<B: Nudging> {
     pending: VecDeque<Sent<B::Pending>>,
     flow: Flow,
     /// Events that came early.
-    early: VecDeque<Events>,
+    early: Early,
     /// The number of what the client is to be told next.
     next: u64,
     /// Responses that were lost, and whose numbers are not known.
@@ -146,7 +147,7 @@ pub(super) async fn run<B: Nudging>(
         output: Vec::new(),
         pending: VecDeque::new(),
         flow: Flow::default(),
-        early: VecDeque::new(),
+        early: Early::default(),
         next: 0,
         lost: 0,
         gap: None,
@@ -288,17 +289,13 @@ impl<B: Nudging> Conn<B> {
         let is_there = matches!(slot, Some(Slot::Known(_))) && self.gap.is_none();
         let (retry, gap) = (self.flow.retry(), self.gap);
         tokio::select! {
-            held = arrived(&mut self.pending, full), if waits || full => {
-                if held > output_max.saturating_mul(HELD_TIMES) {
-                    self.shared.stats.slow_readers.add(1);
-                    return Err(End::Slow);
-                }
-                if full { Ok(()) } else { self.tell() }
+            () = arrived(&mut self.pending, full), if waits || full => {
+                if full { self.check_held() } else { self.tell() }
             }
             () = std::future::ready(()), if is_there => self.tell(),
             push = pushed.recv() => match push {
                 Some(Push::Events(events)) => {
-                    self.early.push_back(events);
+                    self.early.push(events);
                     self.tell()
                 }
                 Some(Push::Renewed) => self.tell(),
@@ -431,10 +428,11 @@ impl<B: Nudging> Conn<B> {
     /// Tells the client what is next, as far as it is there.
     fn tell(&mut self) -> Result<(), End> {
         while self.output.len() < self.shared.config.output_max {
-            while self.lost == 0
-                && let Some(events) = self.take_early(self.next..=self.next)
+            if self.lost == 0
+                && let Some(events) = self.early.take(self.next..=self.next)
             {
                 self.tell_events(&events);
+                continue;
             }
             let Some(front) = self.pending.pop_front() else { break };
             let Slot::Known(result) = &front.slot else {
@@ -456,12 +454,22 @@ impl<B: Nudging> Conn<B> {
         }
         let old = self.gap.filter(|(next, _)| *next == self.next);
         self.gap = self.has_gap().then(|| old.unwrap_or_else(|| (self.next, Instant::now())));
-        if self.early.len() > EARLY_MAX {
-            self.shared.stats.slow_readers.add(1);
-            return Err(End::Slow);
+        if !self.early.is_empty() {
+            self.check_held()?;
         }
         self.answer_pings();
         if !self.input.is_empty() { self.take_requests() } else { Ok(()) }
+    }
+
+    /// Ends the connection when too much waits to be told.
+    fn check_held(&self) -> Result<(), End> {
+        let held_max = self.shared.config.output_max.saturating_mul(HELD_TIMES);
+        let results: usize = self.pending.iter().map(|sent| sent.slot.bytes()).sum();
+        if results + self.early.bytes() <= held_max {
+            return Ok(());
+        }
+        self.shared.stats.slow_readers.add(1);
+        Err(End::Slow)
     }
 
     /// Whether something that is there waits for what is not. Not while the client takes nothing.
@@ -478,12 +486,6 @@ impl<B: Nudging> Conn<B> {
         self.shared.stats.unanswered.add(1);
         tracing::debug!(%error, "a request without a response");
         End::Unanswered
-    }
-
-    /// The first events that came early, if their number is one of these.
-    fn take_early(&mut self, numbers: RangeInclusive<u64>) -> Option<Events> {
-        let first = self.early.front()?.first;
-        numbers.contains(&first).then(|| self.early.pop_front())?
     }
 
     /// Tells the client a response; false while something before it is on its way.
@@ -535,7 +537,7 @@ impl<B: Nudging> Conn<B> {
     /// meanwhile, everything before number `first` is accounted for.
     fn make_good(&mut self, first: u64) -> Result<(), End> {
         let mut known = self.next + std::mem::take(&mut self.lost);
-        while let Some(events) = self.take_early(0..=first.saturating_sub(1)) {
+        while let Some(events) = self.early.take(0..=first.saturating_sub(1)) {
             known += events.list.len() as u64;
             self.tell_events(&events);
         }
@@ -581,6 +583,3 @@ async fn until(when: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
-/// Most batches of events that wait for a response before them.
-const EARLY_MAX: usize = 65_536;

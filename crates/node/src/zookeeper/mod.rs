@@ -14,6 +14,7 @@
 //! per connection and one for all of them together.
 
 mod conn;
+mod early;
 mod flow;
 mod herald;
 mod sent;
@@ -89,7 +90,7 @@ pub struct Config {
     /// Most bytes of the requests of one connection in flight; reading stops as well.
     pub in_flight_bytes_max: usize,
     /// A connection with so many bytes unsent is not read from, and not told more. With 32 times
-    /// as many in results that wait it is closed.
+    /// as many in results and events that wait it is closed.
     pub output_max: usize,
     /// How long a response may wait for events before it that are on their way by themselves.
     pub gap_timeout: Duration,

@@ -35,6 +35,16 @@ impl<P: Future<Output = Result<Vec<u8>, BackendError>> + Unpin> Slot<P> {
     }
 }
 
+impl<P> Slot<P> {
+    /// Bytes of the result, if it is there.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Slot::Known(Ok(result)) => result.len(),
+            Slot::Known(Err(_)) | Slot::Waiting(_) => 0,
+        }
+    }
+}
+
 /// Whether a request changes nothing that its client counts on; a watch that it sets without
 /// knowing does no harm.
 pub(super) fn only_reads(kind: i32) -> bool {
@@ -54,14 +64,13 @@ pub(super) fn only_reads(kind: i32) -> bool {
     )
 }
 
-/// Waits for the result of the first request, or of any where `all` are looked at. Returns the
-/// bytes of the results that are there and were looked at.
-pub(super) async fn arrived<P>(pending: &mut VecDeque<Sent<P>>, all: bool) -> usize
+/// Waits for the result of the first request, or of any where `all` are looked at.
+pub(super) async fn arrived<P>(pending: &mut VecDeque<Sent<P>>, all: bool)
 where
     P: Future<Output = Result<Vec<u8>, BackendError>> + Unpin,
 {
     poll_fn(|cx| {
-        let (mut news, mut held) = (false, 0);
+        let mut news = false;
         for sent in pending.iter_mut().take(if all { usize::MAX } else { 1 }) {
             if let Slot::Waiting(result) = &mut sent.slot
                 && let Poll::Ready(result) = Pin::new(result).poll(cx)
@@ -69,11 +78,8 @@ where
                 sent.slot = Slot::Known(result);
                 news = true;
             }
-            if let Slot::Known(Ok(result)) = &sent.slot {
-                held += result.len();
-            }
         }
-        if news { Poll::Ready(held) } else { Poll::Pending }
+        if news { Poll::Ready(()) } else { Poll::Pending }
     })
     .await
 }
