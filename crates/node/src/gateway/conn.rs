@@ -8,10 +8,13 @@
 //!
 //! Invariants:
 //! 1. Replies leave in the order of the requests, whoever answered them.
-//! 2. What a connection can make the gateway hold is bounded: unread requests by one request
-//!    and one read, operations in flight by number and bytes, unsent replies by
-//!    [`Config::output_max`](super::Config::output_max) and one reply. How large the results of
-//!    operations in flight will be nobody knows; their number shrinks as results grow.
+//! 2. What a connection can make the gateway hold is bounded, by [`HELD_MAX`] and
+//!    [`Config::output_max`](super::Config::output_max) bytes together: requests unread, queued,
+//!    in flight and kept for another try, the replies to them that are made here, whether they
+//!    are to leave, wait or are part of a transaction, and results that were taken. Where there is
+//!    no room, requests are not read; what is alone always has room, however large its reply. How
+//!    large the results of operations in flight will be nobody knows; their number shrinks as
+//!    results grow.
 //! 3. A command that changes something is answered with success only after the backend's result
 //!    is there.
 
@@ -24,12 +27,15 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use svc::kv::reply::REPLY_MAX;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::backend::{Backend, BackendError, StreamKey};
 use super::linger::linger;
-use super::parse::RequestParser;
+use super::load::{IN_FLIGHT_BYTES, Load, REPLY_WINDOW_BYTES};
+use super::output::Output;
+use super::parse::{ARGUMENTS_MAX, RequestParser};
 use super::registry::Client;
 use super::session::{Action, Describe, Session, Then};
 use super::{BULK_BYTES_MAX, REQUEST_BYTES_MAX, Shared};
@@ -38,21 +44,32 @@ use super::{BULK_BYTES_MAX, REQUEST_BYTES_MAX, Shared};
 /// little, busy ones should cost few calls.
 const READ_BYTES_MIN: usize = 4 * 1024;
 const READ_BYTES_MAX: usize = 64 * 1024;
-/// Operations in flight stop new ones when they hold more bytes than this.
-const IN_FLIGHT_BYTES: usize = 32 << 20;
-/// New operations are held back so that replies, as large as the last ones, fit this many bytes.
-const REPLY_WINDOW_BYTES: usize = 16 << 20;
-/// How large replies are taken to be before any was seen: the first operations go out in small
-/// numbers, also because the results of one frame must fit into one reply of the group.
-const REPLY_GUESS_BYTES: usize = 1 << 20;
 /// Operations that only read are kept for another try up to this size, in bytes.
 const AGAIN_BYTES_MAX: usize = 64 * 1024;
 /// Turns of the state machine before other connections get theirs.
 const TURNS: usize = 16;
 /// Bound on the write timeout once the gateway is to stop.
 const WRITE_TIMEOUT_STOPPING: Duration = Duration::from_secs(5);
-/// A reply buffer larger than this is given back when it has become empty, in bytes.
-const SHRINK_ABOVE: usize = 64 * 1024;
+/// Most bytes that a connection makes the gateway hold, beside
+/// [`Config::output_max`](super::Config::output_max) of results: bytes of requests and replies.
+/// What keeps them in order comes on top: where arguments have a few bytes each, several times
+/// these.
+const HELD_MAX: usize = 256 << 20;
+const _: () = assert!(
+    // A request that is not complete, whose arguments have up to 13 bytes around them, and a read.
+    REQUEST_BYTES_MAX + 13 * ARGUMENTS_MAX as usize + READ_BYTES_MAX
+        // The commands of a transaction, and the keys that it watches.
+        + 2 * REQUEST_BYTES_MAX
+        // The replies to those that are answered here, and the operation that all become.
+        + REQUEST_BYTES_MAX + REPLY_MAX + REQUEST_BYTES_MAX
+        // Operations in flight, and those that are kept for another try.
+        + IN_FLIGHT_BYTES + REQUEST_BYTES_MAX + IN_FLIGHT_BYTES + AGAIN_BYTES_MAX
+        // Replies made here.
+        + REPLY_WINDOW_BYTES + REPLY_MAX
+        // A result for which there was room when it was taken.
+        + REPLY_MAX
+        <= HELD_MAX
+);
 
 /// A reply to come, in its place.
 enum Slot<F> {
@@ -112,53 +129,6 @@ pub(super) struct Connection<B: Backend> {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// How much is in flight.
-struct Load {
-    ops: usize,
-    bytes: usize,
-    /// Results that were there at once, and their bytes.
-    known: usize,
-    known_bytes: usize,
-    /// Decaying maximum of the sizes of replies.
-    reply_hint: usize,
-}
-
-impl Load {
-    /// An operation of `bytes` bytes is in flight no more.
-    fn landed(&mut self, bytes: usize) {
-        self.ops -= 1;
-        self.bytes -= bytes;
-    }
-
-    /// A result that was there has been used.
-    fn taken(&mut self, result: &Result<Vec<u8>, BackendError>) {
-        self.known -= 1;
-        self.known_bytes -= result.as_ref().map_or(0, Vec::len);
-    }
-}
-
-/// Replies that have not left yet.
-struct Output {
-    bytes: Vec<u8>,
-    sent: usize,
-    /// When the peer last took some, or there was nothing to take.
-    moved: Instant,
-}
-
-impl Output {
-    fn held(&self) -> usize {
-        self.bytes.len() - self.sent
-    }
-
-    /// The bytes, to append to.
-    fn more(&mut self) -> &mut Vec<u8> {
-        if self.held() == 0 {
-            self.moved = Instant::now();
-        }
-        &mut self.bytes
-    }
-}
-
 impl<B: Backend> Connection<B> {
     pub(super) fn new(
         stream: TcpStream,
@@ -178,14 +148,8 @@ impl<B: Backend> Connection<B> {
             parser: RequestParser::new(BULK_BYTES_MAX, REQUEST_BYTES_MAX),
             session,
             pending: VecDeque::new(),
-            in_flight: Load {
-                ops: 0,
-                bytes: 0,
-                known: 0,
-                known_bytes: 0,
-                reply_hint: REPLY_GUESS_BYTES,
-            },
-            output: Output { bytes: Vec::new(), sent: 0, moved: Instant::now() },
+            in_flight: Load::new(),
+            output: Output::new(),
             eof: false,
             closing: false,
             ended: false,
@@ -271,21 +235,20 @@ impl<B: Backend> Connection<B> {
         Ok(true)
     }
 
-    /// Whether another operation may go into flight.
+    /// Whether another request may be handled.
     fn has_room(&self) -> bool {
-        let load = &self.in_flight;
-        let coming = (load.ops - load.known + 1) * load.reply_hint;
-        let replies = self.output.held() + load.known_bytes + coming;
-        load.ops == 0 && self.output.held() < REPLY_WINDOW_BYTES
-            || load.ops < self.shared.config.in_flight_max
-                && load.bytes < IN_FLIGHT_BYTES
-                && replies < REPLY_WINDOW_BYTES
+        self.in_flight.takes_request(self.output.held(), self.shared.config.in_flight_max)
+    }
+
+    /// Whether an operation may be submitted again.
+    fn has_room_again(&self) -> bool {
+        self.in_flight.takes_op(self.output.held(), self.shared.config.in_flight_max)
     }
 
     /// Handles the requests that are there.
     fn dispatch(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while self.has_room() && self.unpark(cx) {
+        while self.has_room_again() && self.unpark(cx) {
             moved = true;
         }
         while !self.hungry && !self.closing && self.has_room() {
@@ -341,16 +304,21 @@ impl<B: Backend> Connection<B> {
 
     /// Puts local bytes where the next reply belongs.
     fn reply_local(&mut self, mut bytes: Vec<u8>) {
-        match self.pending.back_mut() {
-            None => self.output.more().append(&mut bytes),
-            Some(Pending { slot: Slot::Local(before), .. }) => before.append(&mut bytes),
-            Some(_) => self.pending.push_back(Pending {
+        let Some(last) = self.pending.back_mut() else {
+            self.output.more().append(&mut bytes);
+            return;
+        };
+        self.in_flight.waits(bytes.len());
+        if let Slot::Local(before) = &mut last.slot {
+            before.append(&mut bytes);
+        } else {
+            self.pending.push_back(Pending {
                 slot: Slot::Local(bytes),
                 then: Then::FORWARD,
                 since: Instant::now(),
                 bytes: 0,
                 again: None,
-            }),
+            });
         }
     }
 
@@ -364,8 +332,7 @@ impl<B: Backend> Connection<B> {
 
     /// Hands an operation to the backend.
     fn launch(&mut self, (op, reads): (Vec<u8>, bool), cx: &mut Context<'_>) -> Slot<B::Pending> {
-        self.in_flight.ops += 1;
-        self.in_flight.bytes += op.len();
+        self.in_flight.launched(op.len());
         let stream = StreamKey(self.client.id);
         let mut result = match reads {
             true => self.backend.read(stream, op),
@@ -374,8 +341,7 @@ impl<B: Backend> Connection<B> {
         // Polled at once, so that also a lazy future takes its place in the stream now.
         match Pin::new(&mut result).poll(cx) {
             Poll::Ready(result) => {
-                self.in_flight.known += 1;
-                self.in_flight.known_bytes += result.as_ref().map_or(0, Vec::len);
+                self.in_flight.came(&result);
                 Slot::Known(result)
             }
             Poll::Pending => Slot::Waiting(result),
@@ -403,7 +369,7 @@ impl<B: Backend> Connection<B> {
                 Slot::Waiting(_) => self.in_flight.landed(pending.bytes),
             }
         }
-        self.in_flight.reply_hint = REPLY_WINDOW_BYTES / 2;
+        self.in_flight.crowded();
         true
     }
 
@@ -426,8 +392,7 @@ impl<B: Backend> Connection<B> {
             if let Slot::Waiting(result) = &mut front.slot
                 && let Poll::Ready(result) = Pin::new(result).poll(cx)
             {
-                self.in_flight.known += 1;
-                self.in_flight.known_bytes += result.as_ref().map_or(0, Vec::len);
+                self.in_flight.came(&result);
                 front.slot = Slot::Known(result);
             }
             answered |= front.slot.is_answer();
@@ -458,6 +423,7 @@ impl<B: Backend> Connection<B> {
     fn settle(&mut self, pending: Pending<B::Pending>) {
         let result = match pending.slot {
             Slot::Local(mut bytes) => {
+                self.in_flight.waited(bytes.len());
                 self.output.more().append(&mut bytes);
                 return;
             }
@@ -482,8 +448,7 @@ impl<B: Backend> Connection<B> {
         let before = out.len();
         self.session.finish(pending.then, result, out);
         let size = out.len() - before;
-        let hint = &mut self.in_flight.reply_hint;
-        *hint = size.max(*hint - *hint / 8).max(64);
+        self.in_flight.replied(size);
     }
 
     /// The error for an operation that waited too long.
@@ -502,21 +467,15 @@ impl<B: Backend> Connection<B> {
                 Poll::Pending => return Ok(moved),
                 Poll::Ready(ready) => ready?,
             }
-            match self.stream.try_write(&self.output.bytes[self.output.sent..]) {
+            match self.stream.try_write(self.output.unsent()) {
                 Ok(n) => {
-                    self.output.sent += n;
-                    self.output.moved = Instant::now();
+                    self.output.took(n);
                     self.shared.stats.bytes_out.add(n as u64);
                     moved = true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
             }
-        }
-        self.output.sent = 0;
-        self.output.bytes.clear();
-        if self.output.bytes.capacity() > SHRINK_ABOVE {
-            self.output.bytes = Vec::new();
         }
         Ok(moved)
     }
@@ -540,7 +499,7 @@ impl<B: Backend> Connection<B> {
     fn deadline(&self) -> Option<Instant> {
         let config = &self.shared.config;
         let reply = self.pending.front().map(|front| front.since + config.request_timeout);
-        let write = (self.output.held() > 0).then(|| self.output.moved + self.write_timeout());
+        let write = (self.output.held() > 0).then(|| self.output.moved() + self.write_timeout());
         let idle = match config.idle_timeout {
             Some(idle) if self.pending.is_empty() => Some(self.session.last_active() + idle),
             _ => None,
@@ -559,7 +518,7 @@ impl<B: Backend> Connection<B> {
     fn expire(&mut self) {
         let now = Instant::now();
         let config = &self.shared.config;
-        if self.output.held() > 0 && now >= self.output.moved + self.write_timeout() {
+        if self.output.held() > 0 && now >= self.output.moved() + self.write_timeout() {
             self.shared.stats.slow_readers.add(1);
             self.ended = true;
         }

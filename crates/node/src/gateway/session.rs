@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use svc::kv::info;
-use svc::kv::op::{self, Step};
+use svc::kv::op::{self, STEPS_MAX, Step};
 use svc::kv::reply::{Protocol, Resp, TOO_LARGE};
 use svc::kv::table::{self, CommandSpec, Run, flags};
 use tokio::time::Instant;
@@ -65,6 +65,8 @@ struct Queued {
 #[derive(Default)]
 struct Transaction {
     queue: Vec<Queued>,
+    /// Commands so far, and no fewer bytes than they take in an operation.
+    steps: usize,
     bytes: usize,
     /// A command could not be queued: EXEC refuses.
     failed: bool,
@@ -77,6 +79,8 @@ struct Watching {
     keys: Vec<(Vec<u8>, u64)>,
     /// Keys of WATCH commands without a result yet, in order.
     asked: Vec<Vec<Vec<u8>>>,
+    /// Bytes that both take in an operation.
+    bytes: usize,
     /// A WATCH without a result: EXEC must take the keys for changed.
     failed: bool,
     /// Grows with each UNWATCH: results of older WATCHes do not count.
@@ -304,8 +308,9 @@ impl Session {
             return;
         }
         let mut reply = Resp::new(local, self.protocol);
+        transaction.steps += 1;
         transaction.bytes += request.bytes() + OP_OVERHEAD * (request.len() + 1);
-        if transaction.bytes > REQUEST_BYTES_MAX {
+        if transaction.bytes > REQUEST_BYTES_MAX || transaction.steps > STEPS_MAX {
             transaction.failed = true;
             transaction.queue = Vec::new();
             return reply.error(b"ERR transaction is larger than an operation may be");
@@ -371,6 +376,15 @@ impl Session {
             local.extend_from_slice(answer);
             return Action::None;
         }
+        let bytes: usize = keys.iter().map(|key| key.len() + VERSION_OVERHEAD).sum();
+        self.watching.bytes += bytes;
+        if self.watching.bytes > REQUEST_BYTES_MAX {
+            // EXEC could not name them all.
+            self.watching.failed = true;
+            let text = b"ERR watched keys are larger than an operation may be";
+            Resp::new(local, self.protocol).error(text);
+            return Action::None;
+        }
         self.watching.asked.push(keys.iter().map(|key| key.to_vec()).collect());
         let kind = Kind::Watch { epoch: self.watching.epoch };
         Action::Submit(op, Then { kind, ..Then::FORWARD })
@@ -410,8 +424,14 @@ impl Session {
             }
             return Action::None;
         }
-        let replies: Vec<Vec<u8>> =
-            transaction.queue.iter().map(|queued| self.rehearse(queued)).collect();
+        let Some(replies) = self.rehearse(&transaction, watching.bytes) else {
+            if !muted {
+                Resp::new(local, self.protocol).error(
+                    b"EXECABORT Transaction discarded because of: larger than an operation may be",
+                );
+            }
+            return Action::None;
+        };
         let steps: Vec<Step<'_>> = transaction
             .queue
             .iter()
@@ -434,14 +454,24 @@ impl Session {
         Action::Submit(op, Then { muted, ..Then::FORWARD })
     }
 
-    /// The reply to a command of a transaction that the gateway answers; empty for others.
-    fn rehearse(&mut self, queued: &Queued) -> Vec<u8> {
-        let mut reply = Vec::new();
-        if let Some(command) = queued.local {
-            let args: Vec<&[u8]> = queued.args.iter().map(Vec::as_slice).collect();
-            self.run(command, &args, &mut reply);
+    /// The replies to the commands of a transaction that the gateway answers, empty for others;
+    /// `None` when no operation has room for them and for `watched` bytes of keys.
+    fn rehearse(&mut self, transaction: &Transaction, watched: usize) -> Option<Vec<Vec<u8>>> {
+        let mut bytes = transaction.bytes + watched;
+        let mut replies = Vec::new();
+        for queued in &transaction.queue {
+            let mut reply = Vec::new();
+            if let Some(command) = queued.local {
+                let args: Vec<&[u8]> = queued.args.iter().map(Vec::as_slice).collect();
+                self.run(command, &args, &mut reply);
+            }
+            bytes += reply.len();
+            if bytes > REQUEST_BYTES_MAX {
+                return None;
+            }
+            replies.push(reply);
         }
-        reply
+        Some(replies)
     }
 
     /// Turns an operation's result into the reply.
@@ -488,6 +518,8 @@ impl Session {
 
 /// Bytes that an argument or a command costs in an encoded operation beyond its own, at most.
 const OP_OVERHEAD: usize = 8;
+/// Bytes that a watched key costs there beyond its own.
+const VERSION_OVERHEAD: usize = 12;
 
 impl Watching {
     /// Forgets everything, and what is still on its way; returns what there was.

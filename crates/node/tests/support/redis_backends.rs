@@ -21,6 +21,8 @@ pub struct Gated {
 #[derive(Default)]
 pub struct Gate {
     open: AtomicBool,
+    /// The next result is lost in a crowd.
+    pub crowded: AtomicBool,
     pub submitted: AtomicU64,
     waiting: Mutex<Vec<Waker>>,
 }
@@ -65,6 +67,10 @@ impl Future for GatedResult {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.gate.waiting.lock().expect("no panic").push(cx.waker().clone());
         if self.gate.open.load(Ordering::SeqCst) {
+            if self.gate.crowded.swap(false, Ordering::SeqCst) {
+                let lost = BackendError::answered("too large together");
+                return Poll::Ready(Err(BackendError { crowded: true, ..lost }));
+            }
             Poll::Ready(self.result.take().expect("polled once more after its end"))
         } else {
             Poll::Pending
