@@ -28,6 +28,9 @@ const KEEP_READ: Span = Span::secs(120);
 const KEEP_COMING: Span = Span::secs(5);
 /// Read within this time: a transfer is under way.
 const READING: Span = Span::secs(2);
+/// One that others were told of, and have yet to read, is kept for so long after each of them first
+/// was: the first request takes its time, perhaps until somebody else offers the same.
+const KEEP_OFFERED: Span = Span::secs(5);
 /// One that nobody asks for is given up after this time.
 const IDLE: Span = Span::secs(60);
 /// How often a checkpoint that the disk waits for is driven for.
@@ -46,11 +49,20 @@ struct Pin {
     certified: Option<StableCheckpoint>,
     /// It is offered without one: the state that this replica is in.
     rests: bool,
+    /// When each replica was first told that it is there. That it is told again does not count, so
+    /// that who asks for ever and reads nothing holds it no longer.
+    offered: BTreeMap<ReplicaId, Time>,
 }
 
 impl Pin {
     fn new(seq: Seq, now: Time) -> Pin {
-        Pin { seq, since: now, digest: None, certified: None, rests: false }
+        let offered = BTreeMap::new();
+        Pin { seq, since: now, digest: None, certified: None, rests: false, offered }
+    }
+
+    /// `to` is told that it is there.
+    fn offers(&mut self, now: Time, to: ReplicaId) {
+        self.offered.entry(to).or_insert(now);
     }
 }
 
@@ -63,6 +75,20 @@ struct Transfer {
     /// Who read it last, and when.
     reads: BTreeMap<ReplicaId, Time>,
     tick: Time,
+}
+
+impl Transfer {
+    fn new(pin: Pin, askers: VoteSet, now: Time) -> Transfer {
+        Transfer { pin, askers, used: now, reads: BTreeMap::new(), tick: now.after(TICK) }
+    }
+
+    /// Whether somebody but `from` has heard of it just now, and has yet to read it.
+    fn is_news(&self, now: Time, from: ReplicaId) -> bool {
+        let told =
+            |(who, at): &(&ReplicaId, &Time)| **who != from && now.since(**at) < KEEP_OFFERED;
+        let mut told = self.pin.offered.iter().filter(told);
+        told.any(|(who, _)| !self.reads.contains_key(who))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -113,11 +139,14 @@ impl Pins {
         }
     }
 
-    /// Whether the state that this replica is in, at `executed`, may be kept instead of what is.
-    fn may_rest(&self, now: Time, executed: Seq) -> bool {
-        let Some(Transfer { pin, reads, .. }) = &self.transfer else { return true };
-        let reading = reads.values().any(|at| now.since(*at) < READING);
-        pin.certified.is_none() && !reading && !(pin.rests && pin.seq == executed)
+    /// Whether the state that this replica is in, at `executed`, may be kept for `from` instead of
+    /// what is.
+    fn may_rest(&self, now: Time, from: ReplicaId, executed: Seq) -> bool {
+        let Some(held) = &self.transfer else { return true };
+        let pin = &held.pin;
+        let reading = held.reads.values().any(|at| now.since(*at) < READING);
+        let used = reading || held.is_news(now, from);
+        pin.certified.is_none() && !used && !(pin.rests && pin.seq == executed)
     }
 
     /// The state at rest that is kept, and has no certificate.
@@ -157,7 +186,7 @@ impl Coordinator {
         want: Seq,
         out: &mut Vec<Effect>,
     ) -> Result<(), Reject> {
-        if self.rests(now, have) && self.pins.may_rest(now, self.executed) {
+        if self.rests(now, have) && self.pins.may_rest(now, from, self.executed) {
             self.pin_rest(now, from, out);
             return Ok(());
         }
@@ -172,8 +201,10 @@ impl Coordinator {
                 held.used = now;
                 let seq = held.pin.seq;
                 if let Some(stable) = held.pin.certified.clone() {
+                    held.pin.offers(now, from);
                     send(out, Target::One(from), GroupMessage::HaveCheckpoint(stable));
                 } else if let Some(offer) = offer {
+                    held.pin.offers(now, from);
                     settled(out, Target::One(from), seq, offer);
                 } else if seq > want && self.peers.may_fill(from, now, seq, self.stable.seq) {
                     // Whoever asked first may not want the group to get there at all.
@@ -186,17 +217,14 @@ impl Coordinator {
             let awaited = held.askers.iter().any(|who| who != from);
             let comes = held.pin.certified.is_none() && !held.pin.rests;
             let coming = comes && awaited && age < KEEP_COMING;
-            if read || coming {
+            if read || coming || held.is_news(now, from) {
                 return Err(Reject::Stale("another checkpoint is kept for others"));
             }
         }
         let seq = self.reachable(want).ok_or(Reject::Stale("no such checkpoint to come"))?;
         let mut askers = VoteSet::EMPTY;
         askers.insert(from);
-        let pin = Pin::new(seq, now);
-        let tick = now.after(TICK);
-        let reads = BTreeMap::new();
-        self.pins.transfer = Some(Transfer { pin, askers, used: now, reads, tick });
+        self.pins.transfer = Some(Transfer::new(Pin::new(seq, now), askers, now));
         out.push(Effect::Stage(ToStage::Pin { seq, reader: SnapshotReader::Transfer }));
         if seq > want && self.peers.may_fill(from, now, seq, self.stable.seq) {
             // The asker drives the group only as far as it knew.
@@ -211,8 +239,7 @@ impl Coordinator {
         let pin = Pin { rests: true, ..Pin::new(seq, now) };
         let mut askers = self.pins.transfer.as_ref().map_or(VoteSet::EMPTY, |held| held.askers);
         askers.insert(from);
-        let (reads, tick) = (BTreeMap::new(), now.after(TICK));
-        self.pins.transfer = Some(Transfer { pin, askers, used: now, reads, tick });
+        self.pins.transfer = Some(Transfer::new(pin, askers, now));
         out.push(Effect::Stage(ToStage::Pin { seq, reader: SnapshotReader::Transfer }));
     }
 
@@ -330,9 +357,12 @@ impl Coordinator {
         }
         if let Some((at, digest)) = self.pins.rests().filter(|(at, _)| *at == seq) {
             let offer = self.offer(at, digest);
-            let askers = self.pins.transfer.as_ref().map_or(VoteSet::EMPTY, |held| held.askers);
-            for asker in askers.iter() {
-                settled(out, Target::One(asker), at, offer.clone());
+            if let Some(held) = self.pins.transfer.as_mut() {
+                let askers = held.askers;
+                for asker in askers.iter() {
+                    held.pin.offers(now, asker);
+                    settled(out, Target::One(asker), at, offer.clone());
+                }
             }
         }
         Ok(())
@@ -391,7 +421,9 @@ impl Coordinator {
         match (reader, self.pins.transfer.as_mut()) {
             (SnapshotReader::Transfer, Some(transfer)) => {
                 transfer.used = now;
-                for asker in transfer.askers.iter() {
+                let askers = transfer.askers;
+                for asker in askers.iter() {
+                    transfer.pin.offers(now, asker);
                     let message = GroupMessage::HaveCheckpoint(stable.clone());
                     send(out, Target::One(asker), message);
                 }

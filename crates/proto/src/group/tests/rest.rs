@@ -89,6 +89,47 @@ fn a_state_at_rest_is_offered_only_where_nothing_moves_although_it_is_asked_for(
     assert_eq!(pins(&step(&mut one, 41_100, want(2, 5)).1), [], "it has just moved");
 }
 
+/// Found by reading: the first request for a state at rest came too late each time, since a faulty
+/// replica had something else kept as soon as the state was offered.
+#[test]
+fn a_state_at_rest_that_is_offered_stays_until_it_can_be_asked_for() {
+    let beyond = || {
+        let (have, want, stable) = (Seq(1 << 62), Seq(23 * K), StableCheckpoint::default());
+        peer(2, GroupMessage::WantCheckpoint { have, want, stable })
+    };
+    let mut one = source();
+    feed(&mut one, 0, want(3, 5));
+    assert_eq!(pins(&step(&mut one, 1001, want(3, 5)).1), [REST]);
+    assert_eq!(offers(&step(&mut one, 1002, pinned()).1).len(), 1);
+    assert!(step(&mut one, 1003, beyond()).0.is_err());
+    for ms in [2000, 4000, 6001] {
+        assert_eq!(offers(&step(&mut one, ms, want(3, 5)).1).len(), 1, "it is told again");
+        assert_eq!(step(&mut one, ms + 1, beyond()).0.is_err(), ms < 6000);
+    }
+    assert_eq!(pins(&step(&mut one, 8000, want(3, 5)).1), [REST], "and kept again");
+}
+
+/// The others may have come to rest further on: who asks again is not held to an older state for
+/// long by those who were told of that, too.
+#[test]
+fn a_state_at_rest_is_followed_by_a_later_one_once_it_could_be_asked_for() {
+    let moved = || {
+        let mut one = source();
+        feed(&mut one, 0, want(3, 5));
+        feed(&mut one, 1001, want(3, 5));
+        feed(&mut one, 1002, pinned());
+        feed(&mut one, 1003, executed(REST + 1));
+        feed(&mut one, 1004, want(3, 5));
+        one
+    };
+    let (mut alone, mut one) = (moved(), moved());
+    assert_eq!(pins(&step(&mut alone, 2010, want(3, 5)).1), [REST + 1], "nobody else knows of it");
+    feed(&mut one, 1005, want(2, 5));
+    assert_eq!(offers(&step(&mut one, 2010, want(3, 5)).1).len(), 1, "another may ask for it yet");
+    assert_eq!(pins(&step(&mut one, 6004, want(3, 5)).1), [], "for five seconds");
+    assert_eq!(pins(&step(&mut one, 6005, want(3, 5)).1), [REST + 1]);
+}
+
 /// Found by the simulator's oracle of accountability: whoever still kept the state that it once
 /// rested in sent a later certificate with it, and was taken for a liar.
 #[test]

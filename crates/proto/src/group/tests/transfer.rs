@@ -298,3 +298,49 @@ fn a_reader_that_is_beyond_what_it_has_read_gets_a_newer_one_at_once() {
     assert!(step(&mut one, 6, want(2, 6, 7)).0.is_err());
     assert_eq!(pins(&step(&mut one, 5005, want(2, 6, 7)).1), [(Seq(7 * K), reader)]);
 }
+
+/// Found by reading. A faulty replica that asked right after an offer had something else kept, so
+/// that the first request for what was offered came too late. It could do so each time.
+#[test]
+fn what_is_offered_stays_until_it_can_be_asked_for() {
+    let reader = SnapshotReader::Transfer;
+    let mut one = coordinator(0);
+    feed(&mut one, 0, want(1, 0, 3));
+    feed(&mut one, 1, pinned(reader, 3));
+    assert_eq!(offers(&step(&mut one, 2, stable(3)).1), [ReplicaId(1)]);
+    assert!(step(&mut one, 3, want(3, 5, 7)).0.is_err());
+    // Whoever asks again and never reads does not hold it for ever.
+    for ms in [1000, 2000, 3000, 4000, 5000] {
+        assert_eq!(offers(&step(&mut one, ms, want(1, 0, 3)).1), [ReplicaId(1)]);
+        assert!(step(&mut one, ms + 1, want(3, 5, 7)).0.is_err(), "{ms}");
+    }
+    // One who hears of it later has as long.
+    assert_eq!(offers(&step(&mut one, 5001, want(2, 0, 3)).1), [ReplicaId(2)]);
+    assert!(step(&mut one, 10_000, want(3, 5, 7)).0.is_err());
+    assert_eq!(pins(&step(&mut one, 10_001, want(3, 5, 7)).1), [(Seq(7 * K), reader)]);
+}
+
+#[test]
+fn what_was_offered_to_the_asker_alone_gives_way_to_what_it_needs_now() {
+    let reader = SnapshotReader::Transfer;
+    let mut one = coordinator(0);
+    feed(&mut one, 0, want(1, 0, 3));
+    feed(&mut one, 1, pinned(reader, 3));
+    feed(&mut one, 2, stable(3));
+    assert_eq!(pins(&step(&mut one, 3, want(1, 3, 6)).1), [(Seq(6 * K), reader)]);
+}
+
+/// Once it is read, only that counts: who has all of it holds up nobody who needs a newer one.
+#[test]
+fn what_was_offered_and_read_is_kept_while_it_is_read() {
+    let reader = SnapshotReader::Transfer;
+    let mut one = coordinator(0);
+    feed(&mut one, 0, want(1, 0, 3));
+    feed(&mut one, 1, pinned(reader, 3));
+    feed(&mut one, 2, stable(3));
+    let answer = StateAnswer::Manifest(Manifest::default());
+    let message = StateMessage::Tell { checkpoint: Seq(3 * K), answer };
+    feed(&mut one, 3, Input::Stage(FromStage::State { to: ReplicaId(1), message }));
+    assert!(step(&mut one, 2002, want(2, 3, 6)).0.is_err());
+    assert_eq!(pins(&step(&mut one, 2003, want(2, 3, 6)).1), [(Seq(6 * K), reader)]);
+}

@@ -11,7 +11,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use std::vec;
 
-use base::transfer::SnapshotReader;
+use base::transfer::{Manifest, SnapshotReader, StateAnswer, StateMessage};
 use base::{
     Digest, FromStage, GroupId, Incarnation, Now, PillarId, Progress, Reader, ReplicaId, Seq, Span,
     StableCheckpoint, Time, ToStage, View,
@@ -43,6 +43,8 @@ pub(super) struct Node {
     pins: BTreeMap<SnapshotReader, Seq>,
     kept: BTreeSet<Seq>,
     fetching: Option<(StableCheckpoint, Vec<ReplicaId>)>,
+    /// The last state that it was given.
+    fetched: Seq,
     delivered_at: Time,
 }
 
@@ -55,6 +57,8 @@ pub(super) struct World {
     pub(super) now: Time,
     pub(super) nodes: Vec<Node>,
     pub(super) dice: Dice,
+    /// Up to where a quorum has executed everything.
+    low: Seq,
     /// Percent of messages that are lost, and that come twice.
     pub(super) loss: u64,
     pub(super) repeat: u64,
@@ -84,6 +88,7 @@ impl World {
             now: Time(1),
             nodes: vec![],
             dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            low: Seq(0),
             loss: 0,
             repeat: 0,
             delay_ms: 5,
@@ -115,6 +120,7 @@ impl World {
                 pins: BTreeMap::new(),
                 kept: BTreeSet::new(),
                 fetching: None,
+                fetched: Seq(0),
                 delivered_at: Time(1),
             });
             world.start(me, Beginning::Whole);
@@ -202,7 +208,8 @@ impl World {
     fn carry_out(&mut self, me: u16, effect: Effect) {
         match effect {
             Effect::Send { to, message, .. } => self.send(me, to, &message),
-            Effect::State { .. } => unreachable!("the model's stages do not talk"),
+            // What a source is asked for is in the state already.
+            Effect::State { .. } => {}
             Effect::Persist(record) => {
                 let mut bytes = vec![];
                 record.encode(&mut bytes);
@@ -211,6 +218,10 @@ impl World {
             }
             Effect::Lanes(message) => self.lanes(me, message),
             Effect::Stage(message) => self.stage(me, message),
+            // What was fetched is written by itself; tests say so of what they have asked for.
+            Effect::Save(stable) if self.node(me).fetched == stable.seq => {
+                self.later(1, Event::Input(me, Input::Saved { written: true }));
+            }
             Effect::Save(stable) => self.node(me).saved.push(stable),
             Effect::Fact(fact) => {
                 if let GroupFact::Proof { accused, proof } = &fact {
@@ -282,7 +293,12 @@ impl World {
         match message {
             ToStage::Pin { seq, reader } => {
                 let node = self.node(me);
-                if seq <= node.executed {
+                if seq == node.executed {
+                    node.kept.insert(seq);
+                    let digest = self.certified(seq).digest;
+                    let pinned = FromStage::Pinned { reader, seq, digest };
+                    self.later(1, Event::Input(me, Input::Stage(pinned)));
+                } else if seq < node.executed {
                     let executed = node.executed;
                     let missed = FromStage::PinMissed { reader, seq, executed };
                     self.later(1, Event::Input(me, Input::Stage(missed)));
@@ -320,15 +336,24 @@ impl World {
             !self.lying.contains(&s.0) && self.nodes[usize::from(s.0)].kept.contains(&seq)
         };
         if sources.iter().any(|s| holds(&s)) {
+            let read: Vec<ReplicaId> = sources.iter().filter(holds).copied().collect();
+            for source in read {
+                let answer = StateAnswer::Manifest(Manifest::default());
+                let message = StateMessage::Tell { checkpoint: seq, answer };
+                let said = FromStage::State { to: ReplicaId(me), message };
+                self.input(source.0, Input::Stage(said));
+            }
             let now = self.now;
             let node = self.node(me);
             node.executed = seq.max(node.executed);
+            node.fetched = seq;
             node.delivered_at = now;
             let progress = Progress { executed: node.executed, ..Progress::default() };
             self.input(
                 me,
                 Input::Stage(FromStage::Fetched { checkpoint, progress, replaced: true }),
             );
+            self.reach(me, seq);
         } else {
             self.input(me, Input::Stage(FromStage::FetchFailed { seq }));
         }
@@ -356,12 +381,17 @@ impl World {
             let leader = view.leader(self.n).0;
             let voters = self.voters(view, next);
             let wanted = self.load || self.nodes[usize::from(leader)].filled >= next;
-            let works = voters.len() >= quorum && voters.contains(&leader);
+            // Nobody votes beyond the window above what a quorum has executed.
+            let room = next.0 <= self.low.0 + L;
+            let works = room && voters.len() >= quorum && voters.contains(&leader);
             if works && wanted && !self.lazy.contains(&leader) {
                 voters.iter().for_each(|me| self.execute(*me, view, next));
                 break;
             }
         }
+        let mut signed: Vec<Seq> = self.nodes.iter().map(|node| node.executed).collect();
+        signed.sort_unstable_by(|a, b| b.cmp(a));
+        self.low = self.low.max(signed[quorum - 1]);
         let top = self.nodes.iter().map(|node| node.executed).max().unwrap();
         for me in self.correct() {
             let node = self.node(me);
@@ -376,6 +406,9 @@ impl World {
             } else if node.executed < top && self.dice.chance(50) {
                 let seq = Seq(self.node(me).executed.0 + K);
                 self.execute(me, view, seq);
+            } else if top.0 + K > self.low.0 + L {
+                // At the end of the window no leader owes anything.
+                self.node(me).delivered_at = self.now;
             } else if self.load && self.now.since(self.node(me).delivered_at) > Span::secs(1) {
                 self.node(me).delivered_at = self.now;
                 let what = Grievance::Stalled;
@@ -387,6 +420,18 @@ impl World {
         }
     }
 
+    /// The stage is in the state after `seq`, and keeps it for whoever wants it.
+    fn reach(&mut self, me: u16, seq: Seq) {
+        let pins = &self.nodes[usize::from(me)].pins;
+        let pinned: Vec<SnapshotReader> =
+            pins.iter().filter(|(_, s)| **s == seq).map(|(r, _)| *r).collect();
+        let digest: Digest = self.certified(seq).digest;
+        for reader in pinned {
+            self.node(me).kept.insert(seq);
+            self.input(me, Input::Stage(FromStage::Pinned { reader, seq, digest }));
+        }
+    }
+
     fn execute(&mut self, me: u16, view: View, seq: Seq) {
         let (now, stable) = (self.now, self.certified(seq));
         let node = self.node(me);
@@ -395,15 +440,9 @@ impl World {
         }
         node.executed = seq;
         node.delivered_at = now;
-        let pinned: Vec<SnapshotReader> =
-            node.pins.iter().filter(|(_, s)| **s == seq).map(|(r, _)| *r).collect();
         let progress = Progress { executed: seq, ..Progress::default() };
         self.input(me, Input::Stage(FromStage::Executed(progress)));
-        for reader in pinned {
-            self.node(me).kept.insert(seq);
-            let digest: Digest = stable.digest;
-            self.input(me, Input::Stage(FromStage::Pinned { reader, seq, digest }));
-        }
+        self.reach(me, seq);
         self.input(me, Input::Lane(ToCoordinator::Progress { view, delivered: seq }));
         self.input(me, Input::Lane(ToCoordinator::Stable(stable)));
     }
