@@ -174,6 +174,14 @@ pub enum FromStage {
         /// The target.
         seq: Seq,
     },
+    /// To the coordinator: `source` is asked for nothing of the target any more, for it does not
+    /// hold it, or says nothing.
+    LostSource {
+        /// The target.
+        seq: Seq,
+        /// Who.
+        source: ReplicaId,
+    },
     /// To the coordinator: `source` said something about a checkpoint that does not verify.
     /// Local knowledge, a suspicion.
     LyingSource {

@@ -292,6 +292,7 @@ fn an_object_beyond_the_buffer_comes_alone_and_whoever_exaggerates_is_named() {
 
 #[test]
 fn a_source_that_crashes_or_lets_go_is_replaced() {
+    let mut any = false;
     for seed in 0..10 {
         let (mut group, batches) = group(3, seed, 4, 30);
         group.net.delay_ms = 5;
@@ -303,7 +304,14 @@ fn a_source_that_crashes_or_lets_go_is_replaced() {
         group.settle(Span::secs(10));
         check_fetched(&mut group, 3, &batches, 30);
         assert!(group.liars(3).is_empty());
+        let lost = |source| FromStage::LostSource { seq: Seq(30), source: ReplicaId(source) };
+        let told = |source| group.told[3].iter().filter(|told| **told == lost(source)).count();
+        assert_eq!(told(0), 0, "it gave all that was left");
+        // It may have been over before anybody noticed.
+        assert!(told(1) <= 1 && told(2) <= 1);
+        any |= told(1) == 1 || told(2) == 1;
     }
+    assert!(any, "whoever is no source any more is named");
 }
 
 #[test]
@@ -314,8 +322,10 @@ fn without_sources_the_fetch_fails_and_says_so_once() {
     group.send(2, ToStage::Unpin(SnapshotReader::Transfer));
     group.fetch(3, &target, &[0, 1, 2]);
     group.settle(Span::secs(60));
-    let failed = FromStage::FetchFailed { seq: Seq(30) };
-    assert_eq!(group.told[3], [failed]);
+    // The one that let go says so; the others are given up together, by their numbers.
+    let seq = Seq(30);
+    let lost = |source| FromStage::LostSource { seq, source: ReplicaId(source) };
+    assert_eq!(group.told[3], [lost(2), lost(0), lost(1), FromStage::FetchFailed { seq }]);
     assert_eq!(group.stages[3].deadline(), None);
     group.net.crashed.clear();
     group.fetch(3, &target, &[0]);

@@ -195,6 +195,10 @@ impl Fetch {
     /// Does what can be done now: a bounded amount of own work, and requests to all sources that
     /// have room.
     pub(crate) fn proceed(&mut self, state: &mut State, out: &mut StageOutbox) -> Outcome {
+        let seq = self.target.seq;
+        for source in self.peers.take_lost() {
+            out.coordinator(FromStage::LostSource { seq, source });
+        }
         if let Own::Renewing(part, object) = self.own {
             self.renew(part, object, state);
         }

@@ -73,6 +73,8 @@ pub(super) struct Peers {
     peers: BTreeMap<ReplicaId, Peer>,
     /// Who has lied is not asked again as long as the fetch lasts.
     liars: BTreeSet<ReplicaId>,
+    /// Who is no source any more without having lied, until that is told.
+    lost: Vec<ReplicaId>,
     now: Option<Time>,
 }
 
@@ -124,6 +126,7 @@ impl Peers {
     /// Forgets who is asked for what, and who the sources are, but not who has lied.
     pub(super) fn clear(&mut self) {
         self.peers.clear();
+        self.lost.clear();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -140,6 +143,11 @@ impl Peers {
 
     pub(super) fn ids(&self) -> Vec<ReplicaId> {
         self.peers.keys().copied().collect()
+    }
+
+    /// Who is no source any more, since this was asked last; liars are not among them.
+    pub(super) fn take_lost(&mut self) -> Vec<ReplicaId> {
+        core::mem::take(&mut self.lost)
     }
 
     /// Those with the fewest strikes: the others are not asked for more.
@@ -223,7 +231,9 @@ impl Peers {
         if lied {
             self.liars.insert(id);
         }
-        let peer = self.peers.remove(&id).unwrap_or_default();
+        let known = self.peers.remove(&id);
+        self.lost.extend((known.is_some() && !lied).then_some(id));
+        let peer = known.unwrap_or_default();
         peer.asks.into_iter().map(|asked| asked.ask).collect()
     }
 

@@ -7,6 +7,9 @@
 //! | wanting: asks the others to keep one | when f + 1 hold the same, or one does for a while |
 //! | fetching: the stage transfers it | when it is there; when it fails or stands still: wanting |
 //!
+//! While fewer than f + 1 give it what it fetches, it asks on for something that more hold: each of
+//! them may be faulty, and give it little at a time.
+//!
 //! No state is for ever: each has a time-out, and what the stage has already fetched is kept.
 //! Whoever lies costs time and is left out for a while.
 //!
@@ -33,6 +36,9 @@ const ASK_MAX: Span = Span::secs(2);
 const GATHER: Span = Span::millis(200);
 /// A transfer for which nothing was asked for so long has stalled.
 const STALL: Span = Span::secs(10);
+/// How often it asked for others, every [`ASK_MAX`], before few sources have had their time: half a
+/// minute, in which one that gives what it can has given most states.
+const FEW_ASKS_MAX: u32 = 15;
 /// How long a source that lied is left out.
 const BAN: Span = Span::secs(60);
 /// How often the stage is told the time.
@@ -52,6 +58,10 @@ enum State {
         sources: Vec<ReplicaId>,
         active: Time,
         tick: Time,
+        /// While the sources are few: when others are asked for next, and how often they were since
+        /// this target was taken.
+        next: Time,
+        asks: u32,
     },
 }
 
@@ -99,10 +109,10 @@ impl Fetcher {
         }
     }
 
-    /// The best offer: many sources before few, then the newest.
-    fn best(&self, weak: usize) -> Option<Offer> {
+    /// The best offer of all but these: many sources before few, then the newest.
+    fn best(&self, weak: usize, but: &[ReplicaId]) -> Option<Offer> {
         let mut offers: Vec<Offer> = Vec::new();
-        for (from, stable) in &self.haves {
+        for (from, stable) in self.haves.iter().filter(|(from, _)| !but.contains(from)) {
             let same = |o: &&mut Offer| (o.0.seq, o.0.digest) == (stable.seq, stable.digest);
             match offers.iter_mut().find(same) {
                 Some((_, sources)) => sources.push(*from),
@@ -110,6 +120,17 @@ impl Fetcher {
             }
         }
         offers.into_iter().max_by_key(|(stable, s)| (s.len() >= weak, stable.seq, s.len()))
+    }
+
+    /// What others hold, once the few sources of what is fetched have had their time. Those few
+    /// may know of something newer for ever.
+    fn late(&self, weak: usize) -> Option<Offer> {
+        let State::Fetching { target, sources: few, asks, .. } = &self.state else { return None };
+        if few.len() >= weak || *asks <= FEW_ASKS_MAX {
+            return None;
+        }
+        let (best, sources) = self.best(weak, few)?;
+        (best.seq > target.seq || sources.len() >= weak).then_some((best, sources))
     }
 }
 
@@ -162,6 +183,20 @@ impl Coordinator {
         self.fetch_turn(now, out);
     }
 
+    /// F6: what others hold by now is of more use than what a few sources give so slowly.
+    fn want_from_more(&mut self, asks: u32, out: &mut Vec<Effect>) {
+        if let State::Fetching { target, .. } = &self.fetcher.state {
+            // Whoever holds something else says so again, if it still does.
+            let is = (target.seq, target.digest);
+            self.fetcher.haves.retain(|_, stable| (stable.seq, stable.digest) == is);
+        }
+        // At first the group is not driven on for it, nor what its own log holds given up.
+        if asks > FEW_ASKS_MAX {
+            return self.say_want(out);
+        }
+        self.ask_for_checkpoint(out);
+    }
+
     /// What a checkpoint must lie above to be of use.
     fn fetch_floor(&self) -> Seq {
         self.fetcher.diverged.map_or(self.executed, Seq::prev)
@@ -169,6 +204,12 @@ impl Coordinator {
 
     /// F2: a number that the others have still to execute, so that they can keep it.
     fn say_want(&mut self, out: &mut Vec<Effect>) {
+        let want = self.ask_for_checkpoint(out);
+        send(out, Target::All, GroupMessage::Seek(want));
+        self.float(out);
+    }
+
+    fn ask_for_checkpoint(&self, out: &mut Vec<Effect>) -> Seq {
         let known = self.fetcher.known.max(self.stable.seq);
         let interval = self.cfg.checkpoint_interval;
         let want = self.rules.checkpoint_at_least(known.0 + 2 * interval);
@@ -176,8 +217,7 @@ impl Coordinator {
         // Some of the others may have heard from too few to know.
         let stable = self.certified.clone();
         send(out, Target::All, GroupMessage::WantCheckpoint { have, want, stable });
-        send(out, Target::All, GroupMessage::Seek(want));
-        self.float(out);
+        want
     }
 
     /// F9: what is missing is in nobody's log any more. Lanes go on agreeing above what is
@@ -248,7 +288,8 @@ impl Coordinator {
             State::Wanting { .. } => true,
             State::Fetching { target, sources: old, .. } => {
                 let same = target.seq == best.seq && target.digest == best.digest;
-                same && sources.len() > old.len()
+                let few = old.len() < self.cfg.quorums.weak();
+                if same { sources.len() > old.len() } else { few }
             }
         };
         if take {
@@ -258,7 +299,7 @@ impl Coordinator {
 
     fn fetch_certified(&mut self, now: Time, out: &mut Vec<Effect>) {
         let weak = self.cfg.quorums.weak();
-        let Some((best, sources)) = self.fetcher.best(weak) else {
+        let Some((best, sources)) = self.fetcher.best(weak, &[]) else {
             // Whoever offered something has turned out to lie: nothing is waited for.
             if let State::Wanting { first, .. } = &mut self.fetcher.state {
                 *first = None;
@@ -279,6 +320,8 @@ impl Coordinator {
         };
         if take {
             self.fetch(now, best, sources, out);
+        } else if let Some((best, sources)) = self.fetcher.late(weak) {
+            self.fetch(now, best, sources, out);
         }
     }
 
@@ -296,13 +339,22 @@ impl Coordinator {
         out.push(Effect::Stage(fetch));
         self.pin_fetched(now, &target, out);
         out.push(Effect::Stage(ToStage::Tick(now)));
-        let tick = now.after(TICK);
-        self.fetcher.state = State::Fetching { target, sources, active: now, tick };
+        let (active, tick) = (now, now.after(TICK));
+        let (next, asks) = match &self.fetcher.state {
+            State::Fetching { target: old, next, asks, .. } => {
+                let same = (old.seq, old.digest) == (target.seq, target.digest);
+                (*next, if same { *asks } else { 0 })
+            }
+            State::Idle | State::Wanting { .. } => (now.after(ASK_MAX), 0),
+        };
+        self.fetcher.state = State::Fetching { target, sources, active, tick, next, asks };
     }
 
     pub(super) fn fetch_turn(&mut self, now: Time, out: &mut Vec<Effect>) {
         let mut ask = false;
         let mut stalled = false;
+        let mut more = None;
+        let weak = self.cfg.quorums.weak();
         match &mut self.fetcher.state {
             State::Idle => return,
             State::Wanting { next, pause, .. } => {
@@ -312,8 +364,13 @@ impl Coordinator {
                     *pause = Span((pause.0 * 2).min(ASK_MAX.0));
                 }
             }
-            State::Fetching { active, tick, .. } => {
+            State::Fetching { active, tick, sources, next, asks, .. } => {
                 stalled = now >= active.after(STALL);
+                if sources.len() < weak && now >= *next {
+                    *next = now.after(ASK_MAX);
+                    *asks = asks.saturating_add(1);
+                    more = Some(*asks);
+                }
                 if now >= *tick {
                     *tick = now.after(TICK);
                     out.push(Effect::Stage(ToStage::Tick(now)));
@@ -326,6 +383,8 @@ impl Coordinator {
             self.want_again(now, out);
         } else if ask {
             self.say_want(out);
+        } else if let Some(asks) = more {
+            self.want_from_more(asks, out);
         }
         self.fetch_best(now, out);
     }
@@ -346,6 +405,20 @@ impl Coordinator {
         Ok(())
     }
 
+    /// F6: a source gives nothing of the target any more.
+    pub(super) fn on_lost_source(&mut self, seq: Seq, source: ReplicaId) -> Result<(), Reject> {
+        let State::Fetching { target, sources, .. } = &mut self.fetcher.state else {
+            return Err(Reject::Stale("nothing is fetched"));
+        };
+        if target.seq != seq {
+            return Err(Reject::Stale("another checkpoint is fetched"));
+        }
+        sources.retain(|known| *known != source);
+        self.fetcher.haves.retain(|from, held| *from != source || held.seq != seq);
+        self.fetcher.offers.lost(source, seq);
+        Ok(())
+    }
+
     /// F6: a source does not hold what it said.
     pub(super) fn on_lying_source(
         &mut self,
@@ -356,6 +429,9 @@ impl Coordinator {
         self.fetcher.haves.remove(&source);
         self.fetcher.offers.remove(source);
         self.fetcher.banned.insert(source, now.after(BAN));
+        if let State::Fetching { sources, .. } = &mut self.fetcher.state {
+            sources.retain(|known| *known != source);
+        }
         self.suspect(source, SuspicionKind::LyingSource, out);
         Ok(())
     }

@@ -444,6 +444,7 @@ impl Coordinator {
                 self.on_fetched(now, checkpoint, out)
             }
             FromStage::FetchFailed { seq } => self.on_fetch_failed(now, seq, out),
+            FromStage::LostSource { seq, source } => self.on_lost_source(seq, source),
             FromStage::LyingSource { source } => self.on_lying_source(now, source, out),
             FromStage::Diverged { certified, .. } => self.on_diverged(now, certified, out),
             FromStage::Blocked { .. }

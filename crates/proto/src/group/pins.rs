@@ -196,7 +196,9 @@ impl Coordinator {
             let reads = |(_, at): &(&ReplicaId, &Time)| now.since(**at) < READING;
             let mut readers = held.reads.iter().filter(reads).map(|(who, _)| *who);
             let reading = age < KEEP_READ && readers.clone().next().is_some();
-            if held.pin.seq > have && (age < KEEP || reading) {
+            // While it fetches from few, it goes on asking (F6): that takes nothing from itself.
+            let reads = held.reads.get(&from).is_some_and(|at| now.since(*at) < READING);
+            if held.pin.seq > have && (age < KEEP || reading || reads) {
                 held.askers.insert(from);
                 held.used = now;
                 let seq = held.pin.seq;

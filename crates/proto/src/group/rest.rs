@@ -55,6 +55,11 @@ impl Offers {
         self.offers.remove(&from);
     }
 
+    /// `from` does not hold the state at `seq` any more.
+    pub(super) fn lost(&mut self, from: ReplicaId, seq: Seq) {
+        self.offers.retain(|who, offer| *who != from || offer.0 != seq);
+    }
+
     /// Who offers this state.
     pub(super) fn sources(&self, seq: Seq, digest: Digest) -> Vec<ReplicaId> {
         let same = self.offers.iter().filter(|(_, offer)| (offer.0, offer.1) == (seq, digest));

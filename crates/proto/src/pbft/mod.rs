@@ -464,6 +464,7 @@ impl Lane {
             | FromStage::PinMissed { .. }
             | FromStage::State { .. }
             | FromStage::FetchFailed { .. }
+            | FromStage::LostSource { .. }
             | FromStage::LyingSource { .. }
             | FromStage::Diverged { .. } => {}
         }

@@ -221,6 +221,7 @@ impl Solo {
             | FromStage::State { .. }
             | FromStage::Fetched { .. }
             | FromStage::FetchFailed { .. }
+            | FromStage::LostSource { .. }
             | FromStage::LyingSource { .. }
             | FromStage::Diverged { .. } => {}
         }

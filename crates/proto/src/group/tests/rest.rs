@@ -245,6 +245,30 @@ fn a_state_is_fetched_on_the_word_of_a_weak_quorum_and_certifies_nothing() {
     assert_eq!(one.records(), [GroupRecord::Stable(certificate(&rules(), 20 * K, &[0, 1, 2]))]);
 }
 
+/// Found by reading: a faulty replica that gave an old checkpoint, little at a time, kept a laggard
+/// from the state that all the others rested in until it came.
+#[test]
+fn a_state_that_a_weak_quorum_rests_in_comes_before_what_one_alone_gives() {
+    let have = |from, k| {
+        peer(from, GroupMessage::HaveCheckpoint(certificate(&rules(), k * K, &[0, 1, 2])))
+    };
+    let (mut one, mut many) = (behind(), behind());
+    feed(&mut one, 10, have(2, 18));
+    assert_eq!(fetched(&step(&mut one, 210, Input::Turn).1).len(), 1);
+    assert_eq!(fetched(&step(&mut one, 300, state(0, REST, 20 * K)).1), []);
+    let weak = certificate(&rules(), REST, &[0, 1]);
+    let (_, out) = step(&mut one, 301, state(1, REST, 20 * K));
+    assert_eq!(fetched(&out), [(weak, [0, 1].map(ReplicaId).into())]);
+    // Of two one is correct, and gives what it can.
+    feed(&mut many, 10, have(2, 18));
+    assert_eq!(fetched(&step(&mut many, 11, have(0, 18)).1).len(), 1);
+    feed(&mut many, 300, state(0, REST, 20 * K));
+    assert_eq!(fetched(&step(&mut many, 301, state(1, REST, 20 * K)).1), []);
+    let lost = FromStage::LostSource { seq: Seq(18 * K), source: ReplicaId(0) };
+    feed(&mut many, 302, Input::Stage(lost));
+    assert_eq!(fetched(&step(&mut many, 303, Input::Turn).1).len(), 1, "unless it is gone");
+}
+
 /// A log does not lead to what was fetched. Everybody had lost power before that was on disk, and
 /// one of those whose CHECKPOINTs made a certificate had nothing of what it certified.
 #[test]

@@ -1,6 +1,6 @@
 //! When a checkpoint is fetched, and which one is kept (catalogue ).
 
-use base::transfer::{Manifest, SnapshotReader, StateAnswer, StateMessage};
+use base::transfer::{Manifest, SnapshotReader, StateAnswer, StateMessage, StateRequest};
 use base::{FromStage, Progress, ReplicaId, Seq, StableCheckpoint, ToStage};
 use std::vec::Vec;
 
@@ -8,7 +8,7 @@ use super::world::World;
 use super::{K, L, certificate, coordinator, feed, peer, rules, step};
 use crate::group::link::{FromCoordinator, ToCoordinator};
 use crate::group::msg::GroupMessage;
-use crate::group::{Beginning, Effect, GroupFact, Input, SuspicionKind};
+use crate::group::{Beginning, Coordinator, Effect, GroupFact, Input, SuspicionKind};
 use crate::outbox::Target;
 
 /// A replica that was away longer than the logs reach comes back by itself.
@@ -343,4 +343,85 @@ fn what_was_offered_and_read_is_kept_while_it_is_read() {
     feed(&mut one, 3, Input::Stage(FromStage::State { to: ReplicaId(1), message }));
     assert!(step(&mut one, 2002, want(2, 3, 6)).0.is_err());
     assert_eq!(pins(&step(&mut one, 2003, want(2, 3, 6)).1), [(Seq(6 * K), reader)]);
+}
+
+fn lost(source: u16, k: u64) -> Input {
+    Input::Stage(FromStage::LostSource { seq: Seq(k * K), source: ReplicaId(source) })
+}
+
+/// One that fetches 20K from replica 0 alone.
+fn fetches_from_one() -> Coordinator {
+    let mut one = coordinator(3);
+    feed(&mut one, 0, behind());
+    feed(&mut one, 10, have(0, 20));
+    assert_eq!(fetched(&step(&mut one, 210, Input::Turn).1).len(), 1);
+    one
+}
+
+/// The source gives a little all the time; how often others were asked meanwhile, and what was
+/// fetched else.
+fn dribble(one: &mut Coordinator, from_ms: u64, to_ms: u64) -> (usize, Vec<Seq>) {
+    let (mut asked, mut taken) = (0, Vec::new());
+    for ms in (from_ms..to_ms).step_by(100) {
+        let request = StateRequest::Manifest;
+        let message = StateMessage::Ask { checkpoint: Seq(20 * K), request };
+        let told = FromStage::State { to: ReplicaId(0), message };
+        feed(one, ms, Input::Stage(told));
+        let (_, out) = step(one, ms, Input::Turn);
+        asked += wanted(&out).len();
+        taken.extend(fetched(&out).into_iter().map(|(seq, _)| seq));
+    }
+    (asked, taken)
+}
+
+/// Found by reading: a source that always gave a little, alone, held up whoever fetched from it for
+/// hours, and a group that did not get on without it, too.
+#[test]
+fn who_fetches_from_few_goes_on_asking_the_others() {
+    let mut one = fetches_from_one();
+    let (asked, taken) = dribble(&mut one, 300, 10_000);
+    assert!((4..=5).contains(&asked), "every two seconds: {asked}");
+    assert_eq!(taken, []);
+    // As many hold it as one of them is correct.
+    assert_eq!(fetched(&step(&mut one, 10_000, have(1, 20)).1).len(), 1);
+    assert_eq!(dribble(&mut one, 10_100, 20_000).0, 0);
+    assert!(step(&mut one, 20_000, lost(1, 22)).0.is_err(), "of something else");
+    assert_eq!(dribble(&mut one, 20_100, 23_000).0, 0);
+    feed(&mut one, 23_000, lost(1, 20));
+    assert!(dribble(&mut one, 23_100, 26_000).0 > 0, "again one alone");
+    // Who holds it again joins in again.
+    assert_eq!(fetched(&step(&mut one, 26_000, have(1, 20)).1).len(), 1);
+    feed(&mut one, 26_001, Input::Stage(FromStage::LyingSource { source: ReplicaId(1) }));
+    assert!(dribble(&mut one, 26_100, 29_000).0 > 0, "the other one lied");
+}
+
+/// A faulty replica might see to it that no two of the others ever hold the same.
+#[test]
+fn a_single_source_has_half_a_minute_before_another_ones_newer_checkpoint() {
+    let mut one = fetches_from_one();
+    assert_eq!(fetched(&step(&mut one, 220, have(1, 22)).1), [], "it may be as slow");
+    assert_eq!(dribble(&mut one, 300, 32_000).1, []);
+    assert_eq!(fetched(&step(&mut one, 32_000, have(1, 22)).1), []);
+    assert_eq!(dribble(&mut one, 32_100, 32_400).1, [], "what was said before is asked anew");
+    assert_eq!(fetched(&step(&mut one, 32_401, have(0, 30)).1), [], "it knows of newer ones");
+    assert_eq!(fetched(&step(&mut one, 32_402, have(2, 19)).1), [], "older");
+    let (_, out) = step(&mut one, 32_403, have(1, 22));
+    assert_eq!(fetched(&out), [(Seq(22 * K), [ReplicaId(1)].into())]);
+    assert_eq!(fetched(&step(&mut one, 32_404, have(2, 24)).1), [], "now this one has its time");
+}
+
+/// While it fetches from one alone, what it asks must not cost it what it reads.
+#[test]
+fn who_reads_what_is_kept_and_asks_for_more_is_told_the_same() {
+    let mut one = coordinator(0);
+    feed(&mut one, 0, want(1, 0, 3));
+    feed(&mut one, 1, pinned(SnapshotReader::Transfer, 3));
+    feed(&mut one, 2, stable(3));
+    for ms in (1000..200_000).step_by(1000) {
+        let answer = StateAnswer::Manifest(Manifest::default());
+        let message = StateMessage::Tell { checkpoint: Seq(3 * K), answer };
+        feed(&mut one, ms, Input::Stage(FromStage::State { to: ReplicaId(1), message }));
+        assert_eq!(offers(&step(&mut one, ms + 1, want(1, 0, 5)).1), [ReplicaId(1)], "{ms}");
+    }
+    assert_eq!(pins(&step(&mut one, 200_000, want(2, 0, 5)).1).len(), 1, "not against others");
 }
