@@ -87,6 +87,9 @@ impl Lane {
                 (false, _) => Err(Reject::Misbehaviour("second proposal for one number")),
             };
         }
+        if proposal.names_twice() {
+            return Err(Reject::Misbehaviour("proposal that names a frame twice"));
+        }
         self.room_for(seq, &proposal)?;
         self.in_bucket(from, seq, &proposal)?;
         self.in_time(now, seq, &proposal)?;
@@ -308,15 +311,17 @@ impl Lane {
         let (me, view) = (self.cfg.me, self.view);
         let proposed = self.proposed_by(seq) == Some(me);
         let may_vote = self.may_vote(seq);
-        let Some(slot) = self.log.get_mut(seq) else { return };
+        let Some(slot) = self.log.get(seq) else { return };
         // A decision may have displaced what this replica has voted for in this view.
         if slot.phase != Phase::Held || !may_vote || slot.voted_in(view) {
             return;
         }
         // No correct leader proposes it, and no record of the log could hold it.
-        if slot.weight > limits::BATCH_BYTES_MAX {
+        let weight = slot.weight;
+        if weight > limits::BATCH_BYTES_MAX || !self.may_weigh(now, seq, weight) {
             return;
         }
+        let slot = self.log.get_mut(seq).expect("it is held");
         slot.phase = Phase::Accepted;
         slot.accepted_at = now.mono;
         let vote = Vote { view, seq, digest: slot.digest };
@@ -329,9 +334,6 @@ impl Lane {
         if !proposed {
             self.promise_all(Message::Prepare(vote), out);
             self.leaving.commits.carry();
-        }
-        if !self.leads(seq) {
-            self.watch_order(now.mono, seq);
         }
     }
 

@@ -26,6 +26,7 @@ use base::{Batch, BatchEntry, Digest, Frame, PillarId, ReplicaId, Seq, Stripe, T
 
 use super::msg::Proposal;
 use super::past::{Content, Past};
+use super::undecided::Undecided;
 
 /// Votes of distinct senders, one each: the first stays (design, trap 13).
 #[derive(Clone, Debug, Default)]
@@ -101,7 +102,8 @@ pub(super) enum Phase {
     Empty,
     /// A proposal is known; frames are missing or not yet trusted.
     Waiting,
-    /// It is complete. Momentary, except in a replica that may not vote for this number.
+    /// It is complete. Momentary, except in a replica that may not vote for this number, or where
+    /// too much is under way already (`undecided`).
     Held,
     /// The proposal was accepted: Q. A backup has sent PREPARE.
     Accepted,
@@ -307,13 +309,15 @@ pub(super) struct Log {
     /// The highest number that is settled, and the weight of all settled ones that are here.
     settled: Seq,
     settled_bytes: usize,
+    pub(super) undecided: Undecided,
 }
 
 impl Log {
     pub(super) fn new(stripe: Stripe, pillar: PillarId) -> Log {
         let first = stripe.next_of(pillar, Seq(0));
         let (slots, far) = (VecDeque::new(), BTreeMap::new());
-        Log { stripe, pillar, first, slots, far, settled: Seq(0), settled_bytes: 0 }
+        let undecided = Undecided::default();
+        Log { stripe, pillar, first, slots, far, settled: Seq(0), settled_bytes: 0, undecided }
     }
 
     fn place(&self, seq: Seq) -> Option<usize> {
@@ -459,6 +463,7 @@ impl Log {
         assert!(here(&self.first));
         assert!(self.far.keys().all(|seq| here(seq) && *seq >= self.end()));
         self.iter().for_each(|(seq, slot)| slot.check(seq));
+        self.undecided.check();
         let settled = self.iter().take_while(|(seq, _)| *seq <= self.settled);
         assert_eq!(settled.map(|(_, slot)| slot.weight).sum::<usize>(), self.settled_bytes);
     }

@@ -10,7 +10,7 @@
 //! | `msg` | the messages and their bytes |
 //! | `log` | a slot for each number |
 //! | `pool`, `arrival` | frames on their way to being ordered |
-//! | `agree` | PRE-PREPARE, PREPARE, COMMIT |
+//! | `agree`, `undecided` | PRE-PREPARE, PREPARE, COMMIT; how much may be under way |
 //! | `lead` | batching, null batches, ticks |
 //! | `idle` | an idle pillar that runs ahead of its siblings |
 //! | `leaving`, `piggyback` | what leaves at the end of a turn; COMMITs that wait for company |
@@ -56,6 +56,7 @@ mod roles;
 mod rotate;
 mod start;
 mod switches;
+mod undecided;
 mod views;
 
 use alloc::boxed::Box;
@@ -500,6 +501,7 @@ impl Lane {
     }
 
     fn on_turn(&mut self, now: Now, out: &mut Outbox) {
+        self.accept_held_back(now, out);
         self.propose(now, out);
         self.send_vouches(out);
         self.forward(now.mono, out);

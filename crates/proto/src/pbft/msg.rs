@@ -57,6 +57,23 @@ impl Proposal {
             Proposal::Frames { entries, .. } => entries,
         }
     }
+
+    /// Whether it names a frame more than once, which no correct leader does.
+    #[must_use]
+    pub fn names_twice(&self) -> bool {
+        // Eight bytes tell almost all digests apart, and sort faster than whole names.
+        let short =
+            |entry: &BatchEntry| entry.digest.0.first_chunk().map(|b| u64::from_le_bytes(*b));
+        let mut shorts: Vec<Option<u64>> = self.entries().iter().map(short).collect();
+        shorts.sort_unstable();
+        if shorts.windows(2).all(|pair| pair[0] != pair[1]) {
+            return false;
+        }
+        let name = |entry: &BatchEntry| (entry.id, entry.digest);
+        let mut names: Vec<_> = self.entries().iter().map(name).collect();
+        names.sort_unstable();
+        names.windows(2).any(|pair| pair[0] == pair[1])
+    }
 }
 
 /// PREPARE or COMMIT.

@@ -56,6 +56,7 @@ impl Lane {
         }
         if !base::mutant!(RestartForgetsVotes) {
             lane.recall_votes();
+            lane.weigh_recalled();
         }
         (lane.begins, lane.restored) = (true, true);
         lane

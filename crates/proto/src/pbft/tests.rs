@@ -23,6 +23,7 @@ mod lasting;
 mod refused;
 mod repeats;
 mod restart;
+mod undecided;
 mod views;
 
 const GROUP: GroupId = GroupId([7; 32]);

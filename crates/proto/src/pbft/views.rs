@@ -194,6 +194,7 @@ impl Lane {
         self.catchup.hearing.begin_view();
         self.grievances.pace.begin_view(now.mono);
         self.grievances.begin_view(now.mono);
+        self.log.undecided.begin_view();
         self.told = (self.delivered, Time::ZERO);
         self.carry_out_plan(now, out);
         self.lead.begin_view(self.own_after(self.views.top));

@@ -3,6 +3,7 @@
 
 use base::limits;
 
+use super::undecided::{big, decide, written};
 use super::*;
 
 fn status(stable: u64, delivered: u64) -> Message {
@@ -24,14 +25,6 @@ fn bodies(sent: &[(Target, Message)]) -> Vec<bool> {
 /// A frame whose authenticator is good for nobody.
 fn unproved(id: u64, op: &[u8]) -> Arc<Frame> {
     frame_with(id, op, |_| Authenticator::Vector(vec![Mac([9; 16]); 4]))
-}
-
-/// Makes `rig`, a backup with number 1, deliver it.
-fn decide(rig: &mut Rig, seq: u64, p: &Proposal) {
-    for from in [2, 3] {
-        rig.peer(from, Message::Prepare(vote(seq, p))).expect("a prepare");
-        rig.peer(from, Message::Commit(vote(seq, p))).expect("a commit");
-    }
 }
 
 #[test]
@@ -329,18 +322,36 @@ fn another_content_under_an_executed_id_is_not_taken_for_a_retransmission() {
 /// could not keep its promise, and would have to stop.
 #[test]
 fn a_leader_that_names_more_than_a_batch_may_hold_gets_no_votes() {
-    let big = frame(1, &vec![7; 11 << 20]);
-    let most = limits::BATCH_BYTES_MAX / big.weight();
-    for (count, accepted) in [(most, true), (most + 1, false), (limits::BATCH_FRAMES_MAX, false)] {
+    let frames: Vec<Arc<Frame>> = (1..=9).map(big).collect();
+    let most = limits::BATCH_BYTES_MAX / frames[0].weight();
+    for (count, accepted) in [(most, true), (most + 1, false), (frames.len(), false)] {
         let mut rig = Rig::new(1, 1);
-        rig.feed(Input::Request(big.clone())).expect("fresh");
-        // One frame named often weighs as much as many.
-        let p = proposal(&vec![&big; count]);
-        let _ = rig.peer(0, pre_prepare(1, &p));
+        for f in &frames[..count] {
+            rig.feed(Input::Request(f.clone())).expect("fresh");
+        }
+        let p = proposal(&frames[..count].iter().collect::<Vec<_>>());
+        rig.peer(0, pre_prepare(1, &p)).expect("it is not weighed before all of it is here");
         rig.feed(Input::Turn).expect("turns are never refused");
         let kept = |effect: &Effect| matches!(effect, Effect::Persist(_));
         assert_eq!(rig.out.effects().iter().any(kept), accepted, "{count} frames");
         assert_eq!(has_prepare(&rig.sent()), accepted, "{count} frames");
+    }
+}
+
+/// One frame of 64 KiB and a batch's worth of names would be a record of 64 MiB.
+#[test]
+fn a_proposal_that_names_a_frame_twice_is_refused() {
+    let (f, other) = (frame(1, b"op"), frame(2, b"op"));
+    for twice in [vec![&f; 2], vec![&f, &other, &f], vec![&f; limits::BATCH_FRAMES_MAX]] {
+        let mut rig = Rig::new(1, 1);
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        rig.feed(Input::Request(other.clone())).expect("fresh");
+        rig.sent();
+        let sin = Err(Reject::Misbehaviour("proposal that names a frame twice"));
+        assert_eq!(rig.peer(0, pre_prepare(1, &proposal(&twice))), sin);
+        assert_eq!(written(&mut rig), 0);
+        rig.peer(0, pre_prepare(1, &proposal(&[&f, &other]))).expect("each once");
+        assert!(has_prepare(&rig.sent()));
     }
 }
 
