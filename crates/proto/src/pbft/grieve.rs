@@ -26,6 +26,7 @@ use super::endorse::Endorsements;
 use super::log::{Phase, Slot};
 use super::monitor::Monitor;
 use super::msg::Proposal;
+use super::peers::Peers;
 use super::rotate::Pace;
 use super::{Lane, LaneConfig, pool};
 use crate::group::link::{Grievance, ToCoordinator};
@@ -305,11 +306,15 @@ impl Lane {
     /// Whether the next number is held up elsewhere than at the leader: the others have it.
     fn lags(&mut self, now: Time) -> bool {
         let next = self.next_undelivered();
-        // Proven, or out of reach of everybody's log: a checkpoint will be fetched.
-        if self.floats() || self.checkpoints.ahead() >= next || self.catchup.lost() == Some(next) {
+        let weak = self.cfg.quorums.weak();
+        // Proven, or out of reach of everybody's log: a checkpoint will be fetched. Not where it is
+        // only said that the number is decided: with liars among those who say so, the rest may be
+        // too few for their word, or their state, to be believed.
+        let settled = |peers: &Peers| peers.marks().filter(|(low, _)| *low >= next).count() >= weak;
+        let lost = self.catchup.lost() == Some(next) && settled(&self.catchup.peers);
+        if self.floats() || self.checkpoints.ahead() >= next || lost {
             return true;
         }
-        let weak = self.cfg.quorums.weak();
         let decided = self.log.get(next).is_some_and(|slot| slot.decided);
         if !decided && self.catchup.peers.who_delivered(next) < weak {
             self.grievances.helped_since = None;

@@ -180,6 +180,30 @@ fn a_replica_that_lags_blames_nobody_unless_it_gets_no_help_for_long() {
     assert_eq!(pass(&mut rig, Span::secs(30), |_| ()), []);
 }
 
+/// Story: one replica has left the view alone and has delivered what is missing here; a liar says
+/// that it has, too. Neither its word nor its state can be believed, and this replica waited for
+/// the second.
+#[test]
+fn who_waits_for_what_only_liars_and_too_few_have_blames_the_leader_in_the_end() {
+    let blames = |stable: u64| {
+        let mut rig = stalled();
+        let mut behind = false;
+        let say = |rig: &mut Rig| {
+            for (from, view) in [(1, 0), (3, 1)] {
+                let (stable, delivered) = (Seq(stable), Seq(stable + 5));
+                let _ = rig.peer(from, Message::Status { view: View(view), stable, delivered });
+            }
+            let lost = |effect: &Effect| matches!(effect, Effect::Fact(Fact::LeftBehind { .. }));
+            behind |= rig.out.effects().iter().any(lost);
+        };
+        let felt = pass(&mut rig, Span::secs(30), say);
+        assert!(behind, "it asks for a state");
+        felt.contains(&Grievance::Stalled)
+    };
+    assert!(blames(0));
+    assert!(!blames(4), "one of them is correct and can prove that the group is further");
+}
+
 /// Swarm seed 1709758. One replica had asked for another view, the leader blames nobody, and the
 /// third waited for a state that no two were in: had it blamed nobody either, nobody would ever
 /// have been served again.
