@@ -30,6 +30,11 @@ fn a_leader_that_confides_in_few_and_ends_stops_nobody() {
 }
 
 #[test]
+fn a_replica_alone_in_its_departure_is_followed() {
+    check("a_replica_alone_in_its_departure_is_followed");
+}
+
+#[test]
 fn forged_view_changes_lose_nothing() {
     check("forged_view_changes_lose_nothing");
 }

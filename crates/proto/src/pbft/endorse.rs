@@ -6,6 +6,12 @@
 //! quorum of signatures for one frame hands them to the leader (ENDORSED), which takes them as
 //! vouches, fetches the body and orders it before others. From then on its clock runs. A client
 //! that shows a frame to some replicas only never gets that far.
+//!
+//! An endorsement is no vote, nor is a vouch: it says that a client's frame is here and waits. So a
+//! replica that has left its view, and that nobody has followed yet, endorses for that view all
+//! the same, and repeats its vouches to whoever leads it. With a faulty leader the others have a
+//! quorum of endorsements then; a correct one has vouches of a quorum, and proposes what nobody
+//! decides. It counts nobody's: whom to replace is for those to say who are still in the view.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
@@ -128,9 +134,9 @@ impl Endorsements {
 }
 
 impl Lane {
-    /// Vouches once more for what still waits for its order.
+    /// Vouches once more for what still waits for its order; also after leaving the view.
     pub(super) fn vouch_again(&mut self, now: Now, (to, max): (Target, usize), out: &mut Outbox) {
-        if to == Target::One(self.cfg.me) || !self.is_active() {
+        if to == Target::One(self.cfg.me) {
             return;
         }
         let after = Time(now.mono.0.saturating_sub(VOUCH_LIFETIME.0));
@@ -177,7 +183,7 @@ impl Lane {
     /// Every quarter of T: the oldest frames that have waited for as long. While the leader
     /// seems slow, those that have waited for a quarter of what it may take, and at each look:
     /// it has to be told while there is time enough left to be slow in.
-    fn endorse_oldest(&mut self, now: Time, out: &mut Outbox) {
+    pub(super) fn endorse_oldest(&mut self, now: Time, out: &mut Outbox) {
         let quarter = Span(self.cfg.view_timeout.0 / 4);
         let monitor = &self.grievances.monitor;
         let (age, pause, most) = match monitor.looks_closely() {
@@ -211,7 +217,9 @@ impl Lane {
         }
         let overdue: Vec<BatchEntry> = entries.iter().map(|(entry, _)| *entry).collect();
         out.send(Target::All, Message::Endorse { view, entries });
-        overdue.iter().for_each(|entry| self.try_forward(now, entry, out));
+        if self.is_active() {
+            overdue.iter().for_each(|entry| self.try_forward(now, entry, out));
+        }
     }
 
     pub(super) fn on_endorse(

@@ -13,7 +13,9 @@
 //! own proposal, the word of a weak quorum, or the absence of correct replicas from the view, the
 //! next two a quorum's signed vouch (`endorse`), the fifth a weak quorum's votes, and the last what
 //! no correct leader sends. A replica that lags blames nobody; nor does one that has stopped voting
-//! in its view, or that leads it.
+//! in its view, or that leads it. Who has stopped goes on endorsing: where nobody has followed it,
+//! and a liar stands in for it, the others see a quorum in their view and have too few
+//! endorsements without it.
 //!
 //! Time is looked at only while something is under way: an idle group has no timers.
 
@@ -160,7 +162,10 @@ impl Lane {
 
     /// When the timers are to be looked at, if there is a leader to watch over.
     pub(super) fn grieve_deadline(&self) -> Option<Time> {
-        if !self.is_active() || self.leads_alone() {
+        if !self.is_active() {
+            return Some(self.grievances.due).filter(|_| self.pool.len() > 0);
+        }
+        if self.leads_alone() {
             return None;
         }
         let soon = self.grievances.looked.after(self.look_pause());
@@ -202,14 +207,12 @@ impl Lane {
 
     /// Looks at the timers.
     pub(super) fn grieve(&mut self, now: Now, out: &mut Outbox) {
-        let now = now.mono;
-        match self.grieve_deadline() {
-            None => {
-                (self.grievances.owed_since, self.grievances.unfilled_since) = (None, None);
-                return;
-            }
-            Some(at) if at > now => return,
-            Some(_) => {}
+        let (now, deadline) = (now.mono, self.grieve_deadline());
+        if deadline.is_none() || !self.is_active() {
+            (self.grievances.owed_since, self.grievances.unfilled_since) = (None, None);
+        }
+        if deadline.is_none_or(|at| at > now) {
+            return;
         }
         self.excuse_sleep(now);
         self.grievances.looked = now;
@@ -220,6 +223,11 @@ impl Lane {
             let longer = self.grievances.pause.0.saturating_mul(2).clamp(quarter, 16 * quarter);
             let pause = if fresh { quarter } else { longer };
             (self.grievances.pause, self.grievances.due) = (Span(pause), now.after(Span(pause)));
+        }
+        if !self.is_active() {
+            // Those who are still in the view may need its word (`endorse`).
+            self.endorse_oldest(now, out);
+            return;
         }
         if self.grievances.monitor.turn(now, Span(self.cfg.view_timeout.0 / 5)) {
             self.grievances.endorsements.window_ends();

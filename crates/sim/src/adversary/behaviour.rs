@@ -26,6 +26,8 @@ pub enum Behaviour {
     Silent,
     /// Does everything but propose.
     SilentLeader,
+    /// Says that it votes in the view that the others are in, and nothing else.
+    Present,
     /// Proposes this many microseconds late.
     SlowLeader(u64),
     /// Orders nothing of this client.
@@ -82,6 +84,8 @@ pub(crate) struct Memory {
     pub(super) views: Vec<GroupMessage>,
     /// The oldest certificate.
     pub(super) oldest: Option<StableCheckpoint>,
+    /// The highest view that somebody says to have installed.
+    pub(super) installed: View,
     /// Answers about checkpoints, with their number.
     pub(super) answers: Vec<(Seq, StateAnswer)>,
 }
@@ -92,6 +96,11 @@ const VIEWS_MAX: usize = 32;
 impl Memory {
     /// The faulty replica hears, or wants to say, `message`.
     pub(crate) fn hears(&mut self, message: &Message, prng: &mut Prng) {
+        if let Message::Group(message) = message
+            && let GroupMessage::Wish { installed, .. } = **message
+        {
+            self.installed = self.installed.max(installed);
+        }
         if let Message::Group(message) = message
             && matches!(**message, GroupMessage::ViewChange(_) | GroupMessage::NewView(_))
         {
@@ -139,6 +148,7 @@ impl Behaviour {
             Behaviour::Random,
             Behaviour::Silent,
             Behaviour::SilentLeader,
+            Behaviour::Present,
             Behaviour::SlowLeader(us),
             Behaviour::StarveClient(ClientId(0)),
             Behaviour::StarveReplica(replica),
@@ -175,6 +185,10 @@ impl Behaviour {
         match (self, message) {
             (Behaviour::Silent, _) => Vec::new(),
             (Behaviour::SilentLeader, Message::PrePrepare { .. }) => Vec::new(),
+            (Behaviour::Present, Message::Status { stable, delivered, .. }) => {
+                at_once(Message::Status { view: memory.installed, stable, delivered })
+            }
+            (Behaviour::Present, _) => Vec::new(),
             (Behaviour::SlowLeader(us), message @ Message::PrePrepare { .. }) => {
                 vec![(Span::micros(us), message)]
             }

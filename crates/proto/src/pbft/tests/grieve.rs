@@ -126,6 +126,64 @@ fn a_view_without_a_quorum_is_given_up_when_frames_wait() {
     assert!(after([(0, 0), (0, 0), (3, 1)], true).contains(&Grievance::Stalled));
 }
 
+/// Story: replica 2 has asked for another view, and those who would have followed it have lost
+/// power before they did. The leader proposes nothing and says that it votes in the view, so that
+/// the others see a quorum there, and two endorsements are too few.
+#[test]
+fn who_has_left_a_view_alone_endorses_for_it_and_the_others_count_that() {
+    let f = frame(1, b"op");
+    let mut left = Rig::new(2, 1);
+    left.wait(Span::secs(50));
+    stop(&mut left, 1);
+    left.feed(Input::Request(f.clone())).expect("fresh");
+    let (mut said, mut vouched) = (Vec::new(), Vec::new());
+    let collect = |rig: &mut Rig| {
+        for effect in rig.out.effects() {
+            match effect {
+                Effect::Send { to, message: message @ Message::Endorse { .. }, .. } => {
+                    said.push((*to, message.clone()));
+                }
+                Effect::Send { to, message: Message::Vouch(entries), .. } => {
+                    vouched.push((*to, entries.clone()));
+                }
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(pass(&mut left, Span::secs(30), collect), [], "it has said whom it wants");
+    let endorsed = (Target::All, signed_vouch(2, 0, entry(&f)));
+    assert!(said.contains(&endorsed), "{said:?}");
+    assert!((5..=60).contains(&said.len()), "again and again, but not for ever more often");
+    assert!(said.iter().all(|one| *one == endorsed), "for the view that it has installed");
+    // A correct leader needs a quorum of vouches, and gets no quorum of endorsements.
+    assert!(vouched.contains(&(Target::One(ReplicaId(0)), vec![entry(&f)])), "{vouched:?}");
+
+    let mut stays = Rig::new(1, 1);
+    stays.wait(Span::secs(50));
+    stays.feed(Input::Request(f.clone())).expect("fresh");
+    let liar = |rig: &mut Rig| {
+        for (from, view) in [(0, 0), (2, 1), (3, 0)] {
+            rig.peer(from, status(view, 0)).ok();
+        }
+    };
+    stays.peer(3, signed_vouch(3, 0, entry(&f))).expect("the other one that stays");
+    assert_eq!(pass(&mut stays, Span::secs(30), liar), [], "three seem to be there");
+    stays.peer(2, endorsed.1.clone()).expect("an endorsement is no vote");
+    assert!(pass(&mut stays, Span::secs(2), liar).contains(&Grievance::Starved));
+
+    // Once it is in a later view, it endorses for that one.
+    install(&mut left, &plan(1, 0, &[]));
+    let mut views = Vec::new();
+    pass(&mut left, Span::secs(2), |rig| {
+        for effect in rig.out.effects() {
+            if let Effect::Send { message: Message::Endorse { view, .. }, .. } = effect {
+                views.push(view.0);
+            }
+        }
+    });
+    assert!(!views.is_empty() && views.iter().all(|view| *view == 1), "{views:?}");
+}
+
 #[test]
 fn progress_keeps_the_peace() {
     let mut rig = Rig::new(2, 1);
