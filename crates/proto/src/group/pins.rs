@@ -274,7 +274,10 @@ impl Coordinator {
         out: &mut Vec<Effect>,
     ) -> Result<(), Reject> {
         let drive = soon.then_some(now);
-        match self.pins.disk.as_mut() {
+        // What is executed already lacks what came after it, which who asks now wants, too.
+        let is_past =
+            |disk: &Disk| soon && disk.pin.digest.is_some() && disk.pin.certified.is_none();
+        match self.pins.disk.as_mut().filter(|disk| !is_past(disk)) {
             // What was fetched is there, or comes by itself.
             Some(disk) if disk.pin.certified.is_some() => {}
             Some(disk) => disk.drive = disk.drive.or(drive),

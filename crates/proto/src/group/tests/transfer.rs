@@ -425,3 +425,26 @@ fn who_reads_what_is_kept_and_asks_for_more_is_told_the_same() {
     }
     assert_eq!(pins(&step(&mut one, 200_000, want(2, 0, 5)).1).len(), 1, "not against others");
 }
+
+/// A snapshot has what was acknowledged before it was asked for.
+#[test]
+fn a_checkpoint_that_is_asked_for_is_executed_after_that() {
+    let reader = SnapshotReader::Disk;
+    let pins = |out: &[Effect]| {
+        let pin = |effect: &Effect| match effect {
+            Effect::Stage(ToStage::Pin { seq, reader: SnapshotReader::Disk }) => Some(*seq),
+            _ => None,
+        };
+        out.iter().filter_map(pin).collect::<Vec<Seq>>()
+    };
+    let mut one = coordinator(0);
+    let first = pins(&step(&mut one, 1, Input::SaveCheckpoint { now: false }).1);
+    let [seq] = first[..] else { panic!("one is kept: {first:?}") };
+    let again = pins(&step(&mut one, 2, Input::SaveCheckpoint { now: true }).1);
+    assert_eq!(again, [], "it is not executed yet");
+    let digest = certificate(&rules(), seq.0, &[]).digest;
+    feed(&mut one, 3, Input::Stage(FromStage::Pinned { reader, seq, digest }));
+    assert_eq!(pins(&step(&mut one, 4, Input::SaveCheckpoint { now: false }).1), []);
+    let later = pins(&step(&mut one, 5, Input::SaveCheckpoint { now: true }).1);
+    assert!(matches!(later[..], [later] if later > seq), "{later:?}");
+}
