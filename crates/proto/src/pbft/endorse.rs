@@ -7,7 +7,7 @@
 //! vouches, fetches the body and orders it before others. From then on its clock runs. A client
 //! that shows a frame to some replicas only never gets that far.
 //!
-//! An endorsement is no vote, nor is a vouch: it says that a client's frame is here and waits. So a
+//! An ENDORSE is no vote, nor is a vouch: it says that a client's frame is here and waits. So a
 //! replica that has left its view, and that nobody has followed yet, endorses for that view all
 //! the same, and repeats its vouches to whoever leads it. With a faulty leader the others have a
 //! quorum of endorsements then; a correct one has vouches of a quorum, and proposes what nobody

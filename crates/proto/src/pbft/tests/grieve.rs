@@ -168,7 +168,7 @@ fn who_has_left_a_view_alone_endorses_for_it_and_the_others_count_that() {
     };
     stays.peer(3, signed_vouch(3, 0, entry(&f))).expect("the other one that stays");
     assert_eq!(pass(&mut stays, Span::secs(30), liar), [], "three seem to be there");
-    stays.peer(2, endorsed.1.clone()).expect("an endorsement is no vote");
+    stays.peer(2, endorsed.1.clone()).expect("an ENDORSE is no vote");
     assert!(pass(&mut stays, Span::secs(2), liar).contains(&Grievance::Starved));
 
     // Once it is in a later view, it endorses for that one.
