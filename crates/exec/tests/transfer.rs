@@ -265,6 +265,25 @@ fn large_objects_come_in_pieces_within_a_bounded_buffer() {
     assert_eq!(theirs, ours);
 }
 
+/// A piece of an object every now and then is something true each time: a large object could take
+/// minutes, and longer than that where it is written all the time.
+#[test]
+fn a_source_that_dribbles_pieces_is_not_waited_for() {
+    for (source, after) in [(0, 16), (1, 16), (2, 16)] {
+        let mut group = large(3, 20 << 10);
+        let pause = Span::millis(450);
+        group.net.dribbles.insert(source, Dribble { after, pause, next: Time::ZERO });
+        let target = certified(&group.stages[0]);
+        let began = group.now;
+        group.fetch(3, &target, &[0, 1, 2]);
+        while group.fetched(3).is_none() {
+            group.settle(Span::millis(100));
+            assert!(group.now < began.after(Span::secs(10)), "it waits for {source}");
+        }
+        assert!(group.now > began.after(Span::secs(2)), "{source} was asked for no object");
+    }
+}
+
 #[test]
 fn an_object_beyond_the_buffer_comes_alone_and_whoever_exaggerates_is_named() {
     for lies in [&[][..], &[(1, Lie::HugeTotal)], &[(0, Lie::HugeTotal), (2, Lie::WrongTotal)]] {

@@ -3,9 +3,10 @@
 //! A source that lets its first request wait for [`PATIENCE`] gets a strike, and the request goes
 //! to others; those with the fewest strikes are asked first, and after [`STRIKES_MAX`] without
 //! anything that verifies in between it is no source any more. One that always says something
-//! just in time, and takes longer than [`SLOW`] for all of a request, loses its requests to
-//! others as good as it was, if there are any, which from then on are asked first. Time is
-//! measured from the tick after an event, so that a late tick accuses nobody.
+//! just in time, and takes longer than [`SLOW`] for all of a request, or for each so many bytes of
+//! an object that comes in pieces, loses its requests to others as good as it was, if there are
+//! any, which from then on are asked first. Time is measured from the tick after an event, so that
+//! a late tick accuses nobody.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -17,7 +18,8 @@ use super::large::Large;
 
 /// How long a source may let a request wait.
 pub const PATIENCE: Span = Span::secs(1);
-/// How long a source may take for the objects of one request, all of them, once it is at it.
+/// How long a source may take for the objects of one request, all of them, once it is at it; of an
+/// object that comes in pieces, for each [`ASKED_BYTES_MAX`] of it.
 pub const SLOW: Span = Span::secs(2);
 /// Strikes in a row after which a source is given up.
 pub const STRIKES_MAX: u32 = 3;
@@ -55,8 +57,9 @@ struct Asked {
     bytes: u64,
     /// The tick after the source last did something about it.
     since: Option<Time>,
-    /// The tick after it became the first one that the source has to answer.
-    first: Option<Time>,
+    /// The tick after it became the first one that the source has to answer, and the bytes of it
+    /// that were there by then.
+    first: Option<(Time, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -110,8 +113,14 @@ impl Peer {
     /// Whether the request that it has to answer first takes too long by now.
     fn is_slow(&mut self, now: Time) -> bool {
         let Some(front) = self.asks.front_mut() else { return false };
-        let first = *front.first.get_or_insert(now);
-        matches!(front.ask, Ask::Objects { .. }) && now.since(first) >= SLOW
+        let here = match &front.ask {
+            Ask::Objects { .. } => 0,
+            Ask::Pieces(large) => large.bytes.len() as u64,
+            Ask::Manifest | Ask::Nodes { .. } => return false,
+        };
+        let (first, before) = *front.first.get_or_insert((now, here));
+        let due = 1 + here.saturating_sub(before) / ASKED_BYTES_MAX;
+        now.since(first).0 >= SLOW.0.saturating_mul(due)
     }
 }
 
@@ -256,8 +265,9 @@ impl Peers {
                 back.extend(old.into_iter().map(|asked| asked.ask));
             } else if peer.is_slow(now) && !alone {
                 peer.slow = peer.slow.saturating_add(1);
-                let is_objects = |asked: &Asked| matches!(asked.ask, Ask::Objects { .. });
-                let (theirs, rest) = peer.asks.drain(..).partition(is_objects);
+                let is_state =
+                    |asked: &Asked| matches!(asked.ask, Ask::Objects { .. } | Ask::Pieces(_));
+                let (theirs, rest) = peer.asks.drain(..).partition(is_state);
                 peer.asks = rest;
                 let theirs: VecDeque<Asked> = theirs;
                 back.extend(theirs.into_iter().map(|asked| asked.ask));
