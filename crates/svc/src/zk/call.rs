@@ -342,9 +342,13 @@ impl<'a, 'c> Call<'a, 'c> {
             while above != path::ROOT {
                 above = path::parent(above);
                 let watchers = self.state.watchers(above);
-                self.watches += watchers.len();
                 let deep = watchers.into_iter().filter(|(_, ways)| ways & watch::RECURSIVE != 0);
-                found.extend(deep.map(|(session, _)| session));
+                // Of others this request has not declared anything: they may come and go beside
+                // it, and whether they are looked at hangs on what this replica expects.
+                for (session, _) in deep {
+                    self.watches += 1;
+                    found.insert(session);
+                }
             }
         }
         for session in once {

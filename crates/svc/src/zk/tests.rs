@@ -169,6 +169,14 @@ impl Fixture {
         })
     }
 
+    /// A request is known to come, and what it touches is asked for.
+    pub(super) fn expect(&self, from: Attachment, kind: i32, body: &[u8]) {
+        let mut bytes = vec![];
+        Op::Request { from, kind, body }.encode(&mut bytes);
+        let mut footprint = exec::Footprint::default();
+        exec::Service::footprint(&self.harness.service, &bytes, &mut footprint);
+    }
+
     /// A request that is to succeed.
     pub(super) fn ok(&mut self, from: Attachment, kind: i32, body: &[u8]) -> Response {
         let response = self.request(from, kind, body).expect("attached");

@@ -55,3 +55,30 @@ fn those_who_may_not_read_are_cut_off_as_well() {
     assert_eq!(zk.harness.service.state().counts().watches, 0);
     zk.harness.root();
 }
+
+/// A replica with workers asks what later requests touch, one without does not: nothing that
+/// happens may hang on that.
+#[test]
+fn what_is_only_expected_cuts_nobody_off() {
+    let run = |expects: bool| {
+        let mut zk = Fixture::new();
+        let s = zk.open(60_000);
+        zk.ok(s, kind::CREATE, &create("/a", b"", 0));
+        zk.ok(s, kind::CREATE, &create("/a/b", b"", 0));
+        for _ in 0..10 {
+            let other = zk.open(60_000);
+            zk.ok(other, kind::ADD_WATCH, &path_int("/a", 0));
+        }
+        let on_it = zk.open(60_000);
+        zk.ok(on_it, kind::ADD_WATCH, &path_int("/a/b", 0));
+        if expects {
+            zk.expect(on_it, kind::ADD_WATCH, &path_int("/", 1));
+        }
+        let parts = vec![(kind::SET_DATA, set("/a/b", b"", -1)); 1000];
+        zk.ok(s, kind::MULTI, &multi(&parts));
+        (zk.renew(&[on_it]).1, zk.harness.root())
+    };
+    let (expects, does_not) = (run(true), run(false));
+    assert_eq!(expects.0, 0);
+    assert_eq!(expects, does_not);
+}
