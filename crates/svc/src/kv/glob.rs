@@ -33,7 +33,7 @@ pub(super) fn matches_within(
             return None;
         }
         if pattern.get(p) == Some(&b'*') {
-            p += stars(&pattern[p..]);
+            p = behind_stars(pattern, p, compared);
             if p == pattern.len() {
                 return Some(true);
             }
@@ -47,11 +47,15 @@ pub(super) fn matches_within(
             return Some(false);
         }
     }
-    Some(p + stars(&pattern[p..]) == pattern.len())
+    Some(behind_stars(pattern, p, compared) == pattern.len())
 }
 
-fn stars(pattern: &[u8]) -> usize {
-    pattern.iter().take_while(|b| **b == b'*').count()
+/// Where the run of stars at `p` ends, of which there may be millions.
+fn behind_stars(pattern: &[u8], p: usize, compared: &mut usize) -> usize {
+    let stars = pattern[p..].iter().take_while(|b| **b == b'*').count();
+    // The first one is counted with its turn.
+    *compared += stars.saturating_sub(1);
+    p + stars
 }
 
 /// Matches one byte with the element at `p`; the index behind that element.
@@ -151,5 +155,14 @@ mod tests {
     fn many_stars_do_not_take_for_ever() {
         let pattern = "a*".repeat(5000) + "b";
         assert!(!matches(pattern.as_bytes(), &vec![b'a'; 20_000]));
+    }
+
+    #[test]
+    fn a_run_of_stars_counts_as_long_as_it_is() {
+        for pattern in ["*".repeat(1000) + "x", "abc".to_owned() + &"*".repeat(1000) + "x"] {
+            let mut compared = 0;
+            let found = matches_within(pattern.as_bytes(), b"abc", usize::MAX, &mut compared);
+            assert!(found == Some(false) && compared >= 999, "{found:?}, {compared}");
+        }
     }
 }

@@ -156,10 +156,17 @@ impl Ranked {
         if ends.is_none_or(|(first, last)| first.0 == last.0) {
             return self.partition(|entry| below(&entry.1));
         }
+        // Where each chunk begins: a probe would count them all up else.
+        let begins: Vec<usize> = self
+            .chunks
+            .iter()
+            .scan(0, |begin, chunk| Some(std::mem::replace(begin, *begin + chunk.len())))
+            .collect();
         let (mut low, mut high) = (0, self.len);
         while low < high {
             let middle = low.midpoint(high);
-            let is_below = self.nth(middle).is_some_and(|entry| below(&entry.1));
+            let chunk = begins.partition_point(|begin| *begin <= middle) - 1;
+            let is_below = below(&self.chunks[chunk][middle - begins[chunk]].1);
             (low, high) = if is_below { (middle + 1, high) } else { (low, middle) };
         }
         low
