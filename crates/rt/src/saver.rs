@@ -77,10 +77,12 @@ pub(crate) struct SaveDesk {
     able: AtomicBool,
     /// Somebody wants one soon.
     requested: AtomicBool,
+    /// How many have asked so far.
+    asked: AtomicU64,
     /// Set by the thread that wrote, taken by the coordinator's host.
     outcome: Mutex<Option<Result<CheckpointHead, SaveError>>>,
     arrived: AtomicBool,
-    /// The last outcome, and how many there were: for those who wait.
+    /// The last outcome, and how many of those who have asked it is for: who asked later waits.
     last: Mutex<(u64, Option<Result<PathBuf, SaveError>>)>,
     changed: Condvar,
     /// For reports.
@@ -107,10 +109,11 @@ pub(crate) struct Saver {
     saving: Saving,
     /// How many signatures make a certificate.
     quorum: usize,
-    /// Somebody waits for the next one that is certified.
-    wanted: bool,
-    /// Somebody waits for the one that is being written: it was begun after they asked.
-    awaited: bool,
+    /// The first so many who have asked wait for the next one that is certified.
+    wanted: Option<u64>,
+    /// The first so many who have asked wait for the one that is being written: it was begun after
+    /// that.
+    awaited: Option<u64>,
     /// The coordinator offered one for which nobody has any use.
     needless: bool,
 }
@@ -135,8 +138,8 @@ impl Saver {
             bell,
             saving,
             quorum,
-            wanted: false,
-            awaited: false,
+            wanted: None,
+            awaited: None,
             needless: false,
         }
     }
@@ -148,7 +151,7 @@ impl Saver {
         if urgent && !self.saving.is_writing() && self.desk.requested.swap(false, Ordering::AcqRel)
         {
             self.saving.asked();
-            self.wanted = true;
+            self.wanted = Some(self.desk.asked.load(Ordering::Acquire));
             return Some(true);
         }
         self.saving.wants(self.taken())
@@ -176,9 +179,9 @@ impl Saver {
         let given = Arc::new(AtomicU64::new(0));
         let leisure = leisure.zip(self.log.clone());
         let leisure = leisure.map(|(until, log)| Leisure { until, log, given: given.clone() });
-        let wanted = std::mem::take(&mut self.wanted);
-        self.awaited = wanted && !weak;
-        if wanted && weak {
+        let wanted = self.wanted.take();
+        self.awaited = wanted.filter(|_| !weak);
+        if wanted.is_some() && weak {
             // Not this one.
             self.desk.requested.store(true, Ordering::Release);
         }
@@ -241,9 +244,9 @@ impl Saver {
                 tracing::warn!(%error, "no checkpoint on disk; the replica goes on and tries again");
             }
         }
-        if std::mem::take(&mut self.awaited) {
+        if let Some(asked) = self.awaited.take() {
             let mut last = lock(&self.desk.last);
-            *last = (last.0 + 1, Some(outcome.map(|head| head.path)));
+            *last = (asked, Some(outcome.map(|head| head.path)));
             self.desk.changed.notify_all();
         }
         Some(written.is_some())
@@ -258,11 +261,11 @@ impl SaveDesk {
         }
         let until = Instant::now() + patience;
         let mut last = lock(&self.last);
-        let before = last.0;
+        let own = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.requested.store(true, Ordering::Release);
         ring.force();
         loop {
-            if last.0 > before
+            if last.0 >= own
                 && let Some(outcome) = &last.1
             {
                 return outcome.clone();
@@ -461,13 +464,16 @@ mod tests {
         let told = |desk: &SaveDesk| lock(&desk.last).0;
         saver.saving.asked();
         saver.save(certified(8));
-        desk.requested.store(true, Ordering::Release);
-        assert_eq!(saver.wants(), None, "one is being written, of a time before");
+        for (before, seq) in [(0, 16), (1, 24), (2, 32)] {
+            desk.asked.fetch_add(1, Ordering::AcqRel);
+            desk.requested.store(true, Ordering::Release);
+            assert_eq!(saver.wants(), None, "one is being written, of a time before");
+            give_up(&mut orders, &mut saver);
+            assert_eq!(told(&desk), before, "it is not what was asked for last");
+            assert_eq!(saver.wants(), Some(true));
+            saver.save(certified(seq));
+        }
         give_up(&mut orders, &mut saver);
-        assert_eq!(told(&desk), 0, "it is not what was asked for");
-        assert_eq!(saver.wants(), Some(true));
-        saver.save(certified(16));
-        give_up(&mut orders, &mut saver);
-        assert_eq!(told(&desk), 1);
+        assert_eq!(told(&desk), 3);
     }
 }
