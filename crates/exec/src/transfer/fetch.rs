@@ -422,8 +422,10 @@ impl Fetch {
             return Verdict::Wrong;
         }
         large.bytes.extend_from_slice(piece.bytes);
-        if (large.bytes.len() as u64) < large.total {
-            let (part, object, offset) = (large.part, large.object, large.bytes.len() as u64);
+        let (part, object, offset) = (large.part, large.object, large.bytes.len() as u64);
+        let is_whole = offset >= large.total;
+        self.peers.gave(from, piece.bytes.len() as u64);
+        if !is_whole {
             let request = StateRequest::Piece { part, object, offset };
             let message = StateMessage::Ask { checkpoint: self.target.seq, request };
             out.coordinator(FromStage::State { to: from, message });
@@ -455,6 +457,7 @@ impl Fetch {
         }
         self.objects += 1;
         self.bytes += whole.total;
+        self.peers.gave(from, whole.total);
         self.wanted.came(whole.total);
         for liar in self.wanted.later.came((part, object), whole.total) {
             if liar != from {

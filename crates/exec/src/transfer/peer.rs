@@ -18,8 +18,9 @@ use super::large::Large;
 
 /// How long a source may let a request wait.
 pub const PATIENCE: Span = Span::secs(1);
-/// How long a source may take for the objects of one request, all of them, once it is at it; of an
-/// object that comes in pieces, for each [`ASKED_BYTES_MAX`] of it.
+/// How long a source may take for the objects of one request, all of them, once it is at it. While
+/// it is at an object that comes in pieces it has so long, and [`PATIENCE`] for each
+/// [`ASKED_BYTES_MAX`] that it gives of anything.
 pub const SLOW: Span = Span::secs(2);
 /// Strikes in a row after which a source is given up.
 pub const STRIKES_MAX: u32 = 3;
@@ -57,8 +58,8 @@ struct Asked {
     bytes: u64,
     /// The tick after the source last did something about it.
     since: Option<Time>,
-    /// The tick after it became the first one that the source has to answer, and the bytes of it
-    /// that were there by then.
+    /// The tick after it became the first one that the source has to answer, and what the source
+    /// had given by then, in bytes.
     first: Option<(Time, u64)>,
 }
 
@@ -68,6 +69,8 @@ struct Peer {
     strikes: u32,
     /// How often it took too long for a request. Nothing that it says takes that back.
     slow: u32,
+    /// Bytes of objects that it gave.
+    given: u64,
 }
 
 /// All sources.
@@ -113,14 +116,18 @@ impl Peer {
     /// Whether the request that it has to answer first takes too long by now.
     fn is_slow(&mut self, now: Time) -> bool {
         let Some(front) = self.asks.front_mut() else { return false };
-        let here = match &front.ask {
-            Ask::Objects { .. } => 0,
-            Ask::Pieces(large) => large.bytes.len() as u64,
-            Ask::Manifest | Ask::Nodes { .. } => return false,
-        };
-        let (first, before) = *front.first.get_or_insert((now, here));
-        let due = 1 + here.saturating_sub(before) / ASKED_BYTES_MAX;
-        now.since(first).0 >= SLOW.0.saturating_mul(due)
+        let (first, before) = *front.first.get_or_insert((now, self.given));
+        let took = now.since(first);
+        match &front.ask {
+            Ask::Objects { .. } => took >= SLOW,
+            // Its next piece stands behind all that was asked for meanwhile: an honest source at
+            // the pace of one that executes gives little of it, but enough in all.
+            Ask::Pieces(_) => {
+                let parts = (self.given - before) / ASKED_BYTES_MAX;
+                took.0 >= SLOW.0.saturating_add(PATIENCE.0.saturating_mul(parts))
+            }
+            Ask::Manifest | Ask::Nodes { .. } => false,
+        }
     }
 }
 
@@ -216,6 +223,13 @@ impl Peers {
     pub(super) fn praise(&mut self, id: ReplicaId) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.strikes = 0;
+        }
+    }
+
+    /// `id` has given so many bytes of what it was asked for.
+    pub(super) fn gave(&mut self, id: ReplicaId, bytes: u64) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.given = peer.given.saturating_add(bytes);
         }
     }
 

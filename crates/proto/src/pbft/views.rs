@@ -187,6 +187,8 @@ impl Lane {
         let open = self.log.iter().filter(|(seq, slot)| slot.decided && *seq > executed);
         let open: Vec<Seq> = open.map(|(seq, _)| seq).collect();
         open.into_iter().for_each(|seq| self.mark_ordered(now, seq));
+        // Before anything of the plan is voted for.
+        self.log.undecided.begin_view();
         self.views.take(plan.clone());
         self.on_certified(now, &plan.start, out);
         self.tell_if_beyond_reach(plan.start.seq, out);
@@ -194,7 +196,6 @@ impl Lane {
         self.catchup.hearing.begin_view();
         self.grievances.pace.begin_view(now.mono);
         self.grievances.begin_view(now.mono);
-        self.log.undecided.begin_view();
         self.told = (self.delivered, Time::ZERO);
         self.carry_out_plan(now, out);
         self.lead.begin_view(self.own_after(self.views.top));
