@@ -381,6 +381,7 @@ impl Fetch {
             return Verdict::Wrong;
         }
         if total == piece.bytes.len() as u64 {
+            self.peers.gave(from, piece.total);
             return self.on_object(from, large(piece.bytes), state, out);
         }
         if total > OBJECT_BYTES_MAX {
@@ -457,7 +458,6 @@ impl Fetch {
         }
         self.objects += 1;
         self.bytes += whole.total;
-        self.peers.gave(from, whole.total);
         self.wanted.came(whole.total);
         for liar in self.wanted.later.came((part, object), whole.total) {
             if liar != from {
