@@ -13,42 +13,15 @@ mod redis_wire;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use node::gateway::{Config, Local};
 use redis_backends::{Failing, Gated};
-use redis_servers::Gateway;
-use redis_wire::{Value, Wire, encode};
+use redis_servers::{Gateway, eventually, patient};
+use redis_wire::{Value, Wire, bulk, encode, error, simple};
 
 /// Replies that the gateway makes itself wait in it up to so many bytes, and one more.
 const LOCAL_BYTES: usize = 16 << 20;
-
-/// No timer of the gateway helps a connection that got stuck.
-fn patient() -> Config {
-    let long = Duration::from_secs(3600);
-    Config { request_timeout: long, write_timeout: long, ..Config::default() }
-}
-
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.as_bytes().to_vec())
-}
-
-fn simple(text: &str) -> Value {
-    Value::Simple(text.as_bytes().to_vec())
-}
-
-fn error(text: &str) -> Value {
-    Value::Error(text.as_bytes().to_vec())
-}
-
-/// Waits for something that another thread does; a minute is for ever.
-fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !check() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// Sends all of it, though the gateway may not read all of it yet.
 fn send_beside(wire: &Wire, bytes: Vec<u8>) {

@@ -16,42 +16,15 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use node::gateway::{Config, Local};
 use redis_backends::{Crowded, Gated};
-use redis_servers::Gateway;
-use redis_wire::{Value, Wire, encode};
+use redis_servers::{Gateway, eventually, patient};
+use redis_wire::{Value, Wire, bulk, encode, error, simple};
 
 fn start() -> Gateway {
     Gateway::start(Local::new(), patient())
-}
-
-/// No timer of the gateway helps a connection that got stuck.
-fn patient() -> Config {
-    let long = Duration::from_secs(3600);
-    Config { request_timeout: long, write_timeout: long, ..Config::default() }
-}
-
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.as_bytes().to_vec())
-}
-
-fn simple(text: &str) -> Value {
-    Value::Simple(text.as_bytes().to_vec())
-}
-
-fn error(text: &str) -> Value {
-    Value::Error(text.as_bytes().to_vec())
-}
-
-/// Waits for something that another thread does; a minute is for ever.
-fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !check() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -129,3 +129,18 @@ impl Drop for RealRedis {
         let _ = self.child.wait();
     }
 }
+
+/// No timer of the gateway helps a connection that got stuck.
+pub fn patient() -> Config {
+    let long = Duration::from_secs(3600);
+    Config { request_timeout: long, write_timeout: long, ..Config::default() }
+}
+
+/// Waits for something that another thread does; a minute is for ever.
+pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !check() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -184,3 +184,18 @@ pub fn encode<A: AsRef<[u8]>>(args: &[A], out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");
     }
 }
+
+/// A bulk string of this text.
+pub fn bulk(text: &str) -> Value {
+    Value::Bulk(text.as_bytes().to_vec())
+}
+
+/// A simple string of this text.
+pub fn simple(text: &str) -> Value {
+    Value::Simple(text.as_bytes().to_vec())
+}
+
+/// An error of this text.
+pub fn error(text: &str) -> Value {
+    Value::Error(text.as_bytes().to_vec())
+}
