@@ -175,3 +175,11 @@ fn an_interrupted_run_leaves_nothing_behind() {
     assert_eq!(process.wait().code(), Some(130));
     assert_eq!(entries(), 0);
 }
+
+#[test]
+fn it_waits_for_a_session_as_long_as_it_is_told_to() {
+    let cluster = Cluster::found(Shape { replicas: 4, pillars: 1, service: "kv" });
+    let output = run(&["bench", "--config", &cluster.config(), "--connect-timeout", "300ms"]);
+    assert_ne!(code(&output), 0, "nobody is there");
+    assert!(stderr(&output).contains("within 300ms"), "{}", stderr(&output));
+}

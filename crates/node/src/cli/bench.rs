@@ -205,6 +205,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "KEYS", default_value_t = 100_000, env = "STYLITE_KEYS",
         value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub keys: u64,
+    /// How long the group may take to open a session.
+    #[arg(long, value_name = "TIME", default_value = "10s", env = "STYLITE_CONNECT_TIMEOUT",
+        value_parser = some_duration)]
+    pub connect_timeout: Duration,
     /// How long to measure.
     #[arg(long, value_name = "TIME", default_value = "10s", env = "STYLITE_DURATION",
         value_parser = some_duration)]

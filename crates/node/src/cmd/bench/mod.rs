@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base::ClientId;
-use client::Client;
+use client::{Client, ClientOptions};
 use genesis::{Group, InitOptions, Settings};
 use tokio::sync::oneshot;
 
@@ -233,7 +233,10 @@ impl Site<'_> {
         }
         let numbers = load.clients..load.clients + load.idle_clients;
         let group = self.group;
-        let options = |number| client_options(group, load_principal(self.args, group, number)?);
+        let options = |number| {
+            let options = client_options(group, load_principal(self.args, group, number)?)?;
+            Ok(ClientOptions { connect_timeout: load.connect_timeout, ..options })
+        };
         Idle::connect(numbers.map(options).collect::<Result<_>>()?).map(Some)
     }
 
@@ -356,6 +359,7 @@ fn plan(args: &BenchArgs, group: &Group) -> Result<Plan> {
     let mut clients = Vec::new();
     for number in 0..load.clients {
         let mut options = client_options(group, load_principal(args, group, number)?)?;
+        options.connect_timeout = load.connect_timeout;
         options.unbatched = load.no_batching;
         options.lines = load.lines;
         if load.rate.is_some() {
