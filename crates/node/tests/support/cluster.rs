@@ -188,7 +188,10 @@ impl Cluster {
         command.args(["--service", service, "--port", &port.to_string()]);
         // Small, so that short runs have checkpoints; yet no replica that waits for its turn on
         // a busy machine falls a whole window behind.
-        command.args(["--checkpoint-interval", "256"]).args(flags);
+        if !flags.contains(&"--checkpoint-interval") {
+            command.args(["--checkpoint-interval", "256"]);
+        }
+        command.args(flags);
         let output = command.output().expect("it runs");
         assert_eq!(code(&output), 0, "{}", stderr(&output));
         let replicas = (0..replicas).map(|_| None).collect();
