@@ -351,6 +351,10 @@ fn connections_are_listed_limited_killed_and_closed_when_idle() {
     let list = String::from_utf8_lossy(a.cmd("CLIENT LIST").bytes()).into_owned();
     assert_eq!(list.lines().count(), 2);
     assert!(list.contains("name=first ") && list.contains("cmd=client|list"), "{list}");
+    let some = format!("CLIENT LIST ID {id} 4000000000 {id}");
+    let list = String::from_utf8_lossy(a.cmd(&some).bytes()).into_owned();
+    assert!(list.lines().count() == 1 && list.starts_with(&format!("id={id} ")), "{list}");
+    assert_eq!(a.cmd(&format!("CLIENT LIST ID {id} 0")), error("ERR Invalid client ID"));
     let mut third = Wire::connect(gateway.addr);
     assert_eq!(third.read_to_end(), b"-ERR max number of clients reached\r\n");
     assert_eq!(gateway.stats.rejected.get(), 1);

@@ -1,5 +1,6 @@
 //! `CLIENT`: names, numbers and lists of connections, and closing them.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -122,11 +123,11 @@ fn list(session: &mut Session, args: &[&[u8]], reply: &mut Resp<'_>) -> Flow {
             None => return unknown_type(name, reply),
         },
         [option, ids @ ..] if is(option, "id") && !ids.is_empty() => {
-            let ids: Option<Vec<i64>> = ids.iter().map(|id| parse_int(id)).collect();
-            let Some(ids) = ids.filter(|ids| ids.iter().all(|id| *id > 0)) else {
+            let parsed = |id: &&[u8]| u64::try_from(parse_int(id)?).ok().filter(|id| *id > 0);
+            let Some(ids) = ids.iter().map(parsed).collect::<Option<HashSet<u64>>>() else {
                 return error(reply, "ERR Invalid client ID");
             };
-            clients.retain(|c| ids.iter().any(|id| u64::try_from(*id) == Ok(c.id)));
+            clients.retain(|client| ids.contains(&client.id));
         }
         _ => return error(reply, SYNTAX),
     }
