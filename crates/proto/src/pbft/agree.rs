@@ -64,7 +64,7 @@ impl Lane {
     ) -> Result<(), Reject> {
         self.in_scope(from, view, seq)?;
         if from != self.leader(seq) && !base::mutant!(AnybodyProposes) {
-            return Err(Reject::Misbehaviour("pre-prepare from a replica that does not lead"));
+            return Err(self.out_of_turn("pre-prepare from a replica that does not lead"));
         }
         if seq <= self.views.top() && !base::mutant!(PlanDoesNotBind) {
             return self.on_proposal_is(now, seq, proposal, out);
@@ -77,13 +77,14 @@ impl Lane {
         }
         if let Some(known) = &slot.proposal {
             return match (*known == proposal, slot.phase) {
-                (true, Phase::Empty) => {
-                    slot.phase = Phase::Waiting;
+                (true, _) if slot.led => Err(Reject::Stale("pre-prepare again")),
+                (true, phase) => {
+                    // Known from others, or voted for by an earlier life.
+                    (slot.led, slot.phase) = (true, phase.max(Phase::Waiting));
                     self.advance(now, seq, out);
                     Ok(())
                 }
                 (false, Phase::Empty) => Err(Reject::Stale("another batch is decided")),
-                (true, _) => Err(Reject::Stale("pre-prepare again")),
                 (false, _) => Err(Reject::Misbehaviour("second proposal for one number")),
             };
         }
@@ -154,6 +155,7 @@ impl Lane {
             slot.phase = Phase::Waiting;
         }
         slot.decided |= origin == Origin::Decision;
+        slot.led = origin == Origin::Leader;
         if let Some(content) = slot.past.as_ref().and_then(|past| past.content(digest)) {
             let content = content.clone();
             slot.put(content);
@@ -236,7 +238,7 @@ impl Lane {
     ) -> Result<(), Reject> {
         self.in_scope(from, vote.view, vote.seq)?;
         if self.proposed_by(vote.seq) == Some(from) && !base::mutant!(LeaderPrepares) {
-            return Err(Reject::Misbehaviour("prepare from the leader"));
+            return Err(self.out_of_turn("prepare from the leader"));
         }
         let slot = self.log.slot(vote.seq).ok_or(Reject::Stale("cut off"))?;
         if slot.phase == Phase::Committed {
@@ -338,13 +340,14 @@ impl Lane {
     }
 
     /// The accepted proposal and 2f matching PREPAREs of backups, or 2f + 1 of anybody where nobody
-    /// has proposed it in this view: P(n, d, v), and COMMIT.
+    /// is known to have proposed it in this view: P(n, d, v), and COMMIT.
     fn try_prepare(&mut self, now: Now, seq: Seq, out: &mut Outbox) {
         let short = usize::from(base::mutant!(PrepareQuorumShort));
-        let proposed = usize::from(self.proposed_by(seq).is_some());
-        let needed = (self.cfg.quorums.quorum() - proposed).saturating_sub(short);
         let (me, view) = (self.cfg.me, self.view);
         let may_vote = self.may_vote(seq);
+        let Some(slot) = self.log.get(seq) else { return };
+        let needed =
+            (self.cfg.quorums.quorum() - self.leader_votes(seq, slot)).saturating_sub(short);
         let Some(slot) = self.log.get_mut(seq) else { return };
         let ready = slot.phase == Phase::Accepted && may_vote;
         if !ready || slot.prepares.count(slot.digest) < needed {

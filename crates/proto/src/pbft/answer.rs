@@ -23,6 +23,8 @@ const ANSWER_BYTES: usize = 256 << 10;
 /// What a fetch costs its sender's share beside the bodies that it gets.
 const FETCH_COST_BYTES: usize = 1 << 10;
 const FETCH_COST_BYTES_PER_ENTRY: usize = 64;
+/// And for each body in the slot among which what left the pool is looked for.
+const FETCH_COST_BYTES_PER_LOOK: usize = 64;
 /// A decision that was told is taken for lost when so many of these shares of the time after
 /// which a lane cries for help have passed, and the peer is where it was.
 const LOST_SHARE: u64 = 4;
@@ -42,7 +44,7 @@ impl Lane {
         // Looking costs, too.
         let cost = FETCH_COST_BYTES + entries.len() * FETCH_COST_BYTES_PER_ENTRY;
         self.catchup.peers.served(from, now.mono, cost);
-        let mut logged = None;
+        let mut logged: Option<Vec<(Arc<Frame>, bool)>> = None;
         for entry in entries {
             if !self.catchup.peers.may_serve(from, now.mono) {
                 return Err(Reject::Stale("fetches faster than they are answered"));
@@ -51,7 +53,13 @@ impl Lane {
             let found = match held.and_then(|held| held.frame.clone().zip(Some(held.own))) {
                 Some(found) => Some(found),
                 None => {
-                    let logged = logged.get_or_insert_with(|| self.bodies_of(seq));
+                    if logged.is_none() {
+                        let bodies = self.bodies_of(seq);
+                        let cost = bodies.len() * FETCH_COST_BYTES_PER_LOOK;
+                        self.catchup.peers.served(from, now.mono, cost);
+                        logged = Some(bodies);
+                    }
+                    let logged = logged.as_deref().unwrap_or_default();
                     let place = logged.binary_search_by_key(&entry.digest, |(f, _)| f.digest());
                     place.ok().map(|place| logged[place].clone())
                 }

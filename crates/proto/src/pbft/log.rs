@@ -128,6 +128,8 @@ pub(super) struct Slot {
     pub(super) delivered: bool,
     /// What the NEW-VIEW of this view has fixed for this number.
     pub(super) chosen: Option<Digest>,
+    /// Whether the leader of this view has itself told this replica of the proposal.
+    pub(super) led: bool,
     /// Entries of the proposal that are missing a body or trust.
     pub(super) missing: usize,
     /// The bodies that are here and trusted, in order of the entries, until all are.
@@ -251,6 +253,7 @@ impl Slot {
     /// names it.
     pub(super) fn displace(&mut self) -> Option<Proposal> {
         let proposal = self.proposal.take()?;
+        self.led = false;
         let digest = core::mem::take(&mut self.digest);
         (self.missing, self.weight, self.bodies) = (0, 0, Vec::new());
         if let Some(batch) = self.batch.take()
@@ -265,7 +268,7 @@ impl Slot {
     /// are free.
     pub(super) fn begin_view(&mut self, old: View) -> Option<Proposal> {
         self.fold(old);
-        (self.phase, self.chosen) = (Phase::Empty, None);
+        (self.phase, self.chosen, self.led) = (Phase::Empty, None, false);
         (self.prepares, self.commits) = (Votes::default(), Votes::default());
         if self.decided { None } else { self.displace() }
     }
@@ -277,7 +280,7 @@ impl Slot {
         if !self.decided {
             self.displace();
         }
-        (self.phase, self.chosen) = (Phase::Empty, None);
+        (self.phase, self.chosen, self.led) = (Phase::Empty, None, false);
         (self.prepares, self.commits) = (Votes::default(), Votes::default());
         self.decision_bodies = Vec::new();
     }

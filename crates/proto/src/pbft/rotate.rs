@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 
 use base::{BatchEntry, ReplicaId, Seq, Span, Time, View};
 
+use super::log::Slot;
 use super::monitor::Monitor;
 use super::msg::Proposal;
 use super::pool::Keeps;
@@ -80,6 +81,25 @@ impl Lane {
         (seq > self.views.top()).then(|| self.leader(seq))
     }
 
+    /// How many votes for the proposal at `seq` are the leader's, who sends no PREPARE: one or
+    /// none.
+    ///
+    /// Where leaders rotate, a faulty sender of NEW-VIEWs can give replicas of one view different
+    /// rosters: who leads the number here may have proposed nothing, and have no record of what a
+    /// weak quorum of backups is overheard to vote for. There it counts once it has proposed. With
+    /// a fixed leader all agree on who it is, and a correct backup among them has it from there.
+    pub(super) fn leader_votes(&self, seq: Seq, slot: &Slot) -> usize {
+        let counts = slot.led || !self.views.roles.rotate();
+        usize::from(counts && self.proposed_by(seq).is_some())
+    }
+
+    /// Somebody does what is for others to do by the roster of this view: nothing that a correct
+    /// replica does, unless the NEW-VIEW of this view has given it another roster.
+    pub(super) fn out_of_turn(&self, what: &'static str) -> Reject {
+        let certain = !self.views.roles.rotate() || self.view == View(0);
+        if certain { Reject::Misbehaviour(what) } else { Reject::Stale(what) }
+    }
+
     /// Whether this replica leads some numbers of its view.
     pub(super) fn is_leader(&self) -> bool {
         self.views.roles.rotate() || self.leads(Seq(1))
@@ -121,7 +141,7 @@ impl Lane {
             && !proposal.entries().iter().all(dealt)
             && !base::mutant!(WrongBucketAccepted)
         {
-            return Err(Reject::Misbehaviour("frames that are dealt to another leader"));
+            return Err(self.out_of_turn("frames that are dealt to another leader"));
         }
         Ok(())
     }
@@ -140,7 +160,7 @@ impl Lane {
     /// A weak quorum votes for `seq`: it is proposed, also where the proposal did not come.
     pub(super) fn follow_votes(&mut self, now: Time, seq: Seq) {
         let weak = self.cfg.quorums.weak();
-        let voted = |slot: &super::log::Slot| slot.prepares.all().count() >= weak;
+        let voted = |slot: &Slot| slot.prepares.all().count() >= weak;
         if self.views.roles.rotate() && self.log.get(seq).is_some_and(voted) {
             self.owes_below(now, seq);
         }

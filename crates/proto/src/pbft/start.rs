@@ -104,6 +104,8 @@ impl Lane {
             // As `proposed_by` has it.
             if seq <= top || self.views.roles.leader(seq) != me {
                 slot.prepares.add(me, digest);
+            } else {
+                slot.led = true;
             }
             if prepared {
                 slot.phase = Phase::Prepared;

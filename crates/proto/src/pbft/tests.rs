@@ -23,6 +23,7 @@ mod lasting;
 mod refused;
 mod repeats;
 mod restart;
+mod rotating;
 mod undecided;
 mod views;
 
@@ -42,12 +43,17 @@ impl Rig {
     }
 
     fn with(me: u16, pillars: u16, switches: Switches) -> Rig {
+        Rig::among((4, 1), me, pillars, switches)
+    }
+
+    /// One of `n` replicas of which `f` may be faulty.
+    fn among((n, f): (u16, u16), me: u16, pillars: u16, switches: Switches) -> Rig {
         let cfg = LaneConfig {
             me: ReplicaId(me),
             pillar: PillarId(0),
             group: GROUP,
             epoch: Epoch(0),
-            quorums: Quorums::pbft(4, 1).expect("4 = 3f + 1"),
+            quorums: Quorums::pbft(n, f).expect("n > 3f"),
             stripe: Stripe::new(pillars).expect("in range"),
             window: 16,
             checkpoint_interval: 4,
@@ -62,7 +68,7 @@ impl Rig {
             retransmit: Span::millis(50),
             view_timeout: Span::secs(1),
         };
-        let keys = PlainKeys { me: ReplicaId(me), n: 4 };
+        let keys = PlainKeys { me: ReplicaId(me), n };
         let now = Now { mono: Time(1), wall: WALL };
         Rig { lane: Lane::new(cfg, Box::new(keys)), now, out: Outbox::new() }
     }

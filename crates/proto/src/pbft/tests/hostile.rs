@@ -118,6 +118,28 @@ fn status_and_fetch_cannot_be_used_to_make_a_replica_work_for_one_peer_alone() {
     assert!((1..=8).contains(&sent), "{sent} bodies of 4 MiB in a tenth of a second");
 }
 
+/// Whoever asks for a body that there is none of has all of the slot looked through.
+#[test]
+fn a_fetch_is_paid_for_by_all_that_is_looked_at() {
+    let mut rig = Rig::new(1, 1);
+    let many: Vec<Arc<Frame>> = (1..=1000).map(|id| frame(id, b"op")).collect();
+    for f in &many {
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+    }
+    let p = proposal(&many.iter().collect::<Vec<_>>());
+    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+    decide(&mut rig, 1, &p);
+    rig.sent();
+    let phantom = entry(&frame(5000, b"never sent"));
+    let mut looks = 0;
+    for _ in 0..5000 {
+        rig.wait(Span::micros(20));
+        let fetch = Message::Fetch { seq: Seq(1), entries: vec![phantom] };
+        looks += usize::from(rig.peer(3, fetch).is_ok());
+    }
+    assert!((50..=400).contains(&looks), "{looks} times a thousand bodies in a tenth of a second");
+}
+
 #[test]
 fn an_answer_to_a_status_has_a_bounded_number_of_bytes() {
     let mut rig = Rig::new(1, 1);
