@@ -237,9 +237,14 @@ fn bitop(c: &mut Call<'_, '_>) -> Outcome {
     match combine {
         None => result.iter_mut().for_each(|byte| *byte = !*byte),
         Some(combine) => {
+            // No longer than each is: a short one may be named a million times.
             for text in &texts[1..] {
-                let padded = text.iter().chain(std::iter::repeat(&0));
-                result.iter_mut().zip(padded).for_each(|(a, b)| *a = combine(*a, *b));
+                result.iter_mut().zip(*text).for_each(|(a, b)| *a = combine(*a, *b));
+            }
+            // Beyond its end each is zeros, which change nothing but under AND.
+            let shortest = texts.iter().map(|text| text.len()).min().unwrap_or(0);
+            if c.args[1].eq_ignore_ascii_case(b"AND") {
+                result[shortest..].fill(0);
             }
         }
     }

@@ -186,13 +186,14 @@ pub fn hincrbyfloat(c: &mut Call<'_, '_>) -> Outcome {
     const NOT_FLOAT: Fail = Fail::new("ERR hash value is not a float");
     const INFINITE: Fail = Fail::new("ERR value is NaN or Infinity");
     const BECOMES_INFINITE: Fail = Fail::new("ERR increment would produce NaN or Infinity");
+    c.db.work.take(Extended::steps(c.args[3]))?;
     let increment = Extended::parse(c.args[3]).ok_or(Fail::NOT_FLOAT)?;
     if !increment.is_finite() {
         return Err(INFINITE);
     }
     let old = c.db.read::<Hash>(c.args[1])?.and_then(|hash| hash.get(c.args[2]));
     let old = old.map_or(&b"0"[..], Blob::as_bytes);
-    c.db.work.take(Extended::steps(old) + Extended::steps(c.args[3]))?;
+    c.db.work.take(Extended::steps(old))?;
     let old = Extended::parse(old).ok_or(NOT_FLOAT)?;
     let text = old.checked_add(increment).ok_or(BECOMES_INFINITE)?.to_text();
     let hash = c.db.write_or_new::<Hash>(c.ctx, c.args[1])?;

@@ -14,6 +14,7 @@ use super::op::{self, Op, Step};
 use super::reply::{Protocol, REPLY_MAX, Resp, TOO_LARGE};
 use super::shard::{Shards, Space};
 use super::table::{self, Run};
+use super::work;
 
 /// Most keys that one [`Service::wake`] removes.
 const EXPIRED_PER_WAKE: usize = 1000;
@@ -113,11 +114,15 @@ impl Db {
             return reply.error(Fail::TOO_MUCH_WORK.0.as_bytes());
         }
         let now_ms = self.now_ms();
+        // Nobody will read it: it is not made.
+        let unread = reply.overflowed();
         let mut call = Call { args, db: self, ctx, reply, now_ms };
         match handler(&mut call) {
             Ok(()) if call.reply.overflowed() => {
                 call.reply.clear();
                 call.reply.error(TOO_LARGE);
+                // Thrown away, it does not count as a part of the transaction's reply.
+                call.db.work.pass(if unread { 0 } else { REPLY_MAX / work::LOOKED_AT });
             }
             Ok(()) => {}
             Err(fail) => {

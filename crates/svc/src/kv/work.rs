@@ -14,7 +14,7 @@
 //! What is bounded otherwise costs no steps:
 //! - work in proportion to the bytes of the request (each argument looked up, each one stored);
 //! - what is written to the reply, which ends at [`super::reply::REPLY_MAX`] for all commands of
-//!   a transaction together;
+//!   a transaction together (one that is too large alone is thrown away, and costs steps);
 //! - what is taken out of the state (`LPOP`, `DEL`), since it had to be put there.
 //!
 //! A command *takes* its steps before it begins, and is refused with nothing done when there are

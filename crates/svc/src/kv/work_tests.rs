@@ -257,3 +257,42 @@ fn a_replica_that_fetched_the_state_refuses_the_same() {
 fn is_steady(line: &&str) -> bool {
     !["SPOP", "RANDOMKEY"].iter().any(|word| line.starts_with(word))
 }
+
+/// What is short costs what is there of it, beside whatever else is named: this would take hours.
+#[test]
+fn combining_a_long_string_with_a_million_short_ones_takes_no_longer_than_reading_them() {
+    let mut runner = kv();
+    let big = vec![0x5a; 12 << 20];
+    runner.args(&[b"SET".as_slice(), b"big", &big]);
+    runner.command("SET small abc");
+    let others = " none small".repeat(500_000);
+    for (how, end) in [("OR", "Z"), ("XOR", "Z"), ("AND", "\0")] {
+        let len = format!(":{}", big.len());
+        assert_eq!(runner.command(&format!("BITOP {how} d big{others}")), len);
+        assert_eq!(runner.command("GETRANGE d 12582911 -1"), format!("$1 {end}"), "{how}");
+    }
+}
+
+/// Replies that are too large are thrown away, and so the transaction's does not grow by them.
+#[test]
+fn a_transaction_of_commands_that_answer_too_much_ends_soon() {
+    let mut runner = kv();
+    runner.args(&[b"SET".as_slice(), b"big", &vec![b'x'; 12 << 20]]);
+    let lines = vec!["MGET big big"; 1000];
+    let reply = transaction(&mut runner, &lines);
+    let last = reply.trim_end().rsplit("\r\n").next().unwrap_or_default();
+    assert_eq!(last, refusal());
+    assert!(reply.starts_with("*1000\r\n-"), "{}", &reply[..64]);
+}
+
+#[test]
+fn a_number_that_is_none_costs_what_it_takes_to_find_that_out() {
+    for command in ["HINCRBYFLOAT h f 1e-4999", "INCRBYFLOAT a 1e-4999"] {
+        let mut runner = kv();
+        assert!(runner.command(command).contains("not a valid float"), "{command}");
+        let steps = runner.service.db().work.spent();
+        assert!(steps > 0, "{command}");
+        runner.service.db().work.max = steps - 1;
+        assert_eq!(runner.command(command), refusal(), "{command}");
+    }
+}

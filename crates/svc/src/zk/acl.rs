@@ -182,6 +182,11 @@ pub fn check(acl: &[Entry], wanted: i32, proved: &[Id]) -> Result<(), ZkError> {
     if acl.iter().any(lets) { Ok(()) } else { Err(ZkError::NoAuth) }
 }
 
+/// How often [`check`] compares at most.
+pub(super) fn comparisons(acl: &[Entry], proved: &[Id]) -> usize {
+    acl.len() * proved.len()
+}
+
 /// Appends an ACL as a client reads it; passwords are masked from whoever is no administrator.
 pub fn write(acl: &[Entry], masked: bool, w: &mut JuteWriter<'_>) {
     w.count(acl.len());

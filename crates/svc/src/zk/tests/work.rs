@@ -82,3 +82,36 @@ fn what_is_only_expected_cuts_nobody_off() {
     assert_eq!(expects.0, 0);
     assert_eq!(expects, does_not);
 }
+
+/// An ACL of hundreds of long ids, and a client that has proved dozens of such: who they are is
+/// compared once, and not for each part of a multi, which would take minutes.
+#[test]
+fn a_long_acl_is_looked_through_once() {
+    let mut zk = Fixture::new();
+    let s = zk.open(60_000);
+    let user = "u".repeat(4000);
+    for number in 0..64 {
+        let auth = jute(|w| {
+            w.int(0).text("digest").buffer(Some(format!("{user}:p{number:02}").as_bytes()));
+        });
+        zk.ok(s, kind::AUTH, &auth);
+    }
+    let own = acl::Id::prove("digest", format!("{user}:p63").as_bytes()).expect("credentials");
+    let body = jute(|w| {
+        w.text("/a").buffer(Some(b"")).count(250);
+        for number in 0..249 {
+            w.int(31).text("digest").text(&format!("{user}:{number:028}"));
+        }
+        w.int(31).text("digest").text(&own.id).int(0);
+    });
+    zk.ok(s, kind::CREATE, &body);
+    let parts = vec![(kind::CHECK, path_int("/a", -1)); 50_000];
+    let checked = zk.ok(s, kind::MULTI, &multi(&parts));
+    assert!(checked.body.len() > 50_000 * 9, "all of them are there");
+    // Who may not is told so.
+    let other = zk.open(60_000);
+    let failed = zk.ok(other, kind::MULTI, &multi(&[(kind::CHECK, path_int("/a", -1))]));
+    let mut r = JuteReader::new(&failed.body);
+    assert_eq!((r.int("kind"), r.bool("done")), (Ok(-1), Ok(false)));
+    assert_eq!(r.int("error"), Ok(ZkError::NoAuth.code()));
+}
