@@ -18,7 +18,7 @@ use proto::group::link::FromCoordinator;
 use proto::group::rules::Rules;
 use proto::group::{Coordinator, CoordinatorConfig, GroupFact};
 use proto::pbft::msg::Message;
-use proto::pbft::{Batching, Idle, Input, Lane, LaneConfig, Switches};
+use proto::pbft::{Batching, Idle, Input, Lane, LaneConfig, Reject, Switches};
 use proto::{Effect, Outbox, Record, Target, group};
 
 use crate::crew::Crew;
@@ -324,7 +324,14 @@ impl World {
         let lane = &mut self.replicas[usize::from(replica.0)].lanes[usize::from(pillar.0)];
         let before = lane.view();
         let mut out = Outbox::new();
-        let _ = lane.step(now, input, &mut out);
+        let from = match &input {
+            Input::Peer { from, .. } => Some(*from),
+            _ => None,
+        };
+        let sin = match lane.step(now, input, &mut out) {
+            Err(Reject::Misbehaviour(what)) => Some(what),
+            _ => None,
+        };
         if !is_turn {
             let _ = lane.step(now, Input::Turn, &mut out);
         }
@@ -335,6 +342,7 @@ impl World {
         }
         assert!(lane.view() >= before, "{replica:?} {pillar:?} goes back to an older view");
         let deadline = lane.deadline();
+        self.refuses(replica, from.zip(sin));
         if self.steps.is_multiple_of(4 * CHECK_EVERY) {
             self.observe_memory(replica);
         }
@@ -348,12 +356,26 @@ impl World {
         self.plan(replica, Part::Lane(pillar), at);
     }
 
+    /// A core of `replica` has called what somebody sent a sin.
+    fn refuses(&mut self, replica: ReplicaId, sin: Option<(ReplicaId, &str)>) {
+        if let Some(sin) = sin.filter(|_| !self.adversary.is_faulty(replica)) {
+            self.checker.refuses(replica, sin, &self.adversary.faulty());
+        }
+    }
+
     pub(crate) fn step_coordinator(&mut self, replica: ReplicaId, input: group::Input) {
         let now = self.clock_of(replica);
         let is_turn = matches!(input, group::Input::Turn);
         let host = self.replica(replica);
         let mut out = Vec::new();
-        let _ = host.coordinator.step(now, input, &mut out);
+        let from = match &input {
+            group::Input::Peer { from, .. } => Some(*from),
+            _ => None,
+        };
+        let sin = match host.coordinator.step(now, input, &mut out) {
+            Err(Reject::Misbehaviour(what)) => Some(what),
+            _ => None,
+        };
         if !is_turn {
             let _ = host.coordinator.step(now, group::Input::Turn, &mut out);
         }
@@ -362,6 +384,7 @@ impl World {
         assert!(report.view >= host.view, "{replica:?} installs an older view");
         host.view = report.view;
         let deadline = host.coordinator.deadline();
+        self.refuses(replica, from.zip(sin));
         self.admit_coordinator(replica, out);
         if let Some(at) = deadline {
             self.plan(replica, Part::Coordinator, at);

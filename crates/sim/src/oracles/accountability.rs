@@ -2,8 +2,9 @@
 //!
 //! Looks at every proof that a correct replica tells of: it is encoded, read back from its bytes
 //! and verified with the public rules and keys alone, as a third party would. Suspicions are
-//! local and may be wrong about who is slow or cut off; they are counted, and two kinds that
-//! nothing but a lie explains are never about a correct replica.
+//! local and may be wrong about who is slow or cut off; they are counted, and those
+//! that nothing but a lie explains are never about a correct replica. Nor is what a core refuses as
+//! misbehaviour, which operators are told of.
 //! Does not see a fault that leaves no proof behind: a table in the documentation says which do.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +13,20 @@ use base::crypto::PlainKeys;
 use base::{Reader, ReplicaId};
 use proto::group::SuspicionKind;
 use proto::group::evidence::{Proof, ProofKind};
+use proto::group::link::Grievance;
 use proto::group::rules::Rules;
+use proto::pbft::Leaders;
 
 use super::Verdict;
+
+/// The sin that a correct replica commits when its clock is wrong, or the teller's.
+const CLOCK: &str = "proposed time is out of bounds";
 
 /// What replicas hold against each other.
 #[derive(Debug)]
 pub struct Accountability {
     rules: Rules,
+    leaders: Leaders,
     /// Replicas whose state was ever spoilt: to others that is a fault.
     spoilt: BTreeSet<ReplicaId>,
     proofs: BTreeMap<(ReplicaId, ProofKind), u64>,
@@ -29,9 +36,10 @@ pub struct Accountability {
 impl Accountability {
     /// Nobody is accused yet.
     #[must_use]
-    pub fn new(rules: Rules) -> Accountability {
+    pub fn new(rules: Rules, leaders: Leaders) -> Accountability {
         Accountability {
             rules,
+            leaders,
             spoilt: BTreeSet::new(),
             proofs: BTreeMap::new(),
             suspicions: BTreeMap::new(),
@@ -89,9 +97,33 @@ impl Accountability {
         faulty: &BTreeSet<ReplicaId>,
     ) -> Verdict {
         *self.suspicions.entry(kind).or_default() += 1;
-        let lie = matches!(kind, SuspicionKind::Garbage | SuspicionKind::LyingSource);
+        let lie = match kind {
+            SuspicionKind::Garbage | SuspicionKind::LyingSource => true,
+            // By the rosters of two NEW-VIEWs for one view two replicas may lead one number.
+            SuspicionKind::Leader(Grievance::Equivocates) => self.leaders == Leaders::Fixed,
+            SuspicionKind::Leader(Grievance::Forges) => true,
+            _ => false,
+        };
         if lie && !faulty.contains(&whom) && !self.spoilt.contains(&whom) {
             return Err(format!("{teller:?} suspects {whom:?} of {kind:?}"));
+        }
+        Ok(())
+    }
+
+    /// Correct `teller` refuses what `from` sends, for no correct replica would send it; `what` is
+    /// the sin.
+    ///
+    /// # Errors
+    /// When `from` is correct.
+    pub fn refuses(
+        &self,
+        teller: ReplicaId,
+        (from, what): (ReplicaId, &str),
+        faulty: &BTreeSet<ReplicaId>,
+    ) -> Verdict {
+        let excused = what == CLOCK || self.spoilt.contains(&teller);
+        if !excused && !faulty.contains(&from) && !self.spoilt.contains(&from) {
+            return Err(format!("{teller:?} takes {from:?} for a liar: {what}"));
         }
         Ok(())
     }
@@ -136,7 +168,7 @@ mod tests {
     fn proofs_must_hold_for_everybody_and_name_the_faulty() {
         let rules = rules();
         let faulty = BTreeSet::from([ReplicaId(3)]);
-        let mut oracle = Accountability::new(rules);
+        let mut oracle = Accountability::new(rules, Leaders::Fixed);
         let good = proof(&rules);
         assert_eq!(oracle.proves(ReplicaId(0), ReplicaId(3), &good, &faulty), Ok(()));
         let nobody = BTreeSet::new();
@@ -152,12 +184,18 @@ mod tests {
 
     #[test]
     fn a_correct_replica_may_seem_slow_but_no_liar() {
-        let mut oracle = Accountability::new(rules());
+        let mut oracle = Accountability::new(rules(), Leaders::Fixed);
         let nobody = BTreeSet::new();
         let mut says = |kind| oracle.suspects(ReplicaId(0), ReplicaId(1), kind, &nobody);
         assert_eq!(says(SuspicionKind::NoNewView), Ok(()));
         assert!(says(SuspicionKind::Garbage).is_err());
         assert!(says(SuspicionKind::LyingSource).is_err());
-        assert_eq!(oracle.suspicions().len(), 3);
+        assert_eq!(says(SuspicionKind::Leader(Grievance::Slow)), Ok(()));
+        assert!(says(SuspicionKind::Leader(Grievance::Equivocates)).is_err());
+        assert_eq!(oracle.suspicions().len(), 5);
+        let refuses = |from, what, faulty| oracle.refuses(ReplicaId(0), (from, what), faulty);
+        assert_eq!(refuses(ReplicaId(1), CLOCK, &nobody), Ok(()));
+        assert!(refuses(ReplicaId(1), "two prepares", &nobody).is_err());
+        assert_eq!(refuses(ReplicaId(1), "two prepares", &[ReplicaId(1)].into()), Ok(()));
     }
 }

@@ -137,7 +137,7 @@ impl Oracles {
             checkpoints: Checkpoints::new(clients),
             contradiction: Contradiction::new(rules),
             justification: Justification::new(rules, roles),
-            accountability: Accountability::new(rules),
+            accountability: Accountability::new(rules, options.leaders),
             memory: Memory::new(options),
             interval: rules.checkpoint_interval,
             stripe: stripe(options),
@@ -386,6 +386,20 @@ impl Oracles {
             }
             _ => {}
         }
+    }
+
+    /// `replica`, which is correct, refuses what `from` sends as nothing that a correct one does;
+    /// `faulty` are those that are not.
+    ///
+    /// # Panics
+    /// When `from` is correct.
+    pub fn refuses(
+        &self,
+        replica: ReplicaId,
+        sin: (ReplicaId, &str),
+        faulty: &BTreeSet<ReplicaId>,
+    ) {
+        hold("accountability", self.accountability.refuses(replica, sin, faulty));
     }
 
     /// The state of `replica` was spoilt: what it signs may prove that.
