@@ -156,7 +156,10 @@ impl Boot {
         let (id, incarnation) = (terms.identity.replica, found.incarnation(terms.clock));
         tracing::info!(%id, %incarnation, voice = ?beginning.voice, "{}", beginning.why);
         let log = dir.begin(&beginning, incarnation, terms.durability, terms.layout);
-        let log = log.map_err(BootError::from)?;
+        let mut log = log.map_err(BootError::from)?;
+        if let Some(log) = &mut log {
+            log.begins_with(loaded.stable.seq);
+        }
         let whole = beginning.voice == Voice::Whole;
         if !whole {
             remains.forget_votes();

@@ -27,6 +27,9 @@ enum Doing {
 pub struct Saving {
     doing: Doing,
     growth: u64,
+    /// What earlier lives have left in the log beyond the last checkpoint; nothing once there is
+    /// one of this life.
+    found: u64,
     /// What the log had taken when the last checkpoint was begun.
     mark: u64,
     /// What the last checkpoint on disk lets be cut, which is its number, and its bytes.
@@ -42,13 +45,15 @@ pub struct Saving {
 }
 
 impl Saving {
-    /// After what was found on disk, `last`. The log may grow by `growth` bytes, or by as many as
-    /// the last checkpoint has, before there is another.
+    /// After what was found on disk: the `last` checkpoint, and `found` bytes of log beyond it.
+    /// The log may grow by `growth` bytes, or by as many as the last checkpoint has, before there
+    /// is another, in however many lives.
     #[must_use]
-    pub fn new(last: Option<(Seq, u64)>, growth: u64) -> Saving {
+    pub fn new(last: Option<(Seq, u64)>, growth: u64, found: u64) -> Saving {
         Saving {
             doing: Doing::Nothing,
             growth,
+            found,
             mark: 0,
             last,
             weak: false,
@@ -61,7 +66,7 @@ impl Saving {
     /// Whether the coordinator is to be asked for a checkpoint now, and whether that is urgent.
     /// The log, if there is one, has taken `taken` bytes in this life.
     pub fn wants(&mut self, taken: Option<u64>) -> Option<bool> {
-        let grown = taken?.saturating_sub(self.mark);
+        let grown = self.found.saturating_add(taken?.saturating_sub(self.mark));
         if self.doing == Doing::Nothing && (self.wanted || grown >= self.growth_allowed()) {
             (self.doing, self.awaited) = (Doing::Asked, self.awaited || self.wanted);
             // Until it is on disk a restart means another transfer: an idle group is driven.
@@ -103,7 +108,7 @@ impl Saving {
     /// the log has taken as many bytes as this says there is leisure for it; at once it is to be
     /// written where it says nothing.
     pub fn begins(&mut self, taken: Option<u64>, weak: bool) -> Option<u64> {
-        self.mark = taken.unwrap_or(0);
+        (self.found, self.mark) = (0, taken.unwrap_or(0));
         (self.weak, self.hurries) = (weak, self.wanted || self.awaited);
         (self.doing, self.wanted, self.awaited) = (Doing::Writing, false, false);
         let allowed = self.growth_allowed();
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_log_is_cut_to_the_checkpoint_before_the_last_and_no_failure_cuts_it() {
-        let mut saving = Saving::new(None, 100);
+        let mut saving = Saving::new(None, 100, 0);
         assert_eq!(saving.wants(Some(99)), None);
         assert_eq!(saving.wants(Some(100)), Some(false));
         assert_eq!(saving.wants(Some(1_000)), None, "it is asked for already");
@@ -156,9 +161,27 @@ mod tests {
         assert_eq!(saving.begins(Some(500), false), Some(550), "nobody waits any more");
     }
 
+    /// Or a replica that is started often enough would never cut its log.
+    #[test]
+    fn what_earlier_lives_have_left_beyond_the_checkpoint_counts() {
+        let mut saving = Saving::new(Some((Seq(8), 10)), 100, 99);
+        assert_eq!(saving.wants(None), None, "nothing is kept without a log");
+        assert_eq!(saving.wants(Some(0)), None);
+        assert_eq!(saving.wants(Some(1)), Some(false));
+        assert_eq!(saving.begins(Some(1), false), Some(51));
+        saving.settled(None);
+        assert_eq!(saving.wants(Some(100)), None, "tried again when it has grown as much again");
+        assert_eq!(saving.wants(Some(101)), Some(false));
+        let mut saving = Saving::new(Some((Seq(8), 150)), 100, 200);
+        assert_eq!(saving.wants(Some(0)), Some(false), "at once");
+        let mut saving = Saving::new(Some((Seq(8), 150)), 100, 149);
+        assert_eq!(saving.wants(Some(0)), None, "the file is larger than the growth");
+        assert_eq!(saving.wants(Some(1)), Some(false));
+    }
+
     #[test]
     fn a_state_that_a_weak_quorum_has_signed_lets_nothing_be_cut() {
-        let mut saving = Saving::new(Some((Seq(8), 10)), 100);
+        let mut saving = Saving::new(Some((Seq(8), 10)), 100, 0);
         let save = |saving: &mut Saving, seq, weak| {
             saving.begins(Some(0), weak);
             saving.settled(Some((Seq(seq), 10)))
@@ -166,14 +189,14 @@ mod tests {
         assert_eq!(save(&mut saving, 20, true), None);
         assert_eq!(save(&mut saving, 32, false), Some(Seq(8)), "what was promised above it binds");
         assert_eq!(save(&mut saving, 64, false), Some(Seq(32)));
-        let mut saving = Saving::new(None, 100);
+        let mut saving = Saving::new(None, 100, 0);
         assert_eq!(save(&mut saving, 20, true), None);
         assert_eq!(save(&mut saving, 32, false), None, "the log has all since the beginning");
     }
 
     #[test]
     fn what_somebody_waits_for_is_in_haste_again_when_it_could_not_be_written() {
-        let mut saving = Saving::new(None, 100);
+        let mut saving = Saving::new(None, 100, 0);
         saving.state_replaced();
         assert_eq!(saving.begins(Some(10), false), None);
         saving.settled(None);

@@ -61,6 +61,8 @@ struct Desk {
     waiting: AtomicUsize,
     /// Bytes of the log on disk.
     on_disk: AtomicU64,
+    /// Bytes of earlier lives beyond the checkpoint that this one began with.
+    found: u64,
     /// Bytes that the log has taken in this life.
     taken: AtomicU64,
     commits: AtomicU64,
@@ -117,6 +119,12 @@ impl LogGauge {
         }
     }
 
+    /// Bytes that earlier lives have left in the log beyond the checkpoint that this one began
+    /// with.
+    pub(crate) fn found(&self) -> u64 {
+        self.0.found
+    }
+
     /// Bytes that the log has taken since it was opened.
     pub(crate) fn taken(&self) -> u64 {
         self.0.taken.load(Ordering::Relaxed)
@@ -150,6 +158,7 @@ impl LogWriter {
             durable: bells.iter().map(|_| AtomicU64::new(0)).collect(),
             waiting: AtomicUsize::new(0),
             on_disk: AtomicU64::new(log.bytes()),
+            found: log.found(),
             taken: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             closed: AtomicBool::new(false),

@@ -129,7 +129,8 @@ impl Saver {
     ) -> Saver {
         desk.able.store(checkpoints.is_some(), Ordering::Release);
         desk.note(checkpoints.as_ref(), last.map(|(seq, _)| seq));
-        let saving = Saving::new(last, growth);
+        let found = log.as_ref().map_or(0, LogGauge::found);
+        let saving = Saving::new(last, growth, found);
         Saver {
             desk,
             checkpoints,

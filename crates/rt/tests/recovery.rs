@@ -131,6 +131,27 @@ fn the_log_is_cut_back_by_checkpoints_and_a_start_needs_both() {
     }
 }
 
+/// No life of this replica takes as much as calls for a checkpoint.
+#[test]
+fn a_replica_that_is_restarted_again_and_again_cuts_its_log_all_the_same() {
+    let growth = 64 << 10;
+    let mut cluster = Cluster::prepare(&quick(4, 1), 1);
+    let mut disk = Disk::new(Durability::Sync);
+    disk.growth_bytes = growth;
+    cluster.disk = Some(disk);
+    cluster.start_all(&[]);
+    let mut most = 0;
+    for life in 1..=20 {
+        cluster.client(0, life).open().drive(1, 96, 1);
+        cluster.agree();
+        let report = cluster.replicas[2].as_ref().expect("it runs").report();
+        most = most.max(report.disk.log_bytes);
+        cluster.kill_one(2);
+        cluster.start_one(2, None);
+    }
+    assert!(most < 6 * growth, "{most} bytes of log");
+}
+
 #[test]
 fn a_checkpoint_is_saved_on_demand_in_every_mode() {
     for durability in [Durability::Memory, Durability::Async] {

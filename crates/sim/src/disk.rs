@@ -130,11 +130,12 @@ impl Disk {
         };
         self.fresh = false;
         let dir = boot.dir.take().expect("the boot of a directory");
+        let found = boot.log.as_ref().map_or(0, Log::found);
         self.open = Some(Open {
             checkpoints: dir.checkpoints(),
             log: boot.log.take(),
             dir,
-            saving: Saving::new(boot.saved, GROWTH_BYTES),
+            saving: Saving::new(boot.saved, GROWTH_BYTES, found),
             draft: None,
             writing: None,
         });

@@ -75,6 +75,7 @@ pub struct Log {
     spare: Option<Spare>,
     buffer: Vec<u8>,
     appended: u64,
+    found: u64,
     failed: Option<StoreError>,
 }
 
@@ -204,6 +205,7 @@ impl Log {
             spare: None,
             buffer: vec![],
             appended: 0,
+            found: 0,
             failed: None,
         }
     }
@@ -300,6 +302,20 @@ impl Log {
     #[must_use]
     pub fn appended(&self) -> u64 {
         self.appended
+    }
+
+    /// Says with which state the owner begins: at `seq`.
+    pub fn begins_with(&mut self, seq: Seq) {
+        let goes = |segment: &&Segment| segment.highest <= seq;
+        let left = self.segments.iter().skip_while(goes);
+        self.found = left.map(|segment| segment.found).sum();
+    }
+
+    /// Bytes that earlier lives have written and that the state which the owner begins with does
+    /// not stand for, by whole segments: they stay when the log is cut to there.
+    #[must_use]
+    pub fn found(&self) -> u64 {
+        self.found
     }
 
     /// The error that ended it, if one did.
@@ -408,7 +424,7 @@ impl Log {
             self.unsynced.dir = true;
         }
         self.unsynced.active = !sync;
-        self.segments.push(Segment { number, highest: Seq(0), bytes: spare.zeroed });
+        self.segments.push(Segment { number, highest: Seq(0), bytes: spare.zeroed, found: 0 });
         self.keep_buffer(buffer);
         Ok(())
     }

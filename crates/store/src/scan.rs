@@ -103,6 +103,8 @@ pub(crate) struct Segment {
     /// The highest number that its records speak of.
     pub highest: Seq,
     pub bytes: u64,
+    /// Bytes of it that were written when the log was opened.
+    pub found: u64,
 }
 
 /// What of a segment was found whole.
@@ -260,9 +262,10 @@ impl Scan<'_> {
         }
         self.durable = self.durable.max(head.stamp.durable);
         self.tail.next_commit = head.stamp.commit;
-        let segment = Segment { number, highest: Seq(0), bytes: bytes.len() as u64 };
+        let segment = Segment { number, highest: Seq(0), bytes: bytes.len() as u64, found: 0 };
         self.tail.segments.push(segment);
         let (start, stop, verdict) = self.commits(path, number, bytes, is_first);
+        self.tail.segments.last_mut().expect("was just pushed").found = at(start);
         if verdict != Verdict::Clean {
             return Ok(verdict);
         }

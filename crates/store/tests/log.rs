@@ -75,6 +75,35 @@ fn only_whole_segments_below_the_mark_go_and_the_last_one_stays() {
     assert_eq!(segments(&*storage).len(), 1);
 }
 
+/// What is left of earlier lives beyond a checkpoint is what a cut to there would leave.
+#[test]
+fn a_log_that_is_opened_again_knows_how_much_it_has_beyond_a_checkpoint() {
+    let storage = memory();
+    let (dir, mut log, _) = begin(&storage, SMALL);
+    (1..=60).for_each(|number| put(&mut log, number));
+    log.commit(true).expect("nothing fails");
+    log.begins_with(Seq(0));
+    assert_eq!(log.found(), 0, "it was empty when it was opened");
+    let written = log.appended() + 512 * segments(&*storage).len() as u64;
+    drop((dir, log));
+    let (_dir, mut log, _) = begin(&storage, SMALL);
+    (61..=70).for_each(|number| put(&mut log, number));
+    let mut beyond = |seq| {
+        log.begins_with(Seq(seq));
+        log.found()
+    };
+    assert_eq!(beyond(0), written, "neither what is blank nor what this life has written");
+    let counts: Vec<u64> = (0..=60).map(&mut beyond).collect();
+    assert!(counts.is_sorted_by(|a, b| a >= b), "{counts:?}");
+    assert!(counts[30] < counts[0] && counts[59] > 0, "{counts:?}");
+    assert_eq!(counts[60], 0, "the checkpoint stands for all that was found");
+    log.begins_with(Seq(30));
+    let left = log.found();
+    log.trim(Seq(30)).expect("nothing fails");
+    log.begins_with(Seq(0));
+    assert_eq!(log.found(), left);
+}
+
 #[test]
 fn what_is_carried_outlives_the_segment_it_was_written_to() {
     let storage = memory();

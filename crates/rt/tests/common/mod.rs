@@ -203,7 +203,7 @@ impl Cluster {
             options.durability = disk.durability;
             options.state_dir = Some(disk.dir(id));
             options.log.growth_bytes = disk.growth_bytes;
-            options.log.layout.segment_bytes = disk.growth_bytes;
+            options.log.layout.segment_bytes = disk.growth_bytes / 4;
             if let Some(storage) = disk.storages.get(usize::from(id)) {
                 options.storage = storage.clone();
             }
