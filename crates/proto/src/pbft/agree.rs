@@ -396,9 +396,13 @@ impl Lane {
         slot.delivered = true;
         // What others said is needed no more, and may be a lot.
         slot.decision_bodies = Vec::new();
-        let proposal = slot.proposal.as_ref().filter(|_| !slot.is_recorded(digest));
-        let unrecorded = proposal.map(|proposal| (proposal.clone(), batch.clone()));
-        out.persist(Record::Committed { seq, digest, batch: unrecorded });
+        // The record of an earlier life is as durable as it gets: all of the log was made so when
+        // it was opened.
+        if !slot.recalled {
+            let proposal = slot.proposal.as_ref().filter(|_| !slot.is_recorded(digest));
+            let unrecorded = proposal.map(|proposal| (proposal.clone(), batch.clone()));
+            out.persist(Record::Committed { seq, digest, batch: unrecorded });
+        }
         out.stage(ToStage::Deliver { seq, batch });
         self.move_delivered(now);
     }

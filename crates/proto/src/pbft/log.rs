@@ -124,6 +124,8 @@ pub(super) struct Slot {
     /// Whether the proposal is known to be committed, from votes or because a weak quorum says
     /// so: its frames need no vouching.
     pub(super) decided: bool,
+    /// Whether an earlier life has left the record that says so in the log.
+    pub(super) recalled: bool,
     /// Whether it was handed to execution.
     pub(super) delivered: bool,
     /// What the NEW-VIEW of this view has fixed for this number.

@@ -81,7 +81,7 @@ impl Lane {
                 let given = batch.map(|(proposal, batch)| Content { digest, proposal, batch });
                 if let Some(content) = given.or(kept).filter(|_| !slot.decided) {
                     slot.put(content);
-                    slot.decided = true;
+                    (slot.decided, slot.recalled) = (true, true);
                 }
             }
             Record::Group(_) => {}

@@ -73,6 +73,33 @@ fn what_is_restored_makes_the_same_promises_and_delivers_the_same() {
     assert_eq!(stop(&mut rig, 1), stop(&mut old, 1));
 }
 
+/// The record is in the log, durable since that was opened. Written again in every life, it made
+/// the log of a replica grow that is restarted and does nothing.
+#[test]
+fn what_an_earlier_life_has_recorded_as_decided_is_not_recorded_again() {
+    let (old, mut left, p) = three_numbers();
+    let batch = Some((Proposal::Null, Arc::new(Batch::Null)));
+    let (seq, digest) = (Seq(4), Proposal::Null.digest(GROUP, Seq(4)));
+    left.push(Record::Committed { seq, digest, batch });
+    let start = LaneStart { active: true, records: left, ..LaneStart::default() };
+    let mut rig = restart(&old, start);
+    rig.feed(Input::Turn).expect("never refused");
+    let first: Vec<Effect> = rig.out.drain().collect();
+    let delivered = first.iter().filter_map(|effect| match effect {
+        Effect::Stage(ToStage::Deliver { seq, .. }) => Some(seq.0),
+        _ => None,
+    });
+    assert_eq!(delivered.collect::<Vec<_>>(), [1, 4]);
+    let written = first.iter().find(|effect| matches!(effect, Effect::Persist(_)));
+    assert!(written.is_none(), "{written:?}");
+    // What is decided in this life is.
+    for from in [0, 3] {
+        rig.peer(from, Message::Commit(vote(2, &p[1]))).expect("a commit");
+    }
+    let (seq, digest) = (Seq(2), p[1].digest(GROUP, Seq(2)));
+    assert_eq!(records(&mut rig), [Record::Committed { seq, digest, batch: None }]);
+}
+
 #[test]
 fn a_life_that_had_left_its_view_votes_in_none_below() {
     let (mut old, records, p) = three_numbers();
