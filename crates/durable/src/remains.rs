@@ -55,7 +55,23 @@ impl Remains {
         self.lanes.iter_mut().for_each(Vec::clear);
     }
 
+    /// Whether these records alone lead from the state at `from` to the one at `to`: none above
+    /// `from` was cut off, and of each number in between they say what was decided. A vote does
+    /// not: what became of the number may be in nobody's log any more.
+    #[must_use]
+    pub fn leads(&self, from: Seq, to: Seq) -> bool {
+        let decided = |record: &Record| match record {
+            Record::Committed { seq, .. } => Some(*seq).filter(|seq| from < *seq && *seq <= to),
+            _ => None,
+        };
+        let mut all: Vec<Seq> = self.lanes.iter().flatten().filter_map(decided).collect();
+        all.sort_unstable();
+        all.dedup();
+        self.cut <= from && all.len() as u64 == to.0.saturating_sub(from.0)
+    }
+
     /// Why a replica that loaded the state at `loaded` must not vote with these records alone.
+    /// That nothing speaks against it does not mean that they lead anywhere ([`Remains::leads`]).
     #[must_use]
     pub fn doubt(&self, loaded: &StableCheckpoint) -> Option<String> {
         let gone = "the checkpoint that the log goes on from is gone";
@@ -78,7 +94,7 @@ impl Remains {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::Digest;
+    use base::{Digest, View};
 
     fn certified(seq: u64) -> StableCheckpoint {
         StableCheckpoint { seq: Seq(seq), ..StableCheckpoint::default() }
@@ -107,6 +123,21 @@ mod tests {
             assert!(remains.doubt(&certified(8)).is_none());
             assert_eq!(remains.doubt(&certified(4)).is_some(), doubt, "{seqs:?}");
         }
+    }
+
+    #[test]
+    fn a_log_leads_to_a_state_when_it_tells_each_decision_on_the_way() {
+        let mut remains = remains(&[5, 6, 7, 6, 9], 0);
+        assert!(remains.leads(Seq(4), Seq(7)) && remains.leads(Seq(6), Seq(7)));
+        assert!(remains.leads(Seq(7), Seq(7)), "it is there");
+        for (from, to) in [(3, 7), (4, 8), (4, 9), (0, 7), (0, u64::MAX)] {
+            assert!(!remains.leads(Seq(from), Seq(to)), "{from} to {to}");
+        }
+        remains.cut = Seq(5);
+        assert!(!remains.leads(Seq(4), Seq(7)) && remains.leads(Seq(5), Seq(7)));
+        let (view, digest) = (View(0), Digest::ZERO);
+        remains.lanes[0].push(Record::Prepared { view, seq: Seq(8), digest });
+        assert!(!remains.leads(Seq(5), Seq(9)), "a vote is no decision");
     }
 
     /// Swarm seed 40760: a replica that had never been there voted above the certificate of a
