@@ -232,13 +232,10 @@ impl Door {
                 Ok(false) => return Verdict::Pause,
                 Err(why) => return Verdict::Close(why),
             }
-            let gate = Gate { slot, pillar: *pillar, env, peers, clients, strangers };
+            let gate = Gate { slot, pillar: *pillar, env, peers, clients, strangers, doomed };
             let outcome = match gate.packet(conn, inlet) {
                 Ok(None) => return Verdict::Hungry,
-                Ok(Some((outcome, replaced))) => {
-                    doomed.extend(replaced.map(|old| (old, Close::Replaced)));
-                    outcome
-                }
+                Ok(Some(outcome)) => outcome,
                 Err(why) => return Verdict::Close(why),
             };
             match outcome {
@@ -303,14 +300,16 @@ struct Gate<'a> {
     peers: &'a mut PeerTable,
     clients: &'a mut ClientTable,
     strangers: &'a mut Strangers,
+    doomed: &'a mut Vec<(usize, Close)>,
 }
-
-/// What came of a packet, and the connection that this one replaces.
-type Passed = (Outcome, Option<usize>);
 
 impl Gate<'_> {
     /// Takes one packet off the connection; `None` when no whole one is there.
-    fn packet<I: Inlet>(mut self, conn: &mut Conn, inlet: &mut I) -> Result<Option<Passed>, Close> {
+    fn packet<I: Inlet>(
+        mut self,
+        conn: &mut Conn,
+        inlet: &mut I,
+    ) -> Result<Option<Outcome>, Close> {
         let malformed = |_| Close::Malformed("packet length");
         let mut longest = None;
         let Some(body) = conn.reader.packet().map_err(malformed)? else { return Ok(None) };
@@ -337,7 +336,7 @@ impl Gate<'_> {
                 }
                 conn.queue(&answer);
                 conn.establish(established);
-                return Ok(Some((Outcome::Flush, None)));
+                return Ok(Some(Outcome::Flush));
             }
             Phase::Calling { initiator, .. } => {
                 let initiator = initiator.take().ok_or(Close::Handshake)?;
@@ -346,28 +345,26 @@ impl Gate<'_> {
             Phase::Up(link) => {
                 let Some(opener) = &mut link.opener else {
                     inlet.sealed(&mut conn.away, body);
-                    return Ok(Some((Outcome::Done, None)));
+                    return Ok(Some(Outcome::Done));
                 };
                 let payload = opener.open(body).map_err(|_| Close::Malformed("seal"))?;
                 inlet.counters().packets_in += 1;
-                let replaced = if link.confirmed {
-                    None
-                } else {
+                if !link.confirmed {
                     longest = Some(link.packet_bytes_max);
-                    self.confirm(link, inlet)?
-                };
+                    self.confirm(link, inlet)?;
+                }
                 let outcome = inlet.payload(self.env, link, payload, &mut conn.held)?;
                 if let Some(longest) = longest {
                     conn.reader.set_max(longest);
                 }
-                return Ok(Some((outcome, replaced)));
+                return Ok(Some(outcome));
             }
         };
         conn.reader.set_max(established.packet_bytes_max);
         conn.establish(established);
         let Phase::Up(link) = &mut conn.phase else { return Err(Close::Handshake) };
-        let replaced = self.confirm(link, inlet)?;
-        Ok(Some((Outcome::Flush, replaced)))
+        self.confirm(link, inlet)?;
+        Ok(Some(Outcome::Flush))
     }
 
     /// Why `peer` gets no link at the moment, if it gets none: because of what it sent before, or
@@ -382,22 +379,19 @@ impl Gate<'_> {
         if banned { Some(Close::Banned) } else { hurries.then_some(Close::Crowded) }
     }
 
-    /// The other end has proved that it lives: from here on the link counts.
-    fn confirm<I: Inlet>(
-        &mut self,
-        link: &mut Link,
-        inlet: &mut I,
-    ) -> Result<Option<usize>, Close> {
-        let replaced = match link.peer {
+    /// The other end has proved that it lives: from here on the link counts, and the connection
+    /// that it replaces is doomed, whatever becomes of the packet that proved it.
+    fn confirm<I: Inlet>(&mut self, link: &mut Link, inlet: &mut I) -> Result<(), Close> {
+        match link.peer {
             Peer::Replica(peer) => {
                 let up = self.peers.up(peer, link.incarnation, self.slot);
                 let replaced = up.map_err(|_| Close::StaleLife)?;
+                self.doomed.extend(replaced.map(|old| (old, Close::Replaced)));
                 let (me, pillar, incarnation) = (self.env.me, self.pillar, link.incarnation);
                 if self.peers.up_is_news(peer, inlet.now()) {
                     tracing::info!(%me, %pillar, %peer, %incarnation, "link up");
                 }
                 inlet.connected(pillar, peer);
-                replaced
             }
             Peer::Client(client) => {
                 let up = self.clients.up(client, link.session, self.slot);
@@ -406,11 +400,10 @@ impl Gate<'_> {
                     Close::Crowded
                 })?;
                 tracing::debug!(pillar = %self.pillar, %client, "client connected");
-                None
             }
-        };
+        }
         link.confirmed = true;
-        Ok(replaced)
+        Ok(())
     }
 }
 

@@ -3,11 +3,11 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use base::packet::PacketKind;
-use base::{PillarId, ReplicaId, SessionId};
+use base::packet::{PacketKind, PeerHeader};
+use base::{Incarnation, PillarId, ReplicaId, SessionId};
 use common::{Cluster, Wire};
 
 /// All ports of the group.
@@ -130,6 +130,39 @@ fn sealed_packets_that_mean_nothing_cost_their_connection_only() {
     cluster.wait("the count", |_| total(&cluster, |l| l.malformed) == bad.len() as u64 + 1);
     client.drive(1, 3, 1);
     cluster.settle(3);
+}
+
+/// A newer link of a faulty replica proves to live with a packet that means nothing: it is closed
+/// for that, and the link that it has replaced is gone all the same, with what was half read on it.
+#[test]
+fn a_link_that_is_replaced_is_closed_whatever_the_newer_one_says_first() {
+    let cluster = Cluster::start(4, 1, 1, &[3]);
+    let links = |up: u64| {
+        move |all: &[rt::ReplicaReport]| {
+            let pillar = &all[0].pillars[0];
+            (pillar.peers_up, pillar.connections) == (up, up)
+        }
+    };
+    cluster.wait("the links of the others", links(2));
+    let (to, incarnation) = ((ReplicaId(0), PillarId(0)), Incarnation(7));
+    let faulty = cluster.replica(3, incarnation);
+    let dial = || Wire::dial(&cluster.group, &faulty, to, SessionId(0)).expect("listens");
+    let (epoch, sender) = (cluster.group.epoch(), ReplicaId(3));
+    let mut header = vec![];
+    PeerHeader { epoch, sender, pillar: to.1, incarnation }.encode(&mut header);
+    let mut older = dial();
+    older.send(&header).expect("sent");
+    cluster.wait("the link of the faulty one", links(3));
+    older.raw().write_all(&(1u32 << 20).to_le_bytes()).expect("sent");
+    older.raw().write_all(&[7; 1000]).expect("sent");
+    let mut newer = dial();
+    newer.send(&[0]).expect("sent");
+    cluster.wait("the end of both", links(2));
+    while older.receive().is_some() {}
+    // What the replica has not read is lost with the connection.
+    let ended = older.raw().read(&mut [0]).map_err(|error| error.kind());
+    assert!(matches!(ended, Ok(0) | Err(ErrorKind::ConnectionReset)), "{ended:?}");
+    cluster.client(0, 1).open().drive(1, 3, 1);
 }
 
 #[test]

@@ -270,6 +270,12 @@ impl Cluster {
         });
     }
 
+    /// Links of a replica that does not run, for whoever plays it.
+    pub fn replica(&self, id: u16, incarnation: Incarnation) -> LinkIdentity {
+        let (secret, me) = (&self.secrets[usize::from(id)], Peer::Replica(ReplicaId(id)));
+        LinkIdentity::new(secret, me, incarnation, self.group.directory()).expect("a member")
+    }
+
     pub fn client(&self, id: u32, session: u64) -> Client<'_> {
         Client::new(self, ClientId(id), SessionId(session))
     }
@@ -415,7 +421,20 @@ pub struct Wire {
 }
 
 impl Wire {
+    /// A client's link, which proves to live.
     pub fn connect(
+        group: &Group,
+        identity: &LinkIdentity,
+        to: (ReplicaId, PillarId),
+        session: SessionId,
+    ) -> Option<Wire> {
+        let mut wire = Wire::dial(group, identity, to, session)?;
+        wire.send(&[])?;
+        Some(wire)
+    }
+
+    /// A link of anybody, on which nothing is sent yet.
+    pub fn dial(
         group: &Group,
         identity: &LinkIdentity,
         to: (ReplicaId, PillarId),
@@ -435,9 +454,7 @@ impl Wire {
             reader.filled(n);
         };
         reader.set_max(link.packet_bytes_max);
-        let mut wire = Wire { stream, reader, link };
-        wire.send(&[])?;
-        Some(wire)
+        Some(Wire { stream, reader, link })
     }
 
     pub fn send(&mut self, payload: &[u8]) -> Option<()> {
