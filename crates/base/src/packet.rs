@@ -22,8 +22,9 @@ pub const PEER_PACKET_VERSION: u8 = 1;
 /// Bytes of an encoded [`PeerHeader`].
 pub const PEER_HEADER_BYTES: usize = 17;
 
-/// Largest body of a [`PacketKind::Status`] packet, in bytes.
-pub const STATUS_BYTES_MAX: usize = 64 << 10;
+/// Largest body of a [`PacketKind::Status`] packet, in bytes: what the largest group has to say,
+/// and a proof.
+pub const STATUS_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes of the body of a [`PacketKind::Nudge`] packet.
 pub const NUDGE_BYTES: usize = 8;

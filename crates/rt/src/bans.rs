@@ -28,7 +28,7 @@ const BAN_MIN: Span = Span::secs(1);
 /// The longest ban.
 const BAN_MAX: Span = Span::secs(60);
 /// Most rows in a report.
-const ROWS_SHOWN_MAX: usize = 64;
+pub(crate) const ROWS_SHOWN_MAX: usize = 64;
 
 /// What no correct client does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,6 +17,7 @@ use mio::{Events, Poll, Token, Waker};
 use crate::clock::Clock;
 use crate::report::{Shared, ThreadSnapshot};
 use crate::ring::Bell;
+use crate::status::SNAPSHOT_EVERY;
 
 /// The token of the thread's own bell.
 pub(crate) const BELL: Token = Token(usize::MAX);
@@ -25,8 +26,6 @@ pub(crate) const BELL: Token = Token(usize::MAX);
 pub(crate) const EVENTS_PER_TURN: usize = 512;
 /// How long to wait before trying a full ring, or a service that is not ready, again.
 const RETRY: Span = Span::millis(1);
-/// The least time between two snapshots.
-const SNAPSHOT_EVERY: Span = Span::millis(100);
 /// How long a stopping replica may take to send what is owed to slow clients.
 const DRAIN_MAX: Span = Span::secs(1);
 
@@ -201,31 +200,5 @@ impl Station {
             self.drained = true;
             self.shared.drained.fetch_add(1, Ordering::AcqRel);
         }
-    }
-}
-
-/// Makes the answers to questions for the status: at most as often as the snapshots that they are
-/// made of.
-pub(crate) struct StatusDesk {
-    shared: Arc<Shared>,
-    index: usize,
-    last: Option<(Time, Vec<u8>)>,
-}
-
-impl StatusDesk {
-    /// For the thread `index`.
-    pub(crate) fn new(shared: &Arc<Shared>, index: usize) -> StatusDesk {
-        StatusDesk { shared: Arc::clone(shared), index, last: None }
-    }
-
-    /// The replica's report as JSON. `mine` is this thread's part of it.
-    pub(crate) fn json(&mut self, now: Time, mine: impl FnOnce() -> ThreadSnapshot) -> &[u8] {
-        let fresh = matches!(&self.last, Some((at, _)) if now < at.after(SNAPSHOT_EVERY));
-        if !fresh {
-            self.shared.publish(self.index, mine());
-            let json = serde_json::to_vec(&self.shared.report());
-            self.last = Some((now, json.expect("a report is plain data")));
-        }
-        self.last.as_ref().map_or(&[], |(_, json)| json)
     }
 }

@@ -25,8 +25,8 @@ pub struct EvidenceRow {
     pub accused: u16,
     /// What it did.
     pub kind: String,
-    /// The proof's bytes in hexadecimal; empty when they are more than 64 KiB, and then they are
-    /// only in the file.
+    /// The proof's bytes in hexadecimal; empty when they are more than 64 KiB, or do not fit into
+    /// an answer with the shorter ones, and then they are only in the file.
     pub proof: String,
 }
 
@@ -47,7 +47,7 @@ pub struct SuspicionRow {
 pub(crate) const GARBAGE: &str = "garbage";
 
 /// The longest proof that reports carry.
-const SHOWN_BYTES_MAX: usize = 64 << 10;
+pub(crate) const SHOWN_BYTES_MAX: usize = 64 << 10;
 
 /// Everything that speaks against others. Bounded by replicas and kinds.
 #[derive(Debug, Default)]

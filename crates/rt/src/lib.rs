@@ -75,6 +75,7 @@ mod saver;
 mod seats;
 mod socket;
 mod stage_host;
+mod status;
 mod strangers;
 mod sync;
 mod throttle;
@@ -84,11 +85,11 @@ mod unread;
 pub use bans::ClientRow;
 pub use drill::{Drill, UnknownDrill};
 pub use evidence::{EvidenceRow, SuspicionRow};
-pub use machine::{CheckpointSaver, Replica};
+pub use machine::Replica;
 pub use options::{
     ConnectionLimits, CoreOptions, LogPolicy, OnBegin, Parallelization, ReplicaOptions, StartError,
 };
 pub use report::{ReplicaReport, ReplicaState};
-pub use saver::SaveError;
+pub use saver::{CheckpointSaver, SaveError};
 pub use socket::{Listener, SocketFile};
 pub use store::{Durability, LogOptions, Real, Storage, StoreError, Volatile};

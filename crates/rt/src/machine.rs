@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::coordinator_host::{CoordinatorHost, CoordinatorParts, Inflow};
 use crate::crew::Crew;
 use crate::drill::{Deaf, Drill, Saboteur, Scene};
-use crate::event_loop::{Station, StatusDesk, Task};
+use crate::event_loop::{Station, Task};
 use crate::evidence::Evidence;
 use crate::journal::Journal;
 use crate::lane_host::LaneHost;
@@ -41,10 +41,11 @@ use crate::pillars::{Pillars, TOKENS_PER_LANE};
 use crate::pin;
 use crate::report::{ReplicaReport, Shared};
 use crate::ring::{Bell, ring};
-use crate::saver::{SaveDesk, SaveError, Saver, SnapshotFeed};
+use crate::saver::{CheckpointSaver, SaveError, Saver, SnapshotFeed};
 use crate::seats::Seats;
 use crate::socket::{Acceptor, Listener, Place, SocketFile};
 use crate::stage_host::StageHost;
+use crate::status::StatusDesk;
 use crate::top;
 
 /// How long [`Replica::stop`] waits for the threads to say that they have drained.
@@ -169,8 +170,7 @@ impl Replica {
     /// The same for other threads.
     #[must_use]
     pub fn checkpoint_saver(&self) -> CheckpointSaver {
-        let (desk, bell) = (Arc::clone(&self.shared.saves), Arc::clone(&self.bell));
-        CheckpointSaver { desk, bell }
+        CheckpointSaver::new(&self.shared.saves, &self.bell)
     }
 
     /// Has a replica that was told to misbehave do so, or behave for a while: those behaviours
@@ -203,23 +203,6 @@ impl Replica {
                 tracing::error!(id = %self.shared.id, "a thread of the replica panicked");
             }
         }
-    }
-}
-
-/// Saves checkpoints of a replica on demand, from any thread.
-#[derive(Clone, Debug)]
-pub struct CheckpointSaver {
-    desk: Arc<SaveDesk>,
-    bell: Arc<Bell>,
-}
-
-impl CheckpointSaver {
-    /// See [`Replica::save_checkpoint`].
-    ///
-    /// # Errors
-    /// [`SaveError`].
-    pub fn save(&self, patience: Duration) -> Result<PathBuf, SaveError> {
-        self.desk.save(&self.bell, patience)
     }
 }
 

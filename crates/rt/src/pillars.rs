@@ -10,10 +10,11 @@ use base::{Now, Time};
 use mio::Events;
 
 use crate::coordinator_host::CoordinatorHost;
-use crate::event_loop::{BELL, StatusDesk, Task};
+use crate::event_loop::{BELL, Task};
 use crate::lane_host::LaneHost;
 use crate::report::ThreadSnapshot;
 use crate::stage_host::StageHost;
+use crate::status::StatusDesk;
 
 /// The tokens of lane i begin at i times this.
 pub(crate) const TOKENS_PER_LANE: usize = 1 << 32;

@@ -90,6 +90,28 @@ pub(crate) struct SaveDesk {
     seq: AtomicU64,
 }
 
+/// Saves checkpoints of a replica on demand, from any thread.
+#[derive(Clone, Debug)]
+pub struct CheckpointSaver {
+    desk: Arc<SaveDesk>,
+    bell: Arc<Bell>,
+}
+
+impl CheckpointSaver {
+    /// For the replica with this desk, whose coordinator hears `bell`.
+    pub(crate) fn new(desk: &Arc<SaveDesk>, bell: &Arc<Bell>) -> CheckpointSaver {
+        CheckpointSaver { desk: Arc::clone(desk), bell: Arc::clone(bell) }
+    }
+
+    /// See [`crate::Replica::save_checkpoint`].
+    ///
+    /// # Errors
+    /// [`SaveError`].
+    pub fn save(&self, patience: Duration) -> Result<PathBuf, SaveError> {
+        self.desk.save(&self.bell, patience)
+    }
+}
+
 /// What can be told about checkpoints on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct SaveSnapshot {

@@ -25,13 +25,14 @@ use super::logic::Thirst;
 use super::wire::{Back, FromAuth, Half, Packets, Reverse, Taken, ToAuth, ToReplies};
 use crate::conn::{Away, Conn, ConnId, Link, Phase};
 use crate::counters::TrafficCounters;
-use crate::event_loop::{BELL, StatusDesk, Task};
+use crate::event_loop::{BELL, Task};
 use crate::inlet::{Inlet, Outcome};
 use crate::intake::{Door, FRAME_COST_BYTES, REPEAT_PAUSE};
 use crate::links::{Close, Env};
 use crate::logic::Sender;
 use crate::report::{EndSnapshot, ThreadSnapshot};
 use crate::ring::{RingReceiver, RingSender};
+use crate::status::StatusDesk;
 
 /// The rings that an I/O thread reads.
 pub(super) struct IoMail {

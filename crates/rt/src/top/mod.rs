@@ -47,7 +47,7 @@ use base::{FromStage, ReplicaId};
 use mio::{Interest, Token};
 
 use crate::clients::ClientTable;
-use crate::event_loop::{Station, StatusDesk};
+use crate::event_loop::Station;
 use crate::intake::Door;
 use crate::links::Links;
 use crate::logic::Logic;
@@ -56,6 +56,7 @@ use crate::mesh::Layout;
 use crate::options::StartError;
 use crate::peers::PeerTable;
 use crate::ring::{RingReceiver, RingSender, ring};
+use crate::status::StatusDesk;
 
 use self::auth::{AuthMail, AuthTask};
 use self::exec::ExecTask;
