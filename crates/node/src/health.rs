@@ -6,7 +6,8 @@
 //! | degraded | not so, but a quorum does |
 //! | unavailable | anything else |
 //!
-//! What it is not: proof. Each report is the word of one replica.
+//! What it is not: proof. Each report is the word of one replica, and so what one of them says
+//! speaks against no other one: for that it takes f + 1, of which one is correct.
 
 use base::ReplicaId;
 use genesis::Group;
@@ -67,13 +68,13 @@ impl Health {
 /// Judges a group by its replicas' answers, which are in the order of their numbers.
 #[must_use]
 pub fn judge(group: &Group, answers: &[Answer]) -> Verdict {
-    let highest = highest_executed(answers);
+    let reached = reached(group, answers);
     let mut reasons = Vec::new();
     let mut works = Vec::with_capacity(answers.len());
     for (id, answer) in group.quorums().replicas().zip(answers) {
         let trouble = match answer {
             Err(error) => Some(format!("replica {id} cannot be reached: {error}")),
-            Ok(report) => trouble(group, id, report, highest, answers),
+            Ok(report) => trouble(group, id, report, reached, answers),
         };
         works.push(trouble.is_none());
         reasons.extend(trouble);
@@ -152,10 +153,14 @@ pub fn unready(report: &ReplicaReport) -> Option<&'static str> {
     }
 }
 
-/// The highest number that any replica has executed.
+/// The number that the group has executed for certain: f + 1 replicas say so, so one of them is
+/// correct. Where fewer answer, the lowest of theirs.
 #[must_use]
-pub fn highest_executed(answers: &[Answer]) -> u64 {
-    answers.iter().flatten().map(|report| report.executed).max().unwrap_or(0)
+pub fn reached(group: &Group, answers: &[Answer]) -> u64 {
+    let mut executed: Vec<u64> = answers.iter().flatten().map(|report| report.executed).collect();
+    executed.sort_unstable_by(|one, other| other.cmp(one));
+    let weak = executed.get(group.quorums().weak() - 1).or(executed.last());
+    weak.copied().unwrap_or(0)
 }
 
 /// The leader that most replicas name.
@@ -171,15 +176,28 @@ fn trouble(
     group: &Group,
     id: ReplicaId,
     report: &ReplicaReport,
-    highest: u64,
+    reached: u64,
     answers: &[Answer],
 ) -> Option<String> {
     if let Some(why) = unready(report) {
         return Some(format!("replica {id} {why}"));
     }
-    let behind = highest.saturating_sub(report.executed);
-    if behind > group.settings().window {
+    let (quorums, window) = (group.quorums(), group.settings().window);
+    let behind = reached.saturating_sub(report.executed);
+    if behind > window {
         return Some(format!("replica {id} is {behind} sequence numbers behind"));
+    }
+    // A quorum makes every checkpoint stable, and nobody executes more than a window beyond it:
+    // never does a quorum stay behind a correct replica as far as this.
+    let executed = answers.iter().flatten().map(|other| other.executed);
+    let far = executed.filter(|other| report.executed.saturating_sub(*other) > window);
+    let (count, nearest) = far.fold((0, 0), |(count, most), other| (count + 1, most.max(other)));
+    if count >= quorums.quorum() {
+        let ahead = report.executed - nearest;
+        return Some(format!(
+            "replica {id} says that it is {ahead} sequence numbers ahead of the others, which no \
+             correct replica is"
+        ));
     }
     let at = |other: &&ReplicaReport| other.checkpoint.last == report.checkpoint.last;
     let others = answers.iter().flatten().filter(at);
@@ -187,8 +205,9 @@ fn trouble(
         let equal = other.checkpoint.last_digest == report.checkpoint.last_digest;
         (same + usize::from(equal), all + 1)
     });
-    // Where there is no majority, nobody can say which of them is wrong: all are suspects.
-    (same * 2 <= all).then(|| {
+    // Where there is no majority, nobody can say which of them is wrong: all are suspects. Of so
+    // many that contradict it one is correct, and fewer may be liars.
+    (all - same >= quorums.weak() && same * 2 <= all).then(|| {
         format!("replica {id} has another state than others at {}", report.checkpoint.last)
     })
 }
@@ -248,6 +267,49 @@ pub mod tests {
             all[2] = Err("gone".to_owned());
         });
         assert_eq!((two.health, two.working), (Health::Unavailable, 2));
+    }
+
+    #[test]
+    fn one_replica_speaks_against_no_other_one() {
+        let lies = |lie: &dyn Fn(&mut ReplicaReport)| {
+            judged(|all| {
+                for (id, executed, last) in [(0, 1280, 1280), (1, 1409, 1408), (2, 1410, 1408)] {
+                    let Ok(report) = &mut all[id] else { unreachable!("all answer") };
+                    (report.executed, report.checkpoint.last) = (executed, last);
+                    report.checkpoint.last_digest = format!("of {last}");
+                }
+                let Ok(liar) = &mut all[3] else { unreachable!("all answer") };
+                lie(liar);
+            })
+        };
+        let far = lies(&|liar| liar.executed = u64::MAX);
+        assert_eq!((far.health, far.works), (Health::Degraded, vec![true, true, true, false]));
+        assert!(far.reasons[0].contains("replica 3 says that it is"), "{:?}", far.reasons);
+        let other = |liar: &mut ReplicaReport, last: u64| {
+            (liar.executed, liar.checkpoint.last) = (last, last);
+            liar.checkpoint.last_digest = "another".to_owned();
+        };
+        // Its word against that of one: nobody can say who is right.
+        let one = lies(&|liar| other(liar, 1280));
+        assert_eq!((one.health, one.reasons), (Health::Healthy, vec![]));
+        let two = lies(&|liar| other(liar, 1408));
+        assert_eq!((two.health, two.works), (Health::Degraded, vec![true, true, true, false]));
+        assert!(two.reasons[0].contains("replica 3 has another state"), "{:?}", two.reasons);
+    }
+
+    #[test]
+    fn who_is_behind_is_so_by_the_word_of_a_weak_quorum() {
+        let behind = judged(|all| {
+            for answer in &mut all[..2] {
+                let Ok(report) = answer else { unreachable!("all answer") };
+                report.executed = 1_000_000;
+            }
+        });
+        assert_eq!(
+            (behind.health, behind.works),
+            (Health::Unavailable, vec![true, true, false, false])
+        );
+        assert!(behind.reasons[0].contains("replica 2 is 999900 sequence numbers behind"));
     }
 
     #[test]

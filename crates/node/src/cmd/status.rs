@@ -11,7 +11,7 @@ use super::{client_id, load, print, print_json, runtime};
 use crate::accusations::{Accusation, Standing, accusations};
 use crate::cli::{Output, StatusArgs};
 use crate::exit::Exit;
-use crate::health::{Health, Verdict, highest_executed, judge, together};
+use crate::health::{Health, Verdict, judge, reached, together};
 use crate::probe::{Answer, Prober};
 use crate::values::{bytes, count};
 
@@ -88,7 +88,7 @@ fn table(group: &Group, parts: &[Part], verdict: &Verdict) -> String {
     for id in 0..usize::from(quorums.n()) {
         for (number, part) in parts.iter().enumerate() {
             let cells = match &part.answers[id] {
-                Ok(report) => row(report, highest_executed(&part.answers)),
+                Ok(report) => row(report, reached(&part.group, &part.answers)),
                 Err(_) => [id.to_string(), "unreachable".to_owned()]
                     .into_iter()
                     .chain((0..10).map(|_| "-".to_owned()))
@@ -149,7 +149,7 @@ fn against(one: &Accusation) -> String {
     }
 }
 
-fn row(report: &ReplicaReport, highest: u64) -> Vec<String> {
+fn row(report: &ReplicaReport, reached: u64) -> Vec<String> {
     let checkpoint = &report.checkpoint;
     let digest = match checkpoint.last_digest.get(..DIGEST_DIGITS) {
         Some(digits) if checkpoint.last > 0 => format!("{digits}@{}", checkpoint.last),
@@ -163,7 +163,7 @@ fn row(report: &ReplicaReport, highest: u64) -> Vec<String> {
         leaders(report),
         report.executed.to_string(),
         checkpoint.stable.to_string(),
-        highest.saturating_sub(report.executed).to_string(),
+        reached.saturating_sub(report.executed).to_string(),
         digest,
         clients.to_string(),
         peers.to_string(),
@@ -266,21 +266,21 @@ fn known(entry: &ReplicaEntry, reachable: bool) -> Value {
 
 /// The replicas in one of the groups that agreement takes place in.
 fn rows(part: &Part) -> Value {
-    let highest = highest_executed(&part.answers);
+    let reached = reached(&part.group, &part.answers);
     let replicas = part.group.replicas().iter().zip(&part.answers);
     replicas
         .map(|(entry, answer)| {
             let mut row = known(entry, answer.is_ok());
             match answer {
                 Err(error) => row["error"] = json!(error),
-                Ok(report) => fill(&mut row, report, highest),
+                Ok(report) => fill(&mut row, report, reached),
             }
             row
         })
         .collect()
 }
 
-fn fill(row: &mut Value, report: &ReplicaReport, highest: u64) {
+fn fill(row: &mut Value, report: &ReplicaReport, reached: u64) {
     let (clients, peers) = connections(report);
     row["state"] = json!(report.state);
     row["view"] = json!(report.view);
@@ -288,7 +288,7 @@ fn fill(row: &mut Value, report: &ReplicaReport, highest: u64) {
     row["leaders"] = json!(report.group.leaders);
     row["last_executed"] = json!(report.executed);
     row["stable_checkpoint"] = json!(report.checkpoint.stable);
-    row["lag"] = json!(highest.saturating_sub(report.executed));
+    row["lag"] = json!(reached.saturating_sub(report.executed));
     row["digest"] = json!(report.checkpoint.last_digest);
     row["digest_at"] = json!(report.checkpoint.last);
     row["connections"] = json!({ "clients": clients, "peers": peers });
