@@ -7,8 +7,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
 
+use base::ReplicaId;
 use cluster::{Cluster, Gateway, Process, Shape, code, json, run, stderr, stdout, stylite, until};
+use genesis::Group;
+use rustix::process::Signal;
+use store::{Dir, Identity, LifeFound, Real};
 use tempfile::TempDir;
 
 const FOUR: Shape = Shape { replicas: 4, pillars: 2, service: "kv" };
@@ -179,4 +184,43 @@ fn pages_tell_how_replicas_and_gateways_are() {
         json(&run(&["status", "--config", &cluster.config(), "-o", "json"]))["health"],
         "unavailable"
     );
+}
+
+/// Somebody waits for a checkpoint that does not come, since the others are down: a replica that is
+/// asked to stop meanwhile stops in order all the same, and remembers that.
+#[test]
+fn a_replica_that_is_asked_for_a_checkpoint_stops_in_order() {
+    let mut cluster = Cluster::found(FOUR);
+    cluster.flags = vec!["--durability", "async"];
+    cluster.start_one(0);
+    let metrics = first_port(&cluster) + 1000;
+    until("metrics are served", || {
+        TcpStream::connect(("127.0.0.1", metrics)).map(drop).map_err(|error| error.to_string())
+    });
+    // One of two is refused while the other waits.
+    let (tell, answers) = mpsc::channel();
+    for tell in [tell.clone(), tell] {
+        std::thread::spawn(move || {
+            let mut stream =
+                TcpStream::connect(("127.0.0.1", metrics)).expect("metrics are served");
+            let request = b"POST /checkpoint HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            stream.write_all(request).expect("it is open");
+            let mut answer = String::new();
+            // There may be none when the replica ends.
+            let _ = stream.read_to_string(&mut answer);
+            let _ = tell.send(answer);
+        });
+    }
+    let refused = answers.recv().expect("one of them is answered");
+    assert!(refused.starts_with("HTTP/1.1 409 "), "{refused}");
+    cluster.replica(0).signal(Signal::TERM);
+    assert!(cluster.replica(0).wait().success(), "{}", cluster.log(0));
+    let ended = answers.recv().expect("the other one, too");
+    assert!(ended.is_empty() || ended.starts_with("HTTP/1.1 503 "), "{ended}");
+    let group = Group::load(&cluster.path()).expect("it was founded");
+    let identity = Identity { group: group.id(), replica: ReplicaId(0) };
+    let dir = cluster.path().join("state/replica-0");
+    let opened = Dir::open(&dir, identity, Arc::new(Real)).expect("nobody has it");
+    let LifeFound::Good(life) = opened.found.life else { panic!("{:?}", opened.found.life) };
+    assert!(life.clean, "{}", cluster.log(0));
 }

@@ -173,6 +173,13 @@ impl Replica {
         CheckpointSaver::new(&self.shared.saves, &self.bell)
     }
 
+    /// Tells whoever waits for a checkpoint that the replica stops, and whoever asks for one from
+    /// now on. Stopping does so as well; this is for whoever has to have the replica back from
+    /// those who wait before it can be stopped.
+    pub fn refuse_checkpoints(&self) {
+        self.shared.saves.close();
+    }
+
     /// Has a replica that was told to misbehave do so, or behave for a while: those behaviours
     /// that show in messages. It begins by misbehaving unless its options say otherwise. False when
     /// it was told no such thing.
@@ -196,6 +203,7 @@ impl Replica {
     }
 
     fn halt(&mut self) {
+        self.refuse_checkpoints();
         self.shared.stopped.store(true, Ordering::Release);
         self.bells.iter().for_each(|bell| bell.force());
         for thread in self.threads.drain(..) {

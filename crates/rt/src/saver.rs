@@ -65,6 +65,9 @@ pub enum SaveError {
     /// The snapshot went away while it was read: the replica fetched another state.
     #[error("the state was replaced while it was read; try again")]
     Interrupted,
+    /// The replica stops, and makes no more checkpoints.
+    #[error("the replica stops")]
+    Stopped,
     /// The disk refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -85,6 +88,8 @@ pub(crate) struct SaveDesk {
     /// The last outcome, and how many of those who have asked it is for: who asked later waits.
     last: Mutex<(u64, Option<Result<PathBuf, SaveError>>)>,
     changed: Condvar,
+    /// The replica stops: nobody is to wait any more. Set under the lock of `last`.
+    closed: AtomicBool,
     /// For reports.
     bytes: AtomicU64,
     seq: AtomicU64,
@@ -293,6 +298,9 @@ impl SaveDesk {
             {
                 return outcome.clone();
             }
+            if self.closed.load(Ordering::Acquire) {
+                return Err(SaveError::Stopped);
+            }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(SaveError::TimedOut);
@@ -300,6 +308,13 @@ impl SaveDesk {
             let waited = self.changed.wait_timeout(last, left);
             last = waited.unwrap_or_else(|e| e.into_inner()).0;
         }
+    }
+
+    /// The replica stops: whoever waits is told so, and so is whoever asks from now on.
+    pub(crate) fn close(&self) {
+        let _last = lock(&self.last);
+        self.closed.store(true, Ordering::Release);
+        self.changed.notify_all();
     }
 
     /// What can be told.
@@ -468,13 +483,34 @@ mod tests {
         saver.settle();
     }
 
+    fn bell() -> (mio::Poll, Bell) {
+        let poll = mio::Poll::new().expect("the system has one");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("as well");
+        (poll, Bell::new(waker))
+    }
+
+    #[test]
+    fn whoever_waits_for_a_checkpoint_is_told_when_the_replica_stops() {
+        let ((_poll, bell), desk) = (bell(), SaveDesk::default());
+        desk.able.store(true, Ordering::Release);
+        let save = || desk.save(&bell, Duration::from_secs(60));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(save);
+            while desk.asked.load(Ordering::Acquire) == 0 {
+                std::thread::yield_now();
+            }
+            desk.close();
+            assert!(matches!(waits.join().expect("it ends"), Err(SaveError::Stopped)));
+        });
+        assert!(matches!(save(), Err(SaveError::Stopped)), "whoever asks later is told as well");
+    }
+
     #[test]
     fn whoever_asks_is_told_of_a_checkpoint_that_was_begun_after_that() {
         let storage: Arc<dyn Storage> = Arc::new(Memory::new());
         let identity = Identity { group: GroupId([1; 32]), replica: ReplicaId(0) };
         let dir = Dir::open(Path::new("state"), identity, storage).expect("opens").dir;
-        let poll = mio::Poll::new().expect("the system has one");
-        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("as well");
+        let (_poll, bell) = bell();
         let desk = Arc::<SaveDesk>::default();
         let (sender, mut orders) = crate::ring::ring(4, None);
         let mut saver = Saver::new(
@@ -482,7 +518,7 @@ mod tests {
             (Some(dir.checkpoints()), None),
             (None, 100, 3),
             sender,
-            Arc::new(Bell::new(waker)),
+            Arc::new(bell),
         );
         let told = |desk: &SaveDesk| lock(&desk.last).0;
         saver.saving.asked();

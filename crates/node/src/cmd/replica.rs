@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use auth::Peer;
@@ -24,6 +24,8 @@ use node::http::Server;
 
 /// How often it is checked that the replica's threads still run.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long pages that are being made are waited for at the end: each takes a moment.
+const PAGES_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the command.
 ///
@@ -184,16 +186,31 @@ fn storage(drill: Option<DrillStorage>, dir: &Path) -> Arc<dyn Storage> {
 
 /// The pages first, which also hold the replica. Its parts drain side by side.
 fn stop(replicas: Vec<Arc<Replica>>, server: Option<Server>) {
+    // Whoever waits for a checkpoint would hold it for minutes.
+    replicas.iter().for_each(|replica| replica.refuse_checkpoints());
     drop(server);
+    let until = Instant::now() + PAGES_MAX;
     std::thread::scope(|scope| {
         for replica in replicas {
-            match Arc::into_inner(replica) {
+            match alone(replica, until) {
                 Some(replica) => drop(scope.spawn(|| replica.stop())),
                 // A page is being made still. The process ends now, and so does the replica.
                 None => tracing::warn!("stopped without draining: somebody reads a page"),
             }
         }
     });
+}
+
+/// The replica, once no page holds it any more; `None` when one does `until` then.
+fn alone(mut replica: Arc<Replica>, until: Instant) -> Option<Replica> {
+    loop {
+        match Arc::try_unwrap(replica) {
+            Ok(replica) => return Some(replica),
+            Err(_) if Instant::now() >= until => return None,
+            Err(held) => replica = held,
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn bind(group: &Group, id: ReplicaId) -> Result<Vec<Listener>> {
