@@ -16,7 +16,7 @@ use crate::observe::mark;
 use crate::options::Options;
 use crate::oracles::answers::Answer;
 use crate::work::Memory;
-use crate::world::{EPOCH_NS, World};
+use crate::world::{BURST, EPOCH_NS, World};
 
 /// A client.
 pub(crate) struct Client {
@@ -154,7 +154,7 @@ impl World {
 
     fn submit(&mut self, index: usize) {
         let now = self.clock();
-        let options = self.options;
+        let (options, beat) = (self.options, self.beat);
         let client = &mut self.clients[index];
         let outstanding = client.submitted - client.completed;
         let room = u64::from(options.outstanding).saturating_sub(outstanding);
@@ -164,6 +164,11 @@ impl World {
                     break;
                 }
                 client.next_ask = now.mono.after(Span::micros(options.pace_us));
+                let ends = (client.submitted + 1).is_multiple_of(BURST);
+                if let Some(beat) = beat.filter(|_| ends) {
+                    let next = (now.mono.0 / beat.0 + 1) * beat.0;
+                    client.next_ask = client.next_ask.max(Time(next));
+                }
             }
             let token = client.submitted;
             let question = self.work.question(index, token, &client.memory);

@@ -104,6 +104,8 @@ sights! {
     StateTold = "a part of a checkpoint is told",
     CheckpointOnDisk = "a checkpoint reaches the disk",
     Attack = "a faulty client sends frames",
+    AttackLater = "a faulty client sends frames in a view above 0",
+    FaultUnderLoad = "a fault begins while a client waits",
 }
 
 /// How often a run met what.

@@ -55,6 +55,21 @@ pub enum Fault {
     Disk(ReplicaId, DiskFault),
 }
 
+impl Fault {
+    /// Whether it is the beginning of something, and not, or maybe not, its end.
+    pub(crate) fn begins(&self) -> bool {
+        !matches!(
+            self,
+            Fault::Restore(..)
+                | Fault::Mend(..)
+                | Fault::Heal
+                | Fault::Weather(_)
+                | Fault::Restart(_)
+                | Fault::Continue(_)
+        )
+    }
+}
+
 /// Who does not hear whom in a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shape {

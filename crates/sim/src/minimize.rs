@@ -108,7 +108,7 @@ impl Plan {
         for edit in edits {
             match *edit {
                 Edit::Drop(_) | Edit::Honest(_) => {}
-                Edit::Quiet(_) => plan.attacks = 0,
+                Edit::Quiet(_) => plan.assault = None,
                 Edit::Calm(_) => plan.options.net = Net::CALM,
                 Edit::Clients(n) => plan.options.clients = n as u32,
                 Edit::Ops(n) => plan.options.ops_per_client = n,
@@ -218,7 +218,7 @@ mod tests {
         let least = plan.edited(&edits);
         assert_eq!((least.incidents.len(), crashes(&least)), (2, 2), "{edits:?}");
         assert!((9..18).contains(&least.options.ops_per_client), "{edits:?}");
-        assert_eq!((least.attacks, least.options.clients), (0, 1), "{edits:?}");
+        assert!(least.assault.is_none() && least.options.clients == 1, "{edits:?}");
         assert!(least.faulty.is_empty() && !least.core, "{edits:?}");
     }
 

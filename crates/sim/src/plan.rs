@@ -10,17 +10,19 @@ use std::fmt;
 use base::{PillarId, ReplicaId, Span};
 use proto::pbft::{Bodies, Commits, Idle, Leaders};
 
-use crate::adversary::{Behaviour, Hostile};
+use crate::adversary::{Assault, Behaviour, Hostile};
 use crate::faults::{Fault, Shape};
 use crate::options::{Answers, Durability, Inside, Net, Options, Travel};
 use crate::prng::{Prng, Ratio};
 use crate::scenario::{PATIENCE, finish, settle, world};
 use crate::storage::{DiskFault, Place};
 use crate::work::Work;
-use crate::world::World;
+use crate::world::{BURST, World};
 
 /// Operations that every client asks for once the faults are over.
 const OPS_AFTERWARDS: u64 = 40;
+/// Virtual time for which some bad clients go on when no more faults begin.
+const STUBBORN: Span = Span::secs(2);
 
 /// Something that happens, and its end.
 #[derive(Clone, Debug)]
@@ -38,8 +40,11 @@ pub struct Plan {
     pub faulty: Vec<(ReplicaId, Behaviour)>,
     /// What breaks.
     pub incidents: Vec<Incident>,
-    /// How often a faulty client sends.
-    pub attacks: u32,
+    /// Clients ask a burst of operations at their pace, and then nothing before the next multiple
+    /// of this; none where they never pause.
+    pub beat: Option<Span>,
+    /// What a faulty client does.
+    pub assault: Option<Assault>,
     /// When all of that is over.
     pub length: Span,
     /// Whether only a core is mended first.
@@ -103,12 +108,18 @@ impl Plan {
             options,
             faulty: Vec::new(),
             incidents: Vec::new(),
-            attacks: 0,
+            beat: None,
+            assault: None,
             length: Span::millis(prng.between(500, 4_000)),
             core: prng.chance(Ratio(2, 3)),
             all: true,
         };
         plan.all = !plan.core || prng.chance(Ratio(1, 2));
+        // Of a source of its own, as switches are.
+        let mut load = Prng::new(seed ^ 0x10ad);
+        if load.chance(Ratio(2, 3)) {
+            plan.keep_asking();
+        }
         let kinds: Vec<Kind> = KINDS.into_iter().filter(|_| prng.below(3) == 0).collect();
         // These may forget, or be faulty, but no others.
         let first = prng.below(u64::from(options.n));
@@ -122,7 +133,7 @@ impl Plan {
             }
         }
         if kinds.contains(&Kind::Attack) {
-            plan.attacks = prng.between(50, 400) as u32;
+            plan.assault = Some(assault(plan.length, &mut load));
         }
         let weak = &victims[plan.faulty.len().min(victims.len())..];
         for kind in kinds {
@@ -134,6 +145,28 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// Lets clients ask for the whole length: slow ones all the time, fast ones in bursts, for all
+    /// that they could ask would take too long to simulate.
+    fn keep_asking(&mut self) {
+        let options = &mut self.options;
+        let all = self.length.0 / Span::micros(options.pace_us).0;
+        options.ops_per_client = all.min(2 * options.ops_per_client);
+        if all > options.ops_per_client {
+            self.beat = Some(Span(self.length.0 * BURST / options.ops_per_client));
+        }
+    }
+
+    /// A moment near `about` at which clients have just asked, if nothing keeps them from it.
+    fn under_load(&self, about: Span, prng: &mut Prng) -> Span {
+        let pace = Span::micros(self.options.pace_us).0;
+        let (beat, most) = match self.beat {
+            Some(beat) => (beat.0, BURST * pace),
+            None => (pace, pace.min(Span::millis(1).0)),
+        };
+        let at = about.0 - about.0 % beat + prng.below(most);
+        Span(at.min(self.length.0))
     }
 
     /// Lets it happen to a world of counters.
@@ -166,9 +199,15 @@ impl fmt::Display for Plan {
                 writeln!(f, "{:>12.6} {fault:?}", at.0 as f64 / 1e9)?;
             }
         }
-        let Plan { attacks, length, core, all, .. } = self;
+        if let Some(beat) = self.beat {
+            writeln!(f, "a burst of operations every {} s", beat.0 as f64 / 1e9)?;
+        }
+        if let Some(assault) = &self.assault {
+            writeln!(f, "{assault:?}")?;
+        }
+        let Plan { length, core, all, .. } = self;
         let seconds = length.0 as f64 / 1e9;
-        write!(f, "{attacks} attacks of a client, {seconds} s; core: {core}, then all: {all}")
+        write!(f, "{seconds} s; core: {core}, then all: {all}")
     }
 }
 
@@ -183,14 +222,26 @@ impl World {
                 self.fault_after(*at, *fault);
             }
         }
-        if plan.attacks > 0 {
-            let how = Hostile::ALL[plan.options.seed as usize / 3 % Hostile::ALL.len()];
-            self.harass_with(how, plan.attacks);
+        self.beat = plan.beat;
+        if let Some(assault) = plan.assault {
+            self.assail(assault);
         }
     }
 }
 
-/// A group of some shape, under a load that lasts.
+/// A bad client that strikes as long as faults begin, or longer: one by one, or many times in a
+/// row, so that its quotas are full.
+fn assault(length: Span, prng: &mut Prng) -> Assault {
+    let how = pick(prng, &Hostile::ALL);
+    let strikes = prng.between(50, 400) as u32;
+    let row = pick(prng, &[1, 8, 40]);
+    let stubborn = prng.chance(Ratio(1, 3));
+    let lasts = if stubborn { length.0 + STUBBORN.0 } else { length.0 };
+    let every = Span(lasts * u64::from(row) / u64::from(strikes));
+    Assault { how, strikes, row, every }
+}
+
+/// A group of some shape, and what its clients ask where their load need not last.
 fn options(seed: u64, prng: &mut Prng) -> Options {
     // Of a source of its own: a seed has the same faults whatever switches there are.
     let mut switch = Prng::new(seed ^ 0x51_7c4);
@@ -256,6 +307,8 @@ fn incident(plan: &Plan, kind: Kind, weak: &[ReplicaId], prng: &mut Prng) -> Vec
     let options = &plan.options;
     let n = u64::from(options.n);
     let begin = Span(prng.below(plan.length.0));
+    // By chance alone, next to nothing of a fast group's would be under way.
+    let begin = if prng.chance(Ratio(1, 2)) { plan.under_load(begin, prng) } else { begin };
     let end = Span(begin.0 + prng.below(plan.length.0));
     let one = ReplicaId(prng.below(n) as u16);
     let other = ReplicaId((one.0 + 1 + prng.below(n.max(2) - 1) as u16) % options.n);
@@ -386,5 +439,52 @@ fn clock(one: ReplicaId, prng: &mut Prng) -> Fault {
         0 => Fault::ClockDrifts(one, sign * prng.below(300_000) as i64),
         1 => Fault::ClockJumps(one, sign * prng.below(10_000_000) as i64),
         _ => Fault::ClockJumps(one, sign * LONG_US),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long the clients of a plan ask where nothing keeps them from it.
+    fn asks_for(plan: &Plan) -> Span {
+        let Options { pace_us, ops_per_client, .. } = plan.options;
+        let all = match plan.beat {
+            Some(beat) => ops_per_client.div_ceil(BURST) * beat.0,
+            None => ops_per_client * Span::micros(pace_us).0,
+        };
+        Span(all)
+    }
+
+    #[test]
+    fn most_loads_last_as_long_as_faults_begin() {
+        let plans: Vec<Plan> = (0..600).map(Plan::new).collect();
+        let lasts = |plan: &&Plan| asks_for(plan).0 >= plan.length.0 * 9 / 10;
+        assert!(plans.iter().filter(lasts).count() >= 400);
+        for pace_us in [500, 5_000, 20_000] {
+            let paced = |plan: &&Plan| plan.options.pace_us == pace_us;
+            let (some, all) = (plans.iter().filter(paced), plans.iter().filter(paced).count());
+            assert!(some.filter(lasts).count() * 2 > all, "{pace_us} us between operations");
+        }
+    }
+
+    #[test]
+    fn bad_clients_come_in_every_way_and_stay() {
+        let plans = (0..600).map(Plan::new);
+        let all: Vec<_> =
+            plans.filter_map(|plan| plan.assault.map(|assault| (plan.length, assault))).collect();
+        for how in Hostile::ALL {
+            assert!(all.iter().any(|(_, assault)| assault.how == how), "{how:?}");
+        }
+        let mut stay = 0;
+        for (length, mut assault) in all.iter().copied() {
+            let (mut last, mut next) = (0, 0);
+            while let Some(rest) = assault.strike() {
+                last = std::mem::replace(&mut next, next + rest.0);
+            }
+            assert!(last >= length.0 / 3, "{assault:?} of {length:?}");
+            stay += usize::from(last > length.0 + STUBBORN.0 / 2);
+        }
+        assert!(stay * 6 > all.len(), "{stay} of {} go on", all.len());
     }
 }

@@ -162,6 +162,14 @@ impl World {
         });
     }
 
+    /// A planned fault is about to happen: does it meet requests under way?
+    pub(crate) fn watch_load(&mut self, fault: &Fault) {
+        let waits = self.clients.iter().any(|client| client.oldest().is_some());
+        if waits && fault.begins() {
+            self.saw(Sight::FaultUnderLoad);
+        }
+    }
+
     /// A fault happens.
     pub(crate) fn watch_fault(&mut self, fault: &Fault) {
         let idle = match fault {

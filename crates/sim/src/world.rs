@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use base::reply::{Answer, ReplyPacket};
 use base::{
-    AgreedTime, ClientId, FromStage, Now, PillarId, Quorums, Reader, ReplicaId, Seq, Span, Time,
-    ToStage, View,
+    AgreedTime, FromStage, Now, PillarId, Quorums, Reader, ReplicaId, Seq, Span, Time, ToStage,
+    View,
 };
 use proto::pbft::msg::Message;
 use proto::pbft::{Input, Lane};
 
-use crate::adversary::{Adversary, Behaviour};
+use crate::adversary::{Adversary, Assault, Behaviour};
 use crate::clients::Client;
-use crate::coverage::{Coverage, Sight};
+use crate::coverage::Coverage;
 use crate::events::{Event, Inside, Queue, Sender};
 use crate::history::History;
 use crate::host::{Condition, GROUP, Replica};
@@ -25,8 +25,8 @@ use crate::prng::Prng;
 use crate::story::Story;
 use crate::work::Work;
 
-/// How often the faulty client strikes, in microseconds of virtual time.
-const ATTACK_EVERY_US: u64 = 400;
+/// Operations that clients ask before they pause, where they do.
+pub(crate) const BURST: u64 = 10;
 
 /// A group, its clients and the network between them.
 pub struct World {
@@ -37,7 +37,9 @@ pub struct World {
     pub(crate) replicas: Vec<Replica>,
     pub(crate) clients: Vec<Client>,
     pub(crate) adversary: Adversary,
-    attacks_left: u32,
+    pub(crate) assault: Option<Assault>,
+    /// Clients pause after a burst until the next multiple of this.
+    pub(crate) beat: Option<Span>,
     pub(crate) lane_turns: u64,
     pub(crate) checker: Oracles,
     /// Steps of lanes and stages.
@@ -72,7 +74,8 @@ impl World {
             replicas: Vec::new(),
             clients: (0..options.clients).map(|id| Client::of(&options, id)).collect(),
             adversary: Adversary::new(&options),
-            attacks_left: 0,
+            assault: None,
+            beat: None,
             lane_turns: 0,
             checker: Oracles::new(&options),
             steps: 0,
@@ -107,14 +110,7 @@ impl World {
     /// The faulty say nothing faulty any more. What they did stays.
     pub fn calm_down(&mut self) {
         self.adversary.quiet = true;
-        self.attacks_left = 0;
-    }
-
-    /// A faulty client joins in, and sends `attacks` times.
-    pub fn harass(&mut self, attacks: u32) {
-        self.adversary.client = Some(ClientId(self.options.clients));
-        self.attacks_left = attacks;
-        self.queue.schedule(Span(0), Event::Attack);
+        self.assault = None;
     }
 
     /// `client` sends nothing to `replica` from now on.
@@ -420,6 +416,7 @@ impl World {
             }
             Event::Fault(fault) => {
                 if !self.frozen {
+                    self.watch_load(&fault);
                     self.fault(fault);
                 }
             }
@@ -460,20 +457,6 @@ impl World {
             }
             Inside::Stage(ToStage::Resend { .. }) if self.network.is_off(replica) => {}
             message => self.hear(replica, message),
-        }
-    }
-
-    fn attack(&mut self) {
-        let Some(left) = self.attacks_left.checked_sub(1) else { return };
-        self.attacks_left = left;
-        self.queue.schedule(Span::micros(ATTACK_EVERY_US), Event::Attack);
-        self.saw(Sight::Attack);
-        for (to, frame) in self.adversary.attack() {
-            self.checker.sends(ClientId(self.options.clients), &frame);
-            let pillar = PillarId(self.prng.below(u64::from(self.options.pillars)) as u16);
-            for to in to {
-                self.send_request(to, pillar, &frame);
-            }
         }
     }
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use base::crypto::{ClientKeyring, PlainKeys, PlainSigner};
 use base::frame::{READS, UNORDERED};
 use base::{
-    Authenticator, ClientId, Digest, Frame, FrameBuilder, FrameId, ReplicaId, SessionId, Signature,
+    Authenticator, ClientId, Digest, Frame, FrameBuilder, FrameId, PillarId, ReplicaId, SessionId,
+    Signature, Span, View,
 };
 
 use super::Adversary;
+use crate::coverage::Sight;
+use crate::events::Event;
 use crate::host::GROUP;
 use crate::prng::Ratio;
 use crate::world::World;
@@ -46,10 +49,41 @@ impl Hostile {
     ];
 }
 
+/// What a bad client does, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Assault {
+    /// Its way.
+    pub how: Hostile,
+    /// How often it strikes, yet.
+    pub strikes: u32,
+    /// So many times in a row, without a rest.
+    pub row: u32,
+    /// From the beginning of a row to that of the next one.
+    pub every: Span,
+}
+
+/// Time between two strikes in a row.
+const AT_ONCE: Span = Span::micros(400);
+
+impl Assault {
+    /// One that never rests.
+    fn steady(how: Hostile, strikes: u32) -> Assault {
+        Assault { how, strikes, row: 1, every: AT_ONCE }
+    }
+
+    /// It strikes: how long until it does so again.
+    pub(crate) fn strike(&mut self) -> Option<Span> {
+        self.strikes = self.strikes.checked_sub(1)?;
+        Some(match self.strikes.is_multiple_of(self.row) {
+            true => Span(self.every.0.saturating_sub(u64::from(self.row - 1) * AT_ONCE.0)),
+            false => AT_ONCE,
+        })
+    }
+}
+
 /// The bad client of a world.
 #[derive(Debug, Default)]
 pub(super) struct Intruder {
-    how: Hostile,
     /// Times that it struck.
     strikes: u64,
     sent: Vec<Arc<Frame>>,
@@ -66,19 +100,47 @@ const FLOOD_BYTES: usize = 2_000;
 type Sends = Vec<(Vec<ReplicaId>, Arc<Frame>)>;
 
 impl World {
+    /// A faulty client joins in, and sends `attacks` times.
+    pub fn harass(&mut self, attacks: u32) {
+        self.harass_with(Hostile::Mixed, attacks);
+    }
+
     /// A client that is bad in one way joins in, and strikes `attacks` times.
     pub fn harass_with(&mut self, how: Hostile, attacks: u32) {
-        self.adversary.intruder.how = how;
-        self.harass(attacks);
+        self.assail(Assault::steady(how, attacks));
+    }
+
+    /// A bad client joins in.
+    pub fn assail(&mut self, assault: Assault) {
+        self.adversary.client = Some(ClientId(self.options.clients));
+        self.assault = Some(assault);
+        self.queue.schedule(Span(0), Event::Attack);
+    }
+
+    pub(crate) fn attack(&mut self) {
+        let Some(assault) = &mut self.assault else { return };
+        let how = assault.how;
+        let Some(rest) = assault.strike() else { return };
+        self.queue.schedule(rest, Event::Attack);
+        self.saw(Sight::Attack);
+        if self.correct().into_iter().any(|replica| self.view(replica) > View(0)) {
+            self.saw(Sight::AttackLater);
+        }
+        for (to, frame) in self.adversary.attack(how) {
+            self.checker.sends(ClientId(self.options.clients), &frame);
+            let pillar = PillarId(self.prng.below(u64::from(self.options.pillars)) as u16);
+            for to in to {
+                self.send_request(to, pillar, &frame);
+            }
+        }
     }
 }
 
 impl Adversary {
     /// Frames of the bad client, and to whom each goes.
-    pub fn attack(&mut self) -> Vec<(Vec<ReplicaId>, Arc<Frame>)> {
+    fn attack(&mut self, how: Hostile) -> Vec<(Vec<ReplicaId>, Arc<Frame>)> {
         let strike = self.intruder.strikes;
         self.intruder.strikes += 1;
-        let how = self.intruder.how;
         if how == Hostile::Mixed {
             return self.mixed();
         }

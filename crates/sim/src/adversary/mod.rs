@@ -40,8 +40,8 @@ mod touch;
 
 pub use behaviour::Behaviour;
 use behaviour::Memory;
-pub use clients::Hostile;
 use clients::Intruder;
+pub use clients::{Assault, Hostile};
 pub use deeds::Deeds;
 pub use fuzz::Fuzz;
 pub use kind::Kind;
