@@ -163,11 +163,12 @@ impl Options {
 }
 
 impl Options {
-    /// The same with checkpoints as far apart as rotating leaders need, where they rotate.
+    /// The same with a window of at least two intervals, and with checkpoints as far apart as
+    /// rotating leaders need, where they rotate.
     #[must_use]
     pub fn fitted(self) -> Options {
         if self.leaders == Leaders::Fixed {
-            return self;
+            return Options { window: self.window.max(2 * self.checkpoint_interval), ..self };
         }
         let least = u64::from(self.n) * u64::from(self.pillars);
         let checkpoint_interval = self.checkpoint_interval.max(least);

@@ -258,6 +258,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
     let idle = pick(&mut switch, &[Idle::Fill, Idle::Ahead]);
     // What one leader proposes obliges all the others.
     let idle = if leaders == Leaders::Fixed { idle } else { Idle::Fill };
+    let checkpoint_interval = pick(&mut switch, &[4, 8, 32]);
     let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
     let options = Options {
         seed,
@@ -274,6 +275,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
         // Some logs are so short that replicas are left behind all the time, also such as the
         // others cannot do without.
         window: pick(prng, &[32, 64, 1024]),
+        checkpoint_interval,
         durability: pick(prng, &[Durability::Memory, Durability::Async, Durability::Sync]),
         net: if prng.chance(Ratio(1, 2)) { Net::CALM } else { net(prng) },
         unbatched: prng.chance(Ratio(3, 7)),
@@ -486,5 +488,18 @@ mod tests {
             stay += usize::from(last > length.0 + STUBBORN.0 / 2);
         }
         assert!(stay * 6 > all.len(), "{stay} of {} go on", all.len());
+    }
+
+    #[test]
+    fn checkpoints_are_near_and_far_and_fit_their_windows() {
+        let plans: Vec<Options> = (0..300).map(|seed| Plan::new(seed).options).collect();
+        for k in [4, 8, 32] {
+            let fixed = |options: &&Options| options.leaders == Leaders::Fixed;
+            let same = |options: &Options| options.checkpoint_interval == k;
+            assert!(plans.iter().filter(fixed).any(same), "none every {k}");
+        }
+        for Options { checkpoint_interval: k, window, pillars, .. } in plans {
+            assert!(window >= 2 * k && window.is_multiple_of(k) && k >= u64::from(pillars));
+        }
     }
 }

@@ -73,11 +73,12 @@ impl Adversary {
             _ => None,
         });
         let near = near.unwrap_or(1);
+        let k = self.rules.checkpoint_interval;
         Seq(match self.prng.below(8) {
             0 => [0, 1, u64::MAX >> 1, u64::MAX][self.prng.below(4) as usize],
             1 => self.prng.below(100),
             2 => near + self.prng.below(2000),
-            3 => near / 8 * 8 + 8 * self.prng.below(4),
+            3 => near / k * k + k * self.prng.below(4),
             _ => near.saturating_sub(4) + self.prng.below(12),
         })
     }

@@ -48,7 +48,7 @@ impl Strategist<'_> {
             }
             (Behaviour::EndlessSource, Message::State(message)) => endless(&message),
             (Behaviour::OtherCheckpoint, Message::State(message)) => {
-                other_checkpoint(&message, memory, prng)
+                other_checkpoint(self.rules, &message, memory, prng)
             }
             (Behaviour::ViewChangeStorm, message) => {
                 let mut says = vec![message];
@@ -220,7 +220,12 @@ fn endless(message: &StateMessage) -> Vec<Message> {
 }
 
 /// The same place of another checkpoint, if one is known; or the same answer under its number.
-fn other_checkpoint(message: &StateMessage, memory: &Memory, prng: &mut Prng) -> Vec<Message> {
+fn other_checkpoint(
+    rules: &Rules,
+    message: &StateMessage,
+    memory: &Memory,
+    prng: &mut Prng,
+) -> Vec<Message> {
     let state = |message| vec![Message::State(Arc::new(message))];
     let StateMessage::Tell { checkpoint, answer } = message else {
         return state(message.clone());
@@ -243,7 +248,7 @@ fn other_checkpoint(message: &StateMessage, memory: &Memory, prng: &mut Prng) ->
             state(StateMessage::Tell { checkpoint: *checkpoint, answer: old.clone() })
         }
         None if prng.chance(Ratio(1, 2)) => {
-            let checkpoint = Seq(checkpoint.0.saturating_sub(8));
+            let checkpoint = Seq(checkpoint.0.saturating_sub(rules.checkpoint_interval));
             state(StateMessage::Tell { checkpoint, answer: answer.clone() })
         }
         None => state(message.clone()),

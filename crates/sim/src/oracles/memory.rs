@@ -101,7 +101,7 @@ impl Memory {
             ("slots", held.slots, 4 * stripe + restored),
             ("votes of a slot", held.votes, n),
             ("proposals of a slot", held.proposals, n),
-            ("checkpoints", held.checkpoints, per_window),
+            ("checkpoints", held.checkpoints, per_window.max(SIGNED)),
             ("early messages of a sender", held.early.messages, 3 * stripe),
             ("frames of a client", frames.of_one_client, of_client),
             (
@@ -177,6 +177,8 @@ impl Memory {
     }
 }
 
+/// Signatures of its own that a lane keeps, however few checkpoints a window has.
+const SIGNED: usize = 16;
 /// How far proposed frames may exceed a client's quota, in times it.
 const PROPOSED: usize = 4;
 /// Names that a lane keeps on the word of one peer.
@@ -244,6 +246,15 @@ mod tests {
         assert!(memory.reborn(r0, &found(9_000, true)).is_err(), "a log that is never cut");
         assert_eq!(memory.reborn(r0, &found(17_000, false)), Ok(()), "nothing lets it be cut");
         assert!(memory.reborn(r0, &found(33_000, false)).is_err(), "no checkpoint ever comes");
+    }
+
+    #[test]
+    fn a_lane_keeps_its_last_signatures_where_a_window_has_few_checkpoints() {
+        let options = Options { checkpoint_interval: 32, window: 64, ..Options::default() };
+        let mut memory = Memory::new(&options);
+        let held = |checkpoints| Holdings { checkpoints, ..Holdings::default() };
+        assert_eq!(memory.lane(ReplicaId(0), PillarId(0), &held(16)), Ok(()));
+        assert!(memory.lane(ReplicaId(0), PillarId(0), &held(17)).is_err());
     }
 
     #[test]
