@@ -12,13 +12,13 @@
 use std::collections::VecDeque;
 
 use base::transfer::Part as StatePart;
-use base::{ReplicaId, Span, ToStage};
+use base::{ReplicaId, Span, Time, ToStage};
 use exec::stage::{StageOutbox, Turn};
 use exec::{Finished, Job, Stage};
 
 use crate::coverage::Sight;
 use crate::events::{Life, Part};
-use crate::host::CHECK_EVERY;
+use crate::host::{CHECK_EVERY, Replica};
 use crate::options::Options;
 use crate::prng::{Prng, Ratio};
 use crate::world::World;
@@ -156,16 +156,57 @@ impl Crew {
     }
 }
 
+impl Replica {
+    /// The stage executes: until nothing is left to do, or so much that takes time. When it goes
+    /// on by itself, if there is more.
+    fn execute(&mut self, now: Time, parallel: bool, out: &mut StageOutbox) -> Option<Time> {
+        let Replica { stage, crew, tempo, .. } = self;
+        let Some(ops) = tempo.stage_turn(OPS_PER_TURN as u64) else {
+            while stage.run(OPS_PER_TURN, out) == Turn::More {
+                crew.get(stage);
+                if crew.leaves_digests(stage) {
+                    return Some(now.after(Span::micros(crew.pace.between(0, 2_000))));
+                }
+            }
+            return None;
+        };
+        let before = stage.report().ops;
+        let mut turn = stage.run(ops, out);
+        // Oracles compare what was answered with what is executed, batch by batch, but where
+        // workers are ahead.
+        while !parallel && turn == Turn::More && stage.is_amid_batch() {
+            turn = stage.run(ops, out);
+        }
+        let done = tempo.work(now, stage.report().ops.saturating_sub(before));
+        (turn != Turn::Idle).then_some(done)
+    }
+}
+
 impl World {
-    /// The stage takes a message, and what its workers are done with, and works until there is
-    /// nothing left to do.
+    /// The stage is told something, or that it has something to do: it works as soon as it can.
     pub(crate) fn step_stage(&mut self, replica: ReplicaId, message: Option<ToStage>) {
+        let now = self.queue.now();
+        let tempo = &mut self.replica(replica).tempo;
+        if let Some(message) = message {
+            tempo.tell_stage(message);
+        }
+        if let Some(until) = tempo.busy(now) {
+            self.plan(replica, Part::Bell, until);
+            return self.saw(Sight::StageBusy);
+        }
+        self.turn_stage(replica);
+    }
+
+    /// The stage takes what it is told, and what its workers are done with, and works until there
+    /// is nothing left to do, or for one turn if that takes time.
+    fn turn_stage(&mut self, replica: ReplicaId) {
+        let (now, parallel) = (self.queue.now(), self.options.parallel());
         self.steps += 1;
         let checks = self.steps.is_multiple_of(CHECK_EVERY);
         let host = self.replica(replica);
         let mut out = StageOutbox::new();
         let (halted, answered) = (host.stage.report().halted, host.stage.read_report().answered);
-        if let Some(message) = message {
+        while let Some(message) = host.tempo.next_message(now) {
             let _ = host.stage.on(message, &mut out);
         }
         let halts = host.stage.report().halted;
@@ -179,12 +220,8 @@ impl World {
         // Memory is lost by the stage's own thread, while no other uses it.
         let engaged = if host.spoil.is_due() { 0 } else { host.crew.engaged() };
         host.stage.engage(engaged);
-        let mut later = false;
-        while !later && host.stage.run(OPS_PER_TURN, &mut out) == Turn::More {
-            host.crew.get(&mut host.stage);
-            later = host.crew.leaves_digests(&host.stage);
-        }
-        let after = Span::micros(if later { host.crew.pace.between(0, 2_000) } else { 0 });
+        let goes_on = host.execute(now, parallel, &mut out);
+        let digests = goes_on.is_some() && host.stage.is_digesting();
         if checks {
             host.stage.check();
         }
@@ -198,13 +235,13 @@ impl World {
         }
         if copies {
             // It has its turn before anybody writes again.
-            let now = self.queue.now();
             self.plan(replica, Part::Disk, now);
             self.plan(replica, Part::Bell, now);
         }
-        if later {
-            let at = self.queue.now().after(after);
+        if let Some(at) = goes_on {
             self.plan(replica, Part::Bell, at);
+        }
+        if digests {
             self.saw(Sight::DigestsLater);
         }
         if given_up {
@@ -261,6 +298,6 @@ impl World {
     /// Whether nothing is on its way through the workers of a replica.
     pub(crate) fn is_at_rest(&self, replica: ReplicaId) -> bool {
         let stage = &self.replicas[usize::from(replica.0)].stage;
-        stage.is_quiet() && stage.in_flight() == 0
+        stage.is_quiet() && stage.in_flight() == 0 && !stage.is_amid_batch()
     }
 }

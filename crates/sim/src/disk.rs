@@ -321,8 +321,9 @@ impl World {
             Durability::Async => self.prng.between(1, 20),
             Durability::Sync => self.prng.between(50, 2_000),
         };
-        let until = self.queue.now().after(Span::micros(us));
+        let now = self.queue.now();
         let host = self.replica(replica);
+        let until = now.after(Span::micros(us + host.tempo.delay_of(Part::Log)));
         let Some(open) = &mut host.disk.open else { return };
         if let Some(gathered) = host.journals.take() {
             open.writing = Some((gathered, until));

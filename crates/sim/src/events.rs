@@ -51,9 +51,12 @@ pub(crate) enum Inside {
 
 /// A part of a replica.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Part {
+pub enum Part {
+    /// Agreement of a pillar.
     Lane(PillarId),
+    /// What the pillars have in common.
     Coordinator,
+    /// Execution.
     Stage,
     /// An execution worker.
     Worker(u16),

@@ -2,7 +2,7 @@
 //!
 //! Not here: which of them happen when (`plan`), and their end (`phase`).
 
-use base::{PillarId, ReplicaId, Span};
+use base::{ReplicaId, Span};
 use proto::pbft::Input;
 
 use crate::events::{Event, Part};
@@ -49,8 +49,9 @@ pub enum Fault {
     ClockJumps(ReplicaId, i64),
     /// A wall clock is too fast by this many parts per million from now on.
     ClockDrifts(ReplicaId, i64),
-    /// One pillar hears everything inside its replica this many microseconds later.
-    Sluggish(ReplicaId, PillarId, u64),
+    /// A part hears everything inside its replica this many microseconds later; the log writes so
+    /// much longer.
+    Sluggish(ReplicaId, Part, u64),
     /// The disk does, or is about to do, something wrong.
     Disk(ReplicaId, DiskFault),
 }
@@ -166,9 +167,7 @@ impl World {
             Fault::ClockDrifts(replica, ppm) => {
                 self.clocks[usize::from(replica.0)].fast_ppm = ppm;
             }
-            Fault::Sluggish(replica, pillar, us) => {
-                self.replica(replica).sluggish.insert(Part::Lane(pillar), us);
-            }
+            Fault::Sluggish(replica, part, us) => self.replica(replica).tempo.delay(part, us),
             Fault::Disk(replica, fault) => self.replica(replica).disk.storage.suffer(fault),
         }
     }

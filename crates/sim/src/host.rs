@@ -21,6 +21,7 @@ use proto::pbft::msg::Message;
 use proto::pbft::{Batching, Idle, Input, Lane, LaneConfig, Reject, Switches};
 use proto::{Effect, Outbox, Record, Target, group};
 
+use crate::coverage::Sight;
 use crate::crew::Crew;
 use crate::disk::Disk;
 use crate::events::{Event, Inside, Life, Part, Sender};
@@ -28,6 +29,7 @@ use crate::journal::{Journals, Promises};
 use crate::observe::Notes;
 use crate::options::{Durability, Options};
 use crate::spoil::Spoil;
+use crate::tempo::Tempo;
 use crate::world::World;
 
 /// The group of every world.
@@ -60,10 +62,8 @@ pub(crate) struct Replica {
     pub(crate) condition: Condition,
     /// The earliest turn already in the queue, per part.
     pub(crate) turns: BTreeMap<Part, Time>,
-    /// When the last message arrives on each link between parts.
-    arrivals: BTreeMap<(Part, Part), Time>,
-    /// A further delay of everything that a part is told, in microseconds.
-    pub(crate) sluggish: BTreeMap<Part, u64>,
+    /// How fast its parts are.
+    pub(crate) tempo: Tempo,
     /// What happens while the process is paused.
     pub(crate) backlog: VecDeque<Event>,
     /// The service loses an object as soon as this is set.
@@ -127,8 +127,7 @@ impl Replica {
             life,
             condition: Condition::Running,
             turns: BTreeMap::new(),
-            arrivals: BTreeMap::new(),
-            sluggish: BTreeMap::new(),
+            tempo: Tempo::new(options, me, life),
             backlog: VecDeque::new(),
             spoil,
             notes,
@@ -224,7 +223,8 @@ impl World {
         &mut self.replicas[usize::from(replica.0)]
     }
 
-    /// A part of a replica tells another: late, in order, never lost.
+    /// A part of a replica tells another: late, in order, and not lost, but for what a full ring
+    /// to the stage need not take.
     pub(crate) fn tell(&mut self, replica: ReplicaId, from: Part, message: Inside) {
         let to = match &message {
             Inside::Lane(pillar, _) => Part::Lane(*pillar),
@@ -234,10 +234,12 @@ impl World {
         let us = self.prng.between(0, self.options.inside.delay_max_us);
         let now = self.queue.now();
         let host = self.replica(replica);
-        let us = us + host.sluggish.get(&to).copied().unwrap_or(0);
-        let last = host.arrivals.entry((from, to)).or_insert(Time::ZERO);
-        *last = now.after(Span::micros(us)).max(*last);
-        let (at, life) = (*last, host.life);
+        if let Inside::Stage(message) = &message
+            && host.tempo.drops(message)
+        {
+            return self.saw(Sight::RingFull);
+        }
+        let (at, life) = (host.tempo.arrives((from, to), now, us), host.life);
         self.queue.schedule_at(at, Event::Inside { replica, life, message });
     }
 
@@ -317,10 +319,22 @@ impl World {
         }
     }
 
+    /// When the turn is that an input of a lane or the coordinator is for, if not at once.
+    fn turn_later(&mut self, replica: ReplicaId, part: Part) -> Option<Time> {
+        let now = self.queue.now();
+        let host = self.replica(replica);
+        let later = host.tempo.turn_behind(now)?;
+        if host.turns.get(&part).is_some_and(|planned| *planned < later) {
+            self.saw(Sight::TurnLater);
+        }
+        Some(later)
+    }
+
     pub(crate) fn step_lane(&mut self, replica: ReplicaId, pillar: PillarId, input: Input) {
         let now = self.clock_of(replica);
         let is_turn = matches!(input, Input::Turn);
         self.lane_turns += u64::from(!self.adversary.is_faulty(replica));
+        let later = if is_turn { None } else { self.turn_later(replica, Part::Lane(pillar)) };
         let lane = &mut self.replicas[usize::from(replica.0)].lanes[usize::from(pillar.0)];
         let before = lane.view();
         let mut out = Outbox::new();
@@ -332,7 +346,7 @@ impl World {
             Err(Reject::Misbehaviour(what)) => Some(what),
             _ => None,
         };
-        if !is_turn {
+        if !is_turn && later.is_none() {
             let _ = lane.step(now, Input::Turn, &mut out);
         }
         // The whole state, whenever much has changed, and else now and then.
@@ -353,7 +367,7 @@ impl World {
         self.plan_flush(replica);
         self.release_lane(replica, pillar);
         let at = deadline.expect("a lane always has a heartbeat");
-        self.plan(replica, Part::Lane(pillar), at);
+        self.plan(replica, Part::Lane(pillar), later.map_or(at, |later| later.min(at)));
     }
 
     /// A core of `replica` has called what somebody sent a sin.
@@ -366,6 +380,7 @@ impl World {
     pub(crate) fn step_coordinator(&mut self, replica: ReplicaId, input: group::Input) {
         let now = self.clock_of(replica);
         let is_turn = matches!(input, group::Input::Turn);
+        let later = if is_turn { None } else { self.turn_later(replica, Part::Coordinator) };
         let host = self.replica(replica);
         let mut out = Vec::new();
         let from = match &input {
@@ -376,7 +391,7 @@ impl World {
             Err(Reject::Misbehaviour(what)) => Some(what),
             _ => None,
         };
-        if !is_turn {
+        if !is_turn && later.is_none() {
             let _ = host.coordinator.step(now, group::Input::Turn, &mut out);
         }
         host.coordinator.check();
@@ -386,7 +401,7 @@ impl World {
         let deadline = host.coordinator.deadline();
         self.refuses(replica, from.zip(sin));
         self.admit_coordinator(replica, out);
-        if let Some(at) = deadline {
+        if let Some(at) = deadline.into_iter().chain(later).min() {
             self.plan(replica, Part::Coordinator, at);
         }
         self.watch_log(replica);

@@ -59,12 +59,14 @@ pub mod scenarios;
 mod spoil;
 pub mod storage;
 mod story;
+mod tempo;
 pub mod twins;
 mod watch;
 pub mod work;
 pub mod world;
 
 pub use adversary::Behaviour;
+pub use events::Part;
 pub use faults::Fault;
 pub use options::{Durability, Net, Options};
 pub use plan::Plan;

@@ -181,7 +181,10 @@ impl World {
 
     fn come_to_life(&mut self, replica: ReplicaId, boot: Boot, before: Before) {
         let (now, me) = (self.clock_of(replica), self.identity(replica));
-        let (host, words, effects) = Replica::new(&self.options, now, me, boot, before);
+        let (mut host, words, effects) = Replica::new(&self.options, now, me, boot, before);
+        if self.frozen {
+            host.tempo.calm_down();
+        }
         match self.replicas.get_mut(usize::from(replica.0)) {
             Some(old) => *old = host,
             None => self.replicas.push(host),

@@ -81,6 +81,9 @@ pub struct Inside {
     pub delay_max_us: u64,
     /// Execution workers; fewer than two are none.
     pub workers: u16,
+    /// Whether, in some lives of its replicas, several inputs come before a turn, or execution
+    /// takes time.
+    pub late: bool,
 }
 
 /// The shape of a world.
@@ -196,7 +199,7 @@ impl Default for Options {
             answers: Answers::default(),
             durability: Durability::Memory,
             view_timeout: Span::millis(200),
-            inside: Inside { delay_max_us: 20, workers: 0 },
+            inside: Inside { delay_max_us: 20, workers: 0, late: false },
             pace_us: 0,
             work: None,
         }

@@ -7,6 +7,7 @@ use base::{ReplicaId, Span};
 use proto::pbft::Lane;
 
 use crate::coverage::Sight;
+use crate::events::Part;
 use crate::faults::Fault;
 use crate::host::Condition;
 use crate::options::Net;
@@ -121,9 +122,11 @@ impl World {
 
     /// Mends a replica itself: its process, its clock, and the links between its parts.
     fn mend(&mut self, replica: ReplicaId) {
-        for pillar in self.pillars() {
-            self.fault(Fault::Sluggish(replica, pillar, 0));
+        let lanes = self.pillars().map(Part::Lane);
+        for part in lanes.chain([Part::Coordinator, Part::Stage, Part::Log]) {
+            self.fault(Fault::Sluggish(replica, part, 0));
         }
+        self.replica(replica).tempo.calm_down();
         self.replica(replica).disk.storage.calm_down();
         match self.condition(replica) {
             Condition::Running => {}

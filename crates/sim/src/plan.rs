@@ -11,6 +11,7 @@ use base::{PillarId, ReplicaId, Span};
 use proto::pbft::{Bodies, Commits, Idle, Leaders};
 
 use crate::adversary::{Assault, Behaviour, Hostile};
+use crate::events::Part;
 use crate::faults::{Fault, Shape};
 use crate::options::{Answers, Durability, Inside, Net, Options, Travel};
 use crate::prng::{Prng, Ratio};
@@ -259,6 +260,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
     // What one leader proposes obliges all the others.
     let idle = if leaders == Leaders::Fixed { idle } else { Idle::Fill };
     let checkpoint_interval = pick(&mut switch, &[4, 8, 32]);
+    let late = switch.chance(Ratio(3, 4));
     let (n, f) = pick(prng, &[(4, 1), (4, 1), (4, 1), (4, 1), (7, 2), (7, 2), (7, 2), (5, 1)]);
     let options = Options {
         seed,
@@ -279,7 +281,7 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
         durability: pick(prng, &[Durability::Memory, Durability::Async, Durability::Sync]),
         net: if prng.chance(Ratio(1, 2)) { Net::CALM } else { net(prng) },
         unbatched: prng.chance(Ratio(3, 7)),
-        inside: Inside { delay_max_us: pick(prng, &[20, 20, 500]), workers },
+        inside: Inside { delay_max_us: pick(prng, &[20, 20, 500]), workers, late },
         view_timeout: Span::millis(pick(prng, &[200, 200, 50, 800])),
         pace_us: pick(prng, &[500, 5_000, 20_000]),
         // The store is dear; there is a scenario of its own for it.
@@ -348,14 +350,26 @@ fn incident(plan: &Plan, kind: Kind, weak: &[ReplicaId], prng: &mut Prng) -> Vec
             vec![(begin, slow), (end, Fault::Restore(one, other))]
         }
         Kind::Sluggish => {
-            let pillar = PillarId(prng.below(u64::from(options.pillars)) as u16);
-            vec![(begin, Fault::Sluggish(one, pillar, prng.between(100, 50_000)))]
+            let (part, most_us) = sluggish(options, prng);
+            vec![(begin, Fault::Sluggish(one, part, prng.between(100, most_us)))]
         }
         Kind::Spoil => weakling.map(|one| (begin, Fault::Spoil(one))).into_iter().collect(),
         Kind::Clock => vec![(begin, clock(one, prng))],
         Kind::Halt => halt(options, (begin, end), (one, weakling), prng),
         Kind::Disk => weakling.map(|one| bad_disk((begin, end), one, prng)).unwrap_or_default(),
         Kind::Behave | Kind::Attack => Vec::new(),
+    }
+}
+
+/// A part that is late, and for how many microseconds at most.
+fn sluggish(options: &Options, prng: &mut Prng) -> (Part, u64) {
+    let pillars = u64::from(options.pillars);
+    // As often one of the others as a lane, where there are several.
+    match prng.below(pillars + 3) {
+        pillar if pillar < pillars => (Part::Lane(PillarId(pillar as u16)), 50_000),
+        other if other == pillars => (Part::Coordinator, 150_000),
+        other if other == pillars + 1 => (Part::Stage, 150_000),
+        _ => (Part::Log, 50_000),
     }
 }
 

@@ -36,7 +36,7 @@ pub mod replies;
 mod sight;
 pub mod tentative;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod validity;
 
 use std::collections::BTreeSet;

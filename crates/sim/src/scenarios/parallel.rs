@@ -192,7 +192,7 @@ fn shape(seed: u64, prng: &mut Prng) -> Options {
         n,
         f,
         pillars: prng.between(1, 3) as u16,
-        inside: Inside { delay_max_us: 20, workers: [2, 4][prng.below(2) as usize] },
+        inside: Inside { delay_max_us: 20, workers: [2, 4][prng.below(2) as usize], late: false },
         clients: 3,
         outstanding: [4, 16][prng.below(2) as usize],
         ops_per_client: 80,

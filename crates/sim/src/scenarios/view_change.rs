@@ -3,7 +3,7 @@
 
 use super::Scenario;
 use crate::scenario::{finish, leader, settle, world};
-use crate::{Behaviour, Durability, Fault, Net, Options, World};
+use crate::{Behaviour, Durability, Fault, Net, Options, Part, World};
 use base::{ClientId, PillarId, ReplicaId, Span, View};
 use proto::pbft::Leaders;
 
@@ -335,7 +335,7 @@ fn no_pillar_votes_in_a_view_that_its_replica_has_left(seed: u64) {
     for replica in 0..n {
         let pillar = PillarId(((seed + u64::from(replica)) % 3) as u16);
         let us = [100, 3_000, 60_000][seed as usize % 3];
-        world.fault(Fault::Sluggish(ReplicaId(replica), pillar, us));
+        world.fault(Fault::Sluggish(ReplicaId(replica), Part::Lane(pillar), us));
     }
     for _ in 0..3 {
         world.run_for(Span::millis(50 + seed % 60), |_| false);
