@@ -23,6 +23,8 @@ pub enum Edit {
     Quiet(u64),
     /// The network is calm but for incidents.
     Calm(u64),
+    /// Each input has its turn at once, and executing takes no time.
+    Prompt(u64),
     /// There are so many clients.
     Clients(u64),
     /// Each client asks so many operations.
@@ -40,11 +42,12 @@ pub enum Edit {
 type Make = fn(u64) -> Edit;
 
 /// The words of the command line.
-const WORDS: [(&str, Make); 10] = [
+const WORDS: [(&str, Make); 11] = [
     ("drop", Edit::Drop),
     ("honest", Edit::Honest),
     ("quiet", Edit::Quiet),
     ("calm", Edit::Calm),
+    ("prompt", Edit::Prompt),
     ("clients", Edit::Clients),
     ("ops", Edit::Ops),
     ("outstanding", Edit::Outstanding),
@@ -59,6 +62,7 @@ impl Edit {
         | Edit::Honest(n)
         | Edit::Quiet(n)
         | Edit::Calm(n)
+        | Edit::Prompt(n)
         | Edit::Clients(n)
         | Edit::Ops(n)
         | Edit::Outstanding(n)
@@ -110,6 +114,7 @@ impl Plan {
                 Edit::Drop(_) | Edit::Honest(_) => {}
                 Edit::Quiet(_) => plan.assault = None,
                 Edit::Calm(_) => plan.options.net = Net::CALM,
+                Edit::Prompt(_) => plan.options.inside.late = false,
                 Edit::Clients(n) => plan.options.clients = n as u32,
                 Edit::Ops(n) => plan.options.ops_per_client = n,
                 Edit::Outstanding(n) => plan.options.outstanding = n as u32,
@@ -131,8 +136,9 @@ pub fn minimize(plan: &Plan, runs_max: usize, mut fails: impl FnMut(&Plan) -> bo
         for place in 0..plan.faulty.len() as u64 {
             search.attempt(&[Edit::Honest(place)], &mut fails);
         }
-        for edit in [Edit::Quiet(1), Edit::Calm(1), Edit::Whole(1), Edit::Short(1)] {
-            search.attempt(&[edit], &mut fails);
+        let simpler: [Make; 5] = [Edit::Quiet, Edit::Calm, Edit::Prompt, Edit::Whole, Edit::Short];
+        for make in simpler {
+            search.attempt(&[make(1)], &mut fails);
         }
         let options = &plan.options;
         search.lessen(Edit::Clients, u64::from(options.clients), &mut fails);
@@ -219,7 +225,8 @@ mod tests {
         assert_eq!((least.incidents.len(), crashes(&least)), (2, 2), "{edits:?}");
         assert!((9..18).contains(&least.options.ops_per_client), "{edits:?}");
         assert!(least.assault.is_none() && least.options.clients == 1, "{edits:?}");
-        assert!(least.faulty.is_empty() && !least.core, "{edits:?}");
+        let prompt = !least.options.inside.late;
+        assert!(least.faulty.is_empty() && !least.core && prompt, "{edits:?}");
     }
 
     #[test]
