@@ -116,7 +116,10 @@ impl<T> ClientCore<T> {
         let until = |at: &usize| self.replicas[*at].avoided_until;
         let mut all: alloc::vec::Vec<usize> =
             (0..self.replicas.len()).filter(|at| until(at) > now.mono).collect();
-        all.sort_unstable_by_key(|at| core::cmp::Reverse(self.replicas[*at].misses));
+        // Of two that missed as often the one that does so now: who is passed over misses nothing
+        // any more, and may long be well.
+        let badness = |at: &usize| (self.replicas[*at].misses, until(at));
+        all.sort_unstable_by_key(|at| core::cmp::Reverse(badness(at)));
         for at in all.into_iter().take(f) {
             set.insert(ReplicaId(u16::try_from(at).expect("at most REPLICAS_MAX")));
         }

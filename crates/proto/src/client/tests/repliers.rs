@@ -164,6 +164,29 @@ fn a_silent_designated_replica_costs_one_retry() {
     assert_eq!(world.core.avoided(), VoteSet::EMPTY);
 }
 
+/// One that was silent for long is passed over for long, also when it is well again. When another
+/// one falls silent meanwhile, of which no more may be passed over, that costs a few retries, and
+/// not one for every frame until the first one's time is over.
+#[test]
+fn who_is_silent_now_is_passed_over_before_who_was_once() {
+    let config = configs().next().expect("digests alone");
+    let mut world = World::open(config);
+    world.down.insert(0);
+    for _ in 0..130 {
+        world.millis += 1_000;
+        drive(&mut world, 4);
+    }
+    assert_eq!(world.core.avoided(), [ReplicaId(0)].into_iter().collect());
+    let before = world.core.counters().fallbacks;
+    world.down.clear();
+    world.down.insert(2);
+    world.millis += 1;
+    drive(&mut world, 100);
+    assert_eq!(world.core.avoided(), [ReplicaId(2)].into_iter().collect());
+    let fallbacks = world.core.counters().fallbacks - before;
+    assert!((1..=8).contains(&fallbacks), "{fallbacks}");
+}
+
 /// One that lies is found out by the digests of the others.
 #[test]
 fn a_lying_designated_replica_costs_one_retry_and_is_named() {
