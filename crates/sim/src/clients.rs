@@ -33,6 +33,8 @@ pub(crate) struct Client {
     next_ask: Time,
     /// When it got its last answer.
     pub(crate) answered: Time,
+    /// How long its answers of this round took, and whether they were ordered.
+    pub(crate) waits: Vec<(Span, bool)>,
     /// Replicas that it sends nothing to.
     pub(crate) shuns: BTreeSet<ReplicaId>,
     /// Replicas that it hears nothing of.
@@ -70,11 +72,6 @@ impl Client {
         Client::new(ClientCore::new(config, keys, now))
     }
 
-    /// When the operation was asked that waits longest.
-    pub(crate) fn oldest(&self) -> Option<Time> {
-        self.asked.values().map(|(asked, _)| *asked).min()
-    }
-
     fn new(core: ClientCore<u64>) -> Client {
         Client {
             core,
@@ -85,6 +82,7 @@ impl Client {
             memory: Memory::default(),
             next_ask: Time::ZERO,
             answered: Time::ZERO,
+            waits: Vec::new(),
             shuns: BTreeSet::new(),
             misses: BTreeSet::new(),
             told: BTreeMap::new(),
@@ -190,6 +188,7 @@ impl World {
         let (began, op) = client.asked.remove(&token).expect("an operation is answered once");
         client.completed += 1;
         client.answered = now;
+        client.waits.push((now.since(began), ordered));
         let judged = self.work.judge(index, token, result, &mut client.memory);
         let read = if ordered { None } else { self.work.read(index, token, result) };
         assert!(ordered || read.is_some(), "client {index} operation {token} is no read");

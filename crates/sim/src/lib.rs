@@ -17,7 +17,8 @@
 //! | `network` | links between replicas: late, lossy, cut |
 //! | `faults`, `plan` | what breaks, and when |
 //! | `phase` | the end of the faults, for all or for a core |
-//! | `coverage`, `outcome`, `story`, `watch` | what a run met, for people and counters |
+//! | `rest` | that little happens where nobody asks anything |
+//! | `coverage`, `measures`, `outcome`, `story`, `watch` | what a run met, for people and counters |
 //! | `adversary` | replicas and clients that mean harm |
 //! | `twins` | two copies of one replica with one key |
 //! | `observe` | what services see |
@@ -42,6 +43,7 @@ pub mod history;
 mod host;
 mod journal;
 mod lives;
+pub mod measures;
 pub mod minimize;
 #[cfg(feature = "mutants")]
 pub mod mutants;
@@ -50,9 +52,11 @@ pub mod observe;
 pub mod options;
 pub mod oracles;
 pub mod outcome;
+mod pace;
 mod phase;
 pub mod plan;
 pub mod prng;
+mod rest;
 pub mod runner;
 pub mod scenario;
 pub mod scenarios;

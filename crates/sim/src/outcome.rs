@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::adversary::Deeds;
 use crate::coverage::Coverage;
+use crate::measures::Measures;
 
 /// What the worlds of one run leave behind.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,8 @@ pub struct Outcome {
     pub events: u64,
     /// What was met.
     pub coverage: Coverage,
+    /// How slow it was, and how much it did at rest.
+    pub measures: Measures,
     /// What adversaries did.
     pub deeds: Deeds,
     /// What happened, for people, if somebody wants to read it.
@@ -52,6 +55,7 @@ pub(crate) fn hand_in(world: Outcome) {
         all.trace = all.trace.rotate_left(9) ^ world.trace;
         all.events += world.events;
         all.coverage.add(&world.coverage);
+        all.measures.add(&world.measures);
         all.deeds.add(&world.deeds);
         all.story.extend(world.story);
     });

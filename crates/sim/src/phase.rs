@@ -3,7 +3,7 @@
 //! A group must go on when as many correct replicas as make a quorum hear each other in time,
 //! whatever has become of the rest. To see that, the rest must not be mended.
 
-use base::{ReplicaId, Span};
+use base::ReplicaId;
 use proto::pbft::Lane;
 
 use crate::coverage::Sight;
@@ -149,13 +149,5 @@ impl World {
             replica.stage.check();
         }
         self.clients.iter().for_each(|client| client.core.check());
-    }
-
-    /// The longest that an operation which is asked now has waited for its answer.
-    #[must_use]
-    pub fn longest_wait(&self) -> Span {
-        let now = self.now();
-        let oldest = self.clients.iter().filter_map(|client| client.oldest());
-        oldest.map(|asked| now.since(asked)).max().unwrap_or_default()
     }
 }

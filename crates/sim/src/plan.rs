@@ -15,7 +15,7 @@ use crate::events::Part;
 use crate::faults::{Fault, Shape};
 use crate::options::{Answers, Durability, Inside, Net, Options, Travel};
 use crate::prng::{Prng, Ratio};
-use crate::scenario::{PATIENCE, finish, settle, world};
+use crate::scenario::{LATEST, finish, settle_within, world};
 use crate::storage::{DiskFault, Place};
 use crate::work::Work;
 use crate::world::{BURST, World};
@@ -180,10 +180,14 @@ impl Plan {
         world.run_for(self.length, |_| false);
         if self.core && world.freeze_but_a_core() {
             world.ask_more(OPS_AFTERWARDS);
-            finish(&mut world, PATIENCE);
+            finish(&mut world, LATEST);
+            world.third_round();
+            world.rest();
         }
         if self.all {
-            settle(&mut world, OPS_AFTERWARDS);
+            settle_within(&mut world, OPS_AFTERWARDS, LATEST);
+            world.third_round();
+            world.rest();
         }
     }
 }

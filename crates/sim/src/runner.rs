@@ -11,6 +11,7 @@ use std::thread;
 
 use crate::adversary::Deeds;
 use crate::coverage::Coverage;
+use crate::measures::Worst;
 use crate::outcome::{self, Outcome};
 use crate::plan::Plan;
 use crate::scenario::words;
@@ -89,6 +90,8 @@ pub struct Summary {
     pub events: u64,
     /// What they met.
     pub coverage: Coverage,
+    /// The slowest and the busiest at rest.
+    pub worst: Worst,
     /// What adversaries did.
     pub deeds: Deeds,
     /// What did not hold, in the order of the runs.
@@ -128,10 +131,11 @@ impl Batch<'_> {
                     break;
                 }
                 let scenario = self.scenarios[(index % kinds) as usize];
-                let result = run(scenario, self.from + index / kinds);
+                let seed = self.from + index / kinds;
+                let result = run(scenario, seed);
                 done(result.as_ref().err());
                 let mut all = all.lock().expect("nobody panics with the lock");
-                all.add(result);
+                all.add(seed, result);
                 enough = all.violations.len() >= self.violations_max;
             }
         };
@@ -147,7 +151,7 @@ impl Batch<'_> {
 }
 
 impl Summary {
-    fn add(&mut self, result: Result<Outcome, Violation>) {
+    fn add(&mut self, seed: u64, result: Result<Outcome, Violation>) {
         let outcome = match &result {
             Ok(outcome) => outcome,
             Err(violation) => &violation.outcome,
@@ -155,6 +159,7 @@ impl Summary {
         self.runs += 1;
         self.events += outcome.events;
         self.coverage.add(&outcome.coverage);
+        self.worst.add(seed, &outcome.measures);
         self.deeds.add(&outcome.deeds);
         self.violations.extend(result.err());
     }

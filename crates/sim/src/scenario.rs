@@ -6,6 +6,7 @@ use std::panic::catch_unwind;
 use base::{PillarId, ReplicaId, Span};
 
 use crate::coverage::Coverage;
+use crate::measures::Measure;
 use crate::options::Options;
 use crate::outcome;
 use crate::scenarios::Scenario;
@@ -17,6 +18,10 @@ pub const SEED_VARIABLE: &str = "STYLITE_TEST_SEED";
 /// Virtual time within which everything is answered once nothing new breaks: the longest that
 /// backed-off timers take, and some more.
 pub const PATIENCE: Span = Span::secs(300);
+
+/// The same for a swarm, each part of the end for itself. Its faults last for eight seconds at
+/// most, so that no timer has fallen back to more than about twice that.
+pub const LATEST: Span = Span::secs(60);
 
 /// Virtual time after which a replica forgets a frame that is not ordered, and some more.
 const SPENT_AFTER: Span = Span::secs(90);
@@ -81,14 +86,30 @@ pub fn reach(world: &mut World, limit: Span, what: &str, so: impl Fn(&World) -> 
     panic!("within {limit:?} it does not come to pass that {what}:\n{state}");
 }
 
+/// The same, and notes how long that takes.
+fn reach_in_time(
+    world: &mut World,
+    (limit, measure): (Span, Measure),
+    what: &str,
+    so: impl Fn(&World) -> bool,
+) {
+    let began = world.now();
+    reach(world, limit, what, so);
+    let took = world.now().since(began);
+    world.measures.note(measure, took.0 / 1_000_000);
+}
+
 /// Waits until every client has its answers and all correct replicas are as far as each other.
 ///
 /// # Panics
 /// When that takes longer than `limit`, each, or states or histories are not what they must be.
 pub fn finish(world: &mut World, limit: Span) {
-    reach(world, limit, "clients have their answers", World::clients_are_done);
-    reach(world, limit, "what was answered is executed", World::answers_stand);
-    reach(world, limit, "replicas are as far as each other", World::replicas_agree);
+    let first = (limit, Measure::Answers);
+    reach_in_time(world, first, "clients have their answers", World::clients_are_done);
+    let then = (limit, Measure::Stand);
+    reach_in_time(world, then, "what was answered is executed", World::answers_stand);
+    let last = (limit, Measure::Laggards);
+    reach_in_time(world, last, "replicas are as far as each other", World::replicas_agree);
     world.check();
     let digests = world.state_digests();
     let equal = digests.windows(2).all(|pair| pair[0] == pair[1]);
@@ -104,9 +125,17 @@ pub fn finish(world: &mut World, limit: Span) {
 /// # Panics
 /// See [`finish`].
 pub fn settle(world: &mut World, ops: u64) {
+    settle_within(world, ops, PATIENCE);
+}
+
+/// The same, within `limit`.
+///
+/// # Panics
+/// See [`finish`].
+pub fn settle_within(world: &mut World, ops: u64, limit: Span) {
     world.freeze();
     world.ask_more(ops);
-    finish(world, PATIENCE);
+    finish(world, limit);
     // A stage may have fetched the last state a moment ago: its lanes are yet to hear of that,
     // and until then hold what was proposed meanwhile.
     world.run_for(Span::secs(1), |_| false);
@@ -126,7 +155,8 @@ pub fn check_memory(world: &mut World) {
         };
         world.correct().into_iter().flat_map(lanes).all(|report| report.pending_frames <= 2048)
     };
-    reach(world, SPENT_AFTER, "spent frames are forgotten", spent);
+    let limit = (SPENT_AFTER, Measure::Forgotten);
+    reach_in_time(world, limit, "spent frames are forgotten", spent);
 }
 
 /// The replica that leads the highest view which a correct replica is in.

@@ -85,6 +85,7 @@ impl Drop for World {
             events: self.queue.popped(),
             deeds: self.deeds(),
             coverage: self.coverage.clone(),
+            measures: self.measures,
             story,
         });
     }

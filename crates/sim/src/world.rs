@@ -1,5 +1,6 @@
 //! A group and its clients on virtual time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::reply::{Answer, ReplyPacket};
@@ -16,12 +17,14 @@ use crate::coverage::Coverage;
 use crate::events::{Event, Inside, Queue, Sender};
 use crate::history::History;
 use crate::host::{Condition, GROUP, Replica};
+use crate::measures::Measures;
 use crate::network::Network;
 use crate::options::Options;
 use crate::oracles::Oracles;
 use crate::outcome;
 use crate::phase::Clock;
 use crate::prng::Prng;
+use crate::rest::Load;
 use crate::story::Story;
 use crate::work::Work;
 
@@ -54,6 +57,9 @@ pub struct World {
     /// What happens, if somebody wants to read it.
     pub(crate) story: Option<Story>,
     pub(crate) coverage: Coverage,
+    pub(crate) measures: Measures,
+    /// What replicas do, while somebody looks.
+    pub(crate) loads: Option<BTreeMap<ReplicaId, Load>>,
 }
 
 /// The wall clock at virtual time zero.
@@ -85,6 +91,8 @@ impl World {
             frozen: false,
             story: outcome::tells_stories().then(Story::default),
             coverage: Coverage::default(),
+            measures: Measures::default(),
+            loads: None,
             options,
         };
         for client in 0..world.clients.len() {
@@ -344,6 +352,7 @@ impl World {
             Sender { replica: from, incarnation: self.replicas[usize::from(from.0)].incarnation };
         // While a world is made, the others are about to begin.
         let life = self.replicas.get(usize::from(to.0)).map_or(0, |host| host.life);
+        self.count_message(from, message);
         let says = self.says(from, to, pillar, message);
         if self.adversary.is_faulty(from) {
             self.watch_lie((from, to), message, &says);

@@ -67,7 +67,7 @@ kinds! {
 
 impl Kind {
     /// The kind of a message between replicas.
-    pub(super) fn of(message: &Message) -> Kind {
+    pub(crate) fn of(message: &Message) -> Kind {
         match message {
             Message::PrePrepare { .. } => Kind::PrePrepare,
             Message::Prepare(_) => Kind::Prepare,

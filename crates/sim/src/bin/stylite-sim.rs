@@ -245,6 +245,7 @@ fn many(scenarios: &[&'static Scenario], seeds: u64, run: &Run) -> bool {
     if !deeds.is_empty() {
         println!("{deeds}");
     }
+    print!("{}", summary.worst);
     let (runs, violations) = (summary.runs, summary.violations.len());
     println!(
         "{runs} runs, {violations} violations, {took:.1} s, {used:.1} s of cores: {:.1} runs and \

@@ -1,0 +1,104 @@
+//! Rest: when nobody asks anything, hardly anything happens, whoever lies.
+//!
+//! A livelock shows here even when it stops nobody: replicas that ask each other the same again
+//! and again, change views for nothing, or tell each other of what everybody knows.
+
+use std::collections::BTreeMap;
+
+use base::{ReplicaId, Span};
+use proto::pbft::msg::Message;
+
+use crate::adversary::Kind;
+use crate::measures::Measure;
+use crate::world::World;
+
+/// What has begun may come to its end first: recoveries, and doubts about a leader (L22), which
+/// last for a window of ten seconds without load.
+const SETTLES: Span = Span::secs(15);
+/// How long a group is looked at.
+const REST: Span = Span::secs(10);
+
+/// Bytes that a message may have on average: an ENDORSE of eight frames has about as many.
+const MESSAGE_BYTES: u64 = 1_200;
+/// Views that may begin meanwhile. Two were seen in one of 800 seeds: a correct leader that was taken
+/// to starve a frame, which is mended, and a dead one behind it.
+const VIEWS: u64 = 6;
+
+/// What a replica did while it was looked at.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Load {
+    /// Turns of its lanes.
+    turns: u64,
+    /// Messages of a kind that it sent, and their bytes.
+    sent: BTreeMap<Kind, (u64, u64)>,
+}
+
+impl Load {
+    fn messages(&self) -> u64 {
+        self.sent.values().map(|(messages, _)| messages).sum()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.sent.values().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+impl World {
+    /// A lane of `replica` has its turn.
+    pub(crate) fn count_turn(&mut self, replica: ReplicaId) {
+        if let Some(load) = &mut self.loads {
+            load.entry(replica).or_default().turns += 1;
+        }
+    }
+
+    /// `replica` sends a message to one other.
+    pub(crate) fn count_message(&mut self, replica: ReplicaId, message: &Message) {
+        if let Some(load) = &mut self.loads {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            let sent = load.entry(replica).or_default().sent.entry(Kind::of(message)).or_default();
+            *sent = (sent.0 + 1, sent.1 + bytes.len() as u64);
+        }
+    }
+
+    /// Lets time pass in which no correct client asks anything, and looks at what happens.
+    ///
+    /// # Panics
+    /// When too much does.
+    pub(crate) fn rest(&mut self) {
+        self.run_for(SETTLES, |_| false);
+        let (correct, before) = (self.correct(), self.highest_view());
+        self.loads = Some(BTreeMap::new());
+        self.run_for(REST, |_| false);
+        let loads = self.loads.take().unwrap_or_default();
+        let begun = self.highest_view() - before;
+        self.note(|| format!("## at rest: {begun} views, {loads:?}"));
+        self.measures.note(Measure::RestViews, begun);
+        let lanes = u64::from(self.options.pillars) * u64::from(self.options.n - 1);
+        let most = self.at_most();
+        for (replica, load) in loads.iter().filter(|(replica, _)| correct.contains(replica)) {
+            let [turns, messages, bytes] =
+                [load.turns, load.messages(), load.bytes()].map(|all| all.div_ceil(lanes));
+            self.measures.note(Measure::RestTurns, turns);
+            self.measures.note(Measure::RestMessages, messages);
+            self.measures.note(Measure::RestBytes, bytes);
+            let busiest = turns.max(messages).max(bytes / MESSAGE_BYTES);
+            self.measures.note(Measure::RestShare, 100 * busiest / most);
+            assert!(busiest <= most, "{replica:?} does not come to rest: {load:?}");
+        }
+        assert!(begun <= VIEWS, "{begun} views at rest: {}", self.describe());
+    }
+
+    /// What a lane may do with each other replica. The most that is known to happen, twice: who
+    /// looks closely at a leader (L22) endorses what waits, eight times in a fifth of T; a hostile
+    /// client, some of whose frames are ordered late, keeps that up.
+    fn at_most(&self) -> u64 {
+        let looks = 40 * REST.0 / self.options.view_timeout.0;
+        2 * (looks + 100)
+    }
+
+    /// The highest view of a correct replica.
+    fn highest_view(&self) -> u64 {
+        self.correct().into_iter().map(|replica| self.view(replica).0).max().unwrap_or(0)
+    }
+}
