@@ -26,7 +26,7 @@ pub(crate) struct Client {
     /// The earliest turn already in the queue.
     pub(crate) turn: Option<Time>,
     /// When each outstanding operation was asked, and the mark of its bytes.
-    asked: BTreeMap<u64, (Time, u64)>,
+    pub(crate) asked: BTreeMap<u64, (Time, u64)>,
     /// What it knows from earlier answers.
     memory: Memory,
     /// When the client asks again, if it takes its time.

@@ -201,8 +201,8 @@ impl World {
     /// is nothing left to do, or for one turn if that takes time.
     fn turn_stage(&mut self, replica: ReplicaId) {
         let (now, parallel) = (self.queue.now(), self.options.parallel());
-        self.steps += 1;
-        let checks = self.steps.is_multiple_of(CHECK_EVERY);
+        self.steps.all += 1;
+        let checks = self.steps.all.is_multiple_of(CHECK_EVERY);
         let host = self.replica(replica);
         let mut out = StageOutbox::new();
         let (halted, answered) = (host.stage.report().halted, host.stage.read_report().answered);

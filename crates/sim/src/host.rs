@@ -334,7 +334,7 @@ impl World {
         let now = self.clock_of(replica);
         let is_turn = matches!(input, Input::Turn);
         self.count_turn(replica);
-        self.lane_turns += u64::from(!self.adversary.is_faulty(replica));
+        self.steps.sound += u64::from(!self.adversary.is_faulty(replica));
         let later = if is_turn { None } else { self.turn_later(replica, Part::Lane(pillar)) };
         let lane = &mut self.replicas[usize::from(replica.0)].lanes[usize::from(pillar.0)];
         let before = lane.view();
@@ -351,14 +351,14 @@ impl World {
             let _ = lane.step(now, Input::Turn, &mut out);
         }
         // The whole state, whenever much has changed, and else now and then.
-        self.steps += 1;
-        if lane.view() != before || self.steps.is_multiple_of(CHECK_EVERY) {
+        self.steps.all += 1;
+        if lane.view() != before || self.steps.all.is_multiple_of(CHECK_EVERY) {
             lane.check();
         }
         assert!(lane.view() >= before, "{replica:?} {pillar:?} goes back to an older view");
         let deadline = lane.deadline();
         self.refuses(replica, from.zip(sin));
-        if self.steps.is_multiple_of(4 * CHECK_EVERY) {
+        if self.steps.all.is_multiple_of(4 * CHECK_EVERY) {
             self.observe_memory(replica);
         }
         for effect in out.drain() {
@@ -369,13 +369,6 @@ impl World {
         self.release_lane(replica, pillar);
         let at = deadline.expect("a lane always has a heartbeat");
         self.plan(replica, Part::Lane(pillar), later.map_or(at, |later| later.min(at)));
-    }
-
-    /// A core of `replica` has called what somebody sent a sin.
-    fn refuses(&mut self, replica: ReplicaId, sin: Option<(ReplicaId, &str)>) {
-        if let Some(sin) = sin.filter(|_| !self.adversary.is_faulty(replica)) {
-            self.checker.refuses(replica, sin, &self.adversary.faulty());
-        }
     }
 
     pub(crate) fn step_coordinator(&mut self, replica: ReplicaId, input: group::Input) {

@@ -18,7 +18,7 @@
 //! | `faults`, `plan` | what breaks, and when |
 //! | `phase` | the end of the faults, for all or for a core |
 //! | `rest` | that little happens where nobody asks anything |
-//! | `coverage`, `measures`, `outcome`, `story`, `watch` | what a run met, for people and counters |
+//! | `coverage`, `measures`, `outcome`, `story`, `watch` | what a run met, for all to read |
 //! | `adversary` | replicas and clients that mean harm |
 //! | `twins` | two copies of one replica with one key |
 //! | `observe` | what services see |

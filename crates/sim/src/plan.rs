@@ -290,7 +290,6 @@ fn options(seed: u64, prng: &mut Prng) -> Options {
         pace_us: pick(prng, &[500, 5_000, 20_000]),
         // The store is dear; there is a scenario of its own for it.
         work: prng.chance(Ratio(1, 128)).then_some(Work::Redis).or(reads.then_some(Work::Reads)),
-        ..Options::default()
     };
     options.fitted()
 }
@@ -500,7 +499,8 @@ mod tests {
         for (length, mut assault) in all.iter().copied() {
             let (mut last, mut next) = (0, 0);
             while let Some(rest) = assault.strike() {
-                last = std::mem::replace(&mut next, next + rest.0);
+                last = next;
+                next += rest.0;
             }
             assert!(last >= length.0 / 3, "{assault:?} of {length:?}");
             stay += usize::from(last > length.0 + STUBBORN.0 / 2);

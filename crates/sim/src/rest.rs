@@ -20,8 +20,9 @@ const REST: Span = Span::secs(10);
 
 /// Bytes that a message may have on average: an ENDORSE of eight frames has about as many.
 const MESSAGE_BYTES: u64 = 1_200;
-/// Views that may begin meanwhile. Two were seen in one of 800 seeds: a correct leader that was taken
-/// to starve a frame, which is mended, and a dead one behind it.
+/// Views that may begin meanwhile: two in the worst of 900 seeds. A frame that a quorum endorses,
+/// and that was refused as out of order before, is ordered and refused again and again, and a
+/// leader that takes the next proof for old news is replaced.
 const VIEWS: u64 = 6;
 
 /// What a replica did while it was looked at.
@@ -91,7 +92,8 @@ impl World {
 
     /// What a lane may do with each other replica. The most that is known to happen, twice: who
     /// looks closely at a leader (L22) endorses what waits, eight times in a fifth of T; a hostile
-    /// client, some of whose frames are ordered late, keeps that up.
+    /// client, some of whose frames are ordered late, keeps that up, and those that are refused as
+    /// out of order are ordered again as often, until they expire.
     fn at_most(&self) -> u64 {
         let looks = 40 * REST.0 / self.options.view_timeout.0;
         2 * (looks + 100)

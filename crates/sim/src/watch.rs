@@ -18,6 +18,13 @@ use crate::world::World;
 const HIGH: u64 = 4;
 
 impl World {
+    /// A core of `replica` has called what somebody sent a sin.
+    pub(crate) fn refuses(&mut self, replica: ReplicaId, sin: Option<(ReplicaId, &str)>) {
+        if let Some(sin) = sin.filter(|_| !self.adversary.is_faulty(replica)) {
+            self.checker.refuses(replica, sin, &self.adversary.faulty());
+        }
+    }
+
     /// A message arrives at `to`, which is up.
     pub(crate) fn watch_message(
         &mut self,
@@ -164,7 +171,7 @@ impl World {
 
     /// A planned fault is about to happen: does it meet requests under way?
     pub(crate) fn watch_load(&mut self, fault: &Fault) {
-        let waits = self.clients.iter().any(|client| client.oldest().is_some());
+        let waits = self.clients.iter().any(|client| !client.asked.is_empty());
         if waits && fault.begins() {
             self.saw(Sight::FaultUnderLoad);
         }

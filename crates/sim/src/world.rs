@@ -31,6 +31,15 @@ use crate::work::Work;
 /// Operations that clients ask before they pause, where they do.
 pub(crate) const BURST: u64 = 10;
 
+/// How much was done.
+#[derive(Default)]
+pub(crate) struct Steps {
+    /// Steps of lanes and stages.
+    pub(crate) all: u64,
+    /// Those of correct replicas' lanes.
+    pub(crate) sound: u64,
+}
+
 /// A group, its clients and the network between them.
 pub struct World {
     pub(crate) options: Options,
@@ -43,10 +52,8 @@ pub struct World {
     pub(crate) assault: Option<Assault>,
     /// Clients pause after a burst until the next multiple of this.
     pub(crate) beat: Option<Span>,
-    pub(crate) lane_turns: u64,
     pub(crate) checker: Oracles,
-    /// Steps of lanes and stages.
-    pub(crate) steps: u64,
+    pub(crate) steps: Steps,
     pub(crate) history: History,
     /// What the group does.
     pub(crate) work: Work,
@@ -82,9 +89,8 @@ impl World {
             adversary: Adversary::new(&options),
             assault: None,
             beat: None,
-            lane_turns: 0,
             checker: Oracles::new(&options),
-            steps: 0,
+            steps: Steps::default(),
             history: History::default(),
             work: options.work(),
             clocks: vec![Clock::default(); usize::from(options.n)],
@@ -144,7 +150,7 @@ impl World {
     /// Turns of correct replicas' lanes so far: that an idle group has few.
     #[must_use]
     pub fn lane_turns(&self) -> u64 {
-        self.lane_turns
+        self.steps.sound
     }
 
     /// The replicas of which something is asked: up and not faulty, and of the core if there is
