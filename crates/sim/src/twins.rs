@@ -128,7 +128,7 @@ impl World {
         for address in self.addresses() {
             if self.condition(address) == Condition::Running {
                 let view = self.view(address);
-                let what = Grievance::Equivocates;
+                let what = Grievance::Slow;
                 let message = ToCoordinator::Grievance { view, what, whom: view.leader(4) };
                 self.step_coordinator(address, proto::group::Input::Lane(message));
             }
