@@ -108,6 +108,10 @@ fn a_long_acl_is_looked_through_once() {
     let parts = vec![(kind::CHECK, path_int("/a", -1)); 50_000];
     let checked = zk.ok(s, kind::MULTI, &multi(&parts));
     assert!(checked.body.len() > 50_000 * 9, "all of them are there");
+    // Nor for each event of its own.
+    zk.ok(s, kind::ADD_WATCH, &path_int("/a", 0));
+    let parts = vec![(kind::SET_DATA, set("/a", b"", -1)); 50_000];
+    assert_eq!(zk.ok(s, kind::MULTI, &multi(&parts)).told().len(), 50_000);
     // Who may not is told so.
     let other = zk.open(60_000);
     let failed = zk.ok(other, kind::MULTI, &multi(&[(kind::CHECK, path_int("/a", -1))]));
