@@ -85,6 +85,9 @@ impl Lane {
                     Ok(())
                 }
                 (false, Phase::Empty) => Err(Reject::Stale("another batch is decided")),
+                (false, _) if !slot.led => {
+                    Err(self.out_of_turn("another proposal than backups vote for"))
+                }
                 (false, _) => Err(Reject::Misbehaviour("second proposal for one number")),
             };
         }

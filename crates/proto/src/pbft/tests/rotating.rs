@@ -74,4 +74,12 @@ fn who_acts_by_another_roster_is_not_accused() {
     let stale = |result| assert!(matches!(result, Err(Reject::Stale(_))), "{result:?}");
     stale(rig.peer(3, Message::Prepare(vote_in(1, seq, &tick))));
     stale(rig.peer(5, super::views::propose_in(1, seq, &tick)));
+    // Nor is who leads by both, while somebody else's proposal is voted for.
+    for from in [4, 1, 2] {
+        rig.peer(from, Message::Prepare(vote_in(1, seq, &tick))).expect("a prepare");
+    }
+    rig.wait(Span::millis(1));
+    rig.sent();
+    rig.peer(4, Message::ProposalIs { seq: Seq(seq), proposal: tick }).expect("wanted");
+    stale(rig.peer(3, super::views::propose_in(1, seq, &Proposal::Null)));
 }
