@@ -187,16 +187,17 @@ fn trouble(
     if behind > window {
         return Some(format!("replica {id} is {behind} sequence numbers behind"));
     }
-    // A quorum makes every checkpoint stable, and nobody executes more than a window beyond it:
-    // never does a quorum stay behind a correct replica as far as this.
+    // A quorum makes every checkpoint stable, and nobody executes more than a window beyond it: a
+    // quorum is never as far behind a correct replica as this, unless it has restarted and goes
+    // through its logs.
     let executed = answers.iter().flatten().map(|other| other.executed);
     let far = executed.filter(|other| report.executed.saturating_sub(*other) > window);
     let (count, nearest) = far.fold((0, 0), |(count, most), other| (count + 1, most.max(other)));
     if count >= quorums.quorum() {
         let ahead = report.executed - nearest;
         return Some(format!(
-            "replica {id} says that it is {ahead} sequence numbers ahead of the others, which no \
-             correct replica is"
+            "replica {id} says that it is {ahead} sequence numbers ahead of the others: unless they \
+             have just been restarted, no correct replica is"
         ));
     }
     let at = |other: &&ReplicaReport| other.checkpoint.last == report.checkpoint.last;

@@ -129,7 +129,8 @@ impl World {
             if self.condition(address) == Condition::Running {
                 let view = self.view(address);
                 let what = Grievance::Slow;
-                let message = ToCoordinator::Grievance { view, what, whom: view.leader(4) };
+                let message =
+                    ToCoordinator::Grievance { view, what, whom: view.leader(self.options.n) };
                 self.step_coordinator(address, proto::group::Input::Lane(message));
             }
         }
