@@ -1,8 +1,8 @@
 //! A simulated replica: its lanes, coordinator, stage, log and disk, and the links between them.
 //!
 //! The parts of a replica are message peers: what one tells another arrives later, in order per
-//! link, never lost while the replica lives. Not here: what the cores do with it, and the
-//! network.
+//! link, never lost while the replica lives, but for what a full ring in `rt` drops too (`tempo`).
+//! Not here: what the cores do with it, and the network.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

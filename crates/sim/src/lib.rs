@@ -17,7 +17,8 @@
 //! | `network` | links between replicas: late, lossy, cut |
 //! | `faults`, `plan` | what breaks, and when |
 //! | `phase` | the end of the faults, for all or for a core |
-//! | `rest` | that little happens where nobody asks anything |
+//! | `pace`, `rest` | how long answers take, and that little happens where nobody asks anything |
+//! | `tempo` | how fast the parts of a replica are |
 //! | `coverage`, `measures`, `outcome`, `story`, `watch` | what a run met, for all to read |
 //! | `adversary` | replicas and clients that mean harm |
 //! | `twins` | two copies of one replica with one key |

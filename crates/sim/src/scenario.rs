@@ -19,7 +19,7 @@ pub const SEED_VARIABLE: &str = "STYLITE_TEST_SEED";
 /// backed-off timers take, and some more.
 pub const PATIENCE: Span = Span::secs(300);
 
-/// The same for a swarm, each part of the end for itself. Its faults last for eight seconds at
+/// The same for a swarm, each part of the end for itself. Its faults last for four seconds at
 /// most, so that no timer has fallen back to more than about twice that.
 pub const LATEST: Span = Span::secs(60);
 
