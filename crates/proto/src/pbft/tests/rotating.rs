@@ -24,6 +24,14 @@ fn led_by(rig: &Rig, leader: u16) -> u64 {
     (1..=16).find(leads).expect("it leads some")
 }
 
+/// Replicas 4, 1 and 2 vote for `p`, and nothing comes from the leader in time.
+fn overhear(rig: &mut Rig, seq: u64, p: &Proposal) {
+    for from in [4, 1, 2] {
+        rig.peer(from, Message::Prepare(vote_in(1, seq, p))).expect("a prepare");
+    }
+    rig.wait(Span::millis(1));
+}
+
 /// Two of three that vote may be faulty, and by the roster of others the leader is no leader, and
 /// has proposed nothing: prepared on its account, the number could be one that the records of two
 /// correct replicas alone speak for, and no later NEW-VIEW could choose anything for it.
@@ -32,10 +40,7 @@ fn a_leader_that_was_not_heard_is_no_voter() {
     let mut rig = in_a_disputed_view();
     let tick = proposal(&[]);
     let seq = led_by(&rig, 3);
-    for from in [4, 1, 2] {
-        rig.peer(from, Message::Prepare(vote_in(1, seq, &tick))).expect("a prepare");
-    }
-    rig.wait(Span::millis(1));
+    overhear(&mut rig, seq, &tick);
     let asked = |m: &(Target, Message)| matches!(m.1, Message::FetchProposal { .. });
     assert!(rig.sent().iter().any(asked), "a weak quorum has accepted something");
     rig.peer(4, Message::ProposalIs { seq: Seq(seq), proposal: tick.clone() }).expect("wanted");
@@ -54,10 +59,7 @@ fn a_quorum_of_backups_needs_no_leader() {
     let mut rig = in_a_disputed_view();
     let tick = proposal(&[]);
     let seq = led_by(&rig, 3);
-    for from in [4, 1, 2] {
-        rig.peer(from, Message::Prepare(vote_in(1, seq, &tick))).expect("a prepare");
-    }
-    rig.wait(Span::millis(1));
+    overhear(&mut rig, seq, &tick);
     rig.sent();
     rig.peer(4, Message::ProposalIs { seq: Seq(seq), proposal: tick.clone() }).expect("wanted");
     rig.peer(5, Message::Prepare(vote_in(1, seq, &tick))).expect("a prepare");
@@ -75,10 +77,7 @@ fn who_acts_by_another_roster_is_not_accused() {
     stale(rig.peer(3, Message::Prepare(vote_in(1, seq, &tick))));
     stale(rig.peer(5, super::views::propose_in(1, seq, &tick)));
     // Nor is who leads by both, while somebody else's proposal is voted for.
-    for from in [4, 1, 2] {
-        rig.peer(from, Message::Prepare(vote_in(1, seq, &tick))).expect("a prepare");
-    }
-    rig.wait(Span::millis(1));
+    overhear(&mut rig, seq, &tick);
     rig.sent();
     rig.peer(4, Message::ProposalIs { seq: Seq(seq), proposal: tick }).expect("wanted");
     stale(rig.peer(3, super::views::propose_in(1, seq, &Proposal::Null)));
