@@ -333,7 +333,7 @@ impl World {
     pub(crate) fn step_lane(&mut self, replica: ReplicaId, pillar: PillarId, input: Input) {
         let now = self.clock_of(replica);
         let is_turn = matches!(input, Input::Turn);
-        self.count_turn(replica);
+        self.count_turn(replica, pillar);
         self.steps.sound += u64::from(!self.adversary.is_faulty(replica));
         let later = if is_turn { None } else { self.turn_later(replica, Part::Lane(pillar)) };
         let lane = &mut self.replicas[usize::from(replica.0)].lanes[usize::from(pillar.0)];

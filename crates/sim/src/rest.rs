@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{ReplicaId, Span};
+use base::{PillarId, ReplicaId, Span};
 use proto::pbft::msg::Message;
 
 use crate::adversary::Kind;
@@ -25,40 +25,38 @@ const MESSAGE_BYTES: u64 = 1_200;
 /// leader that takes the next proof for old news is replaced.
 const VIEWS: u64 = 6;
 
-/// What a replica did while it was looked at.
+/// What replicas did while they were looked at.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Load {
-    /// Turns of its lanes.
-    turns: u64,
-    /// Messages of a kind that it sent, and their bytes.
-    sent: BTreeMap<Kind, (u64, u64)>,
+pub(crate) struct Loads {
+    /// Turns of each lane, inputs included.
+    turns: BTreeMap<(ReplicaId, PillarId), u64>,
+    /// What each lane, and on its links the rest of its replica, sent to each other replica.
+    sent: BTreeMap<(ReplicaId, PillarId, ReplicaId), Sent>,
 }
 
-impl Load {
-    fn messages(&self) -> u64 {
-        self.sent.values().map(|(messages, _)| messages).sum()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.sent.values().map(|(_, bytes)| bytes).sum()
-    }
-}
+/// Messages of each kind, and their bytes.
+type Sent = BTreeMap<Kind, (u64, u64)>;
 
 impl World {
     /// A lane of `replica` has its turn.
-    pub(crate) fn count_turn(&mut self, replica: ReplicaId) {
-        if let Some(load) = &mut self.loads {
-            load.entry(replica).or_default().turns += 1;
+    pub(crate) fn count_turn(&mut self, replica: ReplicaId, pillar: PillarId) {
+        if let Some(loads) = &mut self.loads {
+            *loads.turns.entry((replica, pillar)).or_default() += 1;
         }
     }
 
     /// `replica` sends a message to one other.
-    pub(crate) fn count_message(&mut self, replica: ReplicaId, message: &Message) {
-        if let Some(load) = &mut self.loads {
+    pub(crate) fn count_message(
+        &mut self,
+        (from, pillar, to): (ReplicaId, PillarId, ReplicaId),
+        message: &Message,
+    ) {
+        if let Some(loads) = &mut self.loads {
             let mut bytes = Vec::new();
             message.encode(&mut bytes);
-            let sent = load.entry(replica).or_default().sent.entry(Kind::of(message)).or_default();
-            *sent = (sent.0 + 1, sent.1 + bytes.len() as u64);
+            let sent = loads.sent.entry((from, pillar, to)).or_default();
+            let of_kind = sent.entry(Kind::of(message)).or_default();
+            *of_kind = (of_kind.0 + 1, of_kind.1 + bytes.len() as u64);
         }
     }
 
@@ -69,23 +67,31 @@ impl World {
     pub(crate) fn rest(&mut self) {
         self.run_for(SETTLES, |_| false);
         let (correct, before) = (self.correct(), self.highest_view());
-        self.loads = Some(BTreeMap::new());
+        self.loads = Some(Loads::default());
         self.run_for(REST, |_| false);
         let loads = self.loads.take().unwrap_or_default();
         let begun = self.highest_view() - before;
         self.note(|| format!("## at rest: {begun} views, {loads:?}"));
         self.measures.note(Measure::RestViews, begun);
-        let lanes = u64::from(self.options.pillars) * u64::from(self.options.n - 1);
-        let most = self.at_most();
-        for (replica, load) in loads.iter().filter(|(replica, _)| correct.contains(replica)) {
-            let [turns, messages, bytes] =
-                [load.turns, load.messages(), load.bytes()].map(|all| all.div_ceil(lanes));
-            self.measures.note(Measure::RestTurns, turns);
-            self.measures.note(Measure::RestMessages, messages);
-            self.measures.note(Measure::RestBytes, bytes);
-            let busiest = turns.max(messages).max(bytes / MESSAGE_BYTES);
-            self.measures.note(Measure::RestShare, 100 * busiest / most);
-            assert!(busiest <= most, "{replica:?} does not come to rest: {load:?}");
+        let (most, peers) = (self.at_most(), u64::from(self.options.n - 1));
+        for ((replica, pillar), turns) in &loads.turns {
+            if correct.contains(replica) {
+                let turns = turns.div_ceil(peers);
+                self.measures.note(Measure::RestTurns, turns);
+                self.measures.note(Measure::RestShare, 100 * turns / most);
+                assert!(turns <= most, "{replica:?} {pillar:?} does not come to rest: {loads:?}");
+            }
+        }
+        for ((from, pillar, to), sent) in &loads.sent {
+            if correct.contains(from) {
+                let messages: u64 = sent.values().map(|(messages, _)| messages).sum();
+                let bytes: u64 = sent.values().map(|(_, bytes)| bytes).sum();
+                self.measures.note(Measure::RestMessages, messages);
+                self.measures.note(Measure::RestBytes, bytes);
+                let busiest = messages.max(bytes / MESSAGE_BYTES);
+                self.measures.note(Measure::RestShare, 100 * busiest / most);
+                assert!(busiest <= most, "{from:?} {pillar:?} tells {to:?} too much: {sent:?}");
+            }
         }
         assert!(begun <= VIEWS, "{begun} views at rest: {}", self.describe());
     }

@@ -1,6 +1,5 @@
 //! A group and its clients on virtual time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::reply::{Answer, ReplyPacket};
@@ -24,7 +23,7 @@ use crate::oracles::Oracles;
 use crate::outcome;
 use crate::phase::Clock;
 use crate::prng::Prng;
-use crate::rest::Load;
+use crate::rest::Loads;
 use crate::story::Story;
 use crate::work::Work;
 
@@ -66,7 +65,7 @@ pub struct World {
     pub(crate) coverage: Coverage,
     pub(crate) measures: Measures,
     /// What replicas do, while somebody looks.
-    pub(crate) loads: Option<BTreeMap<ReplicaId, Load>>,
+    pub(crate) loads: Option<Loads>,
 }
 
 /// The wall clock at virtual time zero.
@@ -358,7 +357,7 @@ impl World {
             Sender { replica: from, incarnation: self.replicas[usize::from(from.0)].incarnation };
         // While a world is made, the others are about to begin.
         let life = self.replicas.get(usize::from(to.0)).map_or(0, |host| host.life);
-        self.count_message(from, message);
+        self.count_message((from, pillar, to), message);
         let says = self.says(from, to, pillar, message);
         if self.adversary.is_faulty(from) {
             self.watch_lie((from, to), message, &says);

@@ -199,7 +199,7 @@ impl Lane {
         for entry in slot.proposal.iter().flat_map(|proposal| proposal.entries()) {
             let key = pool::key_of(entry);
             self.pool.mark_ordered(&key);
-            let own = self.pool.get(&key).filter(|held| held.own);
+            let own = self.pool.get(&key).filter(|held| held.is_awaited());
             self.grievances.ordered(now.mono, &key, own.map(|held| held.pending_since));
         }
     }

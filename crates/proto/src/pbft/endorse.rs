@@ -42,10 +42,13 @@ const ENDORSED_COST_BYTES: usize = 64 << 10;
 /// What a forged signature costs the share of who sent it.
 pub(super) const FORGED_COST_BYTES: usize = 1 << 20;
 
+/// What a replica has endorsed, its signature, and when it came, or was sent by this replica.
+type Said = (BatchEntry, Signature, Time);
+
 /// Who has endorsed what, in this view.
 #[derive(Clone, Debug)]
 pub(super) struct Endorsements {
-    said: Vec<VecDeque<(BatchEntry, Signature)>>,
+    said: Vec<VecDeque<Said>>,
     /// When a leader was told, and which.
     forwarded: BTreeMap<Key, (Time, ReplicaId)>,
     last: Option<Time>,
@@ -98,33 +101,38 @@ impl Endorsements {
         self.forwarded.values_mut().for_each(|(at, _)| *at = at.after(slept).min(now));
     }
 
-    fn keep(&mut self, from: ReplicaId, entry: BatchEntry, signature: Signature) {
+    /// `key` was refused: whoever waits for it still, or again, has to say so anew.
+    pub(super) fn refused(&mut self, key: &Key) {
+        self.said.iter_mut().for_each(|said| said.retain(|(e, ..)| pool::key_of(e) != *key));
+    }
+
+    fn keep(&mut self, from: ReplicaId, (entry, signature, at): Said) {
         let said = &mut self.said[usize::from(from.0)];
-        if said.iter().any(|(known, _)| *known == entry) {
+        if said.iter().any(|(known, ..)| *known == entry) {
             return;
         }
         if said.len() >= KEPT_PER_REPLICA {
             said.pop_front();
         }
-        said.push_back((entry, signature));
+        said.push_back((entry, signature, at));
     }
 
     fn signatures(&self, entry: &BatchEntry) -> Vec<(ReplicaId, Signature)> {
-        let of = |said: &VecDeque<(BatchEntry, Signature)>| {
-            said.iter().find(|(known, _)| known == entry).map(|(_, signature)| *signature)
+        let of = |said: &VecDeque<Said>| {
+            said.iter().find(|(known, ..)| known == entry).map(|(_, signature, _)| *signature)
         };
         let all = (0..).map(ReplicaId).zip(&self.said);
         all.filter_map(|(who, said)| of(said).map(|signature| (who, signature))).collect()
     }
 
-    /// The names of what `from` has endorsed, by how long ago: 1 is the longest.
-    fn ranks(&self, from: ReplicaId) -> BTreeMap<Key, usize> {
+    /// What `from` has endorsed: by how long ago, 1 is the longest, and when.
+    fn ranks(&self, from: ReplicaId) -> BTreeMap<Key, (usize, Time)> {
         let said = self.said[usize::from(from.0)].iter();
-        said.map(|(entry, _)| pool::key_of(entry)).zip(1..).collect()
+        said.zip(1..).map(|((entry, _, at), rank)| (pool::key_of(entry), (rank, *at))).collect()
     }
 
     fn drop_said(&mut self, from: ReplicaId, entry: &BatchEntry) {
-        self.said[usize::from(from.0)].retain(|(known, _)| known != entry);
+        self.said[usize::from(from.0)].retain(|(known, ..)| known != entry);
     }
 
     pub(super) fn check(&self) {
@@ -182,7 +190,8 @@ impl Lane {
 
     /// Every quarter of T: the oldest frames that have waited for as long. While the leader
     /// seems slow, those that have waited for a quarter of what it may take, and at each look:
-    /// it has to be told while there is time enough left to be slow in.
+    /// it has to be told while there is time enough left to be slow in. What was said is said
+    /// again after a quarter of T in either case.
     pub(super) fn endorse_oldest(&mut self, now: Time, out: &mut Outbox) {
         let quarter = Span(self.cfg.view_timeout.0 / 4);
         let monitor = &self.grievances.monitor;
@@ -196,7 +205,11 @@ impl Lane {
         }
         let endorsements = &self.grievances.endorsements;
         let said = endorsements.ranks(self.cfg.me);
-        let rank = |key: &Key| said.get(key).copied().unwrap_or(0);
+        let rank = |key: &Key| match said.get(key) {
+            Some((_, at)) if now.since(*at) < quarter => None,
+            Some((rank, _)) => Some(*rank),
+            None => Some(0),
+        };
         let after = endorsements.turn;
         let old = self.pool.oldest_own(Time(now.0 - age.0), most, after, rank);
         let Some(last) = old.last() else { return };
@@ -206,13 +219,13 @@ impl Lane {
         let mut entries = Vec::with_capacity(old.len());
         for entry in old {
             let said = self.grievances.endorsements.said[usize::from(me.0)].iter();
-            let known = said.clone().find(|(known, _)| *known == entry).map(|(_, s)| *s);
+            let known = said.clone().find(|(known, ..)| *known == entry).map(|(_, s, _)| *s);
             let sign =
                 || self.keys.sign(&endorse_bytes(self.cfg.group, self.cfg.epoch, view, &entry));
             let signature = known.unwrap_or_else(sign);
             // Moves to the end: others have their turn before it is said again.
             self.grievances.endorsements.drop_said(me, &entry);
-            self.grievances.endorsements.keep(me, entry, signature);
+            self.grievances.endorsements.keep(me, (entry, signature, now));
             entries.push((entry, signature));
         }
         let overdue: Vec<BatchEntry> = entries.iter().map(|(entry, _)| *entry).collect();
@@ -236,7 +249,7 @@ impl Lane {
             return Err(Reject::Stale("endorsements faster than they are checked"));
         }
         for (entry, signature) in entries {
-            self.grievances.endorsements.keep(from, entry, signature);
+            self.grievances.endorsements.keep(from, (entry, signature, now.mono));
             self.try_forward(now.mono, &entry, out);
         }
         Ok(())

@@ -299,7 +299,7 @@ impl Lane {
         let waits = || {
             let since = before(HEARTBEAT_IDLE);
             let stands_still = self.catchup.last_progress() <= since;
-            stands_still && !self.pool.oldest_own(since, 1, ClientId(0), |_| 0).is_empty()
+            stands_still && !self.pool.oldest_own(since, 1, ClientId(0), |_| Some(0)).is_empty()
         };
         if lags || present >= self.cfg.quorums.quorum() || !waits() {
             self.grievances.deserted_since = None;
@@ -380,7 +380,7 @@ impl Lane {
         let lags = self.executes_late((self.cfg.batching.in_flight_max as u64 / 2).max(2));
         let Some(slot) = self.log.get(seq) else { return };
         for entry in slot.proposal.iter().flat_map(|proposal| proposal.entries()) {
-            let held = self.pool.get(&pool::key_of(entry)).filter(|held| held.own);
+            let held = self.pool.get(&pool::key_of(entry)).filter(|held| held.is_awaited());
             if let Some(held) = held {
                 self.grievances.monitor.ordered(now.since(held.pending_since), lags);
             }

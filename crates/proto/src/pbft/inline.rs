@@ -115,7 +115,7 @@ impl Lane {
         let leader = self.leader(Seq(1));
         while self.leaving.forwards.deadline().is_some_and(|at| at <= now) {
             let Some((_, key)) = self.leaving.forwards.0.pop_front() else { break };
-            let waits = self.pool.get(&key).filter(|held| held.own && !held.ordered);
+            let waits = self.pool.get(&key).filter(|held| held.is_awaited() && !held.ordered);
             let frame = waits.and_then(|held| held.frame.clone());
             if let Some(frame) = frame.filter(|_| self.is_active() && leader != self.cfg.me) {
                 out.send(Target::One(leader), Message::Forward(frame));

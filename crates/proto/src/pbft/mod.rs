@@ -494,6 +494,9 @@ impl Lane {
         let key = (frame.id(), frame.digest());
         let refused = self.refused.remove(&(seq, key));
         let wanted = if refused { self.pool.refused(&key) } else { self.pool.executed(&key) };
+        if refused {
+            self.grievances.endorsements.refused(&key);
+        }
         if refused && self.is_leader() {
             self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
         }

@@ -30,7 +30,7 @@ use self::divided::Divided;
 pub(super) use self::entry::{Entry, Want};
 use self::leading::Deal;
 pub(super) use self::leading::Keeps;
-use self::repeats::Repeats;
+use self::repeats::{Came, Repeats};
 use super::queue::Queue;
 
 /// Most entries that exist because one peer vouched for a frame that has not arrived here.
@@ -112,9 +112,8 @@ impl Pool {
         if let Some(entry) = self.entries.get_mut(&key)
             && entry.frame.is_some()
         {
-            if core::mem::replace(&mut entry.came, true)
-                && !self.recent.may_repeat(now, key.0.client)
-            {
+            let again = core::mem::replace(&mut entry.came, true);
+            if again && !self.recent.may_repeat(now, key.0.client) {
                 return Arrival::TooOften;
             }
             if !entry.own {
@@ -126,6 +125,11 @@ impl Pool {
             // This replica vouches once more, and the leader counts on it if the frame is refused,
             // also where the proposal that orders it has not come here yet.
             entry.revouched = true;
+            if core::mem::take(&mut entry.dormant) {
+                entry.pending_since = now;
+            } else {
+                entry.again |= again;
+            }
             return Arrival::Known;
         }
         if !self.charge(frame) {
@@ -328,7 +332,7 @@ impl Pool {
             (entry.queued, entry.urgent) = (false, false);
             if !entry.ordered {
                 (entry.made, entry.pending_since) = (now, now);
-                if entry.own {
+                if entry.is_awaited() {
                     leader.map(|me| entry.vouches.insert(me));
                 }
                 keys.push(*key);
@@ -372,21 +376,23 @@ impl Pool {
 
     /// Own frames that have waited to be executed since `before` or longer, at most `max`: the
     /// principals in turn, beginning behind `after`, those that no proposal names, those of the
-    /// lowest `rank` and then the oldest of each first. One that shows frames to this replica
-    /// alone, for ever, must not keep those of others out. And a leader may have shown its
-    /// proposal to this replica alone: the others need its word to notice that it is silent.
+    /// lowest `rank` and then the oldest of each first; those without a rank not at all. One that
+    /// shows frames to this replica alone, for ever, must not keep those of others out. And a
+    /// leader may have shown its proposal to this replica alone: the others need its word to
+    /// notice that it is silent.
     pub(super) fn oldest_own(
         &self,
         before: Time,
         max: usize,
         after: ClientId,
-        rank: impl Fn(&Key) -> usize,
+        rank: impl Fn(&Key) -> Option<usize>,
     ) -> Vec<BatchEntry> {
-        let waits = |e: &Entry| e.own && e.frame.is_some() && e.pending_since <= before;
+        let waits = |e: &Entry| e.is_awaited() && e.frame.is_some() && e.pending_since <= before;
         let mut of: BTreeMap<(bool, ClientId), Vec<Place>> = BTreeMap::new();
         for (key, entry) in self.entries.iter().filter(|(_, entry)| waits(entry)) {
             let client = key.0.client;
-            let place = (entry.ordered, rank(key), entry.pending_since, *key);
+            let Some(rank) = rank(key) else { continue };
+            let place = (entry.ordered, rank, entry.pending_since, *key);
             of.entry((client <= after, client)).or_default().push(place);
         }
         let mut queues: Vec<Vec<Place>> = of.into_values().collect();
@@ -422,7 +428,9 @@ impl Pool {
             return self.remove(key);
         };
         entry.vouches = core::mem::take(&mut entry.vouches_since);
-        entry.endorsed = VoteSet::EMPTY;
+        // Who endorses it anew says something new.
+        (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
+        entry.dormant = !core::mem::take(&mut entry.again);
         entry.revouched = false;
         self.ordered -= usize::from(core::mem::take(&mut entry.ordered));
         entry.pending_since = entry.since;
@@ -435,12 +443,14 @@ impl Pool {
     /// client, who may have sent it again meanwhile, `frame` is kept: the leader may count on it.
     pub(super) fn refused_late(&mut self, now: Time, key: Key, frame: Option<&Arc<Frame>>) {
         let came = self.recent.forget(&key);
+        let again = came == Came::Again;
         let is_here = self.entries.get(&key).is_some_and(|entry| entry.frame.is_some());
-        if let Some(frame) = frame.filter(|_| came && !is_here)
+        if let Some(frame) = frame.filter(|_| came != Came::Never && !is_here)
             && self.charge(frame)
         {
             let entry = self.put_body(now, key, frame);
             (entry.own, entry.came, entry.pending_since) = (true, true, now);
+            entry.dormant = !again;
         }
     }
 
@@ -466,7 +476,7 @@ impl Pool {
     /// Own frames that came after `after` and wait for their order, oldest ids first, at most
     /// `max`: this replica vouches for them once more.
     pub(super) fn vouch_again(&mut self, after: Time, max: usize) -> Vec<BatchEntry> {
-        let waits = |e: &Entry| e.own && !e.ordered && e.since >= after;
+        let waits = |e: &Entry| e.is_awaited() && !e.ordered && e.since >= after;
         let again = |((id, digest), entry): (&Key, &mut Entry)| {
             entry.revouched = true;
             BatchEntry { id: *id, digest: *digest }

@@ -22,6 +22,12 @@ pub(in crate::pbft) struct Entry {
     pub(super) endorsed: VoteSet,
     /// This replica has vouched for it more than once, and keeps it if it is refused.
     pub(super) revouched: bool,
+    /// It came over the client's link once more than it was refused.
+    pub(super) again: bool,
+    /// It was refused, and has not come since. It is kept, for a leader may count on it, but this
+    /// replica speaks up for it no more: a client may have an order for each time that it sends
+    /// its frame, and not as many as replicas repeat what they have said.
+    pub(in crate::pbft) dormant: bool,
     /// A proposal that this replica made or accepted names it.
     pub(in crate::pbft) ordered: bool,
     pub(super) queued: bool,
@@ -51,6 +57,11 @@ pub(in crate::pbft) struct Want {
 }
 
 impl Entry {
+    /// Whether this replica waits for its order, and says so to others.
+    pub(in crate::pbft) fn is_awaited(&self) -> bool {
+        self.own && !self.dormant
+    }
+
     /// Whether somebody waits for it.
     pub(in crate::pbft) fn is_wanted(&self) -> bool {
         !self.wanted.is_empty()
@@ -76,7 +87,7 @@ impl Entry {
     pub(super) fn is_eligible(&self, quorum: usize, inline: bool) -> bool {
         let needed = if base::mutant!(OneVouchIsEnough) { 1 } else { quorum };
         let answered = |frame: &Arc<Frame>| match inline && frame.is_small() {
-            true => self.own,
+            true => self.is_awaited(),
             false => self.backers() >= needed,
         };
         !self.ordered && self.frame.as_ref().is_some_and(answered)

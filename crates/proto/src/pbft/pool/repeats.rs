@@ -28,7 +28,7 @@ const ALLOWANCE: Span = Span::secs(1);
 
 /// How often an executed frame has come over its principal's own link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Came {
+pub(super) enum Came {
     Never,
     Once,
     Again,
@@ -65,9 +65,9 @@ impl Repeats {
         }
     }
 
-    /// Forgets that `key` was executed; whether it was, and had come over its principal's link.
-    pub(super) fn forget(&mut self, key: &Key) -> bool {
-        self.executed.remove(key).is_some_and(|came| came != Came::Never)
+    /// Forgets that `key` was executed; how often it had come, if it was.
+    pub(super) fn forget(&mut self, key: &Key) -> Came {
+        self.executed.remove(key).unwrap_or(Came::Never)
     }
 
     /// `key` arrived over its principal's own link. `None` when it was not executed of late, or

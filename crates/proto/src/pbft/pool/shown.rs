@@ -8,9 +8,11 @@ use base::{Frame, Time};
 use super::{Key, Pool};
 
 impl Pool {
-    /// Whether `key` is here and checked, or was executed of late.
+    /// Whether `key` is here and checked, or was executed of late. One that was refused, and has
+    /// not come since, is as good as unknown: a backup that shows it says that it came there.
     pub(in crate::pbft) fn has_checked(&self, key: &Key) -> bool {
-        self.is_here(key) || self.recent.contains(key)
+        let dormant = self.entries.get(key).is_some_and(|entry| entry.dormant);
+        (self.is_here(key) && !dormant) || self.recent.contains(key)
     }
 
     /// The same for a copy that its client shows. What was executed of late is no answer to one
@@ -33,14 +35,14 @@ impl Pool {
             return false;
         }
         let entry = self.put_body(now, key, frame);
-        (entry.own, entry.pending_since) = (true, now);
+        (entry.own, entry.dormant, entry.pending_since) = (true, false, now);
         true
     }
 
     /// Small frames that this replica has checked and nobody has proposed, of about so many bytes.
     pub(in crate::pbft) fn waiting(&self, bytes: usize) -> Vec<Arc<Frame>> {
         let mut left = bytes;
-        let waits = self.entries.values().filter(|entry| entry.own && !entry.ordered);
+        let waits = self.entries.values().filter(|entry| entry.is_awaited() && !entry.ordered);
         let frames = waits.filter_map(|entry| entry.frame.clone()).filter(|frame| frame.is_small());
         let fits = |frame: &Arc<Frame>| {
             let fits = frame.weight() <= left;

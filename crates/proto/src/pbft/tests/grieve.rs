@@ -409,6 +409,20 @@ fn a_faulty_client_makes_no_grievance() {
     assert!(round > 500);
 }
 
+/// However closely it looks, a frame is endorsed once in a quarter of T.
+fn is_not_said_too_often(rig: &Rig, said: &mut std::collections::BTreeMap<u64, Time>) {
+    let now = rig.now.mono;
+    for effect in rig.out.effects() {
+        let Effect::Send { message: Message::Endorse { entries, .. }, .. } = effect else {
+            continue;
+        };
+        for id in entries.iter().map(|(entry, _)| entry.id.id) {
+            let before = said.insert(id, now);
+            assert!(before.is_none_or(|before| now.since(before) >= Span::millis(250)), "{id}");
+        }
+    }
+}
+
 /// The leader orders what `rig` and the others hold, each frame `delay` after it came, at one
 /// frame every 10 ms; the others endorse what is older than 60 ms. What `rig` felt.
 fn monitored(delay: Span, shown_to_others: bool, seconds: u64) -> Vec<Grievance> {
@@ -416,7 +430,7 @@ fn monitored(delay: Span, shown_to_others: bool, seconds: u64) -> Vec<Grievance>
     rig.wait(Span::secs(1));
     let mut grievances = Vec::new();
     let mut waiting: std::collections::VecDeque<(Time, Arc<Frame>)> = Default::default();
-    let mut seq = 0;
+    let (mut seq, mut said) = (0, Default::default());
     for tick in 1..=seconds * 100 {
         rig.wait(Span::millis(10));
         let now = rig.now.mono;
@@ -451,6 +465,7 @@ fn monitored(delay: Span, shown_to_others: bool, seconds: u64) -> Vec<Grievance>
             }
         }
         rig.feed(Input::Turn).expect("never refused");
+        is_not_said_too_often(&rig, &mut said);
         grievances.extend(grieved(&mut rig));
     }
     assert!(seq > 100, "{seq}");

@@ -2,6 +2,7 @@
 //! sends them again.
 
 use super::*;
+use crate::pbft::msg::endorse_bytes;
 use crate::pbft::pool;
 use base::VoteSet;
 
@@ -197,6 +198,76 @@ fn what_was_vouched_for_again_without_coming_again_stays_when_it_is_refused() {
     refuse(&mut rig, &f);
     execute(&mut rig);
     assert_eq!(rig.lane.report().pending_frames, 1);
+}
+
+/// An endorsed frame was ordered, refused, and is endorsed anew. The leader took that for old news,
+/// while the endorsements that it had were void, and was replaced for starving it: a client alone
+/// changed the view (swarm seed 2820032 of that time).
+#[test]
+fn a_refused_frame_that_is_endorsed_again_is_ordered_again() {
+    let f = frame(2, b"op");
+    let bytes = endorse_bytes(GROUP, Epoch(0), View(0), &entry(&f));
+    let sign = |from| (ReplicaId(from), PlainKeys { me: ReplicaId(from), n: 4 }.sign(&bytes));
+    let proof = [1, 2, 3].map(sign).to_vec();
+    let endorsed = Message::Endorsed { view: View(0), entry: entry(&f), proof };
+    let mut rig = Rig::new(0, 1);
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    rig.peer(1, endorsed.clone()).expect("a debt");
+    assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
+    let vote = vote(1, &proposal(&[&f]));
+    for from in [1, 2] {
+        rig.peer(from, Message::Prepare(vote)).expect("a vote");
+    }
+    for from in [1, 2] {
+        rig.peer(from, Message::Commit(vote)).expect("a vote");
+    }
+    rig.feed(Input::Request(f.clone())).expect("it comes again");
+    refuse(&mut rig, &f);
+    execute(&mut rig);
+    assert!(proposals(&rig.sent()).is_empty(), "the old endorsements do not count");
+    rig.peer(1, endorsed).expect("a debt again");
+    assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
+}
+
+/// What speaks up for `f`, of all that `rig` sends in so many seconds.
+fn speaks_up(rig: &mut Rig, f: &Frame, seconds: u64) -> bool {
+    let mut named = false;
+    for _ in 0..seconds * 20 {
+        rig.wait(Span::millis(50));
+        named |= rig.sent().iter().any(|(_, message)| match message {
+            Message::Vouch(entries) => entries.contains(&entry(f)),
+            Message::Endorse { entries, .. } => entries.iter().any(|(e, _)| *e == entry(f)),
+            _ => false,
+        });
+    }
+    named
+}
+
+/// Backups repeated their vouches for a frame that was refused and had not come again, and endorsed
+/// it, so that it was ordered and refused some hundred times a second until it was forgotten, for
+/// a minute, though its client had sent it twice (swarm seed 2800038 of that time).
+#[test]
+fn what_was_refused_is_not_spoken_up_for_until_it_comes_again() {
+    use super::views::{install, plan};
+    let f = frame(2, b"op");
+    let mut rig = Rig::new(1, 1);
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    assert!(speaks_up(&mut rig, &f, 2), "also with heartbeats, so that it stays when refused");
+    let proposal = proposal(&[&f]);
+    rig.peer(0, pre_prepare(1, &proposal)).expect("a proposal");
+    rig.peer(2, Message::Prepare(vote(1, &proposal))).expect("a vote");
+    for from in [0, 2] {
+        rig.peer(from, Message::Commit(vote(1, &proposal))).expect("a vote");
+    }
+    assert_eq!(rig.delivered(), [Seq(1)]);
+    refuse(&mut rig, &f);
+    execute(&mut rig);
+    assert_eq!(rig.lane.report().pending_frames, 1);
+    assert!(!speaks_up(&mut rig, &f, 5));
+    install(&mut rig, &plan(2, 0, &[]));
+    assert!(!speaks_up(&mut rig, &f, 1), "nor to a new leader");
+    rig.feed(Input::Request(f.clone())).expect("it comes again");
+    assert!(speaks_up(&mut rig, &f, 2));
 }
 
 /// A pool that holds `f`, which its client has sent twice, and in which a quorum endorses it.
