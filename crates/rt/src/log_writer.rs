@@ -529,7 +529,7 @@ mod tests {
         let attest = |seq| Effect::Send {
             to: Target::All,
             when: When::Settled(Seq(seq)),
-            message: Message::Vouch(vec![]),
+            message: Message::Vouch { executed: Seq(0), entries: vec![] },
         };
         for seq in [1, 2] {
             let syncs = disk.syncs();

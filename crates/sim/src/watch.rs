@@ -63,7 +63,7 @@ impl World {
             Message::PrePrepare { .. }
             | Message::Prepare(_)
             | Message::Commit(_)
-            | Message::Vouch(_)
+            | Message::Vouch { .. }
             | Message::Checkpoint(_)
             | Message::Status { .. } => return,
         };

@@ -198,7 +198,7 @@ impl Lane {
         let Some(slot) = self.log.get(seq).filter(|_| open) else { return };
         for entry in slot.proposal.iter().flat_map(|proposal| proposal.entries()) {
             let key = pool::key_of(entry);
-            self.pool.mark_ordered(&key);
+            self.pool.mark_ordered(&key, seq);
             let own = self.pool.get(&key).filter(|held| held.is_awaited());
             self.grievances.ordered(now.mono, &key, own.map(|held| held.pending_since));
         }

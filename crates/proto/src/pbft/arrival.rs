@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use base::{BatchEntry, Frame, Now, ReplicaId, ToStage};
+use base::{BatchEntry, Frame, Now, ReplicaId, Seq, ToStage};
 
 use super::{Lane, Reject, pool};
 use crate::outbox::Outbox;
@@ -59,17 +59,34 @@ impl Lane {
             }
         }
         if self.is_leader() {
-            self.vouched(now, self.cfg.me, entry);
+            self.vouched(now, (self.cfg.me, self.progress.executed), entry);
         }
         self.announce(now.mono, frame);
         self.frame_changed(now, &pool::key_of(&entry), out);
         Ok(())
     }
 
+    /// `frame` was refused at `seq`. If it has come again, this replica vouches for it anew: what
+    /// it said before that no longer counts.
+    pub(super) fn refused_here(&mut self, now: Now, seq: Seq, frame: &Frame) {
+        let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
+        let key = pool::key_of(&entry);
+        self.grievances.endorsements.refused(&key);
+        let waits = self.pool.get(&key).is_some_and(|held| held.is_awaited() && !held.ordered);
+        if waits {
+            self.announce(now.mono, frame);
+        }
+        if waits && self.is_leader() {
+            self.vouched(now, (self.cfg.me, seq), entry);
+        } else if self.is_leader() {
+            self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
+        }
+    }
+
     pub(super) fn on_vouch(
         &mut self,
         now: Now,
-        from: ReplicaId,
+        from: (ReplicaId, Seq),
         entries: &[BatchEntry],
     ) -> Result<(), Reject> {
         // Others may begin a view earlier than its leader's pillar does.
@@ -85,9 +102,10 @@ impl Lane {
         if over { Err(Reject::Stale("vouches for too many unknown frames")) } else { Ok(()) }
     }
 
-    fn vouched(&mut self, now: Now, who: ReplicaId, entry: BatchEntry) -> bool {
-        let key = pool::key_of(&entry);
-        let vouched = self.pool.vouch(now.mono, who, key, self.cfg.quorums.weak());
+    /// `who` vouches for `entry`, having executed so far.
+    fn vouched(&mut self, now: Now, (who, executed): (ReplicaId, Seq), entry: BatchEntry) -> bool {
+        let (key, weak) = (pool::key_of(&entry), self.cfg.quorums.weak());
+        let vouched = self.pool.vouch(now.mono, (who, Some(executed)), key, weak);
         match vouched {
             Vouched::Held if self.is_leader() => {
                 self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());

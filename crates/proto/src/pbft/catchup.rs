@@ -316,10 +316,11 @@ impl Lane {
         let forged = open && !own && entry.needs_trust();
         self.look_for_forgery(now.mono, (from, frame), forged, out)?;
         if vouched {
-            self.pool.vouch(now.mono, from, key, weak);
+            self.pool.vouch(now.mono, (from, None), key, weak);
         }
         if own && self.is_leader() {
-            self.pool.vouch(now.mono, self.cfg.me, key, weak);
+            let me = (self.cfg.me, Some(self.progress.executed));
+            self.pool.vouch(now.mono, me, key, weak);
         }
         let next = self.next_undelivered();
         self.pool.body(now.mono, frame, own, (weak, next));

@@ -475,7 +475,7 @@ impl Lane {
             self.checkpoints.unsaved = fetched.seq.max(self.checkpoints.unsaved);
         }
         self.grievances.forget_frames();
-        self.pool.fetched = Some(now.mono);
+        self.pool.fetched_at = Some(now.mono);
         if fetched.seq < self.checkpoints.stable() {
             return;
         }
@@ -526,5 +526,7 @@ impl Lane {
         }
         self.progress = progress;
         self.refused.retain(|(seq, _)| *seq > progress.executed);
+        let me = self.is_leader().then_some(self.cfg.me);
+        self.pool.fetched(now.mono, upto, me);
     }
 }

@@ -149,8 +149,9 @@ impl Lane {
         }
         let after = Time(now.mono.0.saturating_sub(VOUCH_LIFETIME.0));
         let entries = self.pool.vouch_again(after, max);
+        let executed = self.progress.executed;
         for chunk in entries.chunks(limits::BATCH_FRAMES_MAX) {
-            out.send(to, Message::Vouch(chunk.to_vec()));
+            out.send(to, Message::Vouch { executed, entries: chunk.to_vec() });
         }
     }
 

@@ -24,9 +24,9 @@ pub(super) struct Leaving {
 impl Lane {
     /// Vouches for what has come in this turn.
     pub(super) fn send_vouches(&mut self, out: &mut Outbox) {
-        let leader = self.vouched_to();
+        let (leader, executed) = (self.vouched_to(), self.progress.executed);
         for chunk in self.leaving.vouches.chunks(limits::BATCH_FRAMES_MAX) {
-            out.send(leader, Message::Vouch(chunk.to_vec()));
+            out.send(leader, Message::Vouch { executed, entries: chunk.to_vec() });
         }
         self.leaving.vouches.clear();
     }

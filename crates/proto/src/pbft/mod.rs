@@ -408,7 +408,7 @@ impl Lane {
             Message::Endorsed { view, entry, proof } => {
                 self.on_endorsed(now, from, (view, entry), &proof)
             }
-            Message::Vouch(entries) => self.on_vouch(now, from, &entries),
+            Message::Vouch { executed, entries } => self.on_vouch(now, (from, executed), &entries),
             Message::Fetch { seq, entries } => self.on_fetch(now, from, seq, &entries, out),
             Message::Body { vouched, frame } => self.on_body(now, from, vouched, &frame, out),
             Message::Forward(frame) => self.on_forward(now, from, &frame, out),
@@ -452,7 +452,11 @@ impl Lane {
                     };
                     let frame = frames.iter().find(|f| (f.id(), f.digest()) == key);
                     let frame = frame.filter(|frame| !self.inline() || self.is_genuine(frame));
-                    self.pool.refused_late(now.mono, key, frame);
+                    let frame = frame.cloned();
+                    self.pool.refused_late(now.mono, (key, seq), frame.as_ref());
+                    if let Some(frame) = frame {
+                        self.refused_here(now, seq, &frame);
+                    }
                 }
             }
             // Replies and nudges go from the stage to the connections, past the lane.
@@ -493,12 +497,12 @@ impl Lane {
     fn on_frame_done(&mut self, now: Now, seq: Seq, frame: &Arc<Frame>, out: &mut Outbox) {
         let key = (frame.id(), frame.digest());
         let refused = self.refused.remove(&(seq, key));
-        let wanted = if refused { self.pool.refused(&key) } else { self.pool.executed(&key) };
+        let wanted = match refused {
+            true => self.pool.refused(now.mono, &key, seq),
+            false => self.pool.executed(&key),
+        };
         if refused {
-            self.grievances.endorsements.refused(&key);
-        }
-        if refused && self.is_leader() {
-            self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
+            self.refused_here(now, seq, frame);
         }
         self.fill_places(now, frame, &wanted, out);
     }

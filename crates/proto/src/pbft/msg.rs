@@ -150,8 +150,14 @@ pub enum Message {
     Commit(Vote),
     /// One of these three, of the null batch for several numbers in a row.
     Nulls(Nulls),
-    /// To the leader: these frames reached the sender from their client itself (design §3.4).
-    Vouch(Vec<BatchEntry>),
+    /// To the leader: these frames reached the sender from their client itself (design §3.4), and
+    /// it holds them until one is in a batch that it executes later.
+    Vouch {
+        /// Up to here the sender has executed.
+        executed: Seq,
+        /// The frames.
+        entries: Vec<BatchEntry>,
+    },
     /// To the leader, where bodies travel with proposals: this frame reached the sender from its
     /// client itself.
     Forward(Arc<Frame>),
@@ -236,8 +242,8 @@ impl Message {
             }
             Message::Prepare(vote) => encode_vote(2, vote, out),
             Message::Commit(vote) => encode_vote(3, vote, out),
-            Message::Vouch(entries) => {
-                Writer::new(out).u8(4);
+            Message::Vouch { executed, entries } => {
+                Writer::new(out).u8(4).u64(executed.0);
                 encode_entries(entries, out);
             }
             Message::Fetch { seq, entries } => {
@@ -305,7 +311,7 @@ impl Message {
             | Message::ProposalIs { proposal, .. } => proposal.entries().len(),
             Message::Endorse { entries, .. } => return 16 + entries.len() * ENDORSEMENT_BYTES,
             Message::Endorsed { proof, .. } => return 128 + proof.len() * 66,
-            Message::Vouch(entries) | Message::Fetch { entries, .. } => entries.len(),
+            Message::Vouch { entries, .. } | Message::Fetch { entries, .. } => entries.len(),
             Message::Body { frame, .. } | Message::Forward(frame) => {
                 return 8 + frame.encoded_len();
             }
@@ -329,7 +335,10 @@ impl Message {
             },
             2 => Message::Prepare(decode_vote(r)?),
             3 => Message::Commit(decode_vote(r)?),
-            4 => Message::Vouch(decode_entries(r)?),
+            4 => Message::Vouch {
+                executed: Seq(r.u64("vouch executed")?),
+                entries: decode_entries(r)?,
+            },
             5 => Message::Fetch { seq: decode_seq(r)?, entries: decode_entries(r)? },
             6 => {
                 let vouched = match r.u8("body flag")? {
@@ -491,7 +500,7 @@ mod tests {
                 first: Seq(2),
                 count: 9,
             }),
-            Message::Vouch(entries.clone()),
+            Message::Vouch { executed: Seq(0), entries: entries.clone() },
             Message::Fetch { seq: Seq(8), entries },
             Message::Body { vouched: true, frame: Arc::new(frame.clone()) },
             Message::Forward(Arc::new(frame)),
@@ -532,7 +541,7 @@ mod tests {
 
     #[test]
     fn an_entry_count_beyond_what_is_there_allocates_nothing() {
-        let bytes = [4, 0xff, 0xff, 0xff, 0xff, 0, 0];
+        let bytes = [4, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0];
         let got = Message::decode(GroupId::default(), &mut Reader::new(&bytes));
         assert_eq!(got, Err(Malformed("entry count")));
         let bytes = [12, 0, 0, 0, 0, 0, 0, 0, 0, 17, 0, 0, 0];

@@ -2,6 +2,8 @@
 //!
 //! Keyed by identity *and* digest, so that a client that sends different bodies under one id to
 //! different replicas makes entries that never gather a quorum, and nothing else (design §3.4).
+//! Who says that a frame is its client's, which stays true, and who holds it, until it is executed
+//! or refused there, are two things: a leader proposes what a quorum holds.
 //!
 //! Invariants:
 //! 1. a principal has at most the entries and bytes that its quota allows;
@@ -12,7 +14,9 @@
 mod divided;
 mod entry;
 mod held;
+mod holders;
 mod leading;
+mod refusals;
 mod repeats;
 mod shown;
 
@@ -28,9 +32,12 @@ pub(super) use super::arrival::{Arrival, Vouched};
 
 use self::divided::Divided;
 pub(super) use self::entry::{Entry, Want};
+use self::holders::Holders;
 use self::leading::Deal;
 pub(super) use self::leading::Keeps;
+use self::refusals::Refusals;
 use self::repeats::{Came, Repeats};
+use super::catchup::VOUCH_LIFETIME;
 use super::queue::Queue;
 
 /// Most entries that exist because one peer vouched for a frame that has not arrived here.
@@ -56,7 +63,7 @@ pub(super) fn key_of(entry: &BatchEntry) -> Key {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pool {
     /// When a checkpoint was last fetched.
-    pub(super) fetched: Option<Time>,
+    pub(super) fetched_at: Option<Time>,
     entries: BTreeMap<Key, Entry>,
     quota: BTreeMap<ClientId, (usize, usize)>,
     vouched_only: BTreeMap<ReplicaId, usize>,
@@ -73,6 +80,8 @@ pub(super) struct Pool {
     bodyless: VecDeque<Key>,
     /// What was executed of late.
     recent: Repeats,
+    /// What was refused of late.
+    refusals: Refusals,
     /// Clients whose frames a leader holds back.
     divided: Divided,
     /// Small frames travel with their proposal: a leader needs no vouches for what it has checked.
@@ -122,9 +131,6 @@ impl Pool {
                 (entry.own, entry.pending_since) = (true, now);
             }
             entry.since = now;
-            // This replica vouches once more, and the leader counts on it if the frame is refused,
-            // also where the proposal that orders it has not come here yet.
-            entry.revouched = true;
             if core::mem::take(&mut entry.dormant) {
                 entry.pending_since = now;
             } else {
@@ -163,7 +169,7 @@ impl Pool {
     /// vouched for it, and it may yet be proposed.
     fn forget_acknowledged(&mut self, now: Time, frame: &Frame) {
         let recent = |at: &Time| now.since(*at) < AFTER_FETCH;
-        if frame.ack() == 0 || !self.fetched.as_ref().is_some_and(recent) {
+        if frame.ack() == 0 || !self.fetched_at.as_ref().is_some_and(recent) {
             return;
         }
         // From 1: the opening of the session is in stream 0, and no request of that stream.
@@ -215,7 +221,7 @@ impl Pool {
     }
 
     fn put_body(&mut self, now: Time, key: Key, frame: &Arc<Frame>) -> &mut Entry {
-        let entry = entry_of(&mut self.entries, now, key);
+        let entry = entry_of((&mut self.entries, &self.refusals), now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
@@ -235,15 +241,18 @@ impl Pool {
         fits
     }
 
-    /// `peer` vouches for `key`.
-    pub(super) fn vouch(&mut self, now: Time, peer: ReplicaId, key: Key, weak: usize) -> Vouched {
+    /// A peer, `voucher`, vouches for `key`, and says how far it has executed if it goes on holding
+    /// the frame.
+    pub(super) fn vouch(
+        &mut self,
+        now: Time,
+        voucher: (ReplicaId, Option<Seq>),
+        key: Key,
+        weak: usize,
+    ) -> Vouched {
         if let Some(entry) = self.entries.get_mut(&key) {
             let known = entry.backers();
-            let fresh = entry.vouches.insert(peer);
-            // A first vouch that is late is no second one: its sender may drop what is refused.
-            if entry.ordered && !fresh {
-                entry.vouches_since.insert(peer);
-            }
+            entry.is_vouched_for(now, voucher);
             if entry.frame.is_some() {
                 return Vouched::Held;
             }
@@ -257,14 +266,15 @@ impl Pool {
         if self.recent.contains(&key) {
             return Vouched::Late;
         }
+        let (peer, _) = voucher;
         let made = self.vouched_only.entry(peer).or_default();
         if *made >= VOUCHED_ONLY_MAX {
             return Vouched::TooMany;
         }
         *made += 1;
-        let entry = entry_of(&mut self.entries, now, key);
+        let entry = entry_of((&mut self.entries, &self.refusals), now, key);
         entry.made_by = Some(peer);
-        entry.vouches.insert(peer);
+        entry.is_vouched_for(now, voucher);
         if entry.vouches.len() == weak {
             self.bodyless.push_back(key);
         }
@@ -281,7 +291,7 @@ impl Pool {
         voucher: Option<ReplicaId>,
         weak: usize,
     ) -> Option<Arc<Frame>> {
-        let entry = entry_of(&mut self.entries, now, key);
+        let entry = entry_of((&mut self.entries, &self.refusals), now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
@@ -332,8 +342,13 @@ impl Pool {
             (entry.queued, entry.urgent) = (false, false);
             if !entry.ordered {
                 (entry.made, entry.pending_since) = (now, now);
-                if entry.is_awaited() {
-                    leader.map(|me| entry.vouches.insert(me));
+                if entry.holders.are_old(now, VOUCH_LIFETIME) {
+                    entry.holders.forget();
+                    entry.endorsed = VoteSet::EMPTY;
+                }
+                if let Some(me) = leader.filter(|_| entry.is_awaited()) {
+                    entry.vouches.insert(me);
+                    entry.holders.add_me(now, me);
                 }
                 keys.push(*key);
             }
@@ -346,7 +361,7 @@ impl Pool {
     /// the others do not know it, and the client table will. True if its body is missing.
     pub(super) fn endorsed(&mut self, now: Time, key: Key, by: VoteSet, weak: usize) -> bool {
         self.recent.forget(&key);
-        let entry = entry_of(&mut self.entries, now, key);
+        let entry = entry_of((&mut self.entries, &self.refusals), now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
@@ -402,10 +417,11 @@ impl Pool {
         in_turn.take(max).map(|(.., (id, d))| BatchEntry { id: *id, digest: *d }).collect()
     }
 
-    /// A proposal of this replica, or one that it accepted, names `key`.
-    pub(super) fn mark_ordered(&mut self, key: &Key) {
+    /// A proposal for `seq` of this replica, or one that it accepted, names `key`.
+    pub(super) fn mark_ordered(&mut self, key: &Key, seq: Seq) {
         if let Some(entry) = self.entries.get_mut(key) {
-            self.ordered += usize::from(!core::mem::replace(&mut entry.ordered, true));
+            self.ordered += usize::from(!entry.ordered);
+            entry.is_ordered_at(seq);
         }
     }
 
@@ -418,20 +434,20 @@ impl Pool {
         self.remove(key)
     }
 
-    /// `key` was ordered before its predecessor and refused: it may be ordered again, on fresh
-    /// vouches, which may have come already. It is not remembered as executed, and leaves the
-    /// pool unless somebody vouched for it again meanwhile. Returns who waits, as
-    /// [`Pool::executed`] does.
-    pub(super) fn refused(&mut self, key: &Key) -> Vec<Want> {
-        let again = |e: &Entry| e.frame.is_some() && (e.revouched || !e.vouches_since.is_empty());
+    /// `key` was ordered before its predecessor and refused at `seq`: it may be ordered again, on
+    /// the word of those who hold it all the same, which may have come already. It is not
+    /// remembered as executed, and leaves the pool unless it has come again, or others hold it.
+    /// Returns who waits, as [`Pool::executed`] does.
+    pub(super) fn refused(&mut self, now: Time, key: &Key, seq: Seq) -> Vec<Want> {
+        self.refusals.note(*key, seq);
+        let again = |e: &Entry| e.frame.is_some() && (e.again || e.holders.outlast());
         let Some(entry) = self.entries.get_mut(key).filter(|entry| again(entry)) else {
             return self.remove(key);
         };
-        entry.vouches = core::mem::take(&mut entry.vouches_since);
+        entry.holders.refused(now, seq);
         // Who endorses it anew says something new.
         (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
         entry.dormant = !core::mem::take(&mut entry.again);
-        entry.revouched = false;
         self.ordered -= usize::from(core::mem::take(&mut entry.ordered));
         entry.pending_since = entry.since;
         let wanted = core::mem::take(&mut entry.wanted);
@@ -439,18 +455,34 @@ impl Pool {
         wanted
     }
 
-    /// `key` was taken for executed and has left the pool, and was refused. If it came from its
-    /// client, who may have sent it again meanwhile, `frame` is kept: the leader may count on it.
-    pub(super) fn refused_late(&mut self, now: Time, key: Key, frame: Option<&Arc<Frame>>) {
-        let came = self.recent.forget(&key);
-        let again = came == Came::Again;
+    /// A state was fetched: what waits here may have been executed or refused up to `upto`, and who
+    /// had it may have it no more. `me`: this replica, if it leads.
+    pub(super) fn fetched(&mut self, now: Time, upto: Seq, me: Option<ReplicaId>) {
+        for entry in self.entries.values_mut() {
+            entry.holders.fetched(upto);
+            (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
+            if let Some(me) = me.filter(|_| entry.is_awaited()) {
+                entry.holders.add_me(now, me);
+            }
+        }
+    }
+
+    /// `key` was taken for executed and has left the pool, and was refused at `seq`. If it has come
+    /// again since, `frame` waits for its order here.
+    pub(super) fn refused_late(
+        &mut self,
+        now: Time,
+        (key, seq): (Key, Seq),
+        frame: Option<&Arc<Frame>>,
+    ) {
+        self.refusals.note(key, seq);
+        let again = self.recent.forget(&key) == Came::Again;
         let is_here = self.entries.get(&key).is_some_and(|entry| entry.frame.is_some());
-        if let Some(frame) = frame.filter(|_| came != Came::Never && !is_here)
+        if let Some(frame) = frame.filter(|_| again && !is_here)
             && self.charge(frame)
         {
             let entry = self.put_body(now, key, frame);
             (entry.own, entry.came, entry.pending_since) = (true, true, now);
-            entry.dormant = !again;
         }
     }
 
@@ -475,13 +507,10 @@ impl Pool {
 
     /// Own frames that came after `after` and wait for their order, oldest ids first, at most
     /// `max`: this replica vouches for them once more.
-    pub(super) fn vouch_again(&mut self, after: Time, max: usize) -> Vec<BatchEntry> {
+    pub(super) fn vouch_again(&self, after: Time, max: usize) -> Vec<BatchEntry> {
         let waits = |e: &Entry| e.is_awaited() && !e.ordered && e.since >= after;
-        let again = |((id, digest), entry): (&Key, &mut Entry)| {
-            entry.revouched = true;
-            BatchEntry { id: *id, digest: *digest }
-        };
-        self.entries.iter_mut().filter(|(_, entry)| waits(entry)).take(max).map(again).collect()
+        let named = |((id, digest), _): (&Key, &Entry)| BatchEntry { id: *id, digest: *digest };
+        self.entries.iter().filter(|(_, entry)| waits(entry)).take(max).map(named).collect()
     }
 
     pub(super) fn check(&self) {
@@ -508,12 +537,21 @@ impl Pool {
         self.eligible.check();
         assert_eq!((self.wants, self.ordered), (wants, ordered));
         self.recent.check();
+        self.refusals.check();
     }
 }
 
 /// The entry of `key`, made if it is not there yet.
-fn entry_of(entries: &mut BTreeMap<Key, Entry>, now: Time, key: Key) -> &mut Entry {
-    entries.entry(key).or_insert_with(|| Entry { made: now, since: now, ..Entry::default() })
+fn entry_of<'a>(
+    (entries, refusals): (&'a mut BTreeMap<Key, Entry>, &Refusals),
+    now: Time,
+    key: Key,
+) -> &'a mut Entry {
+    let fresh = || {
+        let holders = Holders::after(refusals.last(&key));
+        Entry { made: now, since: now, holders, ..Entry::default() }
+    };
+    entries.entry(key).or_insert_with(fresh)
 }
 
 fn release(counts: &mut BTreeMap<ReplicaId, usize>, peer: ReplicaId) {

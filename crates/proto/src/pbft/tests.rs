@@ -126,6 +126,11 @@ fn entry(frame: &Frame) -> BatchEntry {
     BatchEntry { id: frame.id(), digest: frame.digest() }
 }
 
+/// A VOUCH of somebody who has executed nothing.
+fn vouch_for(entries: Vec<BatchEntry>) -> Message {
+    Message::Vouch { executed: Seq(0), entries }
+}
+
 fn proposal(frames: &[&Arc<Frame>]) -> Proposal {
     Proposal::Frames { time: WALL, entries: frames.iter().map(|frame| entry(frame)).collect() }
 }
@@ -161,10 +166,10 @@ fn a_leader_proposes_only_what_a_quorum_of_distinct_replicas_vouches_for() {
     rig.feed(Input::Request(f.clone())).expect("a fresh frame");
     assert!(proposals(&rig.sent()).is_empty(), "its own word is one of three");
     for _ in 0..3 {
-        rig.peer(1, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+        rig.peer(1, vouch_for(vec![entry(&f)])).expect("a vouch");
         assert!(proposals(&rig.sent()).is_empty(), "one replica is one vouch, however often");
     }
-    rig.peer(2, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+    rig.peer(2, vouch_for(vec![entry(&f)])).expect("a vouch");
     assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
     assert!(proposals(&rig.sent()).is_empty(), "and only once");
 }
@@ -175,9 +180,9 @@ fn different_bodies_under_one_id_are_never_proposed_and_block_nobody() {
     let (a, b, c, other) = (frame(1, b"a"), frame(1, b"b"), frame(1, b"c"), frame(2, b"d"));
     rig.feed(Input::Request(a.clone())).expect("fresh");
     rig.feed(Input::Request(other.clone())).expect("fresh");
-    rig.peer(1, Message::Vouch(vec![entry(&a), entry(&other)])).expect("a vouch");
-    rig.peer(2, Message::Vouch(vec![entry(&b), entry(&other)])).expect("a vouch");
-    rig.peer(3, Message::Vouch(vec![entry(&c)])).expect("a vouch");
+    rig.peer(1, vouch_for(vec![entry(&a), entry(&other)])).expect("a vouch");
+    rig.peer(2, vouch_for(vec![entry(&b), entry(&other)])).expect("a vouch");
+    rig.peer(3, vouch_for(vec![entry(&c)])).expect("a vouch");
     assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
 }
 
@@ -187,7 +192,7 @@ fn a_backup_accepts_what_its_client_sent_and_waits_for_what_it_did_not() {
     let (known, invented) = (frame(1, b"a"), frame(2, b"b"));
     rig.feed(Input::Request(known.clone())).expect("fresh");
     let sent = rig.sent();
-    assert_eq!(sent, [(Target::One(ReplicaId(0)), Message::Vouch(vec![entry(&known)]))]);
+    assert_eq!(sent, [(Target::One(ReplicaId(0)), vouch_for(vec![entry(&known)]))]);
     rig.peer(0, pre_prepare(1, &proposal(&[&known]))).expect("a proposal");
     assert!(has_prepare(&rig.sent()));
     rig.peer(0, pre_prepare(2, &proposal(&[&invented]))).expect("it may be under way");
@@ -314,7 +319,7 @@ fn a_pillar_at_the_end_of_the_window_has_its_siblings_fill_it() {
         let f = frame(id, b"op");
         rig.feed(Input::Request(f.clone())).expect("fresh");
         for from in [1, 2] {
-            rig.peer(from, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+            rig.peer(from, vouch_for(vec![entry(&f)])).expect("a vouch");
         }
         let progress = Progress { executed: Seq(4 * id), ..Progress::default() };
         rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
@@ -337,8 +342,8 @@ fn frames_gather_while_enough_is_in_flight() {
     let offer = |rig: &mut Rig, id| {
         let f = frame(id, b"op");
         rig.feed(Input::Request(f.clone())).expect("fresh");
-        rig.peer(1, Message::Vouch(vec![entry(&f)])).expect("a vouch");
-        rig.peer(2, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+        rig.peer(1, vouch_for(vec![entry(&f)])).expect("a vouch");
+        rig.peer(2, vouch_for(vec![entry(&f)])).expect("a vouch");
         proposals(&rig.sent())
     };
     assert_eq!(offer(&mut rig, 1), [(Seq(1), 1)]);
@@ -375,8 +380,8 @@ fn a_leader_proposes_nothing_for_a_number_that_is_decided() {
     }
     let f = frame(1, b"op");
     rig.feed(Input::Request(f.clone())).expect("fresh");
-    rig.peer(1, Message::Vouch(vec![entry(&f)])).expect("a vouch");
-    rig.peer(2, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+    rig.peer(1, vouch_for(vec![entry(&f)])).expect("a vouch");
+    rig.peer(2, vouch_for(vec![entry(&f)])).expect("a vouch");
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
 
@@ -466,7 +471,7 @@ fn a_peer_that_vouches_for_phantoms_is_stopped() {
     let mut blamed = false;
     for round in 0..40u64 {
         let entries = (0..1000).map(|i| phantom(round * 1000 + i)).collect();
-        blamed |= rig.peer(2, Message::Vouch(entries)).is_err();
+        blamed |= rig.peer(2, vouch_for(entries)).is_err();
     }
     assert!(blamed);
     assert!(rig.lane.report().pending_frames < 20_000);

@@ -154,7 +154,7 @@ fn an_idle_server_ticks_when_the_service_wants_it() {
 fn there_are_no_peers() {
     let mut rig = Rig::new(0, 1);
     let (from, incarnation) = (ReplicaId(0), Incarnation(1));
-    let message = Message::Vouch(vec![]);
+    let message = Message::Vouch { executed: Seq(0), entries: vec![] };
     let told = rig.feed(Input::Peer { from, incarnation, message });
     assert!(matches!(told, Err(Reject::Misbehaviour(_))));
     assert_eq!(rig.solo.report().misbehaviour, 1);

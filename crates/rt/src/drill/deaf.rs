@@ -40,7 +40,7 @@ impl Deaf {
             Input::Request(frame) if frame.id().client == self.client => None,
             Input::Peer { from, incarnation, mut message } => {
                 match &mut message {
-                    Message::Vouch(entries) => entries.retain(|entry| !about(entry)),
+                    Message::Vouch { entries, .. } => entries.retain(|entry| !about(entry)),
                     Message::Endorse { entries, .. } => entries.retain(|(one, _)| !about(one)),
                     Message::Endorsed { entry, .. } if about(entry) => return None,
                     Message::Body { frame, .. } | Message::Forward(frame)
@@ -51,7 +51,7 @@ impl Deaf {
                     _ => {}
                 }
                 let empty = match &message {
-                    Message::Vouch(entries) => entries.is_empty(),
+                    Message::Vouch { entries, .. } => entries.is_empty(),
                     Message::Endorse { entries, .. } => entries.is_empty(),
                     _ => false,
                 };

@@ -251,11 +251,11 @@ impl Behaviour {
     /// What is left of a message on its way in.
     pub(crate) fn takes(self, pillar: PillarId, message: Message) -> Option<Message> {
         match (self, message) {
-            (Behaviour::StarveClient(client), Message::Vouch(mut entries)) => {
+            (Behaviour::StarveClient(client), Message::Vouch { executed, mut entries }) => {
                 entries.retain(|entry| entry.id.client != client);
-                Some(Message::Vouch(entries))
+                Some(Message::Vouch { executed, entries })
             }
-            (Behaviour::StarvePillar(one), Message::Vouch(_)) if one == pillar => None,
+            (Behaviour::StarvePillar(one), Message::Vouch { .. }) if one == pillar => None,
             (_, message) => Some(message),
         }
     }

@@ -40,7 +40,10 @@ impl Touch<'_> {
                 self.digest("digest", digest);
             }
             Message::Nulls(nulls) => self.nulls(nulls),
-            Message::Vouch(entries) => self.entries(entries),
+            Message::Vouch { executed, entries } => {
+                self.seq("executed", executed);
+                self.entries(entries);
+            }
             Message::Fetch { seq, entries } => {
                 self.seq("number", seq);
                 self.entries(entries);

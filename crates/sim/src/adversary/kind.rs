@@ -73,7 +73,7 @@ impl Kind {
             Message::Prepare(_) => Kind::Prepare,
             Message::Commit(_) => Kind::Commit,
             Message::Nulls(_) => Kind::Nulls,
-            Message::Vouch(_) => Kind::Vouch,
+            Message::Vouch { .. } => Kind::Vouch,
             Message::Fetch { .. } => Kind::Fetch,
             Message::Body { .. } => Kind::Body,
             Message::Forward(_) => Kind::Forward,

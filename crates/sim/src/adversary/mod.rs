@@ -251,7 +251,7 @@ impl Adversary {
         }
         self.memory.hears(message, &mut self.prng);
         let entries = match message {
-            Message::Vouch(entries) | Message::Fetch { entries, .. } => &entries[..],
+            Message::Vouch { entries, .. } | Message::Fetch { entries, .. } => &entries[..],
             Message::PrePrepare { proposal, .. } | Message::Decided { proposal, .. } => {
                 proposal.entries()
             }

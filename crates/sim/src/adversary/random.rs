@@ -37,7 +37,7 @@ impl Adversary {
             }
             1 => Message::Prepare(vote),
             2 => Message::Commit(vote),
-            3 => Message::Vouch(self.some_entries()),
+            3 => Message::Vouch { executed: seq, entries: self.some_entries() },
             4 => Message::Fetch { seq, entries: self.some_entries() },
             5 => {
                 let vouched = self.prng.chance(Ratio(1, 2));

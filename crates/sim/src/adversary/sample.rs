@@ -79,7 +79,7 @@ impl Parts<'_> {
                 first: seq,
                 count: 3,
             }),
-            Kind::Vouch => Message::Vouch(vec![entry]),
+            Kind::Vouch => Message::Vouch { executed: seq, entries: vec![entry] },
             Kind::Fetch => Message::Fetch { seq, entries: vec![entry] },
             Kind::Body => Message::Body { vouched: true, frame: self.frame(prng) },
             Kind::Forward => Message::Forward(self.frame(prng)),

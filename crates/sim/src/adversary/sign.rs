@@ -69,7 +69,7 @@ impl Signer<'_> {
             | Message::Prepare(_)
             | Message::Commit(_)
             | Message::Nulls(_)
-            | Message::Vouch(_)
+            | Message::Vouch { .. }
             | Message::Fetch { .. }
             | Message::Status { .. }
             | Message::Decided { .. }

@@ -239,6 +239,8 @@ fn copies(seed: u64) {
     let (_, said) = leader.hears(BACKUP, Message::Body { vouched: false, frame: wrong });
     let delivers = |e: &Effect| matches!(e, Effect::Stage(ToStage::Deliver { .. }));
     assert!(said.iter().any(delivers), "{said:?}");
+    // Once for each order.
+    assert_eq!(leader.shown(&right), Ok(()));
     assert_eq!(leader.shown(&right), Ok(()));
     let _ = leader.step(Input::Stage(FromStage::Refused { seq, entry: entry(&right) }));
     let executed = Progress { executed: seq, ..Progress::default() };
@@ -279,11 +281,12 @@ fn large() {
     assert_eq!(leader.shown(&frame), Ok(()));
     assert!(!proposes(&leader.turn()), "others may not have it");
     for from in [1, 2].map(ReplicaId) {
-        let _ = leader.hears(from, Message::Vouch(vec![entry(&frame)]));
+        let _ =
+            leader.hears(from, Message::Vouch { executed: Seq(0), entries: vec![entry(&frame)] });
     }
     let said = leader.turn();
     assert!(proposes(&said) && !gives(&said, &frame), "{said:?}");
     let mut backup = One::new(BACKUP);
     assert_eq!(backup.shown(&frame), Ok(()));
-    assert!(backup.turn().iter().any(|message| matches!(message, Message::Vouch(_))));
+    assert!(backup.turn().iter().any(|message| matches!(message, Message::Vouch { .. })));
 }

@@ -205,7 +205,7 @@ fn displaced() {
     assert!(prepares(&hear(&mut backup, LEADER, propose(0, Seq(1), proposal))), "its own frame");
     install(&mut backup, 5, StableCheckpoint::default(), Choice::Null);
     for from in [0, 2, 3].map(ReplicaId) {
-        hear(&mut backup, from, Message::Vouch(vec![entry]));
+        hear(&mut backup, from, Message::Vouch { executed: Seq(0), entries: vec![entry] });
     }
     let out = step(&mut backup, Input::Turn);
     let again = |e: &Effect| {

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 use base::{Frame, ReplicaId, Seq, Time, VoteSet};
 
+use super::holders::Holders;
+
 /// What is known about a frame.
 #[derive(Clone, Debug, Default)]
 pub(in crate::pbft) struct Entry {
@@ -14,19 +16,17 @@ pub(in crate::pbft) struct Entry {
     pub(in crate::pbft) own: bool,
     /// It came over the client's link.
     pub(super) came: bool,
+    /// Who has vouched that it is its client's.
     pub(super) vouches: VoteSet,
-    /// Who vouched after the frame was ordered: it counts if the frame is refused.
-    pub(super) vouches_since: VoteSet,
-    /// Who endorses it as overdue. That is as good as a vouch, and yet none: a first vouch that
-    /// comes later is still its sender's first.
+    /// Those of them who hold it.
+    pub(super) holders: Holders,
+    /// Who endorses it as overdue, which is as good as holding it.
     pub(super) endorsed: VoteSet,
-    /// This replica has vouched for it more than once, and keeps it if it is refused.
-    pub(super) revouched: bool,
     /// It came over the client's link once more than it was refused.
     pub(super) again: bool,
-    /// It was refused, and has not come since. It is kept, for a leader may count on it, but this
-    /// replica speaks up for it no more: a client may have an order for each time that it sends
-    /// its frame, and not as many as replicas repeat what they have said.
+    /// It was refused, and has not come since. It is here because others hold it, and this replica
+    /// does not speak up for it: a client may have an order for each time that it sends its frame,
+    /// and not as many as replicas repeat what they have said.
     pub(in crate::pbft) dormant: bool,
     /// A proposal that this replica made or accepted names it.
     pub(in crate::pbft) ordered: bool,
@@ -77,18 +77,32 @@ impl Entry {
         self.vouches.union(self.endorsed).len()
     }
 
+    /// `who` vouches for it, and holds it if it says how far it has executed.
+    pub(super) fn is_vouched_for(&mut self, now: Time, (who, executed): (ReplicaId, Option<Seq>)) {
+        self.vouches.insert(who);
+        if let Some(executed) = executed {
+            self.holders.add(now, (who, executed), self.ordered);
+        }
+    }
+
+    /// A proposal for `seq` names it.
+    pub(super) fn is_ordered_at(&mut self, seq: Seq) {
+        self.holders.ordered_at(seq, self.ordered);
+        self.ordered = true;
+    }
+
     /// Whether this replica may take it for its client's: on its own word or a weak quorum's.
     pub(in crate::pbft) fn is_trusted(&self, weak: usize) -> bool {
         self.own || self.backers() >= weak - usize::from(base::mutant!(LeadersWordIsTrust))
     }
 
-    /// Whether a leader may propose it: its body is here, and a quorum answers for it, or, where
-    /// it would travel `inline`, this replica has checked its signature.
+    /// Whether a leader may propose it: its body is here, and a quorum holds it, or, where it
+    /// would travel `inline`, this replica has checked its signature.
     pub(super) fn is_eligible(&self, quorum: usize, inline: bool) -> bool {
         let needed = if base::mutant!(OneVouchIsEnough) { 1 } else { quorum };
         let answered = |frame: &Arc<Frame>| match inline && frame.is_small() {
             true => self.is_awaited(),
-            false => self.backers() >= needed,
+            false => self.holders.who().union(self.endorsed).len() >= needed,
         };
         !self.ordered && self.frame.as_ref().is_some_and(answered)
     }

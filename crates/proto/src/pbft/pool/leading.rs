@@ -99,7 +99,7 @@ impl Pool {
                 && entry.is_eligible(quorum, self.inline)
                 && (entry.urgent || !self.divided.holds(key.0.client))
             {
-                entry.ordered = true;
+                entry.is_ordered_at(Seq(0));
                 self.ordered += 1;
                 bytes += weight;
                 keys.push(key);
@@ -169,6 +169,7 @@ impl Pool {
             for entry in self.entries.values_mut().filter(|e| !e.ordered && e.made < vouched) {
                 (entry.made, entry.queued) = (now, false);
                 (entry.vouches, entry.endorsed) = (VoteSet::EMPTY, VoteSet::EMPTY);
+                entry.holders.forget();
             }
         }
         self.recent.expire(came);

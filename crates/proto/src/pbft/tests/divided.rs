@@ -16,7 +16,7 @@ fn of_another(id: u64) -> Arc<Frame> {
 fn vouch(rig: &mut Rig, frames: &[&Frame], by: &[u16]) {
     for from in by {
         let entries = frames.iter().map(|frame| entry(frame)).collect();
-        rig.peer(*from, Message::Vouch(entries)).expect("a vouch");
+        rig.peer(*from, vouch_for(entries)).expect("a vouch");
     }
 }
 

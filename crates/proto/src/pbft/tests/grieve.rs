@@ -143,7 +143,9 @@ fn who_has_left_a_view_alone_endorses_for_it_and_the_others_count_that() {
                 Effect::Send { to, message: message @ Message::Endorse { .. }, .. } => {
                     said.push((*to, message.clone()));
                 }
-                Effect::Send { to, message: Message::Vouch(entries), .. } => {
+                Effect::Send {
+                    to, message: Message::Vouch { executed: Seq(0), entries }, ..
+                } => {
                     vouched.push((*to, entries.clone()));
                 }
                 _ => {}
@@ -506,7 +508,7 @@ fn one_flooding_client_does_not_starve_another() {
     for f in &frames {
         rig.feed(Input::Request(f.clone())).expect("fresh");
         for from in [1, 2] {
-            rig.peer(from, Message::Vouch(vec![entry(f)])).expect("a vouch");
+            rig.peer(from, vouch_for(vec![entry(f)])).expect("a vouch");
         }
     }
     let clients = |(_, message): (Target, Message)| match message {

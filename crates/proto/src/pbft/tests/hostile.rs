@@ -213,7 +213,7 @@ fn a_leader_that_fetched_a_genuine_frame_vouches_for_it_itself() {
     let mut rig = Rig::new(0, 1);
     let f = frame(1, b"op");
     for from in [1, 2] {
-        rig.peer(from, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+        rig.peer(from, vouch_for(vec![entry(&f)])).expect("a vouch");
     }
     rig.sent();
     rig.wait(Span::millis(4));
@@ -226,11 +226,11 @@ fn a_leader_that_fetched_a_genuine_frame_vouches_for_it_itself() {
 fn a_vouched_frame_is_fetched_even_if_older_phantoms_are_not_worth_it() {
     let mut rig = Rig::new(0, 1);
     let (phantom, f) = (frame(1, b"phantom"), frame(2, b"op"));
-    rig.peer(3, Message::Vouch(vec![entry(&phantom)])).expect("a vouch");
+    rig.peer(3, vouch_for(vec![entry(&phantom)])).expect("a vouch");
     rig.sent();
     rig.wait(Span::micros(2_900));
     for from in [1, 2] {
-        rig.peer(from, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+        rig.peer(from, vouch_for(vec![entry(&f)])).expect("a vouch");
     }
     rig.sent();
     let mut fetched = Vec::new();
@@ -251,7 +251,7 @@ fn a_leader_forgets_old_vouches_before_backups_forget_their_frames() {
     let f = frame(1, b"op");
     let mut leader = Rig::new(0, 1);
     for from in [1, 2] {
-        leader.peer(from, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+        leader.peer(from, vouch_for(vec![entry(&f)])).expect("a vouch");
     }
     let mut backup = Rig::new(1, 1);
     backup.feed(Input::Request(f.clone())).expect("fresh");
@@ -259,7 +259,7 @@ fn a_leader_forgets_old_vouches_before_backups_forget_their_frames() {
         leader.wait(Span::secs(1));
         leader.sent();
         backup.wait(Span::secs(1));
-        let vouches = backup.sent().iter().any(|(_, m)| matches!(m, Message::Vouch(_)));
+        let vouches = backup.sent().iter().any(|(_, m)| matches!(m, Message::Vouch { .. }));
         assert!(second <= 20 || !vouches, "vouches for what it forgets soon");
     }
     assert_eq!(backup.lane.report().pending_frames, 1);
@@ -283,7 +283,7 @@ fn a_void_proposal_gives_its_frames_back_and_its_votes_are_not_said_of_another()
     assert_eq!(rig.delivered(), [Seq(1)]);
     rig.wait(Span::secs(1));
     let sent = rig.sent();
-    let vouch = Message::Vouch(vec![entry(&a)]);
+    let vouch = vouch_for(vec![entry(&a)]);
     assert!(sent.iter().any(|(_, message)| *message == vouch), "{sent:?}");
     rig.peer(3, status(0, 0)).expect("a question");
     assert!(!has_prepare(&rig.sent()), "it has prepared another digest");
@@ -337,7 +337,8 @@ fn another_content_under_an_executed_id_is_not_taken_for_a_retransmission() {
     rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
     rig.sent();
     rig.feed(Input::Request(b.clone())).expect("fresh: the stage says that it conflicts");
-    assert!(rig.sent().iter().any(|(_, m)| *m == Message::Vouch(vec![entry(&b)])));
+    let vouch = Message::Vouch { executed: Seq(1), entries: vec![entry(&b)] };
+    assert!(rig.sent().iter().any(|(_, m)| *m == vouch));
 }
 
 /// A batch has to fit into one record of the vote log: a replica that voted for a larger one

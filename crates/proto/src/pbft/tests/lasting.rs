@@ -177,10 +177,10 @@ fn phantoms_that_one_peer_vouches_for_are_not_looked_at_again() {
     let mut rig = Rig::new(0, 1);
     let phantom = |id| BatchEntry { id: entry(&frame(id, b"op")).id, digest: Digest([4; 32]) };
     let many: Vec<BatchEntry> = (1..=1000).map(phantom).collect();
-    rig.peer(3, Message::Vouch(many)).expect("they may be under way");
+    rig.peer(3, vouch_for(many)).expect("they may be under way");
     assert_eq!(rig.lane.pool.bodyless(), 0);
     // What a second one vouches for is fetched, by VOUCH or by ENDORSED.
-    rig.peer(2, Message::Vouch(vec![phantom(7), phantom(7)])).expect("a vouch");
+    rig.peer(2, vouch_for(vec![phantom(7), phantom(7)])).expect("a vouch");
     assert_eq!(rig.lane.pool.bodyless(), 1);
     rig.sent();
     rig.wait(Span::millis(4));
@@ -370,7 +370,7 @@ fn what_is_delivered_and_never_executed_here_may_be_ordered_again() {
     // The client asks again, and this replica tells the leader of it.
     rig.wait(Span::secs(1));
     rig.feed(Input::Request(f.clone())).expect("it may repeat");
-    let vouch = (Target::One(ReplicaId(0)), Message::Vouch(vec![entry(&f)]));
+    let vouch = (Target::One(ReplicaId(0)), vouch_for(vec![entry(&f)]));
     assert!(rig.sent().contains(&vouch));
     let key = (f.id(), f.digest());
     assert!(rig.lane.pool.get(&key).is_some_and(|held| !held.ordered));

@@ -24,8 +24,14 @@ fn ordered(frame: &Arc<Frame>) -> Rig {
 }
 
 fn vouch(rig: &mut Rig, frame: &Frame, by: &[u16]) {
+    vouch_having(Seq(0), rig, frame, by);
+}
+
+/// They vouch, and have executed up to there.
+fn vouch_having(executed: Seq, rig: &mut Rig, frame: &Frame, by: &[u16]) {
     for from in by {
-        rig.peer(*from, Message::Vouch(vec![entry(frame)])).expect("a vouch");
+        let entries = vec![entry(frame)];
+        rig.peer(*from, Message::Vouch { executed, entries }).expect("a vouch");
     }
 }
 
@@ -49,9 +55,11 @@ fn a_refused_frame_is_ordered_again_when_it_comes_again() {
     execute(&mut rig);
     assert!(proposals(&rig.sent()).is_empty(), "not before the client asks for it");
     rig.feed(Input::Request(f.clone())).expect("it comes again");
-    vouch(&mut rig, &f, &[1]);
+    vouch_having(Seq(1), &mut rig, &f, &[1]);
     assert!(proposals(&rig.sent()).is_empty(), "the old vouches do not count");
     vouch(&mut rig, &f, &[2]);
+    assert!(proposals(&rig.sent()).is_empty(), "nor does one that was given before the refusal");
+    vouch_having(Seq(1), &mut rig, &f, &[2]);
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
 
@@ -61,7 +69,7 @@ fn what_came_again_before_the_refusal_was_known_counts() {
     let f = frame(2, b"op");
     let mut rig = ordered(&f);
     rig.feed(Input::Request(f.clone())).expect("it comes again");
-    vouch(&mut rig, &f, &[1, 2]);
+    vouch_having(Seq(1), &mut rig, &f, &[1, 2]);
     refuse(&mut rig, &f);
     assert!(proposals(&rig.sent()).is_empty());
     execute(&mut rig);
@@ -75,35 +83,33 @@ fn a_refusal_that_was_overtaken_by_a_checkpoint_is_not_lost() {
     execute(&mut rig);
     refuse(&mut rig, &f);
     rig.feed(Input::Request(f.clone())).expect("it comes again");
-    vouch(&mut rig, &f, &[1, 2]);
+    vouch_having(Seq(1), &mut rig, &f, &[1, 2]);
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
 
-/// It may have come again before, and the leader may have ordered it anew on the vouches that
-/// followed: whoever made one still has to have the body.
+/// A refusal that was overtaken finds the frame among what was executed.
 #[test]
-fn what_is_refused_late_keeps_its_body_if_it_came_from_its_client() {
-    for came in [false, true] {
+fn what_is_refused_late_waits_if_it_has_come_again() {
+    for again in [false, true] {
         let f = frame(2, b"op");
         let mut rig = Rig::new(1, 1);
         let proposal = proposal(&[&f]);
-        if came {
-            rig.feed(Input::Request(f.clone())).expect("fresh");
-        }
+        rig.feed(Input::Request(f.clone())).expect("fresh");
         rig.peer(0, pre_prepare(1, &proposal)).expect("a proposal");
-        if !came {
-            rig.wait(Span::millis(100));
-            rig.peer(0, Message::Body { vouched: true, frame: f.clone() }).expect("a body");
-        }
         rig.peer(2, Message::Prepare(vote(1, &proposal))).expect("a vote");
         for from in [0, 2] {
             rig.peer(from, Message::Commit(vote(1, &proposal))).expect("a vote");
         }
         assert_eq!(rig.delivered(), [Seq(1)]);
         execute(&mut rig);
+        if again {
+            rig.feed(Input::Request(f.clone())).expect("it comes again");
+        }
+        rig.sent();
         refuse(&mut rig, &f);
-        assert_eq!(rig.lane.report().pending_frames, u64::from(came));
-        rig.lane.check();
+        assert_eq!(rig.lane.report().pending_frames, u64::from(again));
+        let anew = Message::Vouch { executed: Seq(1), entries: vec![entry(&f)] };
+        assert_eq!(rig.sent().contains(&(Target::One(ReplicaId(0)), anew)), again);
     }
 }
 
@@ -135,14 +141,12 @@ fn a_refused_frame_is_ordered_again_in_the_next_view() {
     rig.feed(Input::Request(f.clone())).expect("it comes again");
     let digest = proposal(&[&f]).digest(GROUP, Seq(1));
     install(&mut rig, &plan(4, 0, &[Choice::Digest(digest)]));
-    vouch(&mut rig, &f, &[1, 2]);
+    vouch_having(Seq(1), &mut rig, &f, &[1, 2]);
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
 
-/// A client sends its frame again and again, and a frame is in the pool of a backup, vouched for
-/// twice, when the proposal comes that orders and refuses it. If the backup then dropped it and
-/// the leader ordered it again on the second vouches, nobody but the leader would have the body,
-/// one vouch would be too little for anybody, and a client would have changed the view.
+/// A client sends its frame again and again, and it has come twice when the proposal comes that
+/// orders it.
 #[test]
 fn what_came_again_before_it_was_ordered_stays_when_it_is_refused() {
     let f = frame(2, b"op");
@@ -162,42 +166,88 @@ fn what_came_again_before_it_was_ordered_stays_when_it_is_refused() {
     assert_eq!(rig.lane.report().pending_frames, 1);
 }
 
-/// Who vouches for the first time after the frame was ordered has not vouched twice, and drops it.
+/// Who has not executed the refusal when it vouches may drop the frame then, whenever its vouch
+/// comes.
 #[test]
-fn a_late_first_vouch_does_not_order_a_refused_frame_again() {
+fn a_vouch_of_before_the_refusal_does_not_order_a_frame_again() {
     let f = frame(2, b"op");
     let mut rig = ordered(&f);
     rig.feed(Input::Request(f.clone())).expect("it comes again");
-    vouch(&mut rig, &f, &[3, 1]);
+    vouch(&mut rig, &f, &[3, 1, 2]);
     refuse(&mut rig, &f);
     execute(&mut rig);
-    assert!(proposals(&rig.sent()).is_empty(), "two have vouched again: the leader and one more");
-    vouch(&mut rig, &f, &[2]);
+    vouch(&mut rig, &f, &[3, 1, 2]);
+    assert!(proposals(&rig.sent()).is_empty(), "only the leader holds it");
+    vouch_having(Seq(1), &mut rig, &f, &[2]);
+    assert!(proposals(&rig.sent()).is_empty(), "the leader and one more");
+    vouch_having(Seq(7), &mut rig, &f, &[1]);
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
 
-/// Backups repeat their vouches now and then, also between the moment when the leader orders the
-/// frame and the one when they hear of it. The leader takes such a repetition for a second vouch,
-/// as it is: who made it must still have the frame when that is ordered again.
+/// The same where the leader has forgotten the frame.
 #[test]
-fn what_was_vouched_for_again_without_coming_again_stays_when_it_is_refused() {
+fn a_refusal_is_remembered_for_longer_than_the_frame() {
     let f = frame(2, b"op");
-    let mut rig = Rig::new(1, 1);
-    let vouch = (Target::One(ReplicaId(0)), Message::Vouch(vec![entry(&f)]));
-    rig.feed(Input::Request(f.clone())).expect("fresh");
-    assert!(rig.sent().contains(&vouch));
-    rig.wait(Span::secs(1));
-    assert!(rig.sent().contains(&vouch), "with the heartbeat");
-    let proposal = proposal(&[&f]);
-    rig.peer(0, pre_prepare(1, &proposal)).expect("a proposal");
-    rig.peer(2, Message::Prepare(vote(1, &proposal))).expect("a vote");
-    for from in [0, 2] {
-        rig.peer(from, Message::Commit(vote(1, &proposal))).expect("a vote");
-    }
-    assert_eq!(rig.delivered(), [Seq(1)]);
+    let mut rig = ordered(&f);
     refuse(&mut rig, &f);
     execute(&mut rig);
-    assert_eq!(rig.lane.report().pending_frames, 1);
+    assert_eq!(rig.lane.report().pending_frames, 0);
+    vouch(&mut rig, &f, &[3, 1, 2]);
+    rig.feed(Input::Request(f.clone())).expect("it comes again");
+    assert!(proposals(&rig.sent()).is_empty(), "only the leader holds it");
+    vouch_having(Seq(1), &mut rig, &f, &[1, 2]);
+    assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
+}
+
+/// What came again while it was ordered is vouched for anew once it was refused: what was said
+/// before that counts no more.
+#[test]
+fn a_backup_vouches_anew_for_what_was_refused_and_has_come_again() {
+    for again in [false, true] {
+        let f = frame(2, b"op");
+        let mut rig = Rig::new(1, 1);
+        let proposal = proposal(&[&f]);
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        rig.peer(0, pre_prepare(1, &proposal)).expect("a proposal");
+        rig.peer(2, Message::Prepare(vote(1, &proposal))).expect("a vote");
+        for from in [0, 2] {
+            rig.peer(from, Message::Commit(vote(1, &proposal))).expect("a vote");
+        }
+        assert_eq!(rig.delivered(), [Seq(1)]);
+        if again {
+            rig.feed(Input::Request(f.clone())).expect("it comes again");
+        }
+        rig.sent();
+        refuse(&mut rig, &f);
+        execute(&mut rig);
+        let anew = Message::Vouch { executed: Seq(1), entries: vec![entry(&f)] };
+        assert_eq!(rig.sent().contains(&(Target::One(ReplicaId(0)), anew)), again);
+    }
+}
+
+/// A leader that fetches a state does not know what was refused in what it skipped, and who has
+/// vouched for that may have dropped it.
+#[test]
+fn what_was_vouched_for_before_a_state_was_fetched_is_vouched_for_anew() {
+    let f = frame(2, b"op");
+    let key = pool::key_of(&entry(&f));
+    let mut pool = pool::Pool::default();
+    pool.arrive(Time(1), &f, 2);
+    for from in [0, 1, 2] {
+        pool.vouch(Time(1), (ReplicaId(from), Some(Seq(3))), key, 2);
+    }
+    pool.fetched(Time(2), Seq(8), Some(ReplicaId(0)));
+    pool.queue_if_eligible(key, 3);
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), []);
+    for (from, executed) in [(1, 7), (2, 8)] {
+        pool.vouch(Time(2), (ReplicaId(from), Some(Seq(executed))), key, 2);
+    }
+    pool.queue_if_eligible(key, 3);
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [], "one of them was not that far");
+    pool.vouch(Time(2), (ReplicaId(1), Some(Seq(9))), key, 2);
+    pool.queue_if_eligible(key, 3);
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
+    pool.check();
 }
 
 /// An endorsed frame was ordered, refused, and is endorsed anew. The leader took that for old news,
@@ -235,7 +285,7 @@ fn speaks_up(rig: &mut Rig, f: &Frame, seconds: u64) -> bool {
     for _ in 0..seconds * 20 {
         rig.wait(Span::millis(50));
         named |= rig.sent().iter().any(|(_, message)| match message {
-            Message::Vouch(entries) => entries.contains(&entry(f)),
+            Message::Vouch { entries, .. } => entries.contains(&entry(f)),
             Message::Endorse { entries, .. } => entries.iter().any(|(e, _)| *e == entry(f)),
             _ => false,
         });
@@ -252,7 +302,7 @@ fn what_was_refused_is_not_spoken_up_for_until_it_comes_again() {
     let f = frame(2, b"op");
     let mut rig = Rig::new(1, 1);
     rig.feed(Input::Request(f.clone())).expect("fresh");
-    assert!(speaks_up(&mut rig, &f, 2), "also with heartbeats, so that it stays when refused");
+    assert!(speaks_up(&mut rig, &f, 2));
     let proposal = proposal(&[&f]);
     rig.peer(0, pre_prepare(1, &proposal)).expect("a proposal");
     rig.peer(2, Message::Prepare(vote(1, &proposal))).expect("a vote");
@@ -262,12 +312,30 @@ fn what_was_refused_is_not_spoken_up_for_until_it_comes_again() {
     assert_eq!(rig.delivered(), [Seq(1)]);
     refuse(&mut rig, &f);
     execute(&mut rig);
-    assert_eq!(rig.lane.report().pending_frames, 1);
     assert!(!speaks_up(&mut rig, &f, 5));
     install(&mut rig, &plan(2, 0, &[]));
     assert!(!speaks_up(&mut rig, &f, 1), "nor to a new leader");
     rig.feed(Input::Request(f.clone())).expect("it comes again");
     assert!(speaks_up(&mut rig, &f, 2));
+}
+
+/// The same where others hold it, to whom it has come again.
+#[test]
+fn what_others_hold_is_spoken_up_for_by_them_alone() {
+    use super::views::{install, plan};
+    let f = frame(2, b"op");
+    let mut rig = ordered(&f);
+    vouch_having(Seq(1), &mut rig, &f, &[1, 2]);
+    refuse(&mut rig, &f);
+    execute(&mut rig);
+    assert_eq!(rig.lane.report().pending_frames, 1);
+    assert!(proposals(&rig.sent()).is_empty(), "they are two");
+    install(&mut rig, &plan(1, 0, &[]));
+    assert!(!speaks_up(&mut rig, &f, 5));
+    install(&mut rig, &plan(4, 0, &[]));
+    assert!(proposals(&rig.sent()).is_empty(), "also as leader of another view");
+    vouch_having(Seq(1), &mut rig, &f, &[3]);
+    assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
 
 /// A pool that holds `f`, which its client has sent twice, and in which a quorum endorses it.
@@ -279,7 +347,7 @@ fn endorsed(f: &Arc<Frame>, queued: bool) -> pool::Pool {
     }
     if queued {
         for from in [0, 1, 2] {
-            pool.vouch(now, ReplicaId(from), key, 2);
+            pool.vouch(now, (ReplicaId(from), Some(Seq(0))), key, 2);
         }
         pool.queue_if_eligible(key, 3);
     }
@@ -302,35 +370,55 @@ fn a_place_that_is_left_over_in_the_queue_proposes_nothing() {
     let key = pool::key_of(&entry(&f));
     let mut pool = endorsed(&f, true);
     assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
-    pool.vouch(Time(2), ReplicaId(1), key, 2);
-    assert!(pool.refused(&key).is_empty());
+    pool.mark_ordered(&key, Seq(1));
+    pool.vouch(Time(2), (ReplicaId(1), Some(Seq(1))), key, 2);
+    assert!(pool.refused(Time(2), &key, Seq(1)).is_empty());
     assert_eq!(pool.take_batch(3, (1, 1 << 20)), [], "one has vouched since");
     for from in [2, 3] {
-        pool.vouch(Time(2), ReplicaId(from), key, 2);
+        pool.vouch(Time(2), (ReplicaId(from), Some(Seq(1))), key, 2);
         pool.queue_if_eligible(key, 3);
     }
     assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
     pool.check();
 }
 
-/// Who endorsed a frame has not vouched for it twice when its first vouch comes, and may drop the
-/// frame when it is refused.
+/// Who endorsed a frame and vouches for it before it is refused may drop it then.
 #[test]
-fn a_first_vouch_after_an_endorsement_does_not_order_a_refused_frame_again() {
+fn a_vouch_after_an_endorsement_does_not_order_a_refused_frame_again() {
     let f = frame(2, b"op");
     let key = pool::key_of(&entry(&f));
     let mut pool = endorsed(&f, false);
     assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key], "as good as vouches");
-    let vouch_again = |pool: &mut pool::Pool| {
+    pool.mark_ordered(&key, Seq(1));
+    let vouch = |pool: &mut pool::Pool, executed| {
         for from in [0, 1, 2] {
-            pool.vouch(Time(2), ReplicaId(from), key, 2);
+            pool.vouch(Time(2), (ReplicaId(from), Some(executed)), key, 2);
         }
     };
-    vouch_again(&mut pool);
-    assert!(pool.refused(&key).is_empty());
+    vouch(&mut pool, Seq(0));
+    assert!(pool.refused(Time(2), &key, Seq(1)).is_empty());
     pool.queue_if_eligible(key, 3);
-    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [], "nobody has vouched twice");
-    vouch_again(&mut pool);
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [], "nobody has vouched since");
+    vouch(&mut pool, Seq(1));
     pool.queue_if_eligible(key, 3);
     assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
+}
+
+/// Views begin again and again while a leader waits for what it proposes: vouches do not become
+/// younger by that, and after a minute nobody else may have the frame.
+#[test]
+fn a_new_view_makes_no_vouch_younger() {
+    let f = frame(2, b"op");
+    let key = pool::key_of(&entry(&f));
+    for (seconds, counts) in [(19, true), (21, false)] {
+        let mut pool = pool::Pool::default();
+        pool.arrive(Time(1), &f, 2);
+        for from in [0, 1, 2] {
+            pool.vouch(Time(1), (ReplicaId(from), Some(Seq(0))), key, 2);
+        }
+        let now = Time(1).after(Span::secs(seconds));
+        pool.begin_view(now, Some(ReplicaId(0)));
+        pool.queue_if_eligible(key, 3);
+        assert_eq!(pool.take_batch(3, (1, 1 << 20)) == [key], counts);
+    }
 }

@@ -37,7 +37,8 @@ fn again(rig: &mut Rig, frame: &Arc<Frame>) -> (Result<(), Reject>, bool, bool) 
     let result = rig.feed(Input::Request(frame.clone()));
     let resend = |effect: &Effect| matches!(effect, Effect::Stage(ToStage::Resend { .. }));
     let resent = rig.out.effects().iter().any(resend);
-    let mine = Message::Vouch(vec![entry(frame)]);
+    let (executed, entries) = (rig.lane.report().delivered, vec![entry(frame)]);
+    let mine = Message::Vouch { executed, entries };
     let vouched = rig.sent().iter().any(|(_, message)| *message == mine);
     (result, resent, vouched)
 }

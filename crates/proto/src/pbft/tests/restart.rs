@@ -150,7 +150,7 @@ fn a_leader_in_its_next_life_proposes_nothing_twice() {
     let offer = |rig: &mut Rig, f: &Arc<Frame>| {
         rig.feed(Input::Request(f.clone())).expect("fresh");
         for from in [1, 2] {
-            rig.peer(from, Message::Vouch(vec![entry(f)])).expect("a vouch");
+            rig.peer(from, vouch_for(vec![entry(f)])).expect("a vouch");
         }
     };
     offer(&mut old, &f);
@@ -473,7 +473,7 @@ fn a_leader_that_has_fetched_proposes_nothing_at_or_below_what_it_has() {
     let f = frame(1, b"op");
     rig.feed(Input::Request(f.clone())).expect("fresh");
     for from in [1, 2] {
-        rig.peer(from, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+        rig.peer(from, vouch_for(vec![entry(&f)])).expect("a vouch");
     }
     assert_eq!(proposals(&rig.sent()), [(Seq(6), 1)]);
 }

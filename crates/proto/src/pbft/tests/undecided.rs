@@ -198,7 +198,7 @@ fn a_leader_holds_back_nothing_of_its_own() {
     for f in &frames {
         rig.feed(Input::Request(f.clone())).expect("fresh");
         for from in [1, 2] {
-            rig.peer(from, Message::Vouch(vec![entry(f)])).expect("a vouch");
+            rig.peer(from, vouch_for(vec![entry(f)])).expect("a vouch");
         }
     }
     assert_eq!(proposals(&rig.sent()).len(), frames.len());

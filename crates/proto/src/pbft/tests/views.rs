@@ -193,7 +193,7 @@ fn a_request_displaced_by_a_null_is_vouched_for_again_and_ordered() {
     stop(&mut backup, 1);
     install(&mut backup, &plan(1, 0, &[Choice::Null]));
     let sent = backup.sent();
-    let vouch = (Target::One(ReplicaId(1)), Message::Vouch(vec![entry(&f)]));
+    let vouch = (Target::One(ReplicaId(1)), vouch_for(vec![entry(&f)]));
     assert!(sent.contains(&vouch), "{sent:?}");
     assert_eq!(prepares(&sent), [vote_in(1, 1, &Proposal::Null)]);
 
@@ -203,9 +203,9 @@ fn a_request_displaced_by_a_null_is_vouched_for_again_and_ordered() {
     leader.sent();
     stop(&mut leader, 1);
     // Others may have begun the view already.
-    leader.peer(3, Message::Vouch(vec![entry(&f)])).expect("it is about to lead");
+    leader.peer(3, vouch_for(vec![entry(&f)])).expect("it is about to lead");
     install(&mut leader, &plan(1, 0, &[Choice::Null]));
-    leader.peer(2, Message::Vouch(vec![entry(&f)])).expect("a vouch");
+    leader.peer(2, vouch_for(vec![entry(&f)])).expect("a vouch");
     let sent = leader.sent();
     assert_eq!(proposals(&sent), [(Seq(2), 1)], "above what the NEW-VIEW fixed");
     assert_eq!(prepares(&sent), [vote_in(1, 1, &Proposal::Null)], "like everybody else");
@@ -405,7 +405,7 @@ fn a_leader_fills_nothing_for_others_while_clients_keep_it_busy() {
         let f = frame(id, b"op");
         rig.feed(Input::Request(f.clone())).expect("fresh");
         for from in [1, 2] {
-            rig.peer(from, Message::Vouch(vec![entry(&f)])).expect("news");
+            rig.peer(from, vouch_for(vec![entry(&f)])).expect("news");
         }
         let proposed = proposals(&rig.sent());
         assert_eq!(proposed, [(Seq(id), 1)], "nothing but the frame");
