@@ -1,4 +1,5 @@
-//! Why a view is to end, and who is blamed for it where leaders rotate (V1, V17).
+//! Why a view is to end, which one is to follow, and who is blamed for it where leaders rotate (V1,
+//! V17, V18).
 //!
 //! Not here: what follows from everybody's blame (`roster`), nor when a lane complains.
 
@@ -74,8 +75,33 @@ impl Coordinator {
 
     pub(super) fn wish_for_next(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.change.aggrieved.clear();
-        if self.change.wishes.raise(View(self.change.installed().0 + 1)) {
+        if self.change.wishes.raise(self.view_after(self.change.installed())) {
             self.wish_raised(now, out);
         }
+    }
+
+    /// V18: the view to wish for when `view` does not work: the next one, but for those whose
+    /// leaders say that they recover, and so begin none.
+    pub(super) fn view_after(&self, view: View) -> View {
+        self.led_after(view).unwrap_or(View(view.0 + 1))
+    }
+
+    /// V18: the view that is asked for is not waited for when its leader recovers.
+    pub(super) fn pass_over(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let left = self.change.left;
+        let asks = self.change.is_changing() && self.change.wishes.own() == left;
+        if !asks || !self.recovers(left.leader(self.cfg.quorums.n())) {
+            return;
+        }
+        if self.led_after(left).is_some_and(|next| self.change.wishes.raise(next)) {
+            self.wish_raised(now, out);
+        }
+    }
+
+    /// The first view above `view` whose leader does not say that it recovers, if anybody is left.
+    fn led_after(&self, view: View) -> Option<View> {
+        let n = self.cfg.quorums.n();
+        let next = (1..=u64::from(n)).map(|step| View(view.0 + step));
+        next.filter(|view| !self.recovers(view.leader(n))).min()
     }
 }

@@ -1,5 +1,5 @@
 //! The joint view change of all pillars: leaving a view, VIEW-CHANGE, NEW-VIEW, and the timers
-//! (`docs/protocol/view-change.md`, V1 to V16).
+//! (`docs/protocol/view-change.md`, V1 to V18).
 //!
 //! | state | what this replica does |
 //! |---|---|
@@ -209,8 +209,9 @@ impl Coordinator {
         let change = &mut self.change;
         if expired && change.is_changing() && change.wishes.own() == change.left {
             // V14: the view that was asked for does not begin.
-            let (late, next) = (change.left, View(change.left.0 + 1));
-            change.wishes.raise(next);
+            let late = change.left;
+            let next = self.view_after(late);
+            self.change.wishes.raise(next);
             self.suspect(late.leader(self.cfg.quorums.n()), SuspicionKind::NoNewView, out);
             self.wish_raised(now, out);
         } else if expired && !change.is_changing() && !change.aggrieved.is_empty() {
@@ -313,7 +314,7 @@ impl Coordinator {
         self.follow_wishes(now, out);
     }
 
-    /// V2 and V4: what the wishes ask for.
+    /// V2, V4 and V18: what the wishes ask for.
     fn follow_wishes(&mut self, now: Time, out: &mut Vec<Effect>) {
         if self.change.wishes.join() {
             self.say_wish(now, Target::All, out);
@@ -322,6 +323,7 @@ impl Coordinator {
         if agreed > self.change.left {
             self.leave_for(now, agreed, out);
         }
+        self.pass_over(now, out);
     }
 
     /// V4: votes no more below `view`, and asks every pillar for its promises.

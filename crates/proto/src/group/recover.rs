@@ -83,6 +83,11 @@ impl Table {
         self.says[usize::from(from.0)] = recovering;
     }
 
+    /// Whether `replica` says that it recovers.
+    fn is_recovering(&self, replica: ReplicaId) -> bool {
+        self.says.get(usize::from(replica.0)).is_some_and(|says| *says)
+    }
+
     /// How many others say that they recover.
     pub(super) fn recovering(&self) -> usize {
         self.says.iter().filter(|says| **says).count()
@@ -284,6 +289,14 @@ impl Coordinator {
             recovery.recover = recover;
             recovery.acks.fill(None);
             recovery.next = Time::ZERO;
+        }
+    }
+
+    /// Whether `replica` recovers, by its own word.
+    pub(super) fn recovers(&self, replica: ReplicaId) -> bool {
+        match replica == self.cfg.me {
+            true => self.recovery.is_some(),
+            false => self.recovers.is_recovering(replica),
         }
     }
 

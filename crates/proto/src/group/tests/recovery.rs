@@ -12,10 +12,10 @@ use super::{
     K, L, certificate, change, config, coordinator, feed, keys, new_view, peer, rules, sign_change,
     step,
 };
-use crate::group::link::{FromCoordinator, ToCoordinator};
+use crate::group::link::{FromCoordinator, Grievance, ToCoordinator};
 use crate::group::msg::{GroupMessage, Recover};
 use crate::group::record::GroupRecord;
-use crate::group::{Beginning, Coordinator, Effect, GroupFact, Input};
+use crate::group::{Beginning, Coordinator, Effect, GroupFact, Input, SuspicionKind};
 use crate::outbox::{Target, When};
 
 fn recover(replica: u16, incarnation: u64) -> Recover {
@@ -132,6 +132,89 @@ fn f_replicas_may_forget_together() {
     }
     assert!(world.run_until(120_000, |w| recovered(w, 0) && recovered(w, 4)));
     assert!(world.run_until(60_000, World::agree));
+}
+
+/// The wishes that are told to all.
+fn wishes(out: &[Effect]) -> Vec<View> {
+    out.iter()
+        .filter_map(|effect| match effect {
+            Effect::Send { to: Target::All, message: GroupMessage::Wish { wish, .. }, .. } => {
+                Some(*wish)
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Swarm seed 3002408: two of seven recovered, and the views that were theirs to begin took T and
+/// 2T, one after the other.
+#[test]
+fn views_whose_leaders_recover_are_passed_over() {
+    let mut world = World::new(7, 2, 17);
+    world.run(500);
+    for victim in [1, 2] {
+        world.crash(victim);
+        world.start(victim, Beginning::Forgetful);
+    }
+    world.lazy.insert(0);
+    let before = world.top();
+    assert!(world.run_until(8000, |w| w.agree() && w.top() > before));
+    assert_eq!(world.core(4).report().view, View(3));
+    let waited = |fact: &GroupFact| {
+        matches!(fact, GroupFact::Suspicion { kind: SuspicionKind::NoNewView, .. })
+    };
+    assert!((0..7).all(|r| !world.node(r).facts.iter().any(waited)), "nobody waits for them");
+    assert!(world.run_until(60_000, |w| recovered(w, 1) && recovered(w, 2)));
+}
+
+#[test]
+fn a_replica_that_recovers_is_not_waited_for_as_leader() {
+    let says = |wish, recovering| GroupMessage::Wish { wish, installed: View(0), recovering };
+    let complaint = || {
+        let (view, what, whom) = (View(0), Grievance::Stalled, ReplicaId(0));
+        Input::Lane(ToCoordinator::Grievance { view, what, whom })
+    };
+    let begun = || {
+        let mut one = coordinator(3);
+        feed(&mut one, 0, Input::Turn);
+        one
+    };
+    let mut one = begun();
+    feed(&mut one, 1, peer(1, says(View(0), true)));
+    assert_eq!(wishes(&step(&mut one, 2, complaint()).1), [View(2)], "view 1 is its own");
+    // The others may not have heard of it: then they leave for that view, and this replica asks
+    // them for the next one at once.
+    let mut one = begun();
+    feed(&mut one, 1, peer(1, says(View(0), true)));
+    feed(&mut one, 2, peer(0, says(View(1), false)));
+    let (_, out) = step(&mut one, 3, peer(2, says(View(1), false)));
+    assert_eq!((wishes(&out).last(), one.report().asks_for), (Some(&View(2)), Some(View(1))));
+    // Or it forgets in the middle of that.
+    let mut one = begun();
+    feed(&mut one, 2, peer(0, says(View(1), false)));
+    let (_, out) = step(&mut one, 3, peer(2, says(View(1), false)));
+    assert_eq!((wishes(&out).last(), one.report().asks_for), (Some(&View(1)), Some(View(1))));
+    let (_, out) = step(&mut one, 4, peer(1, says(View(0), true)));
+    assert_eq!(wishes(&out), [View(2)]);
+    assert_eq!(wishes(&step(&mut one, 5, peer(1, says(View(0), true))).1), [], "once");
+    // Also after the time of a view that does not begin.
+    let mut one = begun();
+    feed(&mut one, 1, peer(2, says(View(0), true)));
+    feed(&mut one, 2, peer(0, says(View(1), false)));
+    feed(&mut one, 3, peer(1, says(View(1), false)));
+    assert_eq!(one.report().asks_for, Some(View(1)));
+    assert_eq!(wishes(&step(&mut one, 1500, Input::Turn).1).last(), Some(&View(3)));
+    // It counts itself, and where everybody says so, nobody is passed over.
+    let mut one = forgetful(1);
+    feed(&mut one, 0, Input::Turn);
+    assert_eq!(wishes(&step(&mut one, 2, complaint()).1), [View(2)]);
+    let mut one = begun();
+    (0..3).for_each(|from| feed(&mut one, 1, peer(from, says(View(0), true))));
+    assert_eq!(wishes(&step(&mut one, 2, complaint()).1), [View(3)]);
+    let mut one = forgetful(3);
+    feed(&mut one, 0, Input::Turn);
+    (0..3).for_each(|from| feed(&mut one, 1, peer(from, says(View(0), true))));
+    assert_eq!(wishes(&step(&mut one, 2, complaint()).1), [View(1)]);
 }
 
 fn ack(from: u16, view: u64, installed: u64, stable: &StableCheckpoint, recovering: bool) -> Input {
