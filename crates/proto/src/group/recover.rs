@@ -24,17 +24,18 @@ use crate::pbft::{Leaders, Reject};
 
 /// How often this replica says again that it recovers, and what it waits for.
 const REPEAT: Span = Span::millis(500);
-/// The least time between two RECOVERs of one replica that are taken note of: each costs a
-/// record.
+/// One RECOVER of a replica is taken note of in so long, since each costs a record; but two at
+/// once, for a life signs one before it knows the view, and the next as soon as it does.
 const LIFE_MIN: Span = Span::secs(1);
-/// The least time between two acknowledgements to one replica.
+/// The least time between two acknowledgements of one RECOVER.
 const ACK_GAP: Span = Span::millis(100);
 
 /// The newest RECOVER of every replica, and who says that it recovers right now.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     known: Vec<Option<Recover>>,
-    learned: Vec<Option<Time>>,
+    /// Until when those that were taken note of are paid for.
+    paid: Vec<Time>,
     acked: Vec<Option<Time>>,
     says: Vec<bool>,
 }
@@ -44,7 +45,7 @@ impl Table {
         let n = usize::from(n);
         Table {
             known: vec![None; n],
-            learned: vec![None; n],
+            paid: vec![Time::ZERO; n],
             acked: vec![None; n],
             says: vec![false; n],
         }
@@ -207,13 +208,14 @@ impl Coordinator {
             return Err(Reject::Stale("own recover"));
         }
         let index = usize::from(replica.0);
-        if self.recovers.learned[index].is_some_and(|at| now.since(at) < LIFE_MIN) {
+        if self.recovers.paid[index] > now.after(LIFE_MIN) {
             return Err(Reject::Stale("recover too soon after the last"));
         }
         if !self.judge().recover(&recover) {
             return Err(Reject::Misbehaviour("signature of a recover"));
         }
-        self.recovers.learned[index] = Some(now);
+        self.recovers.paid[index] = self.recovers.paid[index].max(now).after(LIFE_MIN);
+        self.recovers.acked[index] = None;
         self.recovers.replay(recover);
         let voids = |change: &ViewChange| self.recovers.voids(change);
         self.change.void(replica, voids);

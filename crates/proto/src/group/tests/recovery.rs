@@ -217,6 +217,39 @@ fn a_replica_that_recovers_is_not_waited_for_as_leader() {
     assert_eq!(wishes(&step(&mut one, 2, complaint()).1), [View(1)]);
 }
 
+/// A life signs RECOVER once before it knows the view, and at once again when it does: the others
+/// take note of both. Beyond that each costs them a record, so that there is one a second.
+#[test]
+fn a_life_that_finds_the_view_is_acknowledged_at_once() {
+    let mut one = coordinator(0);
+    feed(&mut one, 0, Input::Turn);
+    let say = |incarnation: u64, view: u64| {
+        let (replica, incarnation, view) = (ReplicaId(2), Incarnation(incarnation), View(view));
+        let signature = keys(2).sign(&rules().recover_signed(replica, incarnation, view));
+        let message = GroupMessage::Recover(Recover { replica, incarnation, view, signature });
+        Input::Peer { from: replica, incarnation, message }
+    };
+    let noted = |out: &[Effect]| {
+        out.iter().filter(|e| matches!(e, Effect::Persist(GroupRecord::Recover(_)))).count()
+    };
+    let acked = |out: &[Effect]| {
+        out.iter().find_map(|effect| match effect {
+            Effect::Send { message: GroupMessage::RecoverAck { view, .. }, .. } => Some(*view),
+            _ => None,
+        })
+    };
+    let (_, out) = step(&mut one, 1000, say(2, 0));
+    assert_eq!((noted(&out), acked(&out)), (1, Some(View(0))));
+    let (_, out) = step(&mut one, 1001, say(2, 7));
+    assert_eq!((noted(&out), acked(&out)), (1, Some(View(7))), "it waits for nothing else");
+    let (_, out) = step(&mut one, 1002, say(2, 7));
+    assert_eq!((noted(&out), acked(&out)), (0, None), "the same again");
+    // A crowd of lives, as a faulty replica has them: one a second.
+    let lives = (3..400).map(|life| step(&mut one, 1000 + 10 * life, say(life, 7)).1);
+    let records: usize = lives.map(|out| noted(&out)).sum();
+    assert_eq!(records, 3, "in four seconds, and two had been at once before");
+}
+
 fn ack(from: u16, view: u64, installed: u64, stable: &StableCheckpoint, recovering: bool) -> Input {
     peer(
         from,
