@@ -234,7 +234,7 @@ pub fn messages() -> Vec<Message> {
         Message::Commit(vote),
         Message::Nulls(Nulls { phase: NullPhase::PrePrepare, view, first: Seq(3), count: 5 }),
         Message::Nulls(Nulls { phase: NullPhase::Commit, view, first: Seq(3), count: 5 }),
-        Message::Vouch { executed: Seq(0), entries: entries() },
+        Message::Vouch { executed: Seq(7), entries: entries() },
         Message::Fetch { seq, entries: entries() },
         Message::Body { vouched: true, frame: Arc::new(frame(1, &[b"op"])) },
         Message::Forward(Arc::new(frame(1, &[b"op"]))),

@@ -71,7 +71,6 @@ impl Lane {
     pub(super) fn refused_here(&mut self, now: Now, seq: Seq, frame: &Frame) {
         let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
         let key = pool::key_of(&entry);
-        self.grievances.endorsements.refused(&key);
         let waits = self.pool.get(&key).is_some_and(|held| held.is_awaited() && !held.ordered);
         if waits {
             self.announce(now.mono, frame);

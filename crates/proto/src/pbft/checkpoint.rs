@@ -348,6 +348,7 @@ impl Lane {
             return;
         }
         self.void_upto(now, floor);
+        self.hear_anew(now);
         self.checkpoints.floor = floor;
         // A quorum has certified a later one; while it floats, no mark moves past these.
         self.checkpoints.votes.retain(|seq, _| *seq > floor);
@@ -355,6 +356,12 @@ impl Lane {
         self.count_as_delivered(now, floor);
         self.told.0 = self.told.0.max(self.delivered);
         self.carry_out_plan(now, out);
+    }
+
+    /// What others have vouched for may be executed or refused in what this replica skips.
+    fn hear_anew(&mut self, now: Now) {
+        let me = self.is_leader().then_some(self.cfg.me);
+        self.pool.fetched(now.mono, me);
     }
 
     /// Whether this replica agrees on numbers without the state before them.
@@ -476,6 +483,7 @@ impl Lane {
         }
         self.grievances.forget_frames();
         self.pool.fetched_at = Some(now.mono);
+        self.hear_anew(now);
         if fetched.seq < self.checkpoints.stable() {
             return;
         }
@@ -526,7 +534,5 @@ impl Lane {
         }
         self.progress = progress;
         self.refused.retain(|(seq, _)| *seq > progress.executed);
-        let me = self.is_leader().then_some(self.cfg.me);
-        self.pool.fetched(now.mono, upto, me);
     }
 }

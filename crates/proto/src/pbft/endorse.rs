@@ -17,7 +17,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use base::{BatchEntry, ClientId, Now, ReplicaId, Signature, Span, Time, View, VoteSet, limits};
+use base::{BatchEntry, ClientId, Now, ReplicaId, Signature, Span, Time, View, VoteSet};
 
 use super::catchup::VOUCH_LIFETIME;
 use super::msg::{ENDORSE_MAX, Message, endorse_bytes};
@@ -39,6 +39,8 @@ const PROMPT_WORTH: u32 = 2;
 const CLOSE_MAX: usize = ENDORSE_MAX / 2;
 /// What checking a quorum of signatures costs the sender's share.
 const ENDORSED_COST_BYTES: usize = 64 << 10;
+/// What having a frame ordered once more, which was decided of late, costs the share of a replica.
+pub(super) const AGAIN_COST_BYTES: usize = 1 << 20;
 /// What a forged signature costs the share of who sent it.
 pub(super) const FORGED_COST_BYTES: usize = 1 << 20;
 
@@ -101,9 +103,11 @@ impl Endorsements {
         self.forwarded.values_mut().for_each(|(at, _)| *at = at.after(slept).min(now));
     }
 
-    /// `key` was refused: whoever waits for it still, or again, has to say so anew.
-    pub(super) fn refused(&mut self, key: &Key) {
-        self.said.iter_mut().for_each(|said| said.retain(|(e, ..)| pool::key_of(e) != *key));
+    /// These were refused: whoever waits for one still, or again, has to say so anew.
+    pub(super) fn refused(&mut self, was_refused: impl Fn(&Key) -> bool) {
+        for said in &mut self.said {
+            said.retain(|(entry, ..)| !was_refused(&pool::key_of(entry)));
+        }
     }
 
     fn keep(&mut self, from: ReplicaId, (entry, signature, at): Said) {
@@ -149,10 +153,7 @@ impl Lane {
         }
         let after = Time(now.mono.0.saturating_sub(VOUCH_LIFETIME.0));
         let entries = self.pool.vouch_again(after, max);
-        let executed = self.progress.executed;
-        for chunk in entries.chunks(limits::BATCH_FRAMES_MAX) {
-            out.send(to, Message::Vouch { executed, entries: chunk.to_vec() });
-        }
+        self.vouch_for(to, &entries, out);
     }
 
     /// Endorses what is overdue, and looks whether what was endorsed is ordered.
@@ -312,7 +313,9 @@ impl Lane {
         if !self.catchup.peers.may_serve(from, now.mono) {
             return Err(Reject::Stale("endorsed frames faster than they are checked"));
         }
-        self.catchup.peers.served(from, now.mono, ENDORSED_COST_BYTES);
+        // A proof is as good as it was after the frame was ordered, for as long as the view lasts.
+        let cost = if self.pool.was_decided(&key) { AGAIN_COST_BYTES } else { ENDORSED_COST_BYTES };
+        self.catchup.peers.served(from, now.mono, cost);
         let distinct = voters(proof);
         let members = proof.iter().all(|(who, _)| who.0 < self.cfg.quorums.n());
         if !members

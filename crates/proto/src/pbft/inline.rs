@@ -25,6 +25,7 @@ use alloc::sync::Arc;
 
 use base::{Authenticator, Batch, Frame, Now, ReplicaId, Seq, Span, Time, limits};
 
+use super::endorse::AGAIN_COST_BYTES;
 use super::msg::Message;
 use super::pool::Key;
 use super::{Lane, Reject};
@@ -173,7 +174,8 @@ impl Lane {
         if !self.catchup.peers.may_serve(from, now.mono) {
             return Err(Reject::Stale("forwarded frames faster than they are checked"));
         }
-        let cost = FORWARD_COST_BYTES + frame.encoded_len();
+        let again = if self.pool.was_decided(&key) { AGAIN_COST_BYTES } else { 0 };
+        let cost = FORWARD_COST_BYTES + frame.encoded_len() + again;
         self.catchup.peers.served(from, now.mono, cost);
         if !self.is_genuine(frame) {
             return Err(Reject::Misbehaviour("forwarded a forged frame"));

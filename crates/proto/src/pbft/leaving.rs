@@ -2,15 +2,16 @@
 //! COMMITs that wait for company (`piggyback`), and frames that are forwarded unless somebody
 //! proposes them (`inline`).
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use base::{BatchEntry, Frame, Time, limits};
+use base::{BatchEntry, Frame, Seq, Time, limits};
 
-use super::Lane;
 use super::inline::Forwards;
 use super::msg::Message;
 use super::piggyback::Piggyback;
-use crate::outbox::Outbox;
+use super::{Lane, pool};
+use crate::outbox::{Outbox, Target};
 
 /// What is to leave.
 #[derive(Clone, Debug, Default)]
@@ -24,11 +25,28 @@ pub(super) struct Leaving {
 impl Lane {
     /// Vouches for what has come in this turn.
     pub(super) fn send_vouches(&mut self, out: &mut Outbox) {
-        let (leader, executed) = (self.vouched_to(), self.progress.executed);
-        for chunk in self.leaving.vouches.chunks(limits::BATCH_FRAMES_MAX) {
-            out.send(leader, Message::Vouch { executed, entries: chunk.to_vec() });
+        let mut entries = core::mem::take(&mut self.leaving.vouches);
+        self.vouch_for(self.vouched_to(), &entries, out);
+        entries.clear();
+        self.leaving.vouches = entries;
+    }
+
+    /// Vouches for what of this is held here, and says for how long.
+    pub(super) fn vouch_for(&self, to: Target, entries: &[BatchEntry], out: &mut Outbox) {
+        // Nothing up to the floor will ever be executed by a replica that waits for a state.
+        let floor = if self.floats() { self.low() } else { Seq(0) };
+        let executed = self.progress.executed.max(floor);
+        let mut held: BTreeMap<Seq, Vec<BatchEntry>> = BTreeMap::new();
+        for entry in entries {
+            if let Some(beyond) = self.pool.holds_beyond(&pool::key_of(entry), executed) {
+                held.entry(beyond).or_default().push(*entry);
+            }
         }
-        self.leaving.vouches.clear();
+        for (executed, entries) in held {
+            for chunk in entries.chunks(limits::BATCH_FRAMES_MAX) {
+                out.send(to, Message::Vouch { executed, entries: chunk.to_vec() });
+            }
+        }
     }
 
     /// What came from its client is made known to the leader.

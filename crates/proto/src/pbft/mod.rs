@@ -454,6 +454,7 @@ impl Lane {
                     let frame = frame.filter(|frame| !self.inline() || self.is_genuine(frame));
                     let frame = frame.cloned();
                     self.pool.refused_late(now.mono, (key, seq), frame.as_ref());
+                    self.grievances.endorsements.refused(|named| *named == key);
                     if let Some(frame) = frame {
                         self.refused_here(now, seq, &frame);
                     }
@@ -483,6 +484,10 @@ impl Lane {
             let next = next.map(|(seq, slot)| (seq, slot.batch.clone().filter(|_| slot.decided)));
             let Some((seq, batch)) = next else { break };
             if let Some(Batch::Frames { frames, .. }) = batch.as_deref() {
+                let refused = &self.refused;
+                if refused.first().is_some_and(|(first, _)| *first <= seq) {
+                    self.grievances.endorsements.refused(|key| refused.contains(&(seq, *key)));
+                }
                 for frame in frames {
                     self.on_frame_done(now, seq, frame, out);
                 }
@@ -498,7 +503,10 @@ impl Lane {
         let key = (frame.id(), frame.digest());
         let refused = self.refused.remove(&(seq, key));
         let wanted = match refused {
-            true => self.pool.refused(now.mono, &key, seq),
+            true => {
+                let replayed = self.log.get(seq).is_some_and(|slot| slot.recalled);
+                self.pool.refused(now.mono, (&key, seq), replayed)
+            }
             false => self.pool.executed(&key),
         };
         if refused {

@@ -151,9 +151,10 @@ pub enum Message {
     /// One of these three, of the null batch for several numbers in a row.
     Nulls(Nulls),
     /// To the leader: these frames reached the sender from their client itself (design §3.4), and
-    /// it holds them until one is in a batch that it executes later.
+    /// it holds them until a batch names them that it executes after `executed`.
     Vouch {
-        /// Up to here the sender has executed.
+        /// Up to here nothing that the sender executes takes the frames away: how far it has
+        /// executed, or further (L3c).
         executed: Seq,
         /// The frames.
         entries: Vec<BatchEntry>,
@@ -500,7 +501,7 @@ mod tests {
                 first: Seq(2),
                 count: 9,
             }),
-            Message::Vouch { executed: Seq(0), entries: entries.clone() },
+            Message::Vouch { executed: Seq(7), entries: entries.clone() },
             Message::Fetch { seq: Seq(8), entries },
             Message::Body { vouched: true, frame: Arc::new(frame.clone()) },
             Message::Forward(Arc::new(frame)),

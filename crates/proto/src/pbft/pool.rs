@@ -221,7 +221,7 @@ impl Pool {
     }
 
     fn put_body(&mut self, now: Time, key: Key, frame: &Arc<Frame>) -> &mut Entry {
-        let entry = entry_of((&mut self.entries, &self.refusals), now, key);
+        let entry = entry_of((&mut self.entries, &self.refusals, &self.recent), now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
@@ -272,7 +272,7 @@ impl Pool {
             return Vouched::TooMany;
         }
         *made += 1;
-        let entry = entry_of((&mut self.entries, &self.refusals), now, key);
+        let entry = entry_of((&mut self.entries, &self.refusals, &self.recent), now, key);
         entry.made_by = Some(peer);
         entry.is_vouched_for(now, voucher);
         if entry.vouches.len() == weak {
@@ -291,7 +291,7 @@ impl Pool {
         voucher: Option<ReplicaId>,
         weak: usize,
     ) -> Option<Arc<Frame>> {
-        let entry = entry_of((&mut self.entries, &self.refusals), now, key);
+        let entry = entry_of((&mut self.entries, &self.refusals, &self.recent), now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
@@ -361,7 +361,7 @@ impl Pool {
     /// the others do not know it, and the client table will. True if its body is missing.
     pub(super) fn endorsed(&mut self, now: Time, key: Key, by: VoteSet, weak: usize) -> bool {
         self.recent.forget(&key);
-        let entry = entry_of((&mut self.entries, &self.refusals), now, key);
+        let entry = entry_of((&mut self.entries, &self.refusals, &self.recent), now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
@@ -377,6 +377,11 @@ impl Pool {
             self.bodyless.push_back(key);
         }
         bodyless
+    }
+
+    /// Whether a batch that named `key` was executed here not long ago.
+    pub(super) fn was_decided(&self, key: &Key) -> bool {
+        self.recent.contains(key) || self.refusals.last(key).is_some()
     }
 
     /// Whether `key` waits for its order here, as far as this replica knows.
@@ -429,37 +434,56 @@ impl Pool {
     /// it (a faulty leader may propose a frame twice) may have it: what the group executed is
     /// authentic.
     pub(super) fn executed(&mut self, key: &Key) -> Vec<Want> {
-        let came = self.entries.get(key).is_some_and(|entry| entry.came);
+        let came = self.entries.get(key).map_or(Came::Never, |entry| match entry.came {
+            true if entry.again => Came::Twice,
+            true => Came::Once,
+            false => Came::Never,
+        });
         self.recent.executed(key, came);
         self.remove(key)
     }
 
     /// `key` was ordered before its predecessor and refused at `seq`: it may be ordered again, on
     /// the word of those who hold it all the same, which may have come already. It is not
-    /// remembered as executed, and leaves the pool unless it has come again, or others hold it.
-    /// Returns who waits, as [`Pool::executed`] does.
-    pub(super) fn refused(&mut self, now: Time, key: &Key, seq: Seq) -> Vec<Want> {
+    /// remembered as executed, and leaves the pool unless it has come again, others hold it, or a
+    /// later number names it, too. `replayed`: this is a refusal of an earlier life, after which
+    /// it has come. Returns who waits, as [`Pool::executed`] does.
+    pub(super) fn refused(
+        &mut self,
+        now: Time,
+        (key, seq): (&Key, Seq),
+        replayed: bool,
+    ) -> Vec<Want> {
+        let replayed = replayed || self.refusals.last(key) >= Some(seq);
         self.refusals.note(*key, seq);
-        let again = |e: &Entry| e.frame.is_some() && (e.again || e.holders.outlast());
-        let Some(entry) = self.entries.get_mut(key).filter(|entry| again(entry)) else {
+        let stays = |e: &Entry| {
+            let later = e.ordered && e.holders.ordered_after(seq);
+            e.frame.is_some() && (later || e.again || (replayed && e.came) || e.holders.outlast())
+        };
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| stays(entry)) else {
             return self.remove(key);
         };
+        entry.decided = true;
         entry.holders.refused(now, seq);
         // Who endorses it anew says something new.
         (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
-        entry.dormant = !core::mem::take(&mut entry.again);
-        self.ordered -= usize::from(core::mem::take(&mut entry.ordered));
-        entry.pending_since = entry.since;
+        if !(entry.ordered && entry.holders.ordered_after(seq)) {
+            let comes = (replayed && entry.came) || core::mem::take(&mut entry.again);
+            entry.dormant = !comes;
+            self.ordered -= usize::from(core::mem::take(&mut entry.ordered));
+            entry.pending_since = entry.since;
+        }
         let wanted = core::mem::take(&mut entry.wanted);
         self.wants -= wanted.len();
         wanted
     }
 
-    /// A state was fetched: what waits here may have been executed or refused up to `upto`, and who
-    /// had it may have it no more. `me`: this replica, if it leads.
-    pub(super) fn fetched(&mut self, now: Time, upto: Seq, me: Option<ReplicaId>) {
+    /// A state is fetched: what waits here may have been executed or refused in what it skips, and
+    /// who had it may have it no more. Who goes on holding it says so again within a second. `me`:
+    /// this replica, if it leads.
+    pub(super) fn fetched(&mut self, now: Time, me: Option<ReplicaId>) {
         for entry in self.entries.values_mut() {
-            entry.holders.fetched(upto);
+            entry.holders.forget();
             (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
             if let Some(me) = me.filter(|_| entry.is_awaited()) {
                 entry.holders.add_me(now, me);
@@ -476,7 +500,12 @@ impl Pool {
         frame: Option<&Arc<Frame>>,
     ) {
         self.refusals.note(key, seq);
-        let again = self.recent.forget(&key) == Came::Again;
+        let again = matches!(self.recent.forget(&key), Came::Again | Came::Twice);
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.decided = true;
+            entry.holders.refused(now, seq);
+            (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
+        }
         let is_here = self.entries.get(&key).is_some_and(|entry| entry.frame.is_some());
         if let Some(frame) = frame.filter(|_| again && !is_here)
             && self.charge(frame)
@@ -513,6 +542,14 @@ impl Pool {
         self.entries.iter().filter(|(_, entry)| waits(entry)).take(max).map(named).collect()
     }
 
+    /// Up to which number what is executed here takes `key` away no more, if this replica holds
+    /// it: it has `executed`, and will keep what has come again through its next refusal.
+    pub(super) fn holds_beyond(&self, key: &Key, executed: Seq) -> Option<Seq> {
+        let entry = self.entries.get(key).filter(|entry| entry.is_awaited())?;
+        let stays = entry.ordered && entry.again;
+        Some(if stays { entry.holders.ordered_at().max(executed) } else { executed })
+    }
+
     pub(super) fn check(&self) {
         // One pass: a pool may hold tens of thousands.
         let (mut held, mut made, mut wants) = (BTreeMap::new(), BTreeMap::new(), 0);
@@ -543,13 +580,15 @@ impl Pool {
 
 /// The entry of `key`, made if it is not there yet.
 fn entry_of<'a>(
-    (entries, refusals): (&'a mut BTreeMap<Key, Entry>, &Refusals),
+    (entries, refusals, recent): (&'a mut BTreeMap<Key, Entry>, &Refusals, &Repeats),
     now: Time,
     key: Key,
 ) -> &'a mut Entry {
     let fresh = || {
-        let holders = Holders::after(refusals.last(&key));
-        Entry { made: now, since: now, holders, ..Entry::default() }
+        let refused = refusals.last(&key);
+        let decided = refused.is_some() || recent.contains(&key);
+        let holders = Holders::after(refused.unwrap_or_default());
+        Entry { made: now, since: now, holders, decided, ..Entry::default() }
     };
     entries.entry(key).or_insert_with(fresh)
 }

@@ -18,6 +18,7 @@ use crate::outbox::{Effect, Fact, Outbox, Target};
 
 mod divided;
 mod grieve;
+mod held;
 mod hostile;
 mod lasting;
 mod refused;

@@ -14,6 +14,9 @@ pub(in crate::pbft) struct Entry {
     /// This replica has the client's own word for it: it came over the client's link, or this
     /// replica's part of the authenticator is genuine.
     pub(in crate::pbft) own: bool,
+    /// A batch that named it was executed here, not long ago: it is its client's, whatever became
+    /// of it, and whoever gives its body.
+    pub(super) decided: bool,
     /// It came over the client's link.
     pub(super) came: bool,
     /// Who has vouched that it is its client's.
@@ -87,13 +90,16 @@ impl Entry {
 
     /// A proposal for `seq` names it.
     pub(super) fn is_ordered_at(&mut self, seq: Seq) {
-        self.holders.ordered_at(seq, self.ordered);
+        self.holders.named_at(seq, self.ordered);
         self.ordered = true;
     }
 
-    /// Whether this replica may take it for its client's: on its own word or a weak quorum's.
+    /// Whether this replica may take it for its client's: on its own word, a weak quorum's, or
+    /// since it was decided before.
     pub(in crate::pbft) fn is_trusted(&self, weak: usize) -> bool {
-        self.own || self.backers() >= weak - usize::from(base::mutant!(LeadersWordIsTrust))
+        self.own
+            || self.decided
+            || self.backers() >= weak - usize::from(base::mutant!(LeadersWordIsTrust))
     }
 
     /// Whether a leader may propose it: its body is here, and a quorum holds it, or, where it

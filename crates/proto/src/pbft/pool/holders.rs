@@ -12,11 +12,10 @@ pub(in crate::pbft) struct Holders {
     who: VoteSet,
     /// Since when the first of them does.
     since: Time,
-    /// Only who has executed up to here counts: the frame was refused there, or may have been
-    /// executed in the state that was fetched.
+    /// Only who has executed up to here counts: the frame was refused there.
     after: Seq,
     /// The highest number whose proposal names the frame, while one does.
-    ordered_at: Seq,
+    order: Seq,
     /// Those who go on holding it when it is refused there.
     beyond: VoteSet,
 }
@@ -41,7 +40,7 @@ impl Holders {
             self.since = now;
         }
         self.who.insert(who);
-        if ordered && executed >= self.ordered_at {
+        if ordered && executed >= self.order {
             self.beyond.insert(who);
         }
     }
@@ -52,22 +51,26 @@ impl Holders {
     }
 
     /// A proposal for `seq` names the frame. `ordered`: another one did before.
-    pub(super) fn ordered_at(&mut self, seq: Seq, ordered: bool) {
-        if !ordered || seq > self.ordered_at {
-            (self.ordered_at, self.beyond) = (seq, VoteSet::EMPTY);
+    pub(super) fn named_at(&mut self, seq: Seq, ordered: bool) {
+        if !ordered || seq > self.order {
+            (self.order, self.beyond) = (seq, VoteSet::EMPTY);
         }
+    }
+
+    /// The highest number whose proposal names the frame, if one does.
+    pub(super) fn ordered_at(&self) -> Seq {
+        self.order
+    }
+
+    /// Whether that number, if one does, is above `seq`.
+    pub(super) fn ordered_after(&self, seq: Seq) -> bool {
+        self.order > seq
     }
 
     /// The frame was refused at `seq`.
     pub(super) fn refused(&mut self, now: Time, seq: Seq) {
-        let after = self.after.max(seq);
-        *self = Holders { who: self.beyond, since: now, after, ..Holders::default() };
-    }
-
-    /// A state was fetched: the frame may have been executed or refused up to `upto`.
-    pub(super) fn fetched(&mut self, upto: Seq) {
-        let after = self.after.max(upto);
-        *self = Holders { after, ordered_at: self.ordered_at, ..Holders::default() };
+        self.after = self.after.max(seq);
+        (self.who, self.since) = (self.beyond, now);
     }
 
     /// Whether others hold it whenever it is refused.

@@ -31,6 +31,8 @@ const ALLOWANCE: Span = Span::secs(1);
 pub(super) enum Came {
     Never,
     Once,
+    /// Both times before it was executed.
+    Twice,
     Again,
 }
 
@@ -52,10 +54,10 @@ impl Repeats {
         self.executed.contains_key(key)
     }
 
-    /// `key` was executed; `came`: it was here over its principal's own link.
-    pub(super) fn executed(&mut self, key: &Key, came: bool) {
+    /// `key` was executed; `came`: how often over its principal's own link.
+    pub(super) fn executed(&mut self, key: &Key, came: Came) {
         if let btree_map::Entry::Vacant(place) = self.executed.entry(*key) {
-            place.insert(if came { Came::Once } else { Came::Never });
+            place.insert(came);
             self.order.push_back(*key);
             if self.order.len() > RECENT_MAX
                 && let Some(oldest) = self.order.pop_front()

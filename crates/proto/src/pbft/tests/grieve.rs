@@ -29,7 +29,7 @@ fn grieved(rig: &mut Rig) -> Vec<Grievance> {
     told(rig).into_iter().filter_map(of).collect()
 }
 
-fn signed_vouch(from: u16, view: u64, entry: BatchEntry) -> Message {
+pub(super) fn signed_vouch(from: u16, view: u64, entry: BatchEntry) -> Message {
     let keys = PlainKeys { me: ReplicaId(from), n: 4 };
     let signature = keys.sign(&endorse_bytes(GROUP, Epoch(0), View(view), &entry));
     Message::Endorse { view: View(view), entries: vec![(entry, signature)] }

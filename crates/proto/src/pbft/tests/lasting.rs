@@ -370,8 +370,8 @@ fn what_is_delivered_and_never_executed_here_may_be_ordered_again() {
     // The client asks again, and this replica tells the leader of it.
     rig.wait(Span::secs(1));
     rig.feed(Input::Request(f.clone())).expect("it may repeat");
-    let vouch = (Target::One(ReplicaId(0)), vouch_for(vec![entry(&f)]));
-    assert!(rig.sent().contains(&vouch));
+    let vouch = Message::Vouch { executed: Seq(40), entries: vec![entry(&f)] };
+    assert!(rig.sent().contains(&(Target::One(ReplicaId(0)), vouch)));
     let key = (f.id(), f.digest());
     assert!(rig.lane.pool.get(&key).is_some_and(|held| !held.ordered));
 }

@@ -225,31 +225,6 @@ fn a_backup_vouches_anew_for_what_was_refused_and_has_come_again() {
     }
 }
 
-/// A leader that fetches a state does not know what was refused in what it skipped, and who has
-/// vouched for that may have dropped it.
-#[test]
-fn what_was_vouched_for_before_a_state_was_fetched_is_vouched_for_anew() {
-    let f = frame(2, b"op");
-    let key = pool::key_of(&entry(&f));
-    let mut pool = pool::Pool::default();
-    pool.arrive(Time(1), &f, 2);
-    for from in [0, 1, 2] {
-        pool.vouch(Time(1), (ReplicaId(from), Some(Seq(3))), key, 2);
-    }
-    pool.fetched(Time(2), Seq(8), Some(ReplicaId(0)));
-    pool.queue_if_eligible(key, 3);
-    assert_eq!(pool.take_batch(3, (1, 1 << 20)), []);
-    for (from, executed) in [(1, 7), (2, 8)] {
-        pool.vouch(Time(2), (ReplicaId(from), Some(Seq(executed))), key, 2);
-    }
-    pool.queue_if_eligible(key, 3);
-    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [], "one of them was not that far");
-    pool.vouch(Time(2), (ReplicaId(1), Some(Seq(9))), key, 2);
-    pool.queue_if_eligible(key, 3);
-    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
-    pool.check();
-}
-
 /// An endorsed frame was ordered, refused, and is endorsed anew. The leader took that for old news,
 /// while the endorsements that it had were void, and was replaced for starving it: a client alone
 /// changed the view (swarm seed 2820032 of that time).
@@ -372,7 +347,7 @@ fn a_place_that_is_left_over_in_the_queue_proposes_nothing() {
     assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
     pool.mark_ordered(&key, Seq(1));
     pool.vouch(Time(2), (ReplicaId(1), Some(Seq(1))), key, 2);
-    assert!(pool.refused(Time(2), &key, Seq(1)).is_empty());
+    assert!(pool.refused(Time(2), (&key, Seq(1)), false).is_empty());
     assert_eq!(pool.take_batch(3, (1, 1 << 20)), [], "one has vouched since");
     for from in [2, 3] {
         pool.vouch(Time(2), (ReplicaId(from), Some(Seq(1))), key, 2);
@@ -396,7 +371,7 @@ fn a_vouch_after_an_endorsement_does_not_order_a_refused_frame_again() {
         }
     };
     vouch(&mut pool, Seq(0));
-    assert!(pool.refused(Time(2), &key, Seq(1)).is_empty());
+    assert!(pool.refused(Time(2), (&key, Seq(1)), false).is_empty());
     pool.queue_if_eligible(key, 3);
     assert_eq!(pool.take_batch(3, (1, 1 << 20)), [], "nobody has vouched since");
     vouch(&mut pool, Seq(1));

@@ -230,7 +230,7 @@ fn what_was_promised_far_beyond_the_checkpoint_on_disk_is_kept_and_the_way_there
     assert_eq!(promised, [(1, None), (2, Some((view, digest(FAR + 2))))]);
 }
 
-fn signed_by(signers: &[u16], seq: u64) -> StableCheckpoint {
+pub(super) fn signed_by(signers: &[u16], seq: u64) -> StableCheckpoint {
     let digest = Digest([5; 32]);
     let bytes = Checkpoint::signed_bytes(GROUP, Epoch(0), Seq(seq), digest);
     let sign =
@@ -240,7 +240,7 @@ fn signed_by(signers: &[u16], seq: u64) -> StableCheckpoint {
 }
 
 /// The stage has fetched the checkpoint.
-fn fetched(rig: &mut Rig, checkpoint: StableCheckpoint) {
+pub(super) fn fetched(rig: &mut Rig, checkpoint: StableCheckpoint) {
     let progress = Progress { executed: checkpoint.seq, ..Progress::default() };
     rig.feed(Input::Stage(FromStage::Fetched { checkpoint, progress, replaced: true }))
         .expect("news");

@@ -1,0 +1,207 @@
+//! Who holds what a leader proposes: what vouches say of frames that were refused, executed, or
+//! skipped with a state.
+
+use super::grieve::signed_vouch;
+use super::restart::{fetched, signed_by};
+use super::*;
+use crate::group::link::FromCoordinator;
+use crate::pbft::pool;
+
+fn vouch(rig: &mut Rig, frame: &Frame, by: &[u16]) {
+    for from in by {
+        rig.peer(*from, vouch_for(vec![entry(frame)])).expect("a vouch");
+    }
+}
+
+/// Decides `proposal`, which the leader makes, at replica 1.
+fn deliver(rig: &mut Rig, seq: u64, proposal: &Proposal) {
+    rig.peer(0, pre_prepare(seq, proposal)).expect("a proposal");
+    decide(rig, seq, proposal);
+}
+
+fn decide(rig: &mut Rig, seq: u64, proposal: &Proposal) {
+    rig.peer(2, Message::Prepare(vote(seq, proposal))).expect("a vote");
+    for from in [0, 2] {
+        rig.peer(from, Message::Commit(vote(seq, proposal))).expect("a vote");
+    }
+}
+
+fn refuse(rig: &mut Rig, seq: u64, frame: &Frame) {
+    let refused = FromStage::Refused { seq: Seq(seq), entry: entry(frame) };
+    rig.feed(Input::Stage(refused)).expect("news");
+}
+
+fn execute(rig: &mut Rig, upto: u64) {
+    let progress = Progress { executed: Seq(upto), ..Progress::default() };
+    rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+}
+
+/// What `rig` says for how long it holds `frame`.
+fn held_beyond(rig: &mut Rig, frame: &Frame) -> Vec<Seq> {
+    let beyond = |(_, message)| match message {
+        Message::Vouch { executed, entries } if entries.contains(&entry(frame)) => Some(executed),
+        _ => None,
+    };
+    rig.sent().into_iter().filter_map(beyond).collect()
+}
+
+/// A leader that skips numbers does not know what was refused there, and who has vouched for that
+/// may have dropped it.
+#[test]
+fn what_was_vouched_for_before_a_state_is_vouched_for_anew() {
+    for floats in [false, true] {
+        let f = frame(2, b"op");
+        let mut rig = Rig::new(0, 1);
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        vouch(&mut rig, &f, &[1]);
+        match floats {
+            true => {
+                let float = FromCoordinator::Float(signed_by(&[0, 1, 3], 8));
+                rig.feed(Input::Coordinator(float)).expect("news");
+            }
+            false => fetched(&mut rig, signed_by(&[0, 1, 3], 8)),
+        }
+        vouch(&mut rig, &f, &[2]);
+        assert!(!rig.lane.pool.has_eligible(), "one and the leader");
+        vouch(&mut rig, &f, &[1]);
+        assert!(rig.lane.pool.has_eligible(), "floats: {floats}");
+    }
+}
+
+/// A client gave its frame to links only, with an authenticator that is good for nobody, and those
+/// who have executed it hold it no more. What was decided once is its client's, whoever has it.
+#[test]
+fn what_was_decided_is_trusted_when_it_is_proposed_again() {
+    for refused in [false, true] {
+        let f = frame_with(2, b"op", |_| Authenticator::Vector(vec![]));
+        let mut rig = Rig::new(1, 1);
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        deliver(&mut rig, 1, &proposal(&[&f]));
+        assert_eq!(rig.delivered(), [Seq(1)]);
+        if refused {
+            refuse(&mut rig, 1, &f);
+        }
+        execute(&mut rig, 1);
+        assert_eq!(rig.lane.report().pending_frames, 0);
+        rig.peer(0, pre_prepare(2, &proposal(&[&f]))).expect("a proposal");
+        assert!(!has_prepare(&rig.sent()), "without its body");
+        rig.peer(0, Message::Body { vouched: true, frame: f.clone() }).expect("a body");
+        assert!(has_prepare(&rig.sent()));
+    }
+}
+
+/// The first copy over the client's link comes in the turn in which the frame is refused.
+#[test]
+fn what_is_dropped_in_a_turn_is_not_vouched_for_at_its_end() {
+    let f = frame(2, b"op");
+    let mut rig = Rig::new(1, 1);
+    rig.peer(0, pre_prepare(1, &proposal(&[&f]))).expect("a proposal");
+    rig.wait(Span::millis(100));
+    rig.peer(0, Message::Body { vouched: true, frame: f.clone() }).expect("a body");
+    decide(&mut rig, 1, &proposal(&[&f]));
+    assert_eq!(rig.delivered(), [Seq(1)]);
+    rig.feed(Input::Request(f.clone())).expect("it comes");
+    refuse(&mut rig, 1, &f);
+    execute(&mut rig, 1);
+    assert_eq!(held_beyond(&mut rig, &f), []);
+}
+
+/// Leaders that rotate may both name a frame: refused at the lower number, it is still to be
+/// executed at the higher one, and nobody may count on it beyond that.
+#[test]
+fn what_a_later_number_names_waits_for_that() {
+    let f = frame(2, b"op");
+    let mut rig = Rig::new(1, 1);
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    for seq in [1, 2] {
+        deliver(&mut rig, seq, &proposal(&[&f]));
+    }
+    assert_eq!(rig.delivered(), [Seq(1), Seq(2)]);
+    rig.sent();
+    refuse(&mut rig, 1, &f);
+    execute(&mut rig, 1);
+    assert_eq!(rig.lane.report().pending_frames, 1);
+    rig.wait(Span::secs(1));
+    assert_eq!(held_beyond(&mut rig, &f), [], "it is ordered");
+    refuse(&mut rig, 2, &f);
+    execute(&mut rig, 2);
+    assert_eq!(rig.lane.report().pending_frames, 0);
+}
+
+/// What has come again stays when it is refused, and who waits for a state executes nothing before
+/// it: the leader need not wait until they are that far.
+#[test]
+fn a_voucher_says_for_how_long_it_holds_a_frame() {
+    let (f, g) = (frame(2, b"op"), frame(3, b"op"));
+    let mut rig = Rig::new(1, 1);
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    assert_eq!(held_beyond(&mut rig, &f), [Seq(0)]);
+    rig.peer(0, pre_prepare(1, &proposal(&[&f]))).expect("a proposal");
+    rig.feed(Input::Request(f.clone())).expect("it comes again");
+    assert_eq!(held_beyond(&mut rig, &f), [Seq(1)]);
+    let float = FromCoordinator::Float(signed_by(&[0, 2, 3], 8));
+    rig.feed(Input::Coordinator(float)).expect("news");
+    rig.feed(Input::Request(g.clone())).expect("fresh");
+    assert_eq!(held_beyond(&mut rig, &g), [Seq(8)]);
+}
+
+/// A client sends its frame to a replica that was restarted, and whose log says that the frame was
+/// refused in an earlier life.
+#[test]
+fn a_refusal_of_an_earlier_life_uses_up_nothing() {
+    let f = frame(2, b"op");
+    let key = pool::key_of(&entry(&f));
+    for replayed in [false, true] {
+        let mut pool = pool::Pool::default();
+        pool.arrive(Time(1), &f, 2);
+        pool.mark_ordered(&key, Seq(1));
+        pool.refused(Time(1), (&key, Seq(1)), replayed);
+        assert_eq!(pool.len(), usize::from(replayed));
+        assert_eq!(pool.holds_beyond(&key, Seq(1)).is_some(), replayed);
+        pool.check();
+    }
+}
+
+/// A sibling's word of a stable checkpoint overtakes the refusal.
+#[test]
+fn what_came_twice_before_it_was_executed_is_not_lost_when_it_is_refused_late() {
+    let f = frame(2, b"op");
+    let mut rig = Rig::new(1, 1);
+    for _ in 0..2 {
+        rig.feed(Input::Request(f.clone())).expect("it comes");
+    }
+    deliver(&mut rig, 1, &proposal(&[&f]));
+    assert_eq!(rig.delivered(), [Seq(1)]);
+    execute(&mut rig, 1);
+    rig.sent();
+    refuse(&mut rig, 1, &f);
+    assert_eq!(held_beyond(&mut rig, &f), [Seq(1)]);
+}
+
+/// Signatures of before the refusal make no quorum with those of after it.
+#[test]
+fn what_was_endorsed_before_it_was_refused_is_endorsed_anew() {
+    let f = frame(2, b"op");
+    let mut rig = Rig::new(1, 1);
+    let shown = |rig: &mut Rig| {
+        let sent = rig.sent();
+        sent.iter().any(|(_, message)| matches!(message, Message::Endorsed { .. }))
+    };
+    for _ in 0..2 {
+        rig.feed(Input::Request(f.clone())).expect("it comes");
+    }
+    let endorse = |rig: &mut Rig| {
+        for from in [2, 3] {
+            rig.peer(from, signed_vouch(from, 0, entry(&f))).expect("counted");
+        }
+    };
+    endorse(&mut rig);
+    deliver(&mut rig, 1, &proposal(&[&f]));
+    assert_eq!(rig.delivered(), [Seq(1)]);
+    refuse(&mut rig, 1, &f);
+    execute(&mut rig, 1);
+    rig.wait(Span::millis(300));
+    assert!(!shown(&mut rig), "its own is one");
+    endorse(&mut rig);
+    assert!(shown(&mut rig));
+}
