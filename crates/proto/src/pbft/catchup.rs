@@ -30,6 +30,10 @@ const BODY_PATIENCE: Span = Span::millis(3);
 const FETCHES_MAX: u32 = 6;
 /// Most frames that are asked for at a time, the lowest numbers first (and one number always).
 const FETCH_ENTRIES_MAX: usize = 2048;
+/// Numbers, and their frames, that are asked for at a time once the wait does not double any more.
+/// Nobody has what is missing, or nobody hears: that may last, and a window is missing perhaps.
+const VAIN_NUMBERS_MAX: usize = 4;
+const VAIN_ENTRIES_MAX: usize = 64;
 /// The longest wait between two cries for help.
 const RETRANSMIT_MAX: Span = Span::millis(1000);
 /// How often a lane tells how far it is: while it moves, and while it idles.
@@ -75,6 +79,8 @@ pub(super) struct Catchup {
     waiting_since: Option<Time>,
     last_fetch: Time,
     fetches: u32,
+    /// The number that was asked for last in vain: the next come next.
+    fetched: Seq,
     /// The number about which it was told that nobody's log reaches back to it.
     told_lost: Option<Seq>,
     told_lost_at: Option<Time>,
@@ -108,6 +114,7 @@ impl Catchup {
             waiting_since: None,
             last_fetch: Time::ZERO,
             fetches: 0,
+            fetched: Seq(0),
             told_lost: None,
             told_lost_at: None,
             ask_again: false,
@@ -139,6 +146,25 @@ impl Catchup {
 
     pub(super) fn waits_for_bodies(&mut self, now: Time) {
         self.waiting_since.get_or_insert(now);
+    }
+
+    /// A proposal has come that was asked for: whoever was not heard is heard again.
+    pub(super) fn proposal_came(&mut self) {
+        if self.fetches_in_vain() {
+            self.fetches = 0;
+        }
+    }
+
+    /// Another view begins, in which other things are missing: the next question is about all.
+    pub(super) fn begin_view(&mut self, now: Time) {
+        self.progressed(now);
+        self.hearing.begin_view();
+        self.fetches = self.fetches.min(FETCHES_MAX);
+    }
+
+    /// Whether what is missing was asked for so often that it is a few numbers' turn at a time.
+    fn fetches_in_vain(&self) -> bool {
+        self.fetches > FETCHES_MAX
     }
 
     fn heartbeat_at(&self, waiting: bool) -> Time {
@@ -263,23 +289,35 @@ impl Lane {
     /// Asks for the bodies that proposals here wait for, and as leader for those that others
     /// vouch for.
     fn fetch_missing(&mut self, now: Now, out: &mut Outbox) {
+        let in_vain = self.catchup.fetches_in_vain();
         self.catchup.last_fetch = now.mono;
         self.catchup.fetches = self.catchup.fetches.saturating_add(1);
-        let (mut waiting, mut asked) = (false, 0);
-        for (seq, slot) in self.log.above(self.delivered) {
-            if asked >= FETCH_ENTRIES_MAX {
+        let (numbers_max, entries_max, each_max, last) = match in_vain {
+            false => (usize::MAX, FETCH_ENTRIES_MAX, usize::MAX, self.delivered),
+            true => (VAIN_NUMBERS_MAX, VAIN_ENTRIES_MAX, VAIN_ENTRIES_MAX, self.catchup.fetched),
+        };
+        // In turn, for what is missing at the lowest may be what nobody has.
+        let last = last.max(self.delivered);
+        let before = self.log.above(self.delivered).take_while(|(seq, _)| *seq <= last);
+        let in_turn = self.log.above(last).chain(before);
+        let (mut numbers, mut asked) = (0, 0);
+        for (seq, slot) in in_turn.filter(|(_, slot)| slot.is_incomplete()) {
+            if numbers >= numbers_max || asked >= entries_max {
                 break;
             }
-            if slot.missing > 0 {
-                waiting = true;
-                let entries = slot.missing_entries();
+            numbers += 1;
+            self.catchup.fetched = seq;
+            if let (Some(digest), None) = (slot.chosen, &slot.proposal) {
+                asked += 1;
+                out.send(Target::All, Message::FetchProposal { seq, digest });
+            } else {
+                let mut entries = slot.missing_entries();
+                entries.truncate(each_max);
                 asked += entries.len();
                 out.send(Target::All, Message::Fetch { seq, entries });
-            } else if let (Some(digest), None) = (slot.chosen, &slot.proposal) {
-                (waiting, asked) = (true, asked + 1);
-                out.send(Target::All, Message::FetchProposal { seq, digest });
             }
         }
+        let mut waiting = numbers > 0;
         if self.is_leader() {
             waiting |= self.fetch_unproposed(now, out);
         }

@@ -154,6 +154,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Whether there are bodies or, of what the NEW-VIEW has chosen, the proposal to be asked for.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.missing > 0 || (self.chosen.is_some() && self.proposal.is_none())
+    }
+
     /// The entries whose bodies are missing or not trusted.
     pub(super) fn missing_entries(&self) -> Vec<BatchEntry> {
         let entries = self.proposal.iter().flat_map(|proposal| proposal.entries());

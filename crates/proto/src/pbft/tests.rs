@@ -26,6 +26,7 @@ mod repeats;
 mod restart;
 mod rotating;
 mod undecided;
+mod vain;
 mod views;
 
 const GROUP: GroupId = GroupId([7; 32]);

@@ -192,8 +192,7 @@ impl Lane {
         self.views.take(plan.clone());
         self.on_certified(now, &plan.start, out);
         self.tell_if_beyond_reach(plan.start.seq, out);
-        self.catchup.progressed(now.mono);
-        self.catchup.hearing.begin_view();
+        self.catchup.begin_view(now.mono);
         self.grievances.pace.begin_view(now.mono);
         self.grievances.begin_view(now.mono);
         self.told = (self.delivered, Time::ZERO);
@@ -319,6 +318,7 @@ impl Lane {
         if origin == Origin::Backups {
             self.room_for(seq, &proposal)?;
         }
+        self.catchup.proposal_came();
         self.install(now, seq, proposal, origin);
         self.advance(now, seq, out);
         Ok(())

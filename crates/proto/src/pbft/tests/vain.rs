@@ -1,0 +1,102 @@
+//! Questions that nobody answers: who can hear but is not heard, or asks for what nobody has, goes
+//! on asking, and costs the others next to nothing.
+
+use alloc::collections::BTreeMap;
+
+use super::views::{install, plan, stop};
+use super::*;
+use crate::group::link::Choice;
+
+/// Long enough that every doubling of a wait is over.
+const SETTLES: Span = Span::secs(5);
+/// How long is looked at it.
+const LOOK: Span = Span::secs(10);
+/// What a question in vain may cost in that time: no more than about 30 a second.
+const ASKED_MAX: usize = 300;
+
+/// Lets `span` pass, with a turn whenever the lane wants one, and returns what it asks for, by
+/// number: how often, and whom. And how many turns it has.
+fn asked_in(rig: &mut Rig, span: Span) -> (BTreeMap<Seq, usize>, Vec<Target>, usize) {
+    let end = rig.now.mono.after(span);
+    let (mut asked, mut whom, mut turns) = (BTreeMap::new(), Vec::new(), 0);
+    while let Some(at) = rig.lane.deadline().filter(|at| *at <= end) {
+        let wait = at.since(rig.now.mono);
+        rig.wait(wait);
+        turns += 1;
+        for (to, message) in rig.sent() {
+            if let Message::FetchProposal { seq, .. } | Message::Fetch { seq, .. } = message {
+                *asked.entry(seq).or_insert(0) += 1;
+                if !whom.contains(&to) {
+                    whom.push(to);
+                }
+            }
+        }
+    }
+    let rest = end.since(rig.now.mono);
+    rig.wait(rest);
+    (asked, whom, turns)
+}
+
+fn nth(seq: u64) -> Proposal {
+    Proposal::Frames { time: AgreedTime(WALL.0 + seq), entries: vec![] }
+}
+
+/// Replica 2 in view 1, whose NEW-VIEW has chosen proposals for the whole window that are not
+/// here.
+fn lacks_what_was_chosen() -> Rig {
+    let mut rig = Rig::new(2, 1);
+    stop(&mut rig, 1);
+    let chosen = |seq: u64| Choice::Digest(nth(seq).digest(GROUP, Seq(seq)));
+    let choices: Vec<Choice> = (1..=16).map(chosen).collect();
+    install(&mut rig, &plan(1, 0, &choices));
+    rig
+}
+
+/// The swarm's seed 3010075: one replica heard the others' NEW-VIEW and was heard by one that
+/// could not reach it. It asked for 96 proposals five times a second for as long as that lasted.
+#[test]
+fn proposals_that_nobody_gives_are_asked_for_a_few_at_a_time() {
+    let mut rig = lacks_what_was_chosen();
+    let (asked, ..) = asked_in(&mut rig, Span::millis(200));
+    assert_eq!(asked.len(), 16);
+    assert!(asked.values().all(|times| *times > 5), "first all, and often: {asked:?}");
+    asked_in(&mut rig, SETTLES);
+    let (asked, _, turns) = asked_in(&mut rig, LOOK);
+    assert_eq!(asked.len(), 16, "none is forgotten: {asked:?}");
+    assert!(asked.values().sum::<usize>() <= ASKED_MAX && turns <= ASKED_MAX, "{asked:?}");
+    // As soon as one comes, somebody hears and is heard.
+    rig.peer(3, Message::ProposalIs { seq: Seq(16), proposal: nth(16) }).expect("wanted");
+    let (asked, ..) = asked_in(&mut rig, Span::millis(5));
+    assert!((1..16).all(|seq| asked.contains_key(&Seq(seq))), "{asked:?}");
+}
+
+/// The next view begins with questions about everything, however long they were in vain.
+#[test]
+fn another_view_asks_anew() {
+    let mut rig = lacks_what_was_chosen();
+    asked_in(&mut rig, SETTLES);
+    stop(&mut rig, 2);
+    let chosen = |seq: u64| Choice::Digest(nth(seq).digest(GROUP, Seq(seq)));
+    let choices: Vec<Choice> = (1..=16).map(chosen).collect();
+    install(&mut rig, &plan(2, 0, &choices));
+    rig.sent();
+    let (asked, ..) = asked_in(&mut rig, Span::millis(200));
+    assert_eq!(asked.len(), 16, "once more if that was lost: {asked:?}");
+}
+
+/// A faulty leader names what nobody has, in every number of the window.
+#[test]
+fn bodies_that_nobody_has_are_asked_for_a_few_at_a_time() {
+    let mut rig = Rig::new(2, 1);
+    let frames: Vec<Arc<Frame>> = (1..=16).map(|id| frame(id, b"op")).collect();
+    for (seq, f) in (1..).zip(&frames) {
+        rig.peer(0, pre_prepare(seq, &proposal(&[f]))).expect("it may be under way");
+    }
+    asked_in(&mut rig, SETTLES);
+    let (asked, ..) = asked_in(&mut rig, LOOK);
+    assert_eq!(asked.len(), 16, "none is forgotten: {asked:?}");
+    assert!(asked.values().sum::<usize>() <= ASKED_MAX, "{asked:?}");
+    rig.peer(0, Message::Body { vouched: true, frame: frames[8].clone() }).expect("wanted");
+    let (asked, ..) = asked_in(&mut rig, Span::millis(5));
+    assert_eq!(asked.len(), 15, "all at once: {asked:?}");
+}
