@@ -149,7 +149,8 @@ impl Catchup {
     }
 
     /// A proposal has come that was asked for: whoever was not heard is heard again.
-    pub(super) fn proposal_came(&mut self) {
+    pub(super) fn proposal_came(&mut self, now: Time) {
+        self.overheard.came(now);
         if self.fetches_in_vain() {
             self.fetches = 0;
         }

@@ -9,6 +9,7 @@
 //!
 //! Not here: the proposals that a NEW-VIEW has chosen (`views`).
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use base::{Digest, Now, ReplicaId, Seq, Span, Time};
@@ -20,8 +21,13 @@ use crate::outbox::{Outbox, Target};
 
 /// How long the leader's own proposal may be overtaken by others' votes for it.
 const PATIENCE: Span = Span::micros(500);
-/// After so long without an answer, somebody else is asked.
+/// After so long without an answer, somebody else is asked. Doubles, up to 32 times, while nothing
+/// that was asked for comes.
 const AGAIN: Span = Span::millis(5);
+const AGAIN_MAX: u32 = 5;
+/// Numbers that are asked for again once the wait does not double any more: perhaps nobody hears,
+/// for as long as that may be.
+const VAIN_NUMBERS_MAX: usize = 4;
 /// Numbers above what is delivered that are asked for: whoever misses more than that is better
 /// told what is decided.
 const NUMBERS_MAX: usize = 64;
@@ -29,15 +35,17 @@ const NUMBERS_MAX: usize = 64;
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Overheard {
-    /// Since when something may be missing; `None`: nothing is.
-    since: Option<Time>,
+    /// When to look at what is missing; `None`: nothing is.
+    look_at: Option<Time>,
     /// The highest number that may be.
     upto: Seq,
-    /// Up to here all that was missing was asked for.
-    asked: Seq,
+    /// What was asked for and has not come.
+    asked: BTreeSet<Seq>,
     /// The lowest number that is missing, and since when it is that and asked for.
     lowest: (Seq, Time),
-    /// Who was asked for that, and who is asked first: whoever did not answer in time comes last,
+    /// How often it was asked for again since anything came.
+    again: u32,
+    /// Who was asked for it, and who is asked first: whoever did not answer in time comes last,
     /// also for later numbers.
     asked_of: ReplicaId,
     first: ReplicaId,
@@ -45,13 +53,32 @@ pub(super) struct Overheard {
 
 impl Overheard {
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.since.map(|at| at.after(PATIENCE))
+        self.look_at
     }
 
     /// Others vote for something at `seq`.
     fn note(&mut self, now: Time, seq: Seq) {
-        self.since.get_or_insert(now);
         self.upto = self.upto.max(seq);
+        if !self.asked.contains(&seq) {
+            self.look_within(now.after(PATIENCE));
+        }
+    }
+
+    fn look_within(&mut self, at: Time) {
+        self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Something that was asked for has come.
+    pub(super) fn came(&mut self, now: Time) {
+        self.again = 0;
+        if self.look_at.is_some() {
+            self.look_within(now.after(PATIENCE));
+        }
+    }
+
+    /// When somebody else is asked.
+    fn again_at(&self) -> Time {
+        self.lowest.1.after(Span(AGAIN.0 << self.again.min(AGAIN_MAX)))
     }
 }
 
@@ -91,25 +118,29 @@ impl Lane {
             *state = Overheard { first: state.first, ..Overheard::default() };
             return;
         };
+        let mut again = 0;
         if state.lowest.0 != lowest {
-            state.lowest = (lowest, now.mono);
-        } else if now.mono.since(state.lowest.1) >= AGAIN {
-            (state.asked, state.lowest.1) = (Seq(0), now.mono);
+            (state.lowest, state.again) = ((lowest, now.mono), 0);
+        } else if now.mono >= state.again_at() {
+            again = if state.again < AGAIN_MAX { NUMBERS_MAX } else { VAIN_NUMBERS_MAX };
+            (state.again, state.lowest.1) = (state.again.saturating_add(1), now.mono);
             state.first = ReplicaId(state.asked_of.0.saturating_add(1));
         }
-        state.since = Some(now.mono);
-        for (seq, slot, digest) in missing {
-            if seq > state.asked {
-                let mut voters: Vec<ReplicaId> = slot.prepares.senders(digest).collect();
-                voters.sort_unstable();
-                let who = voters.iter().find(|who| **who >= state.first).unwrap_or(&voters[0]);
-                let who = *who;
-                if seq == lowest {
-                    state.asked_of = who;
-                }
-                out.send(Target::One(who), Message::FetchProposal { seq, digest });
-                state.asked = seq;
+        let before = core::mem::take(&mut state.asked);
+        for (place, (seq, slot, digest)) in missing.enumerate() {
+            state.asked.insert(seq);
+            if before.contains(&seq) && place >= again {
+                continue;
             }
+            let mut voters: Vec<ReplicaId> = slot.prepares.senders(digest).collect();
+            voters.sort_unstable();
+            let who = voters.iter().find(|who| **who >= state.first).unwrap_or(&voters[0]);
+            let who = *who;
+            if seq == lowest {
+                state.asked_of = who;
+            }
+            out.send(Target::One(who), Message::FetchProposal { seq, digest });
         }
+        state.look_at = Some(state.again_at());
     }
 }

@@ -318,7 +318,7 @@ impl Lane {
         if origin == Origin::Backups {
             self.room_for(seq, &proposal)?;
         }
-        self.catchup.proposal_came();
+        self.catchup.proposal_came(now.mono);
         self.install(now, seq, proposal, origin);
         self.advance(now, seq, out);
         Ok(())

@@ -100,3 +100,24 @@ fn bodies_that_nobody_has_are_asked_for_a_few_at_a_time() {
     let (asked, ..) = asked_in(&mut rig, Span::millis(5));
     assert_eq!(asked.len(), 15, "all at once: {asked:?}");
 }
+
+/// A leader leaves a replica out that the others cannot hear.
+#[test]
+fn proposals_that_voters_keep_to_themselves_are_asked_for_ever_more_seldom() {
+    let mut rig = Rig::new(2, 1);
+    for seq in 1..=16 {
+        for from in [1, 3] {
+            rig.peer(from, Message::Prepare(vote(seq, &nth(seq)))).expect("a vote");
+        }
+    }
+    let (asked, whom, _) = asked_in(&mut rig, Span::millis(20));
+    assert_eq!((asked.len(), whom.len()), (16, 2), "of both, at first: {asked:?} {whom:?}");
+    assert!(asked.values().all(|times| *times >= 2), "{asked:?}");
+    asked_in(&mut rig, SETTLES);
+    let (asked, whom, turns) = asked_in(&mut rig, LOOK);
+    assert!(asked.contains_key(&Seq(1)) && whom.len() == 2, "{asked:?} {whom:?}");
+    assert!(asked.values().sum::<usize>() <= ASKED_MAX && turns <= ASKED_MAX, "{turns} {asked:?}");
+    rig.peer(1, Message::ProposalIs { seq: Seq(1), proposal: nth(1) }).expect("wanted");
+    let (asked, ..) = asked_in(&mut rig, Span::millis(6));
+    assert_eq!(asked.len(), 15, "all at once: {asked:?}");
+}
