@@ -187,7 +187,7 @@ impl Lane {
         slot.missing = bodies.iter().filter(|body| body.is_none()).count();
         slot.bodies = bodies;
         if slot.missing > 0 {
-            self.catchup.waits_for_bodies(now.mono);
+            self.catchup.waits_for_proposal(now.mono);
         }
     }
 

@@ -61,6 +61,40 @@ const VOUCH_AGAIN_MAX: usize = 1024;
 
 const _: () = assert!(FRAME_LIFETIME.0 > 2 * VOUCH_LIFETIME.0);
 
+/// Questions for what is missing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asking {
+    /// Since when something is missing, when it was last asked for, and how often since some came.
+    since: Option<Time>,
+    last: Time,
+    times: u32,
+}
+
+impl Asking {
+    fn at(&self) -> Option<Time> {
+        let wait = Span(BODY_PATIENCE.0 << self.times.min(FETCHES_MAX));
+        Some(self.since?.max(self.last).after(wait))
+    }
+
+    fn is_due(&self, now: Time) -> bool {
+        self.at().is_some_and(|at| at <= now)
+    }
+
+    fn asked(&mut self, now: Time) {
+        (self.last, self.times) = (now, self.times.saturating_add(1));
+    }
+
+    /// Nothing is missing any more.
+    fn ends(&mut self) {
+        (self.since, self.times) = (None, 0);
+    }
+
+    /// Whether what is missing was asked for so often that it is a few numbers' turn at a time.
+    fn in_vain(&self) -> bool {
+        self.times > FETCHES_MAX
+    }
+}
+
 /// The timers and what is known about the others.
 #[derive(Clone, Debug)]
 pub(super) struct Catchup {
@@ -74,11 +108,10 @@ pub(super) struct Catchup {
     last_cry: Time,
     last_heartbeat: Time,
     moved_since_heartbeat: bool,
-    /// Since when some proposal waits for frames, when they were last asked for, and how often
-    /// since one came.
-    waiting_since: Option<Time>,
-    last_fetch: Time,
-    fetches: u32,
+    /// Questions for what proposals lack, and for the bodies that a leader may propose. Each waits
+    /// for itself: somebody may vouch for what nobody gives, for as long as it likes.
+    lacking: Asking,
+    unproposed: Asking,
     /// The number that was asked for last in vain: the next come next.
     fetched: Seq,
     /// The number about which it was told that nobody's log reaches back to it.
@@ -111,9 +144,8 @@ impl Catchup {
             last_cry: Time::ZERO,
             last_heartbeat: Time::ZERO,
             moved_since_heartbeat: false,
-            waiting_since: None,
-            last_fetch: Time::ZERO,
-            fetches: 0,
+            lacking: Asking::default(),
+            unproposed: Asking::default(),
             fetched: Seq(0),
             told_lost: None,
             told_lost_at: None,
@@ -144,15 +176,21 @@ impl Catchup {
         self.cries >= HELP_CRIES && self.behind_since.is_some_and(waits)
     }
 
+    /// A leader waits for bodies that it may propose.
     pub(super) fn waits_for_bodies(&mut self, now: Time) {
-        self.waiting_since.get_or_insert(now);
+        self.unproposed.since.get_or_insert(now);
+    }
+
+    /// A number waits for its proposal, or for the bodies of that.
+    pub(super) fn waits_for_proposal(&mut self, now: Time) {
+        self.lacking.since.get_or_insert(now);
     }
 
     /// A proposal has come that was asked for: whoever was not heard is heard again.
     pub(super) fn proposal_came(&mut self, now: Time) {
         self.overheard.came(now);
-        if self.fetches_in_vain() {
-            self.fetches = 0;
+        if self.lacking.in_vain() {
+            self.lacking.times = 0;
         }
     }
 
@@ -160,12 +198,7 @@ impl Catchup {
     pub(super) fn begin_view(&mut self, now: Time) {
         self.progressed(now);
         self.hearing.begin_view();
-        self.fetches = self.fetches.min(FETCHES_MAX);
-    }
-
-    /// Whether what is missing was asked for so often that it is a few numbers' turn at a time.
-    fn fetches_in_vain(&self) -> bool {
-        self.fetches > FETCHES_MAX
+        self.lacking.times = self.lacking.times.min(FETCHES_MAX);
     }
 
     fn heartbeat_at(&self, waiting: bool) -> Time {
@@ -182,12 +215,6 @@ impl Catchup {
         }
         let wait = Span(first.0.saturating_mul(1 << self.cries.min(16)).min(RETRANSMIT_MAX.0));
         Some(since.max(self.last_progress).max(self.last_cry).after(wait))
-    }
-
-    fn fetch_at(&self) -> Option<Time> {
-        let since = self.waiting_since?;
-        let wait = Span(BODY_PATIENCE.0 << self.fetches.min(FETCHES_MAX));
-        Some(since.max(self.last_fetch).after(wait))
     }
 }
 
@@ -221,16 +248,18 @@ impl Lane {
 
     pub(super) fn catchup_deadline(&self) -> Time {
         let heartbeat = self.catchup.heartbeat_at(self.pool.len() > 0);
-        [self.catchup.cry_at(self.cfg.retransmit), self.catchup.fetch_at()]
-            .into_iter()
-            .flatten()
-            .fold(heartbeat, Time::min)
+        let fetches = [self.catchup.lacking.at(), self.catchup.unproposed.at()];
+        let cry = self.catchup.cry_at(self.cfg.retransmit);
+        fetches.into_iter().chain([cry]).flatten().fold(heartbeat, Time::min)
     }
 
     /// Looks at the timers.
     pub(super) fn catch_up(&mut self, now: Now, out: &mut Outbox) {
-        if self.catchup.fetch_at().is_some_and(|at| at <= now.mono) {
+        if self.catchup.lacking.is_due(now.mono) {
             self.fetch_missing(now, out);
+        }
+        if self.catchup.unproposed.is_due(now.mono) {
+            self.fetch_unproposed(now, out);
         }
         if self.is_behind() {
             self.catchup.behind_since.get_or_insert(now.mono);
@@ -287,12 +316,10 @@ impl Lane {
         }
     }
 
-    /// Asks for the bodies that proposals here wait for, and as leader for those that others
-    /// vouch for.
+    /// Asks for the bodies that proposals here wait for, and for what the NEW-VIEW has chosen.
     fn fetch_missing(&mut self, now: Now, out: &mut Outbox) {
-        let in_vain = self.catchup.fetches_in_vain();
-        self.catchup.last_fetch = now.mono;
-        self.catchup.fetches = self.catchup.fetches.saturating_add(1);
+        let in_vain = self.catchup.lacking.in_vain();
+        self.catchup.lacking.asked(now.mono);
         let (numbers_max, entries_max, each_max, last) = match in_vain {
             false => (usize::MAX, FETCH_ENTRIES_MAX, usize::MAX, self.delivered),
             true => (VAIN_NUMBERS_MAX, VAIN_ENTRIES_MAX, VAIN_ENTRIES_MAX, self.catchup.fetched),
@@ -318,22 +345,25 @@ impl Lane {
                 out.send(Target::All, Message::Fetch { seq, entries });
             }
         }
-        let mut waiting = numbers > 0;
-        if self.is_leader() {
-            waiting |= self.fetch_unproposed(now, out);
-        }
-        if !waiting {
-            (self.catchup.waiting_since, self.catchup.fetches) = (None, 0);
+        if numbers == 0 {
+            self.catchup.lacking.ends();
         }
     }
 
-    fn fetch_unproposed(&mut self, now: Now, out: &mut Outbox) -> bool {
+    /// Asks as leader for the bodies that others vouch for.
+    fn fetch_unproposed(&mut self, now: Now, out: &mut Outbox) {
+        self.catchup.unproposed.asked(now.mono);
         let before = Time(now.mono.0.saturating_sub(BODY_PATIENCE.0));
-        let (entries, more) = self.pool.want_unproposed(self.cfg.quorums.weak(), before);
+        let (entries, more) = match self.is_leader() {
+            true => self.pool.want_unproposed(self.cfg.quorums.weak(), before),
+            false => Default::default(),
+        };
         if !entries.is_empty() {
             out.send(Target::All, Message::Fetch { seq: self.lead_next(), entries });
         }
-        more
+        if !more {
+            self.catchup.unproposed.ends();
+        }
     }
 
     pub(super) fn on_body(
@@ -365,7 +395,7 @@ impl Lane {
         self.pool.body(now.mono, frame, own, (weak, next));
         self.frame_changed(now, &key, out);
         if self.pool.get(&key).is_none_or(|entry| !entry.is_wanted()) {
-            self.catchup.fetches = 0;
+            (self.catchup.lacking.times, self.catchup.unproposed.times) = (0, 0);
         }
         Ok(())
     }

@@ -211,6 +211,8 @@ impl Lane {
             let quorum = self.cfg.quorums.quorum();
             self.pool.deal((&self.views.roles, self.cfg.me, self.lead.next), quorum);
             self.lead.gathering_since = self.pool.has_eligible().then_some(now);
+            // Among them may be some whose bodies others were to ask for so far.
+            self.catchup.waits_for_bodies(now);
         }
     }
 

@@ -257,7 +257,7 @@ impl Lane {
         } else if let Some(known) = slot.stood_by(digest).cloned() {
             self.install(now, seq, known, Origin::Plan);
         } else if seq > self.delivered {
-            self.catchup.waits_for_bodies(now.mono);
+            self.catchup.waits_for_proposal(now.mono);
             out.send(Target::All, Message::FetchProposal { seq, digest });
         }
         self.advance(now, seq, out);

@@ -6,6 +6,7 @@ use alloc::collections::BTreeMap;
 use super::views::{install, plan, stop};
 use super::*;
 use crate::group::link::Choice;
+use crate::pbft::Leaders;
 
 /// Long enough that every doubling of a wait is over.
 const SETTLES: Span = Span::secs(5);
@@ -99,6 +100,45 @@ fn bodies_that_nobody_has_are_asked_for_a_few_at_a_time() {
     rig.peer(0, Message::Body { vouched: true, frame: frames[8].clone() }).expect("wanted");
     let (asked, ..) = asked_in(&mut rig, Span::millis(5));
     assert_eq!(asked.len(), 15, "all at once: {asked:?}");
+}
+
+/// The swarm's seed 3011588: two liars and one other vouched for frames that nobody gave, which all
+/// who may propose them went on asking for. Whoever proposed anything else was late: the others
+/// asked for the bodies of that with the same waits.
+#[test]
+fn what_nobody_gives_a_leader_delays_no_proposal() {
+    let switches = Switches { leaders: Leaders::Rotating, ..Switches::default() };
+    let phantom = frame(1, b"phantom");
+    let may_propose = |me: &u16| {
+        let lane = Rig::among((4, 1), *me, 1, switches).lane;
+        lane.roles().dealt_to(&phantom.id(), lane.lead_next()) == ReplicaId(*me)
+    };
+    let me = (0..4).find(may_propose).expect("somebody may");
+    let mut rig = Rig::among((4, 1), me, 1, switches);
+    for from in (0..4).filter(|from| *from != me).take(2) {
+        rig.peer(from, vouch_for(vec![entry(&phantom)])).expect("a vouch");
+    }
+    asked_in(&mut rig, SETTLES);
+    let (asked, ..) = asked_in(&mut rig, LOOK);
+    assert!((10..=ASKED_MAX).contains(&asked.values().sum::<usize>()), "{asked:?}");
+    let seq = (1..=16).find(|seq| rig.lane.roles().leader(Seq(*seq)) != ReplicaId(me));
+    let seq = seq.expect("others lead, too");
+    let leader = rig.lane.roles().leader(Seq(seq)).0;
+    let client = PlainKeys { me: ReplicaId(0), n: 4 };
+    let of_stream = |stream| {
+        let id = FrameId { client: ClientId(3), session: SessionId(1), stream, id: 1 };
+        let sign = |digest| base::crypto::ClientKeyring::authenticate(&client, digest);
+        let mut builder = FrameBuilder::new();
+        builder.push(b"op");
+        Arc::new(builder.request(GROUP, id, 0, sign))
+    };
+    let dealt = |f: &Arc<Frame>| rig.lane.roles().dealt_to(&f.id(), Seq(seq)).0 == leader;
+    let f = (1..=64).map(of_stream).find(dealt).expect("it is dealt some");
+    let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(&f)] };
+    rig.peer(leader, pre_prepare(seq, &p)).expect("a proposal");
+    rig.wait(Span::millis(4));
+    let fetch = Message::Fetch { seq: Seq(seq), entries: vec![entry(&f)] };
+    assert!(rig.sent().contains(&(Target::All, fetch)));
 }
 
 /// A leader leaves a replica out that the others cannot hear.
