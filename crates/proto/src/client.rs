@@ -503,14 +503,9 @@ impl<T> ClientCore<T> {
     /// be executed that their callers submitted behind one that was given up.
     fn expire(&mut self, now: Time) {
         let late = Err(OpError::TimedOut);
-        for line in &mut self.lines {
-            for flight in line.flying.iter_mut().take_while(|flight| flight.expires <= now) {
-                if flight.outcome.is_none() && !flight.tokens.is_empty() {
-                    let tokens = core::mem::take(&mut flight.tokens);
-                    self.counters.failed += tokens.len() as u64;
-                    self.effects.push(Effect::Done { tokens, outcome: late.clone() });
-                }
-            }
+        for at in 0..self.lines.len() {
+            self.tell(at, Some(now));
+            let line = &mut self.lines[at];
             let over = line.drafts.front().is_some_and(|draft| draft.expires <= now);
             for draft in line.drafts.drain(..if over { line.drafts.len() } else { 0 }) {
                 self.held_ops -= draft.tokens.len();

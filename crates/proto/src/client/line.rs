@@ -7,7 +7,8 @@
 //! 1. frames in flight have the ids `acked + 1 ..= acked + flying.len()`, ascending;
 //! 2. at most `STREAM_WINDOW` of them;
 //! 3. drafts are never empty, and each is older than those behind it;
-//! 4. the frame at the front has no outcome: outcomes leave in order.
+//! 4. the frame at the front has no outcome: outcomes leave in order;
+//! 5. whose outcome is known has been told if all before it have, of an outcome or a timeout.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -68,8 +69,8 @@ pub(super) struct Flight<T> {
     pub(super) frame: Arc<Frame>,
     /// Bytes of its operations, as they were counted when they were submitted.
     pub(super) bytes: usize,
-    /// Empty once they were told of a timeout; the frame itself is still pursued, since the
-    /// stream cannot go on without it.
+    /// Empty once they were told of an outcome or a timeout; the frame itself is still pursued,
+    /// since the stream cannot go on without it.
     pub(super) tokens: Vec<T>,
     /// As in the draft that it was.
     pub(super) streams: Vec<u32>,
@@ -82,7 +83,8 @@ pub(super) struct Flight<T> {
     pub(super) fell_back: bool,
     /// Where in the total order it was last refused.
     pub(super) refused: Seq,
-    /// What became of it, while an earlier frame still has no outcome.
+    /// What became of it, while an earlier frame still has no outcome. Its tokens may have been
+    /// told, where all before it timed out.
     pub(super) outcome: Option<Result<Results, OpError>>,
 }
 
@@ -205,6 +207,8 @@ impl<T> Line<T> {
         }
         let front = self.flying.front();
         assert!(front.is_none_or(|flight| flight.outcome.is_none()), "an outcome is held back");
+        let untold = self.flying.iter().find(|flight| !flight.tokens.is_empty());
+        assert!(untold.is_none_or(|flight| flight.outcome.is_none()), "a caller waits in vain");
         assert!(self.drafts.iter().all(|draft| !draft.tokens.is_empty()), "an empty draft");
         let counts = |draft: &Draft<T>| draft.builder.op_count() == draft.tokens.len();
         assert!(self.drafts.iter().all(counts), "a token for each operation");

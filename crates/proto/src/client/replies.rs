@@ -105,19 +105,31 @@ impl<T> ClientCore<T> {
         if let Some(flight) = self.lines[at].flight(head.frame.id) {
             flight.outcome = Some(outcome);
         }
+        self.tell(at, None);
         while let Some(flight) = self.lines[at].pop_settled() {
-            let outcome = flight.outcome.unwrap_or(Err(OpError::BadReply));
             self.held_ops -= flight.frame.op_count();
             self.held_bytes -= flight.bytes;
             self.streams.ended(&flight.streams);
-            let ops = flight.tokens.len() as u64;
+        }
+    }
+
+    /// Tells callers of line `at` what became of their operations, in order: up to the first
+    /// frame that has neither an outcome nor, at `late`, run out of time. Whoever was told of a
+    /// timeout hears no more, so that nobody behind waits for that frame any longer.
+    pub(super) fn tell(&mut self, at: usize, late: Option<Time>) {
+        for flight in &mut self.lines[at].flying {
+            let outcome = match &flight.outcome {
+                _ if flight.tokens.is_empty() => continue,
+                Some(outcome) => outcome.clone(),
+                None if late.is_some_and(|now| flight.expires <= now) => Err(OpError::TimedOut),
+                None => break,
+            };
+            let tokens = core::mem::take(&mut flight.tokens);
             match &outcome {
-                Ok(_) => self.counters.completed += ops,
-                Err(_) => self.counters.failed += ops,
+                Ok(_) => self.counters.completed += tokens.len() as u64,
+                Err(_) => self.counters.failed += tokens.len() as u64,
             }
-            if !flight.tokens.is_empty() {
-                self.effects.push(Effect::Done { tokens: flight.tokens, outcome });
-            }
+            self.effects.push(Effect::Done { tokens, outcome });
         }
     }
 

@@ -287,6 +287,52 @@ fn a_timeout_ends_the_waiting_but_not_the_frame() {
     assert_eq!(world.group.executed, [b"1", b"2"]);
 }
 
+/// An answer waits for those before it, but no longer than their callers do.
+#[test]
+fn an_answer_leaves_once_all_before_it_were_answered_or_timed_out() {
+    let mut config = config(4, 1, 1);
+    config.request_timeout = Span::secs(10);
+    let mut world = World::open(config);
+    let mut ids = vec![];
+    for token in 1..=3 {
+        world.millis = token * 1_000;
+        world.submit(0, &format!("{token}"), token);
+        world.turn();
+        ids.push(world.sent.last().expect("it left").2.id());
+        world.lose_all();
+    }
+    let answer = |world: &mut World, token: u64| {
+        let id = ids[token as usize - 1];
+        let results = [result_of(format!("{token}").as_bytes())];
+        let content = reply(id, 1 + token, ReplyStatus::Executed, &results);
+        for from in 0..2 {
+            let now = world.now();
+            world.core.on_reply(now, ReplicaId(from), &ReplyPacket::whole(View(0), &content));
+        }
+        world.turn();
+        world.lose_all();
+    };
+    answer(&mut world, 2);
+    assert!(world.done.is_empty(), "its caller would see it before the one of the first");
+    while world.millis < 11_000 {
+        assert!(world.done.is_empty());
+        let due = world.core.deadline().expect("the first one's time").0.div_ceil(1_000_000);
+        world.millis = due.min(11_000);
+        world.turn();
+        world.lose_all();
+    }
+    assert_eq!(world.done[&1], Err(OpError::TimedOut));
+    assert_eq!(world.done.get(&2), Some(&Ok(result_of(b"2"))), "nothing before it is to come");
+    assert!(!world.done.contains_key(&3));
+    // The same for one that is answered later; and the first frame is not forgotten.
+    answer(&mut world, 3);
+    assert_eq!(world.done.get(&3), Some(&Ok(result_of(b"3"))));
+    assert_eq!(world.core.held_ops(), 3);
+    answer(&mut world, 1);
+    assert_eq!((world.order.as_slice(), world.core.held_ops()), (&[1, 2, 3][..], 0));
+    assert_eq!((world.core.counters().completed, world.core.counters().failed), (2, 1));
+}
+
 #[test]
 fn operations_that_were_never_sent_time_out_and_are_gone() {
     let mut config = config(4, 1, 1);
