@@ -222,7 +222,10 @@ impl Ballot {
         // Not what somebody said beside a digest: what so many have signed with it.
         let (head, _) = ReplyHead::peek(&content).ok()?;
         let contradicts = |vote: &&Vote| {
-            let same_place = vote.executed && is_final(head.status) || vote.choice.seq == head.seq;
+            let both_final = vote.executed && is_final(head.status);
+            // What is said outside the total order has no number, and depends on when it is said.
+            let same_seq = vote.choice.seq == head.seq && head.seq != Seq(0);
+            let same_place = both_final || same_seq;
             vote.choice != choice && vote.tentative.is_none() && same_place
         };
         let liars = self.votes.iter().filter(contradicts).map(|vote| vote.replica).collect();

@@ -103,6 +103,27 @@ fn a_right_digest_with_a_wrong_number_is_a_lie() {
     assert_eq!(accepted.liars, [ReplicaId(5), ReplicaId(6)]);
 }
 
+/// What replicas say outside the total order has number 0, and differs with how far they are.
+#[test]
+fn answers_without_a_number_do_not_contradict_each_other() {
+    let gone = reply(0, ReplyStatus::ReplyGone, 0, 0);
+    let unknown = reply(0, ReplyStatus::NoSession, 0, 0);
+    let mut ballot = Ballot::default();
+    assert_eq!(cast(&mut ballot, 3, &whole(&gone, None)), None);
+    assert_eq!(cast(&mut ballot, 0, &whole(&unknown, None)), None);
+    assert_eq!(cast(&mut ballot, 1, &whole(&unknown, None)), None);
+    let accepted = cast(&mut ballot, 2, &whole(&unknown, None)).expect("three of seven");
+    assert_eq!((accepted.content, accepted.liars), (unknown, vec![]));
+    // With a number there is one right answer.
+    let refused = |status| reply(5, status, 0, 0);
+    assert_eq!(cast(&mut ballot, 3, &whole(&refused(ReplyStatus::ReplyGone), None)), None);
+    let unknown = refused(ReplyStatus::NoSession);
+    assert_eq!(cast(&mut ballot, 0, &whole(&unknown, None)), None);
+    assert_eq!(cast(&mut ballot, 1, &whole(&unknown, None)), None);
+    let accepted = cast(&mut ballot, 2, &whole(&unknown, None)).expect("three of seven");
+    assert_eq!((accepted.content, accepted.liars), (unknown, vec![ReplicaId(3)]));
+}
+
 #[test]
 fn tentative_votes_need_a_quorum_of_one_view() {
     let truth = executed(9, 2);
