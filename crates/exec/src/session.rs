@@ -167,7 +167,12 @@ impl Sessions {
         let Some(session) = client.sessions.get(&frame.session) else {
             // A session above the highest may still be opened by a frame on its way.
             let gone = frame.session <= client.highest;
-            return if gone { unordered(ReplyStatus::NoSession) } else { None };
+            return match frame.id {
+                _ if !gone => None,
+                // As if it were ordered now: whoever opens takes nothing else for an answer.
+                0 => unordered(ReplyStatus::StaleSession(client.highest)),
+                _ => unordered(ReplyStatus::NoSession),
+            };
         };
         if frame.id == 0 {
             return Some(Decision::Status(session.opened, ReplyStatus::Opened));

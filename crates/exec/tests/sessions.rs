@@ -331,6 +331,23 @@ fn a_frame_of_an_evicted_session_never_executes_again() {
     assert_eq!(table.decide(Seq(999), &open(1, 1)), refused(stale));
 }
 
+/// Who repeats an Open is told what it would be told if that were ordered now.
+#[test]
+fn a_refused_open_is_refused_again_when_it_is_repeated() {
+    let mut table = Sessions::new();
+    assert_eq!(table.decide(Seq(1), &open(1, 7)), Decision::Status(Seq(1), ReplyStatus::Opened));
+    let stale = |seq| Some(Decision::Status(Seq(seq), ReplyStatus::StaleSession(SessionId(7))));
+    assert_eq!(Some(table.decide(Seq(2), &open(1, 5))), stale(2));
+    assert_eq!(table.recall(open(1, 5).id()), stale(0));
+    assert_eq!(table.recall(open(1, 8).id()), None, "it may be on its way");
+    // So is one whose session was closed since.
+    table.decide(Seq(3), &close(1, 7));
+    assert_eq!(table.recall(open(1, 7).id()), stale(0));
+    let unknown = Some(Decision::Status(Seq(0), ReplyStatus::NoSession));
+    assert_eq!(table.recall(request(id(1, 7, 0, 1), 0, &[b"op"]).id()), unknown);
+    assert_eq!(table.recall(close(1, 7).id()), unknown);
+}
+
 #[test]
 fn a_stream_takes_exactly_a_window_of_unacknowledged_frames() {
     for stream in [0, UNORDERED] {
