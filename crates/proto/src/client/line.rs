@@ -210,6 +210,7 @@ impl<T> Line<T> {
         let untold = self.flying.iter().find(|flight| !flight.tokens.is_empty());
         assert!(untold.is_none_or(|flight| flight.outcome.is_none()), "a caller waits in vain");
         assert!(self.drafts.iter().all(|draft| !draft.tokens.is_empty()), "an empty draft");
+        self.reads.check();
         let counts = |draft: &Draft<T>| draft.builder.op_count() == draft.tokens.len();
         assert!(self.drafts.iter().all(counts), "a token for each operation");
     }

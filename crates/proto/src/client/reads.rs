@@ -42,7 +42,8 @@ const REST_MAX: Span = Span::secs(16);
 /// The reads of one line.
 #[derive(Debug)]
 pub(super) struct Reads<T> {
-    /// Reads that wait, in order; their bytes are in `arena`, those taken back included.
+    /// Reads that wait, in order; their bytes are in `arena`, those taken back included. The
+    /// newest one was not.
     draft: Vec<Slot<T>>,
     arena: Vec<u8>,
     /// Frames that were sent, in order.
@@ -103,24 +104,37 @@ impl<T> Default for Reads<T> {
 }
 
 impl<T> Reads<T> {
-    /// Takes out, in order, what of `stream` is on its way, or of all; with its bytes.
-    fn take_back(&mut self, stream: Option<u32>) -> Vec<(u32, Vec<u8>, T)> {
-        let mut taken = Vec::new();
+    /// Takes out, in order, what of `stream` is on its way, or of all; with its bytes. There are
+    /// `count` of these at most, and the newest are looked for first: mostly a stream that goes
+    /// on with something else has read last.
+    fn take_back(&mut self, stream: Option<u32>, count: usize) -> Vec<(u32, Vec<u8>, T)> {
         let wanted = |slot: &Slot<T>| stream.is_none_or(|stream| slot.stream == stream);
+        let (mut waited, mut end) = (Vec::new(), self.arena.len());
+        for slot in self.draft.iter_mut().rev() {
+            if waited.len() >= count {
+                break;
+            }
+            let op = &self.arena[end - slot.len..end];
+            end -= slot.len;
+            if wanted(slot) {
+                waited.extend(slot.token.take().map(|token| (slot.stream, op.to_vec(), token)));
+            }
+        }
+        // Or the next one would have to pass them over.
+        while let Some(slot) = self.draft.pop_if(|slot| slot.token.is_none()) {
+            self.arena.truncate(self.arena.len() - slot.len);
+        }
+        let mut taken = Vec::new();
         for flight in &mut self.flying {
+            if taken.len() + waited.len() >= count {
+                break;
+            }
             let ops = flight.frame.ops();
             for (slot, op) in flight.slots.iter_mut().zip(ops).filter(|(slot, _)| wanted(slot)) {
                 taken.extend(slot.token.take().map(|token| (slot.stream, op.to_vec(), token)));
             }
         }
-        let mut at = 0;
-        for slot in &mut self.draft {
-            let op = &self.arena[at..at + slot.len];
-            at += slot.len;
-            if wanted(slot) {
-                taken.extend(slot.token.take().map(|token| (slot.stream, op.to_vec(), token)));
-            }
-        }
+        taken.extend(waited.into_iter().rev());
         taken
     }
 
@@ -128,6 +142,14 @@ impl<T> Reads<T> {
     pub(super) fn held(&self) -> usize {
         let slots = self.flying.iter().flat_map(|flight| &flight.slots).chain(&self.draft);
         slots.filter(|slot| slot.token.is_some()).count()
+    }
+
+    /// Checks the invariants.
+    pub(super) fn check(&self) {
+        let bytes: usize = self.draft.iter().map(|slot| slot.len).sum();
+        assert_eq!(bytes, self.arena.len(), "bytes that belong to no read, or none that do");
+        let newest = self.draft.last();
+        assert!(newest.is_none_or(|slot| slot.token.is_some()), "what was taken back stays");
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
@@ -323,9 +345,10 @@ impl<T> ClientCore<T> {
 
     /// Something of `stream` is to be ordered: its reads are, too, before it.
     pub(super) fn order_reads_of(&mut self, now: Time, stream: u32) {
-        if self.streams.of(stream).reads > 0 && !base::mutant!(ReadsOvertake) {
+        let count = self.streams.of(stream).reads as usize;
+        if count > 0 && !base::mutant!(ReadsOvertake) {
             let at = stream as usize % self.lines.len();
-            let taken = self.lines[at].reads.take_back(Some(stream));
+            let taken = self.lines[at].reads.take_back(Some(stream), count);
             self.order_taken(now, taken);
         }
     }
@@ -333,7 +356,7 @@ impl<T> ClientCore<T> {
     /// Orders all reads that are on their way.
     pub(super) fn order_all_reads(&mut self, now: Time) {
         for at in 0..self.lines.len() {
-            let taken = self.lines[at].reads.take_back(None);
+            let taken = self.lines[at].reads.take_back(None, usize::MAX);
             self.lines[at].reads.flying.clear();
             self.order_taken(now, taken);
         }
@@ -505,7 +528,7 @@ impl<T> ClientCore<T> {
     /// The client is closed: nobody waits for what is on its way.
     pub(super) fn fail_reads(&mut self, error: OpError) {
         for at in 0..self.lines.len() {
-            let taken = self.lines[at].reads.take_back(None);
+            let taken = self.lines[at].reads.take_back(None, usize::MAX);
             self.lines[at].reads = Reads { last: self.lines[at].reads.last, ..Reads::default() };
             let mut tokens = Vec::with_capacity(taken.len());
             for (stream, op, token) in taken {

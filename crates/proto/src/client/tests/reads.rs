@@ -210,6 +210,38 @@ fn the_order_of_a_stream_holds() {
     assert_eq!(rig.frames()[0].kind(), FrameKind::Read, "nothing of it is under way");
 }
 
+/// Streams that each read and then write, all in one turn: what one has had taken back is not
+/// there to be passed over for the next one.
+#[test]
+fn what_is_taken_back_before_it_left_is_forgotten() {
+    let mut rig = Rig::new();
+    rig.read(1, 1);
+    let flown = rig.frames();
+    (1..=3).for_each(|token| rig.read(1, 1 + token));
+    rig.read(9, 5);
+    for stream in 2..6 {
+        let token = 10 * u64::from(stream);
+        rig.read(stream, token);
+        rig.read(stream, token + 1);
+        rig.write(stream, token + 2);
+        rig.core.check();
+    }
+    // Both what flies and what waits, with another one's behind it.
+    rig.write(1, 6);
+    rig.core.check();
+    let sent = rig.frames();
+    let (ordered, read): (Vec<_>, Vec<_>) =
+        sent.into_iter().partition(|frame| frame.kind() == FrameKind::Request);
+    assert_eq!(ops(&read[0]), [b"r5"]);
+    (0..3).for_each(|from| rig.answer(from, &flown[0], 0, &[(1, b"x")]));
+    (0..3).for_each(|from| rig.answer(from, &read[0], 0, &[(1, b"y")]));
+    assert_eq!(rig.done, [(5, Ok(b"y".to_vec()))]);
+    rig.order(&ordered[0]);
+    let tokens: Vec<u64> = rig.done.iter().skip(1).map(|(token, _)| *token).collect();
+    assert_eq!(tokens, [20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52, 1, 2, 3, 4, 6]);
+    assert_eq!((rig.core.held_ops(), rig.core.held_bytes()), (0, 0));
+}
+
 /// When a read has to be ordered, those of its stream that were sent after it are, too.
 #[test]
 fn reads_of_a_stream_do_not_pass_one_another() {
