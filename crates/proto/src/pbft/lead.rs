@@ -109,14 +109,20 @@ impl Lane {
     /// for, where idle pillars run ahead.
     pub(super) fn in_flight(&self) -> usize {
         match self.idle_runs() {
-            true => self.lead.idleness.in_flight(self.progress.executed),
+            true => self.lead.idleness.in_flight(self.settled()),
             false => self.unexecuted(),
         }
     }
 
+    /// Up to here nothing is under way any more. Who waits for a state executes nothing before it
+    /// comes, and must not keep clients waiting for so long, who have their answers from others.
+    fn settled(&self) -> Seq {
+        if self.floats() { self.delivered } else { self.progress.executed }
+    }
+
     /// Numbers of this lane that are proposed and not yet executed.
     fn unexecuted(&self) -> usize {
-        let executed = self.cfg.stripe.next_of(self.cfg.pillar, self.progress.executed);
+        let executed = self.cfg.stripe.next_of(self.cfg.pillar, self.settled());
         let ahead = self.lead.next.0.saturating_sub(executed.0);
         let apart = u64::from(self.cfg.stripe.pillars()) * self.views.roles.count(executed).max(1);
         usize::try_from(ahead / apart).expect("below the window")
