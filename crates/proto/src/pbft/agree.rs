@@ -141,7 +141,7 @@ impl Lane {
         if self.log.get(seq).map_or(0, backers) >= self.cfg.quorums.weak().max(2) {
             return Ok(());
         }
-        self.grievances.refused_at(seq);
+        self.grievances.refused_of(self.leader(seq), seq);
         Err(match early > bound {
             true => Reject::Misbehaviour("proposed time is out of bounds"),
             false => Reject::Stale("proposed too long ago"),

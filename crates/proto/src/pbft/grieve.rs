@@ -69,8 +69,8 @@ pub(super) struct Grievances {
     helped_since: Option<Time>,
     /// The stage waits for this number of this stripe.
     blocked: Seq,
-    /// The leader proposed something at this number that was refused for its time.
-    refused: Seq,
+    /// The highest number at which each leader proposed something that was refused for its time.
+    refused: BTreeMap<ReplicaId, Seq>,
     /// What was told in this view, and when last.
     told: BTreeMap<(Grievance, ReplicaId), Time>,
 }
@@ -90,7 +90,7 @@ impl Grievances {
             helped_since: None,
             owed_since: None,
             blocked: Seq(0),
-            refused: Seq(0),
+            refused: BTreeMap::new(),
             told: BTreeMap::new(),
         }
     }
@@ -108,9 +108,10 @@ impl Grievances {
         self.blocked = self.blocked.max(missing);
     }
 
-    /// The leader's proposal at `seq` is too far from this replica's clock.
-    pub(super) fn refused_at(&mut self, seq: Seq) {
-        self.refused = self.refused.max(seq);
+    /// The proposal of `leader` at `seq` is too far from this replica's clock.
+    pub(super) fn refused_of(&mut self, leader: ReplicaId, seq: Seq) {
+        let refused = self.refused.entry(leader).or_default();
+        *refused = seq.max(*refused);
     }
 
     /// A proposal that this replica holds names `key`.
@@ -129,7 +130,8 @@ impl Grievances {
         self.monitor.begin_view(now, blamed);
         self.endorsements.clear();
         (self.owed_since, self.helped_since, self.unfilled_since) = (None, None, None);
-        (self.refused, self.deserted_since) = (Seq(0), None);
+        self.deserted_since = None;
+        self.refused.clear();
         self.told.clear();
     }
 
@@ -152,8 +154,11 @@ impl Lane {
         self.lead.gentle_fill() >= self.next_undelivered()
     }
 
+    /// Whether something was refused of who leads the next number. Nobody follows what is refused
+    /// of others, so nobody owes anything for it.
     fn has_refused(&self) -> bool {
-        self.grievances.refused >= self.next_undelivered()
+        let refused = self.grievances.refused.get(&self.suspect());
+        refused.is_some_and(|seq| *seq >= self.next_undelivered())
     }
 
     fn is_blocked(&self) -> bool {
@@ -337,9 +342,14 @@ impl Lane {
     /// own proposal, also one that was refused for its time (a leader whose clock was wrong cannot
     /// take it back, and nothing is ordered behind it), what the NEW-VIEW fixed, what a weak
     /// quorum speaks of, what the stage waits for.
+    ///
+    /// Where leaders rotate, somebody else's proposal counts once this replica has voted for it:
+    /// its maker may have shown it to nobody else, and then that vote is what tells who leads the
+    /// next number that it is wanted (`follow_votes`).
     fn leader_owes(&self) -> bool {
-        let next = self.next_undelivered();
+        let (next, suspect) = (self.next_undelivered(), self.suspect());
         let weak = self.cfg.quorums.weak();
+        let told = |seq, slot: &Slot| slot.phase >= Phase::Accepted || self.leader(seq) == suspect;
         let voters = |slot: &Slot| {
             let mut who = VoteSet::EMPTY;
             for replica in slot.prepares.all().chain(slot.commits.all()) {
@@ -347,13 +357,14 @@ impl Lane {
             }
             who.len()
         };
-        let owed = |slot: &Slot| {
-            slot.phase > Phase::Empty || slot.chosen.is_some() || voters(slot) >= weak
+        let owed = |seq, slot: &Slot| {
+            let proposed = slot.phase > Phase::Empty && told(seq, slot);
+            proposed || slot.chosen.is_some() || voters(slot) >= weak
         };
         self.is_blocked()
             || self.has_refused()
             || self.catchup.peers.believed() >= next
-            || self.log.iter().any(|(seq, slot)| seq >= next && owed(slot))
+            || self.log.iter().any(|(seq, slot)| seq >= next && owed(seq, slot))
     }
 
     /// Whether execution has yet to come to so many batches of this pillar, apart from null ones

@@ -157,17 +157,29 @@ impl Lane {
         self.owes_below(now, seq);
     }
 
-    /// A weak quorum votes for `seq`: it is proposed, also where the proposal did not come.
+    /// Somebody votes for `seq`, also where the proposal did not come. Its maker may have shown it
+    /// to one correct replica alone, which holds it against others if what is below stays empty:
+    /// so one vote is enough to do one's part. A liar can oblige others so, but no more than by a
+    /// proposal of its own. That others have heard of it takes the votes of a weak quorum.
     pub(super) fn follow_votes(&mut self, now: Time, seq: Seq) {
+        if !self.views.roles.rotate() {
+            return;
+        }
         let weak = self.cfg.quorums.weak();
-        let voted = |slot: &Slot| slot.prepares.all().count() >= weak;
-        if self.views.roles.rotate() && self.log.get(seq).is_some_and(voted) {
-            self.owes_below(now, seq);
+        match self.log.get(seq).map_or(0, |slot| slot.prepares.all().count()) {
+            0 => {}
+            few if few < weak => self.fill_below(seq),
+            _ => self.owes_below(now, seq),
         }
     }
 
     pub(super) fn owes_below(&mut self, now: Time, seq: Seq) {
         self.grievances.pace.owed(now, seq, self.delivered);
+        self.fill_below(seq);
+    }
+
+    /// All own numbers below `seq` are to be proposed.
+    fn fill_below(&mut self, seq: Seq) {
         self.lead.fill_to(seq);
         let end = self.views.roles.interval_end(seq);
         let next = self.views.roles.next_of(self.leader(seq), self.cfg.pillar, seq);

@@ -1,8 +1,10 @@
 //! Rotating leaders, and a faulty sender of NEW-VIEWs that gives replicas of one view different
-//! rosters: who leads a number here may be another one there.
+//! rosters: who leads a number here may be another one there. And whom a replica blames, when a
+//! faulty leader says to one what it does not say to others.
 
-use super::views::{install, plan, stop, vote_in};
+use super::views::{install, plan, stop, told, vote_in};
 use super::*;
+use crate::group::link::{Grievance, ToCoordinator};
 use crate::group::roster::Exclusion;
 use crate::pbft::Leaders;
 
@@ -81,4 +83,87 @@ fn who_acts_by_another_roster_is_not_accused() {
     rig.sent();
     rig.peer(4, Message::ProposalIs { seq: Seq(seq), proposal: tick }).expect("wanted");
     stale(rig.peer(3, super::views::propose_in(1, seq, &Proposal::Null)));
+}
+
+/// Replica `me` of seven in view 0, where replica i leads number i + 1.
+fn of_seven(me: u16) -> Rig {
+    let switches = Switches { leaders: Leaders::Rotating, ..Switches::default() };
+    let mut rig = Rig::among((7, 2), me, 1, switches);
+    rig.wait(Span::secs(50));
+    rig
+}
+
+/// Whom it complains about in the next three T.
+fn blamed(rig: &mut Rig) -> Vec<(Grievance, ReplicaId)> {
+    let mut blamed = Vec::new();
+    for _ in 0..60 {
+        rig.wait(Span::millis(50));
+        rig.feed(Input::Turn).expect("turns are never refused");
+        blamed.extend(told(rig).into_iter().filter_map(|told| match told {
+            ToCoordinator::Grievance { what, whom, .. } => Some((what, whom)),
+            _ => None,
+        }));
+    }
+    blamed.dedup();
+    blamed
+}
+
+fn stalled_by(leader: u16) -> Vec<(Grievance, ReplicaId)> {
+    Vec::from([(Grievance::Stalled, ReplicaId(leader))])
+}
+
+/// Nobody follows a proposal that is refused, so nobody else owes anything for it.
+#[test]
+fn a_proposal_that_is_refused_is_held_against_who_made_it() {
+    let far = Proposal::Frames { time: AgreedTime(u64::MAX), entries: vec![] };
+    let mut rig = of_seven(5);
+    rig.peer(3, pre_prepare(4, &far)).expect_err("its time is not this one");
+    assert_eq!(blamed(&mut rig), []);
+    // Nor does it hide one that is refused of the next number's leader.
+    rig.peer(0, pre_prepare(1, &far)).expect_err("its time is not this one");
+    assert_eq!(blamed(&mut rig), stalled_by(0));
+}
+
+/// A faulty leader may show a proposal to one replica alone. As long as that one has not voted for
+/// it, the others do not know that the numbers below it are wanted.
+#[test]
+fn a_leader_is_not_blamed_for_numbers_that_it_was_not_told_of() {
+    let phantom = proposal(&[&frame(1, b"nobody has it")]);
+    let mut rig = of_seven(5);
+    rig.peer(1, pre_prepare(2, &phantom)).expect("it may be under way");
+    assert_eq!(blamed(&mut rig), []);
+    for from in [2, 3, 4] {
+        rig.peer(from, Message::Prepare(vote(2, &phantom))).expect("a prepare");
+    }
+    assert_eq!(blamed(&mut rig), stalled_by(0), "a correct replica has told it");
+    // Nor is there a doubt once its maker leads the next number itself.
+    let mut rig = of_seven(5);
+    rig.peer(1, pre_prepare(2, &phantom)).expect("it may be under way");
+    rig.peer(0, pre_prepare(1, &Proposal::Null)).expect("a proposal");
+    for from in [2, 3, 4] {
+        rig.peer(from, Message::Prepare(vote(1, &Proposal::Null))).expect("a prepare");
+    }
+    for from in [0, 2, 3, 4] {
+        rig.peer(from, Message::Commit(vote(1, &Proposal::Null))).expect("a commit");
+    }
+    assert_eq!(rig.lane.report().delivered, Seq(1));
+    assert_eq!(blamed(&mut rig), stalled_by(1));
+}
+
+/// Also where no weak quorum votes: some of the correct ones may have left the view.
+#[test]
+fn a_leader_is_blamed_for_numbers_that_this_replica_has_told_it_of() {
+    let mut rig = of_seven(5);
+    rig.peer(1, pre_prepare(2, &Proposal::Null)).expect("a proposal");
+    assert!(has_prepare(&rig.sent()), "to all");
+    assert_eq!(blamed(&mut rig), stalled_by(0));
+}
+
+/// A faulty leader has shown its proposal to one correct replica, which blames in vain whoever does
+/// not fill the numbers below.
+#[test]
+fn one_vote_for_a_number_is_enough_to_fill_those_below() {
+    let mut rig = of_seven(0);
+    rig.peer(5, Message::Prepare(vote(2, &Proposal::Null))).expect("a prepare");
+    assert_eq!(proposals(&rig.sent()), [(Seq(1), 0)]);
 }
