@@ -46,7 +46,8 @@ impl Lane {
     ) -> Result<(), Reject> {
         let entry = BatchEntry { id: frame.id(), digest: frame.digest() };
         self.check_shown(now.mono, frame)?;
-        match self.pool.arrive(now.mono, frame, self.cfg.quorums.weak()) {
+        let place = (self.cfg.quorums.weak(), self.group_is_at());
+        match self.pool.arrive(now.mono, frame, place) {
             Arrival::OverQuota => return Err(Reject::Quota),
             Arrival::TooOften => return Err(Reject::Repeats),
             Arrival::Executed => {
@@ -64,6 +65,12 @@ impl Lane {
         self.announce(now.mono, frame);
         self.frame_changed(now, &pool::key_of(&entry), out);
         Ok(())
+    }
+
+    /// How far the group is, as far as this replica knows.
+    fn group_is_at(&self) -> Seq {
+        let told = self.catchup.peers.believed().max(self.checkpoints.ahead());
+        self.delivered.max(self.progress.executed).max(told)
     }
 
     /// `frame` was refused at `seq`. If it has come again, this replica vouches for it anew: what

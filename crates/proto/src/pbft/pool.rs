@@ -111,8 +111,14 @@ impl Pool {
         self.entries.get(key)
     }
 
-    /// A frame arrived on its principal's own link. `weak` is the size of a weak quorum.
-    pub(super) fn arrive(&mut self, now: Time, frame: &Arc<Frame>, weak: usize) -> Arrival {
+    /// A frame arrived on its principal's own link. `weak` is the size of a weak quorum; `group` is
+    /// how far the group is, as far as this replica knows.
+    pub(super) fn arrive(
+        &mut self,
+        now: Time,
+        frame: &Arc<Frame>,
+        (weak, group): (usize, Seq),
+    ) -> Arrival {
         let key = (frame.id(), frame.digest());
         self.forget_acknowledged(now, frame);
         if let Some(arrival) = self.recent.arrive(now, &key) {
@@ -131,6 +137,8 @@ impl Pool {
                 (entry.own, entry.pending_since) = (true, now);
             }
             entry.since = now;
+            let named = if entry.ordered { entry.holders.ordered_at() } else { Seq(0) };
+            entry.beyond = entry.beyond.max(group).max(named);
             if core::mem::take(&mut entry.dormant) {
                 entry.pending_since = now;
             } else {
@@ -143,6 +151,7 @@ impl Pool {
         }
         let entry = self.put_body(now, key, frame);
         (entry.own, entry.came, entry.pending_since) = (true, true, now);
+        entry.beyond = group;
         self.look_for_division(now, key.0, weak);
         Arrival::Fresh
     }
@@ -454,22 +463,20 @@ impl Pool {
         (key, seq): (&Key, Seq),
         replayed: bool,
     ) -> Vec<Want> {
-        let replayed = replayed || self.refusals.last(key) >= Some(seq);
         self.refusals.note(*key, seq);
-        let stays = |e: &Entry| {
-            let later = e.ordered && e.holders.ordered_after(seq);
-            e.frame.is_some() && (later || e.again || (replayed && e.came) || e.holders.outlast())
-        };
-        let Some(entry) = self.entries.get_mut(key).filter(|entry| stays(entry)) else {
+        let spared = |e: &Entry| e.came && (replayed || seq <= e.beyond);
+        let later = |e: &Entry| e.ordered && e.holders.ordered_at() > seq;
+        let stays = |e: &Entry| later(e) || spared(e) || e.again || e.holders.outlast();
+        let held = self.entries.get_mut(key).filter(|entry| entry.frame.is_some());
+        let Some(entry) = held.filter(|entry| stays(entry)) else {
             return self.remove(key);
         };
         entry.decided = true;
         entry.holders.refused(now, seq);
         // Who endorses it anew says something new.
         (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
-        if !(entry.ordered && entry.holders.ordered_after(seq)) {
-            let comes = (replayed && entry.came) || core::mem::take(&mut entry.again);
-            entry.dormant = !comes;
+        if !later(entry) {
+            entry.dormant = !(spared(entry) || core::mem::take(&mut entry.again));
             self.ordered -= usize::from(core::mem::take(&mut entry.ordered));
             entry.pending_since = entry.since;
         }
@@ -543,11 +550,10 @@ impl Pool {
     }
 
     /// Up to which number what is executed here takes `key` away no more, if this replica holds
-    /// it: it has `executed`, and will keep what has come again through its next refusal.
+    /// it: it has `executed`, and keeps what has come since.
     pub(super) fn holds_beyond(&self, key: &Key, executed: Seq) -> Option<Seq> {
         let entry = self.entries.get(key).filter(|entry| entry.is_awaited())?;
-        let stays = entry.ordered && entry.again;
-        Some(if stays { entry.holders.ordered_at().max(executed) } else { executed })
+        Some(entry.beyond.max(executed))
     }
 
     pub(super) fn check(&self) {

@@ -27,6 +27,9 @@ pub(in crate::pbft) struct Entry {
     pub(super) endorsed: VoteSet,
     /// It came over the client's link once more than it was refused.
     pub(super) again: bool,
+    /// How far the group was, as far as was known here, when it came last: what was ordered up to
+    /// there was ordered before that, and a refusal there takes nothing of it.
+    pub(super) beyond: Seq,
     /// It was refused, and has not come since. It is here because others hold it, and this replica
     /// does not speak up for it: a client may have an order for each time that it sends its frame,
     /// and not as many as replicas repeat what they have said.

@@ -62,11 +62,6 @@ impl Holders {
         self.order
     }
 
-    /// Whether that number, if one does, is above `seq`.
-    pub(super) fn ordered_after(&self, seq: Seq) -> bool {
-        self.order > seq
-    }
-
     /// The frame was refused at `seq`.
     pub(super) fn refused(&mut self, now: Time, seq: Seq) {
         self.after = self.after.max(seq);

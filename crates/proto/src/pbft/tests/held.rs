@@ -90,9 +90,27 @@ fn what_was_decided_is_trusted_when_it_is_proposed_again() {
     }
 }
 
-/// The first copy over the client's link comes in the turn in which the frame is refused.
+/// A frame comes in the turn in which it is executed.
 #[test]
 fn what_is_dropped_in_a_turn_is_not_vouched_for_at_its_end() {
+    for executed in [false, true] {
+        let f = frame(2, b"op");
+        let mut rig = Rig::new(1, 1);
+        rig.feed(Input::Request(f.clone())).expect("it comes");
+        deliver(&mut rig, 1, &proposal(&[&f]));
+        assert_eq!(rig.delivered(), [Seq(1)]);
+        rig.feed(Input::Request(f.clone())).expect("it comes again");
+        if executed {
+            execute(&mut rig, 1);
+        }
+        assert_eq!(held_beyond(&mut rig, &f).is_empty(), executed);
+    }
+}
+
+/// The first copy over the client's link comes when it is known that the frame is ordered: that
+/// order is none for this copy, and a leader may count on it at once.
+#[test]
+fn what_comes_behind_its_order_is_held_through_the_refusal() {
     let f = frame(2, b"op");
     let mut rig = Rig::new(1, 1);
     rig.peer(0, pre_prepare(1, &proposal(&[&f]))).expect("a proposal");
@@ -101,9 +119,32 @@ fn what_is_dropped_in_a_turn_is_not_vouched_for_at_its_end() {
     decide(&mut rig, 1, &proposal(&[&f]));
     assert_eq!(rig.delivered(), [Seq(1)]);
     rig.feed(Input::Request(f.clone())).expect("it comes");
+    assert_eq!(held_beyond(&mut rig, &f), [Seq(1)]);
     refuse(&mut rig, 1, &f);
     execute(&mut rig, 1);
-    assert_eq!(held_beyond(&mut rig, &f), []);
+    assert_eq!(held_beyond(&mut rig, &f), [Seq(1)]);
+}
+
+/// A replica that is behind, and without which there is no quorum, is counted on for what comes
+/// to it now: the others are at number 9, as two of them say, and refused it there.
+#[test]
+fn who_is_behind_holds_what_comes_now_beyond_what_the_others_have_refused() {
+    let f = frame(2, b"op");
+    let mut rig = Rig::new(1, 1);
+    for from in [0, 2] {
+        let status = Message::Status { view: View(0), stable: Seq(0), delivered: Seq(9) };
+        let _ = rig.peer(from, status);
+    }
+    rig.feed(Input::Request(f.clone())).expect("it comes");
+    assert_eq!(held_beyond(&mut rig, &f), [Seq(9)]);
+    let batch = proposal(&[&f]);
+    for seq in 1..=9 {
+        let proposal = if seq == 9 { batch.clone() } else { Proposal::Null };
+        deliver(&mut rig, seq, &proposal);
+    }
+    refuse(&mut rig, 9, &f);
+    execute(&mut rig, 9);
+    assert_eq!(rig.lane.report().pending_frames, 1);
 }
 
 /// Leaders that rotate may both name a frame: refused at the lower number, it is still to be
@@ -153,7 +194,7 @@ fn a_refusal_of_an_earlier_life_uses_up_nothing() {
     let key = pool::key_of(&entry(&f));
     for replayed in [false, true] {
         let mut pool = pool::Pool::default();
-        pool.arrive(Time(1), &f, 2);
+        pool.arrive(Time(1), &f, (2, Seq(0)));
         pool.mark_ordered(&key, Seq(1));
         pool.refused(Time(1), (&key, Seq(1)), replayed);
         assert_eq!(pool.len(), usize::from(replayed));

@@ -318,7 +318,7 @@ fn endorsed(f: &Arc<Frame>, queued: bool) -> pool::Pool {
     let (now, key) = (Time(1), pool::key_of(&entry(f)));
     let mut pool = pool::Pool::default();
     for _ in 0..2 {
-        pool.arrive(now, f, 2);
+        pool.arrive(now, f, (2, Seq(0)));
     }
     if queued {
         for from in [0, 1, 2] {
@@ -387,7 +387,7 @@ fn a_new_view_makes_no_vouch_younger() {
     let key = pool::key_of(&entry(&f));
     for (seconds, counts) in [(19, true), (21, false)] {
         let mut pool = pool::Pool::default();
-        pool.arrive(Time(1), &f, 2);
+        pool.arrive(Time(1), &f, (2, Seq(0)));
         for from in [0, 1, 2] {
             pool.vouch(Time(1), (ReplicaId(from), Some(Seq(0))), key, 2);
         }
