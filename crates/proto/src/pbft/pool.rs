@@ -12,6 +12,7 @@
 //!    waits there; and only as leader.
 
 mod divided;
+mod done;
 mod entry;
 mod held;
 mod holders;
@@ -36,7 +37,7 @@ use self::holders::Holders;
 use self::leading::Deal;
 pub(super) use self::leading::Keeps;
 use self::refusals::Refusals;
-use self::repeats::{Came, Repeats};
+use self::repeats::Repeats;
 use super::catchup::VOUCH_LIFETIME;
 use super::queue::Queue;
 
@@ -436,89 +437,6 @@ impl Pool {
         if let Some(entry) = self.entries.get_mut(key) {
             self.ordered += usize::from(!entry.ordered);
             entry.is_ordered_at(seq);
-        }
-    }
-
-    /// `key` was executed: it leaves the pool and is remembered for a while. Who still waits for
-    /// it (a faulty leader may propose a frame twice) may have it: what the group executed is
-    /// authentic.
-    pub(super) fn executed(&mut self, key: &Key) -> Vec<Want> {
-        let came = self.entries.get(key).map_or(Came::Never, |entry| match entry.came {
-            true if entry.again => Came::Twice,
-            true => Came::Once,
-            false => Came::Never,
-        });
-        self.recent.executed(key, came);
-        self.remove(key)
-    }
-
-    /// `key` was ordered before its predecessor and refused at `seq`: it may be ordered again, on
-    /// the word of those who hold it all the same, which may have come already. It is not
-    /// remembered as executed, and leaves the pool unless it has come again, others hold it, or a
-    /// later number names it, too. `replayed`: this is a refusal of an earlier life, after which
-    /// it has come. Returns who waits, as [`Pool::executed`] does.
-    pub(super) fn refused(
-        &mut self,
-        now: Time,
-        (key, seq): (&Key, Seq),
-        replayed: bool,
-    ) -> Vec<Want> {
-        self.refusals.note(*key, seq);
-        let spared = |e: &Entry| e.came && (replayed || seq <= e.beyond);
-        let later = |e: &Entry| e.ordered && e.holders.ordered_at() > seq;
-        let stays = |e: &Entry| later(e) || spared(e) || e.again || e.holders.outlast();
-        let held = self.entries.get_mut(key).filter(|entry| entry.frame.is_some());
-        let Some(entry) = held.filter(|entry| stays(entry)) else {
-            return self.remove(key);
-        };
-        entry.decided = true;
-        entry.holders.refused(now, seq);
-        // Who endorses it anew says something new.
-        (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
-        if !later(entry) {
-            entry.dormant = !(spared(entry) || core::mem::take(&mut entry.again));
-            self.ordered -= usize::from(core::mem::take(&mut entry.ordered));
-            entry.pending_since = entry.since;
-        }
-        let wanted = core::mem::take(&mut entry.wanted);
-        self.wants -= wanted.len();
-        wanted
-    }
-
-    /// A state is fetched: what waits here may have been executed or refused in what it skips, and
-    /// who had it may have it no more. Who goes on holding it says so again within a second. `me`:
-    /// this replica, if it leads.
-    pub(super) fn fetched(&mut self, now: Time, me: Option<ReplicaId>) {
-        for entry in self.entries.values_mut() {
-            entry.holders.forget();
-            (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
-            if let Some(me) = me.filter(|_| entry.is_awaited()) {
-                entry.holders.add_me(now, me);
-            }
-        }
-    }
-
-    /// `key` was taken for executed and has left the pool, and was refused at `seq`. If it has come
-    /// again since, `frame` waits for its order here.
-    pub(super) fn refused_late(
-        &mut self,
-        now: Time,
-        (key, seq): (Key, Seq),
-        frame: Option<&Arc<Frame>>,
-    ) {
-        self.refusals.note(key, seq);
-        let again = matches!(self.recent.forget(&key), Came::Again | Came::Twice);
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.decided = true;
-            entry.holders.refused(now, seq);
-            (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
-        }
-        let is_here = self.entries.get(&key).is_some_and(|entry| entry.frame.is_some());
-        if let Some(frame) = frame.filter(|_| again && !is_here)
-            && self.charge(frame)
-        {
-            let entry = self.put_body(now, key, frame);
-            (entry.own, entry.came, entry.pending_since) = (true, true, now);
         }
     }
 
