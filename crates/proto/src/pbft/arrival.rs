@@ -68,7 +68,7 @@ impl Lane {
     }
 
     /// How far the group is, as far as this replica knows.
-    fn group_is_at(&self) -> Seq {
+    pub(super) fn group_is_at(&self) -> Seq {
         let told = self.catchup.peers.believed().max(self.checkpoints.ahead());
         self.delivered.max(self.progress.executed).max(told)
     }

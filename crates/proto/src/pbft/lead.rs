@@ -114,10 +114,13 @@ impl Lane {
         }
     }
 
-    /// Up to here nothing is under way any more. Who waits for a state executes nothing before it
-    /// comes, and must not keep clients waiting for so long, who have their answers from others.
+    /// Up to here nothing is under way any more. Who is behind a quorum, as a certificate proves,
+    /// or waits for a state, goes by what the group has done: clients, who have their answers from
+    /// others, must not wait for as long as it executes nothing.
     fn settled(&self) -> Seq {
-        if self.floats() { self.delivered } else { self.progress.executed }
+        let executed = self.progress.executed;
+        let behind = self.floats() || self.checkpoints.ahead() > executed;
+        if behind { self.group_is_at() } else { executed }
     }
 
     /// Numbers of this lane that are proposed and not yet executed.

@@ -352,9 +352,16 @@ fn frames_gather_while_enough_is_in_flight() {
     assert_eq!(offer(&mut rig, 2), [(Seq(2), 1)]);
     assert_eq!(offer(&mut rig, 3), []);
     assert_eq!(offer(&mut rig, 4), []);
-    let progress = Progress { executed: Seq(1), ..Progress::default() };
+    let progress = Progress { executed: Seq(2), ..Progress::default() };
     rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
     assert_eq!(proposals(&rig.sent()), [(Seq(3), 2)], "what gathered goes together");
+    // A certificate says that the others have done what this replica has yet to do.
+    assert_eq!(offer(&mut rig, 5), [(Seq(4), 1)]);
+    assert_eq!(offer(&mut rig, 6), []);
+    for from in [1, 2, 3] {
+        rig.peer(from, signed(from, 4, Digest([5; 32]))).expect("a checkpoint");
+    }
+    assert_eq!(proposals(&rig.sent()), [(Seq(5), 1)], "they do not wait for it");
 }
 
 #[test]
