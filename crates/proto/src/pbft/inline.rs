@@ -25,7 +25,6 @@ use alloc::sync::Arc;
 
 use base::{Authenticator, Batch, Frame, Now, ReplicaId, Seq, Span, Time, limits};
 
-use super::endorse::AGAIN_COST_BYTES;
 use super::msg::Message;
 use super::pool::Key;
 use super::{Lane, Reject};
@@ -174,11 +173,15 @@ impl Lane {
         if !self.catchup.peers.may_serve(from, now.mono) {
             return Err(Reject::Stale("forwarded frames faster than they are checked"));
         }
-        let again = if self.pool.was_decided(&key) { AGAIN_COST_BYTES } else { 0 };
-        let cost = FORWARD_COST_BYTES + frame.encoded_len() + again;
+        let cost = FORWARD_COST_BYTES + frame.encoded_len();
         self.catchup.peers.served(from, now.mono, cost);
         if !self.is_genuine(frame) {
             return Err(Reject::Misbehaviour("forwarded a forged frame"));
+        }
+        // A liar may forward for ever what was refused once; and a client may have others do so,
+        // who must not be heard less for it in anything else.
+        if self.pool.was_decided(&key) && !self.catchup.peers.may_order_again(from, now.mono) {
+            return Err(Reject::Stale("forwarded too often what was decided"));
         }
         if !self.pool.forwarded(now.mono, frame) {
             return Err(Reject::Stale("forwarded frame beyond its client's quota"));

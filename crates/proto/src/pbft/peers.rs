@@ -18,6 +18,10 @@ pub(super) const ANSWER_NUMBERS_MAX: usize = 128;
 /// ahead of that rate a burst may be.
 const SERVE_NS_PER_BYTE: u64 = 8;
 const SERVE_BURST: Span = Span::millis(16);
+/// What it takes to have a frame ordered once more that was decided of late, on one peer's word,
+/// and how many of these may come at once, in the same unit.
+const ORDER_AGAIN: Span = Span::millis(8);
+const ORDER_AGAIN_BURST: Span = Span::millis(256);
 
 /// The other replicas, by number.
 #[derive(Clone, Debug)]
@@ -32,6 +36,8 @@ struct Peer {
     last_answer: Option<Time>,
     /// Until when what it was sent keeps its share of the link busy.
     served_until: Time,
+    /// When it may have frames ordered once more as often as at first.
+    again_at: Time,
     /// The highest number that it has mentioned.
     mentioned: Seq,
     /// The low mark that it has told, and up to where it has delivered.
@@ -187,6 +193,18 @@ impl Peers {
     /// Whether `replica` may be sent more help now.
     pub(super) fn may_serve(&mut self, replica: ReplicaId, now: Time) -> bool {
         self.peer(replica).served_until <= now.after(SERVE_BURST)
+    }
+
+    /// Whether a frame that was decided of late may be ordered once more on the word of `replica`
+    /// alone, which is then counted.
+    pub(super) fn may_order_again(&mut self, replica: ReplicaId, now: Time) -> bool {
+        let peer = self.peer(replica);
+        let after = peer.again_at.max(now).after(ORDER_AGAIN);
+        let may = after <= now.after(ORDER_AGAIN_BURST);
+        if may {
+            peer.again_at = after;
+        }
+        may
     }
 
     /// `replica` is sent `bytes` of help.

@@ -169,3 +169,30 @@ fn whoever_owes_a_vote_for_what_it_has_delivered_asks_for_what_it_lacks() {
     rig.wait(Span::secs(1));
     assert!(!asks(&mut rig), "it owes nothing any more");
 }
+
+/// A client can have correct replicas forward what it has had refused before. What that costs them
+/// must leave them heard in everything else, and a liar must not have it ordered for ever.
+#[test]
+fn who_forwards_what_was_refused_is_heard_in_everything_else() {
+    let mut rig = Rig::with(0, 1, Switches { bodies: Bodies::Inline, ..Switches::default() });
+    let signed = |id| {
+        frame_with(id, b"op", |digest| {
+            base::crypto::ClientKeyring::authenticate(&base::crypto::PlainSigner, digest)
+        })
+    };
+    let progress = Progress { executed: Seq(3), ..Progress::default() };
+    rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+    let again = |rig: &mut Rig, id| {
+        let f = signed(id);
+        let refused = FromStage::Refused { seq: Seq(3), entry: entry(&f) };
+        rig.feed(Input::Stage(refused)).expect("news");
+        rig.peer(1, Message::Forward(f))
+    };
+    let taken = (2..102).filter(|id| again(&mut rig, *id).is_ok()).count();
+    assert_eq!(taken, 32);
+    let too_often = Err(Reject::Stale("forwarded too often what was decided"));
+    assert_eq!(again(&mut rig, 102), too_often);
+    rig.peer(1, Message::Forward(signed(200))).expect("nobody has refused it");
+    rig.wait(Span::millis(8));
+    again(&mut rig, 102).expect("one more");
+}
