@@ -16,7 +16,9 @@ use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::record::GroupRecord;
 use proto::group::roster::Roster;
 use proto::group::rules::Rules;
-use proto::pbft::msg::{Checkpoint, Message, NullPhase, Nulls, Proposal, Vote, endorse_bytes};
+use proto::pbft::msg::{
+    Checkpoint, Message, NullPhase, Nulls, Proposal, SignedVouch, Vote, endorse_bytes,
+};
 
 /// The group of all samples.
 pub const GROUP: GroupId = GroupId([7; 32]);
@@ -226,7 +228,11 @@ pub fn messages() -> Vec<Message> {
     let digest = proposal.digest(GROUP, seq);
     let vote = Vote { view, seq, digest };
     let entry = entries()[0];
-    let signed = |who: u16| keys(who).sign(&endorse_bytes(GROUP, Epoch(0), view, &entry));
+    let signed = |who: u16| {
+        let executed = Seq(7);
+        let bytes = endorse_bytes(GROUP, Epoch(0), view, (&entry, executed));
+        SignedVouch { executed, signature: keys(who).sign(&bytes) }
+    };
     let mut all = vec![
         Message::PrePrepare { view, seq, proposal: proposal.clone() },
         Message::PrePrepare { view, seq: Seq(2), proposal: Proposal::Null },

@@ -15,7 +15,7 @@ use base::{
 use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget};
 use proto::group::msg::{GroupMessage, NewView, ViewChange};
 use proto::group::{self, Beginning, Coordinator, CoordinatorConfig};
-use proto::pbft::msg::{Checkpoint, Message, endorse_bytes};
+use proto::pbft::msg::{Checkpoint, Message, SignedVouch, endorse_bytes};
 use proto::pbft::{Batching, Input, Lane, LaneConfig, Leaders, Switches};
 use proto::{Effect, Outbox};
 use svc::echo::EchoService;
@@ -283,8 +283,12 @@ fn signed(from: ReplicaId, message: Message) -> Message {
     match message {
         Message::Checkpoint(said) => Message::Checkpoint(signed_checkpoint(from, said)),
         Message::Endorse { view, entries } => {
-            let sign = |entry| (entry, keys.sign(&endorse_bytes(GROUP, Epoch(0), view, &entry)));
-            let entries = entries.into_iter().map(|(entry, _)| sign(entry)).collect();
+            let sign = |(entry, mut said): (base::BatchEntry, SignedVouch)| {
+                let bytes = endorse_bytes(GROUP, Epoch(0), view, (&entry, said.executed));
+                said.signature = keys.sign(&bytes);
+                (entry, said)
+            };
+            let entries = entries.into_iter().map(sign).collect();
             Message::Endorse { view, entries }
         }
         Message::Group(message) => {

@@ -5,7 +5,8 @@
 //! still seems to wait here. Whoever holds a
 //! quorum of signatures for one frame hands them to the leader (ENDORSED), which takes them as
 //! vouches, fetches the body and orders it before others. From then on its clock runs. A client
-//! that shows a frame to some replicas only never gets that far.
+//! that shows a frame to some replicas only never gets that far. What is signed says for how long
+//! the frame is held, as a vouch does, so that no proof has a frame ordered a second time.
 //!
 //! An ENDORSE is no vote, nor is a vouch: it says that a client's frame is here and waits. So a
 //! replica that has left its view, and that nobody has followed yet, endorses for that view all
@@ -17,10 +18,10 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use base::{BatchEntry, ClientId, Now, ReplicaId, Signature, Span, Time, View, VoteSet};
+use base::{BatchEntry, ClientId, Now, ReplicaId, Seq, Span, Time, View, VoteSet};
 
 use super::catchup::VOUCH_LIFETIME;
-use super::msg::{ENDORSE_MAX, Message, endorse_bytes};
+use super::msg::{ENDORSE_MAX, Message, SignedVouch, endorse_bytes};
 use super::pool::{self, Key};
 use super::{Lane, Reject};
 use crate::group::link::Grievance;
@@ -39,20 +40,29 @@ const PROMPT_WORTH: u32 = 2;
 const CLOSE_MAX: usize = ENDORSE_MAX / 2;
 /// What checking a quorum of signatures costs the sender's share.
 const ENDORSED_COST_BYTES: usize = 64 << 10;
-/// What having a frame ordered once more, which was decided of late, costs the share of a replica.
-pub(super) const AGAIN_COST_BYTES: usize = 1 << 20;
 /// What a forged signature costs the share of who sent it.
 pub(super) const FORGED_COST_BYTES: usize = 1 << 20;
 
-/// What a replica has endorsed, its signature, and when it came, or was sent by this replica.
-type Said = (BatchEntry, Signature, Time);
+/// What a replica has endorsed, what it signed, and when that came, or was sent by this replica.
+type Said = (BatchEntry, SignedVouch, Time);
+/// What a quorum has signed for one frame.
+type Proof = Vec<(ReplicaId, SignedVouch)>;
+
+/// What a leader was told of.
+#[derive(Clone, Copy, Debug)]
+struct Debt {
+    leader: ReplicaId,
+    /// Since when it owes that.
+    since: Time,
+    /// When it was told last.
+    told: Time,
+}
 
 /// Who has endorsed what, in this view.
 #[derive(Clone, Debug)]
 pub(super) struct Endorsements {
     said: Vec<VecDeque<Said>>,
-    /// When a leader was told, and which.
-    forwarded: BTreeMap<Key, (Time, ReplicaId)>,
+    forwarded: BTreeMap<Key, Debt>,
     last: Option<Time>,
     /// The principal whose frames were endorsed last: the next ones in turn come first.
     turn: ClientId,
@@ -83,11 +93,11 @@ impl Endorsements {
         if self.forwarded.is_empty() {
             return;
         }
-        if let Some((at, _)) = self.forwarded.remove(key) {
-            let waited = now.since(since.unwrap_or(at).min(at));
+        if let Some(debt) = self.forwarded.remove(key) {
+            let waited = now.since(since.unwrap_or(debt.since).min(debt.since));
             if threshold == Span(0) || waited <= threshold {
                 self.slow = self.slow.saturating_sub(PROMPT_WORTH);
-            } else if now.since(at) > Span(threshold.0 / 2) {
+            } else if now.since(debt.since) > Span(threshold.0 / 2) {
                 self.slow = self.slow.saturating_add(1);
             }
         }
@@ -100,33 +110,43 @@ impl Endorsements {
 
     /// For so long this replica could not see what the leader did.
     pub(super) fn excuse(&mut self, now: Time, slept: Span) {
-        self.forwarded.values_mut().for_each(|(at, _)| *at = at.after(slept).min(now));
+        self.forwarded.values_mut().for_each(|debt| debt.since = debt.since.after(slept).min(now));
     }
 
-    /// These were refused: whoever waits for one still, or again, has to say so anew.
-    pub(super) fn refused(&mut self, was_refused: impl Fn(&Key) -> bool) {
+    /// These were refused at `seq`: whoever waits for one still, or again, has to say so anew.
+    pub(super) fn refused(&mut self, seq: Seq, was_refused: impl Fn(&Key) -> bool) {
         for said in &mut self.said {
-            said.retain(|(entry, ..)| !was_refused(&pool::key_of(entry)));
+            said.retain(|(entry, said, _)| {
+                said.executed >= seq || !was_refused(&pool::key_of(entry))
+            });
         }
     }
 
-    fn keep(&mut self, from: ReplicaId, (entry, signature, at): Said) {
+    fn keep(&mut self, from: ReplicaId, (entry, what, at): Said) {
         let said = &mut self.said[usize::from(from.0)];
-        if said.iter().any(|(known, ..)| *known == entry) {
+        if let Some((_, known, _)) = said.iter_mut().find(|(known, ..)| *known == entry) {
+            if what.executed > known.executed {
+                *known = what;
+            }
             return;
         }
         if said.len() >= KEPT_PER_REPLICA {
             said.pop_front();
         }
-        said.push_back((entry, signature, at));
+        said.push_back((entry, what, at));
     }
 
-    fn signatures(&self, entry: &BatchEntry) -> Vec<(ReplicaId, Signature)> {
-        let of = |said: &VecDeque<Said>| {
-            said.iter().find(|(known, ..)| known == entry).map(|(_, signature, _)| *signature)
-        };
-        let all = (0..).map(ReplicaId).zip(&self.said);
-        all.filter_map(|(who, said)| of(said).map(|signature| (who, signature))).collect()
+    /// What `who` has signed for `entry`.
+    fn said_by(&self, who: ReplicaId, entry: &BatchEntry) -> Option<SignedVouch> {
+        let said = self.said[usize::from(who.0)].iter();
+        said.clone().find(|(known, ..)| known == entry).map(|(_, what, _)| *what)
+    }
+
+    /// What was signed for `entry` by those who hold it beyond `after`.
+    fn said_of(&self, entry: &BatchEntry, after: Seq) -> Proof {
+        let all = (0..).map(ReplicaId).take(self.said.len());
+        let all = all.filter_map(|who| Some((who, self.said_by(who, entry)?)));
+        all.filter(|(_, what)| what.executed >= after).collect()
     }
 
     /// What `from` has endorsed: by how long ago, 1 is the longest, and when.
@@ -166,20 +186,21 @@ impl Lane {
         let endorsements = &mut self.grievances.endorsements;
         // Whom a frame is dealt to next is told anew.
         let owes = |key: &Key, who| pool.is_overdue(key) && roles.dealt_to(&key.0, next) == who;
-        endorsements.forwarded.retain(|key, (_, who)| owes(key, *who));
+        endorsements.forwarded.retain(|key, debt| owes(key, debt.leader));
         if self.views.roles.rotate() && stalls {
             // Whoever does not order them waits for another leader itself.
-            let waits = |who: &ReplicaId| *who != stalled;
+            let waits = |debt: &&mut Debt| debt.leader != stalled;
             let forwarded = endorsements.forwarded.values_mut();
-            forwarded.filter(|(_, who)| waits(who)).for_each(|(at, _)| *at = now);
+            forwarded.filter(waits).for_each(|debt| debt.since = now);
         }
         if lags {
             // What it does not know of may be ordered.
-            endorsements.forwarded.values_mut().for_each(|(at, _)| *at = now);
+            endorsements.forwarded.values_mut().for_each(|debt| debt.since = now);
         }
-        let mut told = endorsements.forwarded.values();
-        let starved = told.find(|(at, _)| now.since(*at) >= timeout).map(|(_, who)| *who);
+        let mut debts = endorsements.forwarded.values();
+        let starved = debts.find(|debt| now.since(debt.since) >= timeout).map(|debt| debt.leader);
         let slow = endorsements.slow;
+        self.tell_again(now, out);
         if let Some(who) = starved.filter(|_| !base::mutant!(StarvationUnnoticed)) {
             self.aggrieved(now, (Grievance::Starved, who), out);
         }
@@ -220,15 +241,11 @@ impl Lane {
         let (view, me) = (self.view, self.cfg.me);
         let mut entries = Vec::with_capacity(old.len());
         for entry in old {
-            let said = self.grievances.endorsements.said[usize::from(me.0)].iter();
-            let known = said.clone().find(|(known, ..)| *known == entry).map(|(_, s, _)| *s);
-            let sign =
-                || self.keys.sign(&endorse_bytes(self.cfg.group, self.cfg.epoch, view, &entry));
-            let signature = known.unwrap_or_else(sign);
+            let said = self.sign_for(&entry);
             // Moves to the end: others have their turn before it is said again.
             self.grievances.endorsements.drop_said(me, &entry);
-            self.grievances.endorsements.keep(me, (entry, signature, now));
-            entries.push((entry, signature));
+            self.grievances.endorsements.keep(me, (entry, said, now));
+            entries.push((entry, said));
         }
         let overdue: Vec<BatchEntry> = entries.iter().map(|(entry, _)| *entry).collect();
         out.send(Target::All, Message::Endorse { view, entries });
@@ -237,11 +254,29 @@ impl Lane {
         }
     }
 
+    /// What this replica has signed for `entry`, unless it holds that for longer by now.
+    fn sign_for(&self, entry: &BatchEntry) -> SignedVouch {
+        let known = self.grievances.endorsements.said_by(self.cfg.me, entry);
+        let least = match known {
+            Some(known) => known.executed.max(self.floor()),
+            None => self.progress.executed.max(self.floor()),
+        };
+        let executed = self.pool.holds_beyond(&pool::key_of(entry), least).unwrap_or(least);
+        known.filter(|known| known.executed == executed).unwrap_or_else(|| {
+            let signature = self.keys.sign(&self.endorsed_bytes(entry, executed));
+            SignedVouch { executed, signature }
+        })
+    }
+
+    fn endorsed_bytes(&self, entry: &BatchEntry, executed: Seq) -> Vec<u8> {
+        endorse_bytes(self.cfg.group, self.cfg.epoch, self.view, (entry, executed))
+    }
+
     pub(super) fn on_endorse(
         &mut self,
         now: Now,
         from: ReplicaId,
-        (view, entries): (View, Vec<(BatchEntry, Signature)>),
+        (view, entries): (View, Vec<(BatchEntry, SignedVouch)>),
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         if view != self.view || !self.is_active() {
@@ -250,49 +285,73 @@ impl Lane {
         if !self.catchup.peers.may_serve(from, now.mono) {
             return Err(Reject::Stale("endorsements faster than they are checked"));
         }
-        for (entry, signature) in entries {
-            self.grievances.endorsements.keep(from, (entry, signature, now.mono));
+        for (entry, said) in entries {
+            self.grievances.endorsements.keep(from, (entry, said, now.mono));
             self.try_forward(now.mono, &entry, out);
         }
         Ok(())
     }
 
-    /// Tells the leader once a quorum endorses `entry`. Signatures are looked at then, not
-    /// before.
+    /// Tells the leader once a quorum endorses `entry`.
     fn try_forward(&mut self, now: Time, entry: &BatchEntry, out: &mut Outbox) {
         let key = pool::key_of(entry);
-        let quorum =
-            if base::mutant!(OneEndorsementIsEnough) { 1 } else { self.cfg.quorums.quorum() };
         let endorsements = &self.grievances.endorsements;
         let known = endorsements.forwarded.contains_key(&key);
         if known || endorsements.forwarded.len() >= FORWARDED_MAX || !self.pool.is_overdue(&key) {
             return;
         }
-        let mut proof = endorsements.signatures(entry);
-        if proof.len() < quorum {
+        let Some(proof) = self.proof_of(now, entry) else { return };
+        let leader = self.views.roles.dealt_to(&entry.id, self.next_undelivered());
+        if leader == self.cfg.me {
+            self.take_endorsed(now, key, &proof);
             return;
         }
-        let bytes = endorse_bytes(self.cfg.group, self.cfg.epoch, self.view, entry);
-        let genuine = |(who, s): &(ReplicaId, Signature)| self.keys.verify(*who, &bytes, s);
-        let forged: Vec<_> = proof.extract_if(.., |one| !genuine(one)).collect();
+        let debt = Debt { leader, since: now, told: now };
+        self.grievances.endorsements.forwarded.insert(key, debt);
+        let message = Message::Endorsed { view: self.view, entry: *entry, proof };
+        out.send(Target::One(leader), message);
+    }
+
+    /// Tells a leader again, every quarter of T, what it was told and has not ordered: it may have
+    /// had no time for it, or may have forgotten it with all that a state has skipped.
+    fn tell_again(&mut self, now: Time, out: &mut Outbox) {
+        let pause = Span(self.cfg.view_timeout.0 / 4);
+        let forwarded = self.grievances.endorsements.forwarded.iter_mut();
+        let due = forwarded.filter(|(_, debt)| now.since(debt.told) >= pause).take(ENDORSE_MAX);
+        let told = |((id, digest), debt): (&Key, &mut Debt)| {
+            debt.told = now;
+            (BatchEntry { id: *id, digest: *digest }, debt.leader)
+        };
+        let again: Vec<(BatchEntry, ReplicaId)> = due.map(told).collect();
+        for (entry, leader) in again {
+            if let Some(proof) = self.proof_of(now, &entry) {
+                let message = Message::Endorsed { view: self.view, entry, proof };
+                out.send(Target::One(leader), message);
+            }
+        }
+    }
+
+    /// What a quorum has signed for `entry` since it was refused, if one has. Signatures are looked
+    /// at now, not before.
+    fn proof_of(&mut self, now: Time, entry: &BatchEntry) -> Option<Proof> {
+        let quorum =
+            if base::mutant!(OneEndorsementIsEnough) { 1 } else { self.cfg.quorums.quorum() };
+        let after = self.pool.decided_at(&pool::key_of(entry));
+        let mut proof = self.grievances.endorsements.said_of(entry, after);
+        if proof.len() < quorum {
+            return None;
+        }
+        let genuine = |(who, said): &(ReplicaId, SignedVouch)| {
+            self.keys.verify(*who, &self.endorsed_bytes(entry, said.executed), &said.signature)
+        };
+        let forged: Proof = proof.extract_if(.., |one| !genuine(one)).collect();
         for (who, _) in forged {
             self.misbehaviour += 1;
             self.grievances.endorsements.drop_said(who, entry);
             // It made this replica check the others' signatures, too, and may say it again.
             self.catchup.peers.served(who, now, FORGED_COST_BYTES);
         }
-        if proof.len() < quorum {
-            return;
-        }
-        let leader = self.views.roles.dealt_to(&entry.id, self.next_undelivered());
-        if leader == self.cfg.me {
-            let by = voters(&proof);
-            self.take_endorsed(now, key, by);
-            return;
-        }
-        self.grievances.endorsements.forwarded.insert(key, (now, leader));
-        let message = Message::Endorsed { view: self.view, entry: *entry, proof };
-        out.send(Target::One(leader), message);
+        (proof.len() >= quorum).then_some(proof)
     }
 
     /// A quorum endorses a frame, as its signatures prove: this replica, which leads, owes it.
@@ -301,7 +360,7 @@ impl Lane {
         now: Now,
         from: ReplicaId,
         (view, entry): (View, BatchEntry),
-        proof: &[(ReplicaId, Signature)],
+        mut proof: Proof,
     ) -> Result<(), Reject> {
         let key = pool::key_of(&entry);
         if view != self.view || !self.is_leader() {
@@ -310,29 +369,35 @@ impl Lane {
         if self.pool.is_urgent(&key) {
             return Err(Reject::Stale("endorsed frame that is known"));
         }
+        let members = proof.iter().all(|(who, _)| who.0 < self.cfg.quorums.n());
+        let enough = |proof: &Proof| {
+            proof.len() >= self.cfg.quorums.quorum() || base::mutant!(OneEndorsementIsEnough)
+        };
+        if !members || voters(&proof).len() != proof.len() || !enough(&proof) {
+            return Err(Reject::Misbehaviour("endorsed by less than a quorum"));
+        }
+        // Whoever has lost it since then has it no more, and who shows the proof may not know that.
+        let after = self.pool.decided_at(&key);
+        proof.retain(|(_, said)| said.executed >= after);
+        if !enough(&proof) {
+            return Err(Reject::Stale("endorsed before it was decided"));
+        }
         if !self.catchup.peers.may_serve(from, now.mono) {
             return Err(Reject::Stale("endorsed frames faster than they are checked"));
         }
-        // A proof is as good as it was after the frame was ordered, for as long as the view lasts.
-        let cost = if self.pool.was_decided(&key) { AGAIN_COST_BYTES } else { ENDORSED_COST_BYTES };
-        self.catchup.peers.served(from, now.mono, cost);
-        let distinct = voters(proof);
-        let members = proof.iter().all(|(who, _)| who.0 < self.cfg.quorums.n());
-        if !members
-            || distinct.len() != proof.len()
-            || (proof.len() < self.cfg.quorums.quorum() && !base::mutant!(OneEndorsementIsEnough))
-        {
-            return Err(Reject::Misbehaviour("endorsed by less than a quorum"));
-        }
-        let bytes = endorse_bytes(self.cfg.group, self.cfg.epoch, view, &entry);
-        if !proof.iter().all(|(who, signature)| self.keys.verify(*who, &bytes, signature)) {
+        self.catchup.peers.served(from, now.mono, ENDORSED_COST_BYTES);
+        let genuine = |(who, said): &(ReplicaId, SignedVouch)| {
+            self.keys.verify(*who, &self.endorsed_bytes(&entry, said.executed), &said.signature)
+        };
+        if !proof.iter().all(genuine) {
             return Err(Reject::Misbehaviour("forged signed vouch"));
         }
-        self.take_endorsed(now.mono, key, distinct);
+        self.take_endorsed(now.mono, key, &proof);
         Ok(())
     }
 
-    fn take_endorsed(&mut self, now: Time, key: Key, by: VoteSet) {
+    fn take_endorsed(&mut self, now: Time, key: Key, proof: &[(ReplicaId, SignedVouch)]) {
+        let by = proof.iter().map(|(who, said)| (*who, said.executed));
         if self.pool.endorsed(now, key, by, self.cfg.quorums.weak()) {
             self.catchup.waits_for_bodies(now);
         } else {
@@ -342,7 +407,7 @@ impl Lane {
 }
 
 /// The distinct replicas in a proof.
-fn voters(proof: &[(ReplicaId, Signature)]) -> VoteSet {
+fn voters(proof: &[(ReplicaId, SignedVouch)]) -> VoteSet {
     let mut set = VoteSet::EMPTY;
     let known = proof.iter().filter(|(who, _)| usize::from(who.0) < base::limits::REPLICAS_MAX);
     for (who, _) in known {

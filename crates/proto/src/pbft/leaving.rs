@@ -31,11 +31,14 @@ impl Lane {
         self.leaving.vouches = entries;
     }
 
+    /// Nothing up to here will ever be executed by a replica that waits for a state.
+    pub(super) fn floor(&self) -> Seq {
+        if self.floats() { self.low() } else { Seq(0) }
+    }
+
     /// Vouches for what of this is held here, and says for how long.
     pub(super) fn vouch_for(&self, to: Target, entries: &[BatchEntry], out: &mut Outbox) {
-        // Nothing up to the floor will ever be executed by a replica that waits for a state.
-        let floor = if self.floats() { self.low() } else { Seq(0) };
-        let executed = self.progress.executed.max(floor);
+        let executed = self.progress.executed.max(self.floor());
         let mut held: BTreeMap<Seq, Vec<BatchEntry>> = BTreeMap::new();
         for entry in entries {
             if let Some(beyond) = self.pool.holds_beyond(&pool::key_of(entry), executed) {

@@ -406,7 +406,7 @@ impl Lane {
             Message::ProposalIs { seq, proposal } => self.on_proposal_is(now, seq, proposal, out),
             Message::Endorse { view, entries } => self.on_endorse(now, from, (view, entries), out),
             Message::Endorsed { view, entry, proof } => {
-                self.on_endorsed(now, from, (view, entry), &proof)
+                self.on_endorsed(now, from, (view, entry), proof)
             }
             Message::Vouch { executed, entries } => self.on_vouch(now, (from, executed), &entries),
             Message::Fetch { seq, entries } => self.on_fetch(now, from, seq, &entries, out),
@@ -454,7 +454,7 @@ impl Lane {
                     let frame = frame.filter(|frame| !self.inline() || self.is_genuine(frame));
                     let frame = frame.cloned();
                     self.pool.refused_late(now.mono, (key, seq), frame.as_ref());
-                    self.grievances.endorsements.refused(|named| *named == key);
+                    self.grievances.endorsements.refused(seq, |named| *named == key);
                     if let Some(frame) = frame {
                         self.refused_here(now, seq, &frame);
                     }
@@ -486,7 +486,7 @@ impl Lane {
             if let Some(Batch::Frames { frames, .. }) = batch.as_deref() {
                 let refused = &self.refused;
                 if refused.first().is_some_and(|(first, _)| *first <= seq) {
-                    self.grievances.endorsements.refused(|key| refused.contains(&(seq, *key)));
+                    self.grievances.endorsements.refused(seq, |key| refused.contains(&(seq, *key)));
                 }
                 for frame in frames {
                     self.on_frame_done(now, seq, frame, out);
@@ -507,7 +507,7 @@ impl Lane {
                 let replayed = self.log.get(seq).is_some_and(|slot| slot.recalled);
                 self.pool.refused(now.mono, (&key, seq), replayed)
             }
-            false => self.pool.executed(&key),
+            false => self.pool.executed(&key, seq),
         };
         if refused {
             self.refused_here(now, seq, frame);

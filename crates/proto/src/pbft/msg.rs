@@ -22,8 +22,10 @@ pub use nulls::{NullPhase, Nulls, RUN_MAX};
 
 /// Bytes of an encoded [`BatchEntry`].
 const ENTRY_BYTES: usize = 56;
-/// Bytes of an encoded entry with a signature.
-const ENDORSEMENT_BYTES: usize = ENTRY_BYTES + 64;
+/// Bytes of an encoded [`SignedVouch`].
+const SIGNED_VOUCH_BYTES: usize = 8 + 64;
+/// Bytes of an encoded entry with a signed vouch.
+const ENDORSEMENT_BYTES: usize = ENTRY_BYTES + SIGNED_VOUCH_BYTES;
 
 /// What a leader proposes for a number.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,18 +119,29 @@ impl Checkpoint {
 /// Most frames that one ENDORSE names.
 pub const ENDORSE_MAX: usize = 16;
 
-/// What a replica signs when it endorses a frame: domain, group, epoch, view, frame. The view
-/// makes old endorsements worthless to a later leader, when the bodies may be gone.
+/// What a replica says of a frame that it endorses, signed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SignedVouch {
+    /// For how long it holds the frame, as [`Message::Vouch`] says it.
+    pub executed: Seq,
+    /// Over [`endorse_bytes`].
+    pub signature: Signature,
+}
+
+/// What a replica signs when it endorses a frame: domain, group, epoch, view, frame, and how far
+/// it has executed. The view makes old endorsements worthless to a later leader, when the bodies
+/// may be gone; the number makes them worthless once the frame was ordered.
 #[must_use]
 pub fn endorse_bytes(
     group: GroupId,
     epoch: base::Epoch,
     view: View,
-    entry: &BatchEntry,
+    (entry, executed): (&BatchEntry, Seq),
 ) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
+    let mut out = Vec::with_capacity(136);
     Writer::new(&mut out).bytes(b"stylite endorse\0").bytes(&group.0).u32(epoch.0).u64(view.0);
     encode_entry(entry, &mut out);
+    Writer::new(&mut out).u64(executed.0);
     out
 }
 
@@ -215,12 +228,12 @@ pub enum Message {
         proposal: Proposal,
     },
     /// These frames reached the sender from their client itself, and it has waited long for
-    /// their order. At most [`ENDORSE_MAX`], each signed over [`endorse_bytes`].
+    /// their order. At most [`ENDORSE_MAX`].
     Endorse {
         /// The view whose leader does not order them.
         view: View,
         /// The frames, of each principal the oldest first.
-        entries: Vec<(BatchEntry, Signature)>,
+        entries: Vec<(BatchEntry, SignedVouch)>,
     },
     /// To the leader: a quorum endorses this frame, which is as good as their vouches.
     Endorsed {
@@ -228,8 +241,8 @@ pub enum Message {
         view: View,
         /// The frame.
         entry: BatchEntry,
-        /// Signatures of distinct replicas over [`endorse_bytes`].
-        proof: Vec<(ReplicaId, Signature)>,
+        /// What distinct replicas have signed.
+        proof: Vec<(ReplicaId, SignedVouch)>,
     },
 }
 
@@ -274,17 +287,17 @@ impl Message {
             }
             Message::Endorse { view, entries } => {
                 Writer::new(out).u8(12).u64(view.0).count(entries.len());
-                for (entry, signature) in entries {
+                for (entry, said) in entries {
                     encode_entry(entry, out);
-                    Writer::new(out).bytes(&signature.0);
+                    Writer::new(out).u64(said.executed.0).bytes(&said.signature.0);
                 }
             }
             Message::Endorsed { view, entry, proof } => {
                 Writer::new(out).u8(13).u64(view.0);
                 encode_entry(entry, out);
                 Writer::new(out).count(proof.len());
-                for (who, signature) in proof {
-                    Writer::new(out).u16(who.0).bytes(&signature.0);
+                for (who, said) in proof {
+                    Writer::new(out).u16(who.0).u64(said.executed.0).bytes(&said.signature.0);
                 }
             }
             Message::Forward(frame) => {
@@ -311,7 +324,7 @@ impl Message {
             | Message::Decided { proposal, .. }
             | Message::ProposalIs { proposal, .. } => proposal.entries().len(),
             Message::Endorse { entries, .. } => return 16 + entries.len() * ENDORSEMENT_BYTES,
-            Message::Endorsed { proof, .. } => return 128 + proof.len() * 66,
+            Message::Endorsed { proof, .. } => return 128 + proof.len() * (2 + SIGNED_VOUCH_BYTES),
             Message::Vouch { entries, .. } | Message::Fetch { entries, .. } => entries.len(),
             Message::Body { frame, .. } | Message::Forward(frame) => {
                 return 8 + frame.encoded_len();
@@ -367,10 +380,7 @@ impl Message {
             12 => {
                 let view = View(r.u64("endorse view")?);
                 let count = r.count(ENDORSE_MAX, ENDORSEMENT_BYTES, "signed vouch count")?;
-                let one = |_| {
-                    let entry = decode_entry(r)?;
-                    Ok((entry, Signature(r.array("signed vouch")?)))
-                };
+                let one = |_| Ok((decode_entry(r)?, decode_signed_vouch(r)?));
                 Message::Endorse { view, entries: (0..count).map(one).collect::<Result<_, _>>()? }
             }
             13 => decode_endorsed(r)?,
@@ -447,13 +457,15 @@ fn encode_entry(entry: &BatchEntry, out: &mut Vec<u8>) {
 fn decode_endorsed(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let view = View(r.u64("endorsed view")?);
     let entry = decode_entry(r)?;
-    let count = r.count(limits::REPLICAS_MAX, 66, "signed vouch count")?;
-    let one = |_| {
-        let who = ReplicaId(r.u16("endorser")?);
-        Ok((who, Signature(r.array("signed vouch")?)))
-    };
+    let count = r.count(limits::REPLICAS_MAX, 2 + SIGNED_VOUCH_BYTES, "signed vouch count")?;
+    let one = |_| Ok((ReplicaId(r.u16("endorser")?), decode_signed_vouch(r)?));
     let proof = (0..count).map(one).collect::<Result<_, _>>()?;
     Ok(Message::Endorsed { view, entry, proof })
+}
+
+fn decode_signed_vouch(r: &mut Reader<'_>) -> Result<SignedVouch, Malformed> {
+    let executed = Seq(r.u64("endorser's number")?);
+    Ok(SignedVouch { executed, signature: Signature(r.array("signed vouch")?) })
 }
 
 fn decode_entries(r: &mut Reader<'_>) -> Result<Vec<BatchEntry>, Malformed> {
@@ -490,6 +502,7 @@ mod tests {
         let mut builder = FrameBuilder::new();
         builder.push(b"op");
         let frame = builder.request(GroupId::default(), id, 0, |_| Authenticator::Vector(vec![]));
+        let said = |of| SignedVouch { executed: Seq(7), signature: Signature([of; 64]) };
         vec![
             Message::PrePrepare { view: View(7), seq: Seq(8), proposal: proposal.clone() },
             Message::PrePrepare { view: View(7), seq: Seq(8), proposal: Proposal::Null },
@@ -514,11 +527,11 @@ mod tests {
             Message::Decided { seq: Seq(8), proposal: proposal.clone() },
             Message::FetchProposal { seq: Seq(8), digest: Digest([4; 32]) },
             Message::ProposalIs { seq: Seq(8), proposal },
-            Message::Endorse { view: View(1), entries: vec![(entry, Signature([5; 64]))] },
+            Message::Endorse { view: View(1), entries: vec![(entry, said(5))] },
             Message::Endorsed {
                 view: View(1),
                 entry,
-                proof: vec![(ReplicaId(0), Signature([5; 64])), (ReplicaId(3), Signature([6; 64]))],
+                proof: vec![(ReplicaId(0), said(5)), (ReplicaId(3), said(6))],
             },
         ]
     }

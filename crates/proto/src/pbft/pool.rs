@@ -25,9 +25,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{
-    BatchEntry, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, Span, Time, VoteSet, limits,
-};
+use base::{BatchEntry, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, Span, Time, limits};
 
 pub(super) use super::arrival::{Arrival, Vouched};
 
@@ -354,7 +352,6 @@ impl Pool {
                 (entry.made, entry.pending_since) = (now, now);
                 if entry.holders.are_old(now, VOUCH_LIFETIME) {
                     entry.holders.forget();
-                    entry.endorsed = VoteSet::EMPTY;
                 }
                 if let Some(me) = leader.filter(|_| entry.is_awaited()) {
                     entry.vouches.insert(me);
@@ -366,17 +363,24 @@ impl Pool {
         if leader.is_some() { keys } else { Vec::new() }
     }
 
-    /// As leader: a quorum endorses `key` as overdue. That is as good as their vouches, makes it
-    /// urgent, and counts even for what was executed not long ago, as far as this replica knows:
-    /// the others do not know it, and the client table will. True if its body is missing.
-    pub(super) fn endorsed(&mut self, now: Time, key: Key, by: VoteSet, weak: usize) -> bool {
+    /// As leader: a quorum, each after it had executed so far, endorses `key` as overdue. That is
+    /// as good as their vouches, makes it urgent, and counts even for what was executed not long
+    /// ago, as far as this replica knows: the others do not know it, and the client table will.
+    /// True if its body is missing.
+    pub(super) fn endorsed(
+        &mut self,
+        now: Time,
+        key: Key,
+        by: impl Iterator<Item = (ReplicaId, Seq)>,
+        weak: usize,
+    ) -> bool {
         self.recent.forget(&key);
         let entry = entry_of((&mut self.entries, &self.refusals, &self.recent), now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
         let known = entry.backers();
-        entry.endorsed = entry.endorsed.union(by);
+        by.for_each(|(who, executed)| entry.is_vouched_for(now, (who, Some(executed))));
         entry.urgent = true;
         if let (true, Some(frame)) = (entry.queued, &entry.frame) {
             // It stays in its old place, too, where it is skipped.
@@ -391,7 +395,14 @@ impl Pool {
 
     /// Whether a batch that named `key` was executed here not long ago.
     pub(super) fn was_decided(&self, key: &Key) -> bool {
-        self.recent.contains(key) || self.refusals.last(key).is_some()
+        self.decided_at(key) > Seq(0)
+    }
+
+    /// Where a batch that named `key` was executed here last, as far as that is remembered.
+    pub(super) fn decided_at(&self, key: &Key) -> Seq {
+        let known = self.entries.get(key).map_or(Seq(0), |entry| entry.holders.since_refusal());
+        let refused = self.refusals.last(key).unwrap_or_default();
+        known.max(refused).max(self.recent.at(key).unwrap_or_default())
     }
 
     /// Whether `key` waits for its order here, as far as this replica knows.

@@ -17,6 +17,7 @@ use super::{Batching, Input, Lane, LaneConfig, Reject, Switches};
 use crate::outbox::{Effect, Fact, Outbox, Target};
 
 mod divided;
+mod endorsed;
 mod grieve;
 mod held;
 mod hostile;

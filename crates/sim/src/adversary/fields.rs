@@ -17,9 +17,12 @@ use proto::group::evidence::Proof;
 use proto::group::link::{PRE_PREPARED_MAX, SliceEntry};
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::roster::{Exclusion, Roster};
-use proto::pbft::msg::{Checkpoint, ENDORSE_MAX, Message, NullPhase, Nulls, Proposal, Vote};
+use proto::pbft::msg::{
+    Checkpoint, ENDORSE_MAX, Message, NullPhase, Nulls, Proposal, SignedVouch, Vote,
+};
 
 use super::frames::Parts;
+use super::sample::UNSIGNED;
 use super::touch::{Listed, Pools, Sort, Touch};
 use crate::prng::Prng;
 
@@ -74,7 +77,7 @@ impl Touch<'_> {
             Message::Endorsed { view, entry, proof } => {
                 self.view("view", view);
                 self.entry(entry);
-                self.signers(proof);
+                self.list("signers", proof);
             }
             Message::Group(message) => self.group(Arc::make_mut(message)),
             Message::State(message) => self.state(Arc::make_mut(message)),
@@ -179,6 +182,11 @@ impl Touch<'_> {
         self.seq("checkpoint", seq);
         self.digest("state digest", digest);
         self.signature("checkpoint signature", signature);
+    }
+
+    fn signed_vouch(&mut self, said: &mut SignedVouch) {
+        self.seq("executed when signed", &mut said.executed);
+        self.signature("signed vouch", &mut said.signature);
     }
 
     fn signers(&mut self, proof: &mut Vec<(ReplicaId, Signature)>) {
@@ -439,20 +447,35 @@ impl Listed for BatchEntry {
 }
 
 /// A frame that is endorsed.
-impl Listed for (BatchEntry, Signature) {
+impl Listed for (BatchEntry, SignedVouch) {
     const MOST: usize = ENDORSE_MAX;
 
-    fn old(pools: &Pools, prng: &mut Prng) -> Option<(BatchEntry, Signature)> {
-        pools.entries.pick(prng).map(|entry| (entry, Signature([0; 64])))
+    fn old(pools: &Pools, prng: &mut Prng) -> Option<(BatchEntry, SignedVouch)> {
+        pools.entries.pick(prng).map(|entry| (entry, UNSIGNED))
     }
 
     fn touch(&mut self, touch: &mut Touch<'_>) {
         touch.entry(&mut self.0);
-        touch.signature("entry signature", &mut self.1);
+        touch.signed_vouch(&mut self.1);
     }
 }
 
-/// A signature of a certificate or of an ENDORSED.
+/// One of those that an ENDORSED shows.
+impl Listed for (ReplicaId, SignedVouch) {
+    const MOST: usize = limits::REPLICAS_MAX;
+
+    fn old(pools: &Pools, prng: &mut Prng) -> Option<(ReplicaId, SignedVouch)> {
+        let signature = pools.signatures.pick(prng)?;
+        Some((ReplicaId(0), SignedVouch { signature, ..UNSIGNED }))
+    }
+
+    fn touch(&mut self, touch: &mut Touch<'_>) {
+        touch.replica("signer", &mut self.0);
+        touch.signed_vouch(&mut self.1);
+    }
+}
+
+/// A signature of a certificate.
 impl Listed for (ReplicaId, Signature) {
     const MOST: usize = limits::REPLICAS_MAX;
 

@@ -13,7 +13,7 @@ use proto::group::evidence::Proof;
 use proto::group::link::SliceEntry;
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::roster::Roster;
-use proto::pbft::msg::{Checkpoint, Message, NullPhase, Nulls, Proposal, Vote};
+use proto::pbft::msg::{Checkpoint, Message, NullPhase, Nulls, Proposal, SignedVouch, Vote};
 
 use super::kind::Kind;
 use super::sign::Signer;
@@ -35,6 +35,8 @@ struct Parts<'a> {
 }
 
 const NONE: Signature = Signature([0; 64]);
+/// What nobody has signed.
+pub(super) const UNSIGNED: SignedVouch = SignedVouch { executed: Seq(0), signature: NONE };
 
 /// A message of this kind; a reply is none between replicas.
 pub(super) fn sample(
@@ -88,9 +90,9 @@ impl Parts<'_> {
             Kind::Decided => Message::Decided { seq, proposal },
             Kind::FetchProposal => Message::FetchProposal { seq, digest },
             Kind::ProposalIs => Message::ProposalIs { seq, proposal },
-            Kind::Endorse => Message::Endorse { view, entries: vec![(entry, NONE)] },
+            Kind::Endorse => Message::Endorse { view, entries: vec![(entry, UNSIGNED)] },
             Kind::Endorsed => {
-                let proof = (0..self.n).map(|who| (ReplicaId(who), NONE)).collect();
+                let proof = (0..self.n).map(|who| (ReplicaId(who), UNSIGNED)).collect();
                 Message::Endorsed { view, entry, proof }
             }
             Kind::AskManifest

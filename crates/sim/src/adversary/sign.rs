@@ -48,15 +48,17 @@ impl Signer<'_> {
         match message {
             Message::Checkpoint(checkpoint) => self.checkpoint(checkpoint),
             Message::Endorse { view, entries } => {
-                for (entry, signature) in entries {
-                    let bytes = endorse_bytes(GROUP, self.rules.epoch, *view, entry);
-                    *signature = self.key(&bytes);
+                for (entry, said) in entries {
+                    let what = (&*entry, said.executed);
+                    let bytes = endorse_bytes(GROUP, self.rules.epoch, *view, what);
+                    said.signature = self.key(&bytes);
                 }
             }
             Message::Endorsed { view, entry, proof } => {
-                let bytes = endorse_bytes(GROUP, self.rules.epoch, *view, entry);
-                for (_, signature) in proof.iter_mut().filter(|(who, _)| *who == self.me) {
-                    *signature = self.key(&bytes);
+                for (_, said) in proof.iter_mut().filter(|(who, _)| *who == self.me) {
+                    let what = (&*entry, said.executed);
+                    let bytes = endorse_bytes(GROUP, self.rules.epoch, *view, what);
+                    said.signature = self.key(&bytes);
                 }
             }
             Message::Body { vouched: _, frame } | Message::Forward(frame) => {

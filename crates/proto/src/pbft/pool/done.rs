@@ -4,22 +4,22 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Frame, ReplicaId, Seq, Time, VoteSet};
+use base::{Frame, ReplicaId, Seq, Time};
 
 use super::repeats::Came;
 use super::{Entry, Key, Pool, Want};
 
 impl Pool {
-    /// `key` was executed: it leaves the pool and is remembered for a while. Who still waits for
-    /// it (a faulty leader may propose a frame twice) may have it: what the group executed is
-    /// authentic.
-    pub(in crate::pbft) fn executed(&mut self, key: &Key) -> Vec<Want> {
+    /// `key` was executed at `seq`: it leaves the pool and is remembered for a while. Who still
+    /// waits for it (a faulty leader may propose a frame twice) may have it: what the group
+    /// executed is authentic.
+    pub(in crate::pbft) fn executed(&mut self, key: &Key, seq: Seq) -> Vec<Want> {
         let came = self.entries.get(key).map_or(Came::Never, |entry| match entry.came {
             true if entry.again => Came::Twice,
             true => Came::Once,
             false => Came::Never,
         });
-        self.recent.executed(key, came);
+        self.recent.executed(key, came, seq);
         self.remove(key)
     }
 
@@ -45,9 +45,10 @@ impl Pool {
         entry.decided = true;
         entry.holders.refused(now, seq);
         // Who endorses it anew says something new.
-        (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
+        entry.urgent = false;
         if !later(entry) {
-            entry.dormant = !(spared(entry) || core::mem::take(&mut entry.again));
+            let again = core::mem::take(&mut entry.again);
+            entry.dormant = !(again || spared(entry));
             self.ordered -= usize::from(core::mem::take(&mut entry.ordered));
             entry.pending_since = entry.since;
         }
@@ -62,7 +63,7 @@ impl Pool {
     pub(in crate::pbft) fn fetched(&mut self, now: Time, me: Option<ReplicaId>) {
         for entry in self.entries.values_mut() {
             entry.holders.forget();
-            (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
+            entry.urgent = false;
             if let Some(me) = me.filter(|_| entry.is_awaited()) {
                 entry.holders.add_me(now, me);
             }
@@ -82,7 +83,7 @@ impl Pool {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.decided = true;
             entry.holders.refused(now, seq);
-            (entry.endorsed, entry.urgent) = (VoteSet::EMPTY, false);
+            entry.urgent = false;
         }
         let is_here = self.entries.get(&key).is_some_and(|entry| entry.frame.is_some());
         if let Some(frame) = frame.filter(|_| again && !is_here)

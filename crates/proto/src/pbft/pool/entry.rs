@@ -23,8 +23,6 @@ pub(in crate::pbft) struct Entry {
     pub(super) vouches: VoteSet,
     /// Those of them who hold it.
     pub(super) holders: Holders,
-    /// Who endorses it as overdue, which is as good as holding it.
-    pub(super) endorsed: VoteSet,
     /// It came over the client's link once more than it was refused.
     pub(super) again: bool,
     /// How far the group was, as far as was known here, when it came last: what was ordered up to
@@ -80,7 +78,7 @@ impl Entry {
 
     /// How many replicas answer for it.
     pub(super) fn backers(&self) -> usize {
-        self.vouches.union(self.endorsed).len()
+        self.vouches.len()
     }
 
     /// `who` vouches for it, and holds it if it says how far it has executed.
@@ -111,7 +109,7 @@ impl Entry {
         let needed = if base::mutant!(OneVouchIsEnough) { 1 } else { quorum };
         let answered = |frame: &Arc<Frame>| match inline && frame.is_small() {
             true => self.is_awaited(),
-            false => self.holders.who().union(self.endorsed).len() >= needed,
+            false => self.holders.who().len() >= needed,
         };
         !self.ordered && self.frame.as_ref().is_some_and(answered)
     }

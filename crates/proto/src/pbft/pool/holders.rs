@@ -30,6 +30,11 @@ impl Holders {
         self.who
     }
 
+    /// Where it was refused last.
+    pub(super) fn since_refusal(&self) -> Seq {
+        self.after
+    }
+
     /// `who` vouches for the frame, and has executed up to `executed`. `ordered`: a proposal names
     /// it.
     pub(super) fn add(&mut self, now: Time, (who, executed): (ReplicaId, Seq), ordered: bool) {

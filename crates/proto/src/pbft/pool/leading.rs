@@ -168,7 +168,7 @@ impl Pool {
         if keeps == Keeps::Both {
             for entry in self.entries.values_mut().filter(|e| !e.ordered && e.made < vouched) {
                 (entry.made, entry.queued) = (now, false);
-                (entry.vouches, entry.endorsed) = (VoteSet::EMPTY, VoteSet::EMPTY);
+                entry.vouches = VoteSet::EMPTY;
                 entry.holders.forget();
             }
         }

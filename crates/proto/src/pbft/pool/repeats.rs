@@ -13,7 +13,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque, btree_map};
 
-use base::{ClientId, Span, Time};
+use base::{ClientId, Seq, Span, Time};
 
 use super::{Arrival, Key};
 
@@ -39,7 +39,8 @@ pub(super) enum Came {
 /// The memory of executed frames, and the allowances.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Repeats {
-    executed: BTreeMap<Key, Came>,
+    /// And where it was executed last.
+    executed: BTreeMap<Key, (Came, Seq)>,
     order: VecDeque<Key>,
     /// When each allowance is whole again; not kept for long after that.
     whole_at: BTreeMap<ClientId, Time>,
@@ -54,28 +55,36 @@ impl Repeats {
         self.executed.contains_key(key)
     }
 
-    /// `key` was executed; `came`: how often over its principal's own link.
-    pub(super) fn executed(&mut self, key: &Key, came: Came) {
-        if let btree_map::Entry::Vacant(place) = self.executed.entry(*key) {
-            place.insert(came);
-            self.order.push_back(*key);
-            if self.order.len() > RECENT_MAX
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.executed.remove(&oldest);
+    /// Where `key` was executed last, if that was of late.
+    pub(super) fn at(&self, key: &Key) -> Option<Seq> {
+        self.executed.get(key).map(|(_, at)| *at)
+    }
+
+    /// `key` was executed at `seq`; `came`: how often over its principal's own link.
+    pub(super) fn executed(&mut self, key: &Key, came: Came, seq: Seq) {
+        match self.executed.entry(*key) {
+            btree_map::Entry::Occupied(mut known) => known.get_mut().1 = seq,
+            btree_map::Entry::Vacant(place) => {
+                place.insert((came, seq));
+                self.order.push_back(*key);
+                if self.order.len() > RECENT_MAX
+                    && let Some(oldest) = self.order.pop_front()
+                {
+                    self.executed.remove(&oldest);
+                }
             }
         }
     }
 
     /// Forgets that `key` was executed; how often it had come, if it was.
     pub(super) fn forget(&mut self, key: &Key) -> Came {
-        self.executed.remove(key).unwrap_or(Came::Never)
+        self.executed.remove(key).map_or(Came::Never, |(came, _)| came)
     }
 
     /// `key` arrived over its principal's own link. `None` when it was not executed of late, or
     /// is to be ordered again.
     pub(super) fn arrive(&mut self, now: Time, key: &Key) -> Option<Arrival> {
-        let came = *self.executed.get(key)?;
+        let (came, at) = *self.executed.get(key)?;
         let client = key.0.client;
         // A second retransmission: the stage has had nothing to say to the first, or too few have.
         if came == Came::Again && self.takes(now, client, ORDER_AGAIN) {
@@ -86,13 +95,13 @@ impl Repeats {
             return Some(Arrival::TooOften);
         }
         let next = if came == Came::Never { Came::Once } else { Came::Again };
-        self.executed.insert(*key, next);
+        self.executed.insert(*key, (next, at));
         Some(Arrival::Executed)
     }
 
     /// Whether `key`, should it arrive now, is to be ordered again.
     pub(super) fn orders_again(&self, now: Time, key: &Key) -> bool {
-        let again = self.executed.get(key) == Some(&Came::Again);
+        let again = self.executed.get(key).is_some_and(|(came, _)| *came == Came::Again);
         again && self.after(now, key.0.client, ORDER_AGAIN).is_some()
     }
 

@@ -1,7 +1,7 @@
 //! A client that sends different bodies under one id to different replicas.
 
+use super::grieve::quorum_endorses;
 use super::*;
-use crate::pbft::msg::endorse_bytes;
 
 /// A frame of another client than [`frame`]'s.
 fn of_another(id: u64) -> Arc<Frame> {
@@ -81,10 +81,7 @@ fn what_a_quorum_endorses_is_ordered_for_a_client_that_is_held_back_too() {
     rig.feed(Input::Request(c.clone())).expect("fresh");
     vouch(&mut rig, &[&c], &[1, 2, 3]);
     assert!(proposals(&rig.sent()).is_empty());
-    let bytes = endorse_bytes(GROUP, Epoch(0), View(0), &entry(&c));
-    let sign = |from| (ReplicaId(from), PlainKeys { me: ReplicaId(from), n: 4 }.sign(&bytes));
-    let proof = [1, 2, 3].map(sign).to_vec();
-    rig.peer(1, Message::Endorsed { view: View(0), entry: entry(&c), proof }).expect("a debt");
+    rig.peer(1, quorum_endorses((entry(&c), 0))).expect("a debt");
     assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
 }
 

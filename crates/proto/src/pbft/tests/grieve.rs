@@ -3,7 +3,7 @@
 use super::views::{install, plan, propose_in, stop, told, vote_in};
 use super::*;
 use crate::group::link::{Grievance, ToCoordinator};
-use crate::pbft::msg::endorse_bytes;
+use crate::pbft::msg::{SignedVouch, endorse_bytes};
 
 /// Steps the time for as long as it takes, as a driver would: turns when the lane wants them,
 /// `each` time with the messages that it sends.
@@ -29,11 +29,26 @@ fn grieved(rig: &mut Rig) -> Vec<Grievance> {
     told(rig).into_iter().filter_map(of).collect()
 }
 
-pub(super) fn signed_vouch(from: u16, view: u64, entry: BatchEntry) -> Message {
+/// What `from` signs for `entry`, having executed so far.
+pub(super) fn says(from: u16, view: u64, (entry, executed): (BatchEntry, u64)) -> SignedVouch {
     let keys = PlainKeys { me: ReplicaId(from), n: 4 };
-    let signature = keys.sign(&endorse_bytes(GROUP, Epoch(0), View(view), &entry));
-    Message::Endorse { view: View(view), entries: vec![(entry, signature)] }
+    let bytes = endorse_bytes(GROUP, Epoch(0), View(view), (&entry, Seq(executed)));
+    SignedVouch { executed: Seq(executed), signature: keys.sign(&bytes) }
 }
+
+pub(super) fn signed_vouch(from: u16, view: u64, entry: BatchEntry) -> Message {
+    Message::Endorse { view: View(view), entries: vec![(entry, says(from, view, (entry, 0)))] }
+}
+
+/// What a quorum without replica 0 has signed in view 0.
+pub(super) fn quorum_endorses((entry, executed): (BatchEntry, u64)) -> Message {
+    let proof = [1, 2, 3].map(|from| (ReplicaId(from), says(from, 0, (entry, executed)))).to_vec();
+    Message::Endorsed { view: View(0), entry, proof }
+}
+
+/// What nobody has signed.
+pub(super) const FORGED: SignedVouch =
+    SignedVouch { executed: Seq(0), signature: Signature([0; 64]) };
 
 fn status(view: u64, delivered: u64) -> Message {
     Message::Status { view: View(view), stable: Seq(0), delivered: Seq(delivered) }
@@ -341,7 +356,7 @@ fn a_frame_that_a_quorum_endorses_is_the_leaders_debt() {
         *to == Target::One(ReplicaId(0)) && matches!(message, Message::Endorsed { .. })
     };
     assert!(!sent.iter().any(to_leader), "two are no quorum");
-    let forged = Message::Endorse { view: View(0), entries: vec![(entry(&f), Signature([0; 64]))] };
+    let forged = Message::Endorse { view: View(0), entries: vec![(entry(&f), FORGED)] };
     rig.peer(3, forged).expect("not looked at before");
     collect(&mut rig, &mut sent);
     assert!(!sent.iter().any(to_leader));
@@ -363,7 +378,7 @@ fn a_frame_that_a_quorum_endorses_is_the_leaders_debt() {
     let mut leader = Rig::new(0, 1);
     let sin = leader.peer(2, Message::Endorsed { view, entry, proof: proof.clone() });
     assert_eq!(sin, Err(Reject::Misbehaviour("endorsed by less than a quorum")));
-    proof[1] = (ReplicaId(2), Signature([0; 64]));
+    proof[1] = (ReplicaId(2), FORGED);
     leader.wait(Span::secs(1));
     let sin = leader.peer(2, Message::Endorsed { view, entry, proof });
     assert_eq!(sin, Err(Reject::Misbehaviour("forged signed vouch")));

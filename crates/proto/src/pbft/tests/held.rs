@@ -1,7 +1,7 @@
 //! Who holds what a leader proposes: what vouches say of frames that were refused, executed, or
 //! skipped with a state.
 
-use super::grieve::signed_vouch;
+use super::grieve::says;
 use super::restart::{fetched, signed_by};
 use super::*;
 use crate::group::link::FromCoordinator;
@@ -231,18 +231,22 @@ fn what_was_endorsed_before_it_was_refused_is_endorsed_anew() {
     for _ in 0..2 {
         rig.feed(Input::Request(f.clone())).expect("it comes");
     }
-    let endorse = |rig: &mut Rig| {
+    let endorse = |rig: &mut Rig, executed| {
         for from in [2, 3] {
-            rig.peer(from, signed_vouch(from, 0, entry(&f))).expect("counted");
+            let said = says(from, 0, (entry(&f), executed));
+            let endorse = Message::Endorse { view: View(0), entries: vec![(entry(&f), said)] };
+            rig.peer(from, endorse).expect("counted");
         }
     };
-    endorse(&mut rig);
+    endorse(&mut rig, 0);
     deliver(&mut rig, 1, &proposal(&[&f]));
     assert_eq!(rig.delivered(), [Seq(1)]);
     refuse(&mut rig, 1, &f);
     execute(&mut rig, 1);
     rig.wait(Span::millis(300));
     assert!(!shown(&mut rig), "its own is one");
-    endorse(&mut rig);
+    endorse(&mut rig, 0);
+    assert!(!shown(&mut rig), "who has yet to execute the refusal may drop it there");
+    endorse(&mut rig, 1);
     assert!(shown(&mut rig));
 }

@@ -1,6 +1,7 @@
 //! What must not stand still for ever, who must not be blamed, and what must not grow: stories of
 //! holes that were found by looking for them.
 
+use super::grieve::{FORGED, says};
 use super::views::{install, plan, told};
 use super::*;
 use crate::group::link::{FromCoordinator, Grievance, ToCoordinator};
@@ -125,10 +126,8 @@ fn everybody_who_waits_is_endorsed_in_turn() {
 #[test]
 fn forged_endorsements_are_paid_for_by_who_sends_them() {
     let endorse = |from: u16, entry: BatchEntry, genuine: bool| {
-        let keys = PlainKeys { me: ReplicaId(from), n: 4 };
-        let bytes = crate::pbft::msg::endorse_bytes(GROUP, Epoch(0), View(0), &entry);
-        let signature = if genuine { keys.sign(&bytes) } else { Signature([0; 64]) };
-        Message::Endorse { view: View(0), entries: vec![(entry, signature)] }
+        let said = if genuine { says(from, 0, (entry, 0)) } else { FORGED };
+        Message::Endorse { view: View(0), entries: vec![(entry, said)] }
     };
     let f = frame(1, b"op");
     let mut rig = Rig::new(2, 1);

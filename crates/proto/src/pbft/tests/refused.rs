@@ -1,10 +1,9 @@
 //! Frames that were ordered before their predecessors: refused, and ordered again when the client
 //! sends them again.
 
+use super::grieve::quorum_endorses;
 use super::*;
-use crate::pbft::msg::endorse_bytes;
 use crate::pbft::pool;
-use base::VoteSet;
 
 /// A leader that has ordered `frame` at number 1 and delivered it.
 fn ordered(frame: &Arc<Frame>) -> Rig {
@@ -231,13 +230,9 @@ fn a_backup_vouches_anew_for_what_was_refused_and_has_come_again() {
 #[test]
 fn a_refused_frame_that_is_endorsed_again_is_ordered_again() {
     let f = frame(2, b"op");
-    let bytes = endorse_bytes(GROUP, Epoch(0), View(0), &entry(&f));
-    let sign = |from| (ReplicaId(from), PlainKeys { me: ReplicaId(from), n: 4 }.sign(&bytes));
-    let proof = [1, 2, 3].map(sign).to_vec();
-    let endorsed = Message::Endorsed { view: View(0), entry: entry(&f), proof };
     let mut rig = Rig::new(0, 1);
     rig.feed(Input::Request(f.clone())).expect("fresh");
-    rig.peer(1, endorsed.clone()).expect("a debt");
+    rig.peer(1, quorum_endorses((entry(&f), 0))).expect("a debt");
     assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
     let vote = vote(1, &proposal(&[&f]));
     for from in [1, 2] {
@@ -249,8 +244,11 @@ fn a_refused_frame_that_is_endorsed_again_is_ordered_again() {
     rig.feed(Input::Request(f.clone())).expect("it comes again");
     refuse(&mut rig, &f);
     execute(&mut rig);
-    assert!(proposals(&rig.sent()).is_empty(), "the old endorsements do not count");
-    rig.peer(1, endorsed).expect("a debt again");
+    // Whoever keeps the proof could have it ordered for as long as the view lasts.
+    let old = Err(Reject::Stale("endorsed before it was decided"));
+    assert_eq!(rig.peer(1, quorum_endorses((entry(&f), 0))), old);
+    assert!(proposals(&rig.sent()).is_empty());
+    rig.peer(1, quorum_endorses((entry(&f), 1))).expect("a debt again");
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
 
@@ -326,10 +324,7 @@ fn endorsed(f: &Arc<Frame>, queued: bool) -> pool::Pool {
         }
         pool.queue_if_eligible(key, 3);
     }
-    let mut by = VoteSet::EMPTY;
-    for from in [0, 1, 2] {
-        by.insert(ReplicaId(from));
-    }
+    let by = [0, 1, 2].map(|from| (ReplicaId(from), Seq(0))).into_iter();
     assert!(!pool.endorsed(now, key, by, 2), "the body is here");
     pool.queue_if_eligible(key, 3);
     pool

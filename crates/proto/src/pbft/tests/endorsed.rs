@@ -1,0 +1,73 @@
+//! What a proof that a quorum endorses a frame is good for, and how often it is shown.
+
+use super::grieve::{quorum_endorses, signed_vouch};
+use super::*;
+use crate::pbft::pool;
+
+fn execute(rig: &mut Rig, upto: u64) {
+    let progress = Progress { executed: Seq(upto), ..Progress::default() };
+    rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+}
+
+/// A client alone can have any frames refused, and shown to some only after that. Each correct
+/// replica tells the leader once of each that a quorum endorses: it must not be taken for one that
+/// has frames ordered again for ever.
+#[test]
+fn all_that_a_quorum_endorses_anew_after_a_refusal_is_heard_at_once() {
+    let mut rig = Rig::new(0, 1);
+    let frames: Vec<Arc<Frame>> = (2..18).map(|id| frame(id, b"op")).collect();
+    execute(&mut rig, 3);
+    for f in &frames {
+        let refused = FromStage::Refused { seq: Seq(3), entry: entry(f) };
+        rig.feed(Input::Stage(refused)).expect("news");
+    }
+    for f in &frames {
+        rig.peer(1, quorum_endorses((entry(f), 3))).expect("a debt");
+    }
+    assert!(frames.iter().all(|f| rig.lane.pool.is_urgent(&pool::key_of(&entry(f)))));
+}
+
+/// A proof outlives the frame for as long as the view lasts.
+#[test]
+fn a_proof_has_its_frame_ordered_once() {
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(0, 1);
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    rig.peer(1, quorum_endorses((entry(&f), 0))).expect("a debt");
+    let p = proposal(&[&f]);
+    assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
+    for from in [1, 2] {
+        rig.peer(from, Message::Prepare(vote(1, &p))).expect("a vote");
+    }
+    for from in [1, 2] {
+        rig.peer(from, Message::Commit(vote(1, &p))).expect("a vote");
+    }
+    execute(&mut rig, 1);
+    let old = Err(Reject::Stale("endorsed before it was decided"));
+    assert_eq!(rig.peer(1, quorum_endorses((entry(&f), 0))), old);
+    // Those who were sent it again since then, or fetched a state, wait for it still.
+    rig.peer(1, quorum_endorses((entry(&f), 1))).expect("a debt");
+}
+
+/// A leader may have had no time for it when it was told first.
+#[test]
+fn a_leader_is_told_every_quarter_of_t() {
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    for from in [1, 3] {
+        rig.peer(from, signed_vouch(from, 0, entry(&f))).expect("counted");
+    }
+    let mut told = Vec::new();
+    for step in 0..122_u64 {
+        rig.wait(Span::millis(10));
+        rig.feed(Input::Turn).expect("turns are never refused");
+        let endorsed = |(to, m): &(Target, Message)| {
+            *to == Target::One(ReplicaId(0)) && matches!(m, Message::Endorsed { .. })
+        };
+        told.extend(rig.sent().iter().filter(|one| endorsed(one)).map(|_| step));
+    }
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told.windows(2).all(|two| two[1] - two[0] >= 24), "{told:?}");
+}
