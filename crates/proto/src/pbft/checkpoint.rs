@@ -10,8 +10,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{
-    Digest, Now, PillarId, Progress, ReplicaId, Seq, Sibling, Signature, StableCheckpoint, ToStage,
-    VoteSet,
+    Batch, Digest, Now, PillarId, Progress, ReplicaId, Seq, Sibling, Signature, StableCheckpoint,
+    ToStage, VoteSet,
 };
 
 use super::endorse::FORGED_COST_BYTES;
@@ -59,6 +59,8 @@ pub(super) struct Checkpoints {
     unsaved: Seq,
     /// The last state that is known to be on disk.
     saved: Seq,
+    /// The frames of what is delivered up to here were let go, while a state is waited for.
+    let_go: Seq,
     /// A certified checkpoint whose state this replica lacks, and has to fetch: it votes above
     /// it all the same, for others may not get on without its votes.
     floor: Seq,
@@ -356,6 +358,28 @@ impl Lane {
         self.count_as_delivered(now, floor);
         self.told.0 = self.told.0.max(self.delivered);
         self.carry_out_plan(now, out);
+    }
+
+    /// What is delivered to a replica that waits for a state is decided, and nothing is heard of it
+    /// until the state is there: its frames are let go, or the pool would be full of them, and what
+    /// the others refuse would be taken for ordered when it comes again.
+    pub(super) fn let_go_delivered(&mut self, now: Now, out: &mut Outbox) {
+        let from = self.checkpoints.let_go.max(self.checkpoints.floor);
+        if !self.floats() || self.delivered <= from {
+            return;
+        }
+        self.checkpoints.let_go = self.delivered;
+        let delivered = self.log.above(from).take_while(|(seq, _)| *seq <= self.delivered);
+        let batches: Vec<(Seq, Arc<Batch>)> = delivered
+            .filter_map(|(seq, slot)| Some((seq, slot.batch.clone().filter(|_| slot.delivered)?)))
+            .collect();
+        for (seq, batch) in batches {
+            let Batch::Frames { frames, .. } = &*batch else { continue };
+            for frame in frames {
+                let wanted = self.pool.let_go(&(frame.id(), frame.digest()), seq);
+                self.fill_places(now, frame, &wanted, out);
+            }
+        }
     }
 
     /// What others have vouched for may be executed or refused in what this replica skips.

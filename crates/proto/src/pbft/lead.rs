@@ -25,6 +25,8 @@ use crate::outbox::Outbox;
 
 /// The least time between two ticks, whatever deadlines the service declares.
 const TICK_MIN: Span = Span::millis(10);
+/// The same for a leader that waits for a state, or is about to.
+const TICK_BEHIND: Span = Span::secs(1);
 
 /// So long after it has proposed frames, a lane proposes nothing only because others wait for a
 /// checkpoint: under load it never comes to that, and a replica that asks for numbers without end
@@ -118,9 +120,12 @@ impl Lane {
     /// or waits for a state, goes by what the group has done: clients, who have their answers from
     /// others, must not wait for as long as it executes nothing.
     fn settled(&self) -> Seq {
-        let executed = self.progress.executed;
-        let behind = self.floats() || self.checkpoints.ahead() > executed;
-        if behind { self.group_is_at() } else { executed }
+        if self.lacks_a_state() { self.group_is_at() } else { self.progress.executed }
+    }
+
+    /// Whether it waits for a state, or is about to.
+    fn lacks_a_state(&self) -> bool {
+        self.floats() || self.checkpoints.ahead() > self.progress.executed
     }
 
     /// Numbers of this lane that are proposed and not yet executed.
@@ -262,7 +267,8 @@ impl Lane {
         let full = self.pool.has_full_batch(batching.frames_max, batching.bytes_max);
         let waited = now.since(since) >= batching.delay;
         let room = self.in_flight() < batching.in_flight_max;
-        // A full batch need not wait for room: twice the depth bounds what is unexecuted.
+        // A full batch need not wait for room: twice the depth bounds what is unexecuted, as far as
+        // this replica keeps up with the group.
         (room && (full || waited)) || (full && self.in_flight() < 2 * batching.in_flight_max)
     }
 
@@ -303,7 +309,9 @@ impl Lane {
         }
         if let Some(deadline) = self.lead.deadline {
             let wait = Span(deadline.0.saturating_sub(now.wall.0));
-            let earliest = self.lead.last_tick.after(TICK_MIN);
+            // Who is behind does not learn whether the last one was enough.
+            let pause = if self.lacks_a_state() { TICK_BEHIND } else { TICK_MIN };
+            let earliest = self.lead.last_tick.after(pause);
             self.lead.tick_at = Some(now.mono.after(wait).max(earliest));
         }
     }

@@ -457,6 +457,7 @@ impl Lane {
                     self.grievances.endorsements.refused(seq, |named| *named == key);
                     if let Some(frame) = frame {
                         self.refused_here(now, seq, &frame);
+                        self.frame_changed(now, &key, out);
                     }
                 }
             }
@@ -517,6 +518,7 @@ impl Lane {
 
     fn on_turn(&mut self, now: Now, out: &mut Outbox) {
         self.accept_held_back(now, out);
+        self.let_go_delivered(now, out);
         self.propose(now, out);
         self.send_vouches(out);
         self.forward(now.mono, out);

@@ -271,7 +271,7 @@ impl Pool {
             return Vouched::Bodyless;
         }
         // A vouch for what was just executed is a late one.
-        if self.recent.contains(&key) {
+        if self.recent.contains(&key) && !self.recent.is_held_again(&key, voucher.1) {
             return Vouched::Late;
         }
         let (peer, _) = voucher;

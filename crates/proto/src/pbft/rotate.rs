@@ -160,16 +160,20 @@ impl Lane {
     /// Somebody votes for `seq`, also where the proposal did not come. Its maker may have shown it
     /// to one correct replica alone, which holds it against others if what is below stays empty:
     /// so one vote is enough to do one's part. A liar can oblige others so, but no more than by a
-    /// proposal of its own. That others have heard of it takes the votes of a weak quorum.
+    /// proposal of its own: who is excluded makes none, and does not count alone. That others have
+    /// heard of it takes the votes of a weak quorum.
     pub(super) fn follow_votes(&mut self, now: Time, seq: Seq) {
         if !self.views.roles.rotate() {
             return;
         }
-        let weak = self.cfg.quorums.weak();
-        match self.log.get(seq).map_or(0, |slot| slot.prepares.all().count()) {
-            0 => {}
-            few if few < weak => self.fill_below(seq),
-            _ => self.owes_below(now, seq),
+        let Some(slot) = self.log.get(seq) else { return };
+        let leading = self.views.roles.leading_at(seq);
+        let heard = slot.prepares.all().count() >= self.cfg.quorums.weak();
+        let obliges = slot.prepares.all().any(|who| leading >> who.0 & 1 == 1);
+        if heard {
+            self.owes_below(now, seq);
+        } else if obliges {
+            self.fill_below(seq);
         }
     }
 

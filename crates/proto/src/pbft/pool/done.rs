@@ -35,6 +35,8 @@ impl Pool {
         replayed: bool,
     ) -> Vec<Want> {
         self.refusals.note(*key, seq);
+        // Where it was let go.
+        self.recent.forget(key);
         let spared = |e: &Entry| e.came && (replayed || seq <= e.beyond);
         let later = |e: &Entry| e.ordered && e.holders.ordered_at() > seq;
         let stays = |e: &Entry| later(e) || spared(e) || e.again || e.holders.outlast();
@@ -55,6 +57,16 @@ impl Pool {
         let wanted = core::mem::take(&mut entry.wanted);
         self.wants -= wanted.len();
         wanted
+    }
+
+    /// A batch that names `key` is decided at `seq`, and this replica, which waits for a state,
+    /// does not learn now what becomes of it. It leaves the pool. If it comes once more, it may
+    /// have been refused, and waits for its order anew.
+    pub(in crate::pbft) fn let_go(&mut self, key: &Key, seq: Seq) -> Vec<Want> {
+        let came = self.entries.get(key).is_some_and(|entry| entry.came);
+        self.recent.forget(key);
+        self.recent.executed(key, if came { Came::LetGo } else { Came::Never }, seq);
+        self.remove(key)
     }
 
     /// A state is fetched: what waits here may have been executed or refused in what it skips, and

@@ -34,6 +34,15 @@ pub(super) enum Came {
     /// Both times before it was executed.
     Twice,
     Again,
+    /// It had come, and was decided; what became of it is not known here.
+    LetGo,
+}
+
+impl Came {
+    /// Whether it is ordered again when it comes once more.
+    fn asks_again(self) -> bool {
+        matches!(self, Came::Again | Came::LetGo)
+    }
 }
 
 /// The memory of executed frames, and the allowances.
@@ -87,7 +96,7 @@ impl Repeats {
         let (came, at) = *self.executed.get(key)?;
         let client = key.0.client;
         // A second retransmission: the stage has had nothing to say to the first, or too few have.
-        if came == Came::Again && self.takes(now, client, ORDER_AGAIN) {
+        if came.asks_again() && self.takes(now, client, ORDER_AGAIN) {
             self.executed.remove(key);
             return None;
         }
@@ -99,9 +108,20 @@ impl Repeats {
         Some(Arrival::Executed)
     }
 
+    /// `key` was let go, and somebody who has executed so far holds it: it was refused and has come
+    /// once more. If so, it is forgotten.
+    pub(super) fn is_held_again(&mut self, key: &Key, executed: Option<Seq>) -> bool {
+        let held = |(came, at): &(Came, Seq)| *came == Came::LetGo && executed >= Some(*at);
+        let again = self.executed.get(key).is_some_and(held);
+        if again {
+            self.executed.remove(key);
+        }
+        again
+    }
+
     /// Whether `key`, should it arrive now, is to be ordered again.
     pub(super) fn orders_again(&self, now: Time, key: &Key) -> bool {
-        let again = self.executed.get(key).is_some_and(|(came, _)| *came == Came::Again);
+        let again = self.executed.get(key).is_some_and(|(came, _)| came.asks_again());
         again && self.after(now, key.0.client, ORDER_AGAIN).is_some()
     }
 

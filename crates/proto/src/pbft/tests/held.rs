@@ -250,3 +250,120 @@ fn what_was_endorsed_before_it_was_refused_is_endorsed_anew() {
     endorse(&mut rig, 1);
     assert!(shown(&mut rig));
 }
+
+/// Replica 0, which leads and waits for a state, with frame 2 of its client at number 9, decided.
+fn floating(f: &Arc<Frame>) -> Rig {
+    let mut rig = Rig::new(0, 1);
+    let float = FromCoordinator::Float(signed_by(&[0, 1, 3], 8));
+    rig.feed(Input::Coordinator(float)).expect("news");
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    vouch_after(&mut rig, f, 8);
+    let p = proposal(&[f]);
+    assert_eq!(proposals(&rig.sent()), [(Seq(9), 1)]);
+    for from in [1, 2] {
+        rig.peer(from, Message::Prepare(vote(9, &p))).expect("a vote");
+    }
+    for from in [1, 2] {
+        rig.peer(from, Message::Commit(vote(9, &p))).expect("a vote");
+    }
+    assert_eq!(rig.delivered(), [Seq(9)]);
+    rig.feed(Input::Turn).expect("turns are never refused");
+    rig
+}
+
+fn vouch_after(rig: &mut Rig, f: &Frame, executed: u64) {
+    for from in [1, 2] {
+        let vouch = Message::Vouch { executed: Seq(executed), entries: vec![entry(f)] };
+        rig.peer(from, vouch).expect("a vouch");
+    }
+}
+
+/// A leader that waits for a state does not learn that the others have refused what it has ordered.
+#[test]
+fn who_waits_for_a_state_orders_again_what_comes_again() {
+    for own_first in [true, false] {
+        let f = frame(2, b"op");
+        let mut rig = floating(&f);
+        // Late vouches are for what is decided.
+        vouch_after(&mut rig, &f, 8);
+        assert_eq!(rig.lane.pool.len(), 0, "own first: {own_first}");
+        if own_first {
+            rig.feed(Input::Request(f.clone())).expect("it comes again");
+            vouch_after(&mut rig, &f, 9);
+        } else {
+            vouch_after(&mut rig, &f, 9);
+            rig.feed(Input::Request(f.clone())).expect("it comes again");
+        }
+        assert_eq!(proposals(&rig.sent()), [(Seq(10), 1)], "own first: {own_first}");
+    }
+}
+
+/// Nor does its pool fill with what it orders: a client would soon be at its quota.
+#[test]
+fn who_waits_for_a_state_holds_nothing_that_is_decided() {
+    let f = frame(2, b"op");
+    let rig = floating(&f);
+    assert_eq!(rig.lane.pool.held().of_one_client, 0);
+    rig.lane.pool.check();
+}
+
+/// It came, was named, came again, and was refused twice: for two times that it comes there are two
+/// orders, and no third.
+#[test]
+fn a_frame_has_an_order_for_each_time_that_it_comes() {
+    let f = frame(2, b"op");
+    let key = pool::key_of(&entry(&f));
+    let mut pool = pool::Pool::default();
+    pool.arrive(Time(1), &f, (2, Seq(0)));
+    pool.mark_ordered(&key, Seq(1));
+    pool.arrive(Time(1), &f, (2, Seq(0)));
+    pool.refused(Time(1), (&key, Seq(1)), false);
+    assert!(pool.holds_beyond(&key, Seq(1)).is_some());
+    pool.mark_ordered(&key, Seq(2));
+    pool.refused(Time(1), (&key, Seq(2)), false);
+    assert_eq!(pool.holds_beyond(&key, Seq(2)), None);
+    pool.check();
+}
+
+/// A later number names the frame, too, and its refusal comes late, with the body.
+#[test]
+fn what_is_refused_late_is_there_for_a_later_number() {
+    let f = frame(2, b"op");
+    let mut rig = Rig::new(1, 1);
+    for _ in 0..2 {
+        rig.feed(Input::Request(f.clone())).expect("it comes");
+    }
+    deliver(&mut rig, 1, &proposal(&[&f]));
+    execute(&mut rig, 1);
+    rig.sent();
+    rig.peer(0, pre_prepare(2, &proposal(&[&f]))).expect("a proposal");
+    assert!(!has_prepare(&rig.sent()), "it was executed, as far as is known");
+    refuse(&mut rig, 1, &f);
+    assert!(has_prepare(&rig.sent()));
+}
+
+/// Who waits for a state does not learn that a tick has moved agreed time past the deadline.
+#[test]
+fn who_waits_for_a_state_orders_few_ticks() {
+    let mut rig = floating(&frame(2, b"op"));
+    let deadline = Some(AgreedTime(WALL.0 - 1));
+    let progress = Progress { deadline, ..Progress::default() };
+    rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+    let mut ticks = 0;
+    for _ in 0..300 {
+        rig.wait(Span::millis(10));
+        for (seq, message) in rig.sent().into_iter().filter_map(|(_, message)| match message {
+            Message::PrePrepare { seq, proposal, .. } => Some((seq.0, proposal)),
+            _ => None,
+        }) {
+            ticks += 1;
+            for from in [1, 2] {
+                rig.peer(from, Message::Prepare(vote(seq, &message))).expect("a vote");
+            }
+            for from in [1, 2] {
+                rig.peer(from, Message::Commit(vote(seq, &message))).expect("a vote");
+            }
+        }
+    }
+    assert!((1..=4).contains(&ticks), "{ticks} in three seconds");
+}

@@ -85,6 +85,21 @@ fn who_acts_by_another_roster_is_not_accused() {
     stale(rig.peer(3, super::views::propose_in(1, seq, &Proposal::Null)));
 }
 
+/// One PREPARE may be of a correct replica that a faulty leader has shown its proposal alone, and
+/// obliges all leaders to fill what is below it. Who is excluded leads nothing that it could so
+/// oblige others by.
+#[test]
+fn who_is_excluded_obliges_nobody_alone() {
+    let proposed = |from: u16| {
+        let mut rig = in_a_disputed_view();
+        let others = |seq: &u64| ![0, 3].contains(&rig.lane.roles().leader(Seq(*seq)).0);
+        let seq = (9..=16).find(others).expect("somebody else leads one");
+        rig.peer(from, Message::Prepare(vote_in(1, seq, &Proposal::Null))).expect("a prepare");
+        !proposals(&rig.sent()).is_empty()
+    };
+    assert_eq!((proposed(2), proposed(3)), (false, true));
+}
+
 /// Replica `me` of seven in view 0, where replica i leads number i + 1.
 fn of_seven(me: u16) -> Rig {
     let switches = Switches { leaders: Leaders::Rotating, ..Switches::default() };
