@@ -19,6 +19,7 @@ macro_rules! measures {
 
 measures! {
     Answers = "ms", "until clients had what they asked when the faults ended",
+    Answer = "ms", "that one of them had waited for one answer, in tenths of a second",
     Stand = "ms", "until that was executed for good",
     Laggards = "ms", "until replicas were as far as each other",
     Forgotten = "ms", "until spent frames were forgotten",

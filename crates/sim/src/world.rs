@@ -207,6 +207,13 @@ impl World {
         self.clients.iter().all(|client| client.completed == self.options.ops_per_client)
     }
 
+    /// For how long a client has waited for an answer by now, `since` then at most.
+    pub(crate) fn longest_wait(&self, since: Time) -> Span {
+        let asked = self.clients.iter().flat_map(|client| client.asked.values());
+        let first = asked.map(|(at, _)| *at).min();
+        first.map_or(Span(0), |at| self.now().since(at.max(since)))
+    }
+
     /// Whether all that clients have accepted is executed for good: a tentative answer may be
     /// there before its batch is committed anywhere.
     #[must_use]
