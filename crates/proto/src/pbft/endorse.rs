@@ -80,6 +80,12 @@ impl Endorsements {
         !self.forwarded.is_empty()
     }
 
+    /// Who was told of a frame so long ago and has not ordered it.
+    pub(super) fn debtor(&self, now: Time, since: Span) -> Option<ReplicaId> {
+        let late = |debt: &&Debt| now.since(debt.since) >= since;
+        self.forwarded.values().find(late).map(|debt| debt.leader)
+    }
+
     pub(super) fn clear(&mut self) {
         self.said.iter_mut().for_each(VecDeque::clear);
         self.forwarded.clear();
@@ -197,8 +203,7 @@ impl Lane {
             // What it does not know of may be ordered.
             endorsements.forwarded.values_mut().for_each(|debt| debt.since = now);
         }
-        let mut debts = endorsements.forwarded.values();
-        let starved = debts.find(|debt| now.since(debt.since) >= timeout).map(|debt| debt.leader);
+        let starved = endorsements.debtor(now, timeout);
         let slow = endorsements.slow;
         self.tell_again(now, out);
         if let Some(who) = starved.filter(|_| !base::mutant!(StarvationUnnoticed)) {

@@ -53,7 +53,7 @@ pub(super) struct Grievances {
     pub(super) monitor: Monitor,
     pub(super) pace: Pace,
     pub(super) endorsements: Endorsements,
-    looked: Time,
+    pub(super) looked: Time,
     /// When to look again even if nothing else happens, and how long the last pause was.
     due: Time,
     pause: Span,

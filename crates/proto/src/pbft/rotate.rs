@@ -208,10 +208,16 @@ impl Lane {
         self.leader(self.next_undelivered())
     }
 
-    /// Names who would soon be blamed, with the slice that ends the view.
+    /// Names who would soon be blamed, with the slice that ends the view: who holds up the rest,
+    /// or else whoever has not ordered what a quorum endorses. A liar that asks for each next view
+    /// needs one correct replica more to end this one, and that one alone excludes nobody.
     pub(super) fn tell_suspect(&self, view: View, out: &mut Outbox) {
-        let whom = self.suspect();
-        if self.views.roles.rotate() && whom != self.cfg.me && self.owes_for(self.half_timeout()) {
+        let (half, now) = (self.half_timeout(), self.grievances.looked);
+        let whom = match self.owes_for(half) {
+            true => Some(self.suspect()),
+            false => self.grievances.endorsements.debtor(now, half),
+        };
+        if let Some(whom) = whom.filter(|whom| self.views.roles.rotate() && *whom != self.cfg.me) {
             out.coordinator(ToCoordinator::Suspects { view, whom });
         }
     }

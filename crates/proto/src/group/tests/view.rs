@@ -1,5 +1,6 @@
 //! View changes of whole groups (catalogue L-07, L-08, L-09, L-10, P-07).
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use std::vec;
 use std::vec::Vec;
@@ -7,11 +8,14 @@ use std::vec::Vec;
 use base::{Incarnation, PillarId, ReplicaId, Seq, StableCheckpoint, View};
 
 use super::world::World;
-use super::{change, coordinator, entry, feed, new_view, peer, step};
+use super::{change, config, coordinator, entry, feed, keys, new_view, peer, step};
 use crate::group::link::{FromCoordinator, Grievance, ToCoordinator};
 use crate::group::msg::GroupMessage;
-use crate::group::{Beginning, Effect, GroupFact, Input, SuspicionKind};
+use crate::group::{
+    Beginning, Coordinator, CoordinatorConfig, Effect, GroupFact, Input, SuspicionKind,
+};
 use crate::outbox::{Target, When};
+use crate::pbft::{Leaders, Reject};
 
 #[test]
 fn a_group_without_faults_stays_in_its_view() {
@@ -150,6 +154,34 @@ fn a_storm_of_f_liars_moves_nothing() {
         );
     }
     assert!(world.top() > Seq(1000), "and the group works");
+}
+
+/// Where leaders rotate, a liar that wishes for each next view ends this one with one correct
+/// replica, and tells that one alone another proposal each time: nobody else would blame it.
+#[test]
+fn a_rotating_leader_that_tells_one_replica_another_proposal_ends_no_view() {
+    for leaders in [Leaders::Fixed, Leaders::Rotating] {
+        let cfg = CoordinatorConfig { leaders, ..config(4, 1, 0, 1) };
+        let beginning = (Beginning::Whole, StableCheckpoint::default());
+        let mut one = Coordinator::new(cfg, Box::new(keys(0)), beginning.0, beginning.1, vec![]);
+        feed(&mut one, 0, Input::Turn);
+        let (view, whom) = (View(0), ReplicaId(2));
+        let grievance = |what| Input::Lane(ToCoordinator::Grievance { view, what, whom });
+        let wishes = |(result, out): (Result<(), Reject>, Vec<Effect>)| {
+            result.expect("news");
+            let wish = |e: &Effect| match e {
+                Effect::Send { message: GroupMessage::Wish { wish, .. }, .. } => *wish > view,
+                _ => false,
+            };
+            out.iter().any(wish)
+        };
+        let fixed = leaders == Leaders::Fixed;
+        assert_eq!(wishes(step(&mut one, 10, grievance(Grievance::Equivocates))), fixed);
+        if !fixed {
+            assert_eq!(one.roster(Seq(0)).blames, Some(whom), "should others end the view");
+            assert!(wishes(step(&mut one, 20, grievance(Grievance::Slow))), "nor is it safe");
+        }
+    }
 }
 
 /// L-10: leaders are replaced again and again; what a coordinator holds does not grow.

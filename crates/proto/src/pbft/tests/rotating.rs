@@ -2,9 +2,10 @@
 //! rosters: who leads a number here may be another one there. And whom a replica blames, when a
 //! faulty leader says to one what it does not say to others.
 
+use super::grieve::signed_vouch;
 use super::views::{install, plan, stop, told, vote_in};
 use super::*;
-use crate::group::link::{Grievance, ToCoordinator};
+use crate::group::link::{FromCoordinator, Grievance, ToCoordinator};
 use crate::group::roster::Exclusion;
 use crate::pbft::Leaders;
 
@@ -181,4 +182,40 @@ fn one_vote_for_a_number_is_enough_to_fill_those_below() {
     let mut rig = of_seven(0);
     rig.peer(5, Message::Prepare(vote(2, &Proposal::Null))).expect("a prepare");
     assert_eq!(proposals(&rig.sent()), [(Seq(1), 0)]);
+}
+
+/// A liar that asks for each next view needs one correct replica more to end this one, and those
+/// who join must blame whoever that one blames, or nobody would ever be excluded.
+#[test]
+fn who_joins_a_view_change_blames_whoever_owes_a_frame_for_long() {
+    let suspects = |waited: u64| {
+        let mut rig = of_seven(5);
+        let f = frame(1, b"op");
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        for from in [0, 1, 2, 4] {
+            rig.peer(from, signed_vouch(from, 0, entry(&f))).expect("counted");
+        }
+        let mut to = None;
+        for _ in 0..30 + waited / 10 {
+            rig.wait(Span::millis(10));
+            to = rig
+                .sent()
+                .into_iter()
+                .find_map(|(to, message)| match (to, message) {
+                    (Target::One(to), Message::Endorsed { .. }) => Some(to),
+                    _ => None,
+                })
+                .or(to);
+        }
+        let leave = FromCoordinator::Stop { view: View(1) };
+        rig.feed(Input::Coordinator(leave)).expect("never refused");
+        let told = told(&mut rig).into_iter().find_map(|told| match told {
+            ToCoordinator::Suspects { whom, .. } => Some(whom),
+            _ => None,
+        });
+        (told, to)
+    };
+    let (told, to) = suspects(600);
+    assert!(told.is_some() && told == to, "{told:?} {to:?}");
+    assert_eq!(suspects(300).0, None, "it may be under way");
 }
