@@ -60,7 +60,9 @@ impl Lane {
             }
         }
         if self.is_leader() {
-            self.vouched(now, (self.cfg.me, self.progress.executed), entry);
+            let executed = self.progress.executed;
+            let beyond = self.pool.holds_beyond(&pool::key_of(&entry), executed);
+            self.vouched(now, (self.cfg.me, beyond.unwrap_or(executed)), entry);
         }
         self.announce(now.mono, frame);
         self.frame_changed(now, &pool::key_of(&entry), out);

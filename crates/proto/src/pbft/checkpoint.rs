@@ -351,6 +351,7 @@ impl Lane {
         }
         self.void_upto(now, floor);
         self.hear_anew(now);
+        self.grievances.endorsements.skips(floor);
         self.checkpoints.floor = floor;
         // A quorum has certified a later one; while it floats, no mark moves past these.
         self.checkpoints.votes.retain(|seq, _| *seq > floor);
@@ -506,6 +507,7 @@ impl Lane {
             self.checkpoints.unsaved = fetched.seq.max(self.checkpoints.unsaved);
         }
         self.grievances.forget_frames();
+        self.grievances.endorsements.skips(fetched.seq);
         self.pool.fetched_at = Some(now.mono);
         self.hear_anew(now);
         if fetched.seq < self.checkpoints.stable() {

@@ -66,13 +66,17 @@ pub(super) struct Endorsements {
     last: Option<Time>,
     /// The principal whose frames were endorsed last: the next ones in turn come first.
     turn: ClientId,
+    /// What was decided up to here this replica may not know: it has begun there, or has fetched
+    /// that state or waits for it.
+    skipped: Seq,
     slow: u32,
 }
 
 impl Endorsements {
     pub(super) fn new(n: u16) -> Endorsements {
         let said = vec![VecDeque::new(); usize::from(n)];
-        Endorsements { said, forwarded: BTreeMap::new(), last: None, turn: ClientId(0), slow: 0 }
+        let (forwarded, turn, skipped) = (BTreeMap::new(), ClientId(0), Seq(0));
+        Endorsements { said, forwarded, last: None, turn, skipped, slow: 0 }
     }
 
     /// Whether the leader owes a frame.
@@ -84,6 +88,11 @@ impl Endorsements {
     pub(super) fn debtor(&self, now: Time, since: Span) -> Option<ReplicaId> {
         let late = |debt: &&Debt| now.since(debt.since) >= since;
         self.forwarded.values().find(late).map(|debt| debt.leader)
+    }
+
+    /// This replica does not learn what was decided up to `seq`.
+    pub(super) fn skips(&mut self, seq: Seq) {
+        self.skipped = self.skipped.max(seq);
     }
 
     pub(super) fn clear(&mut self) {
@@ -259,14 +268,13 @@ impl Lane {
         }
     }
 
-    /// What this replica has signed for `entry`, unless it holds that for longer by now.
+    /// What this replica signs for `entry`, which it holds: what it has signed, if it has executed
+    /// nothing since then. Others may know of a decision that yet others do not, and an older
+    /// number would not count with them.
     fn sign_for(&self, entry: &BatchEntry) -> SignedVouch {
         let known = self.grievances.endorsements.said_by(self.cfg.me, entry);
-        let least = match known {
-            Some(known) => known.executed.max(self.floor()),
-            None => self.progress.executed.max(self.floor()),
-        };
-        let executed = self.pool.holds_beyond(&pool::key_of(entry), least).unwrap_or(least);
+        let so_far = self.progress.executed.max(self.floor());
+        let executed = self.pool.holds_beyond(&pool::key_of(entry), so_far).unwrap_or(so_far);
         known.filter(|known| known.executed == executed).unwrap_or_else(|| {
             let signature = self.keys.sign(&self.endorsed_bytes(entry, executed));
             SignedVouch { executed, signature }
@@ -341,8 +349,10 @@ impl Lane {
     fn proof_of(&mut self, now: Time, entry: &BatchEntry) -> Option<Proof> {
         let quorum =
             if base::mutant!(OneEndorsementIsEnough) { 1 } else { self.cfg.quorums.quorum() };
-        let after = self.pool.decided_at(&pool::key_of(entry));
-        let mut proof = self.grievances.endorsements.said_of(entry, after);
+        // What is older than all that this replica has skipped may be void to the leader.
+        let endorsements = &self.grievances.endorsements;
+        let after = self.pool.decided_at(&pool::key_of(entry)).max(endorsements.skipped);
+        let mut proof = endorsements.said_of(entry, after);
         if proof.len() < quorum {
             return None;
         }

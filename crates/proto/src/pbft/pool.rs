@@ -120,9 +120,11 @@ impl Pool {
     ) -> Arrival {
         let key = (frame.id(), frame.digest());
         self.forget_acknowledged(now, frame);
+        let executed = self.recent.at(&key);
         if let Some(arrival) = self.recent.arrive(now, &key) {
             return arrival;
         }
+        self.may_come_again(key, executed);
         if let Some(entry) = self.entries.get_mut(&key)
             && entry.frame.is_some()
         {
@@ -271,9 +273,11 @@ impl Pool {
             return Vouched::Bodyless;
         }
         // A vouch for what was just executed is a late one.
-        if self.recent.contains(&key) && !self.recent.is_held_again(&key, voucher.1) {
+        let executed = self.recent.at(&key);
+        if executed.is_some() && !self.recent.is_held_again(&key, voucher.1) {
             return Vouched::Late;
         }
+        self.may_come_again(key, executed);
         let (peer, _) = voucher;
         let made = self.vouched_only.entry(peer).or_default();
         if *made >= VOUCHED_ONLY_MAX {
@@ -374,7 +378,9 @@ impl Pool {
         by: impl Iterator<Item = (ReplicaId, Seq)>,
         weak: usize,
     ) -> bool {
+        let executed = self.recent.at(&key);
         self.recent.forget(&key);
+        self.may_come_again(key, executed);
         let entry = entry_of((&mut self.entries, &self.refusals, &self.recent), now, key);
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
@@ -391,6 +397,14 @@ impl Pool {
             self.bodyless.push_back(key);
         }
         bodyless
+    }
+
+    /// `key` was executed at this number, if at any, and is to be ordered again all the same.
+    /// Whoever has executed less has it only for as long.
+    fn may_come_again(&mut self, key: Key, executed: Option<Seq>) {
+        if let Some(seq) = executed {
+            self.refusals.note(key, seq);
+        }
     }
 
     /// Whether a batch that named `key` was executed here not long ago.

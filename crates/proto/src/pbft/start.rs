@@ -42,6 +42,7 @@ impl Lane {
         }
         lane.checkpoints.begin(stable, quorum);
         lane.progress.executed = base;
+        lane.grievances.endorsements.skips(base);
         lane.delivered = cfg.stripe.last_of(cfg.pillar, base).unwrap_or_default();
         lane.log.cut(low);
         lane.lead.begin_view(lane.own_after(base));

@@ -1,4 +1,5 @@
-//! What was refused of late, and where: who vouches for such a frame has to know that.
+//! What was refused of late, and where: who vouches for such a frame has to know that. So it is
+//! with what was executed and is ordered again, for its client repeats it.
 //!
 //! Invariant: at most [`REFUSALS_MAX`] refusals are remembered, the last ones. What is forgotten
 //! is as if it had never been refused: a vouch that was given before, and comes after thousands of

@@ -1,6 +1,7 @@
 //! What a proof that a quorum endorses a frame is good for, and how often it is shown.
 
-use super::grieve::{quorum_endorses, signed_vouch};
+use super::grieve::{quorum_endorses, says, signed_vouch};
+use super::restart::{fetched, signed_by};
 use super::*;
 use crate::pbft::pool;
 
@@ -70,4 +71,50 @@ fn a_leader_is_told_every_quarter_of_t() {
     }
     assert_eq!(told.len(), 4, "{told:?}");
     assert!(told.windows(2).all(|two| two[1] - two[0] >= 24), "{told:?}");
+}
+
+/// Whether replica 2, which waits for `f`, tells the leader that a quorum endorses it.
+fn tells(rig: &mut Rig, f: &Frame, said: [(u16, u64); 2]) -> bool {
+    for (from, executed) in said {
+        let said = says(from, 0, (entry(f), executed));
+        let endorse = Message::Endorse { view: View(0), entries: vec![(entry(f), said)] };
+        rig.peer(from, endorse).expect("counted");
+    }
+    rig.wait(Span::millis(300));
+    rig.sent().iter().any(|(_, message)| matches!(message, Message::Endorsed { .. }))
+}
+
+/// A leader knows that the frame was executed since a liar signed, and its client sent it again.
+/// Were the leader told of that signature, it would be blamed for a debt that it has not (swarm
+/// seed 3071049).
+#[test]
+fn who_signed_before_a_frame_was_executed_does_not_count_when_it_is_sent_again() {
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(&f)] };
+    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+    rig.peer(1, Message::Prepare(vote(1, &p))).expect("a vote");
+    for from in [0, 1] {
+        rig.peer(from, Message::Commit(vote(1, &p))).expect("a vote");
+    }
+    execute(&mut rig, 1);
+    for _ in 0..2 {
+        rig.feed(Input::Request(f.clone())).expect("it is sent again");
+    }
+    assert!(!tells(&mut rig, &f, [(1, 1), (3, 0)]));
+    assert!(tells(&mut rig, &f, [(1, 1), (3, 1)]));
+}
+
+/// Nor does one that is older than what this replica has skipped: it may be void by now.
+#[test]
+fn who_signed_before_what_was_skipped_does_not_count() {
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    fetched(&mut rig, signed_by(&[0, 1, 3], 8));
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    assert!(!tells(&mut rig, &f, [(1, 8), (3, 7)]));
+    assert!(tells(&mut rig, &f, [(1, 8), (3, 8)]));
 }
