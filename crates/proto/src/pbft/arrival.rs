@@ -57,6 +57,11 @@ impl Lane {
             }
             Arrival::Fresh | Arrival::Known => {
                 self.grievances.frame_waits(now.mono, self.cfg.view_timeout);
+                if self.pool.may_have_skipped(now.mono) {
+                    // It may have been executed in what the stage has from a state.
+                    let pillar = self.cfg.pillar;
+                    out.stage(ToStage::Resend { pillar, frame: frame.id() });
+                }
             }
         }
         if self.is_leader() {

@@ -61,7 +61,7 @@ pub(super) fn key_of(entry: &BatchEntry) -> Key {
 /// The frames that one pillar holds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pool {
-    /// When a checkpoint was last fetched.
+    /// When a checkpoint was last fetched, or this life began with one.
     pub(super) fetched_at: Option<Time>,
     entries: BTreeMap<Key, Entry>,
     quota: BTreeMap<ClientId, (usize, usize)>,
@@ -173,13 +173,17 @@ impl Pool {
         }
     }
 
+    /// Whether frames may come that were executed in what was skipped of late.
+    pub(super) fn may_have_skipped(&self, now: Time) -> bool {
+        self.fetched_at.is_some_and(|at| now.since(at) < AFTER_FETCH)
+    }
+
     /// The client has the replies to what `frame` acknowledges. After a checkpoint was fetched,
     /// what waits here of that is in the checkpoint, and must not use up the client's quota, also
     /// what is read late. At other times it stays, whatever the client says: this replica has
     /// vouched for it, and it may yet be proposed.
     fn forget_acknowledged(&mut self, now: Time, frame: &Frame) {
-        let recent = |at: &Time| now.since(*at) < AFTER_FETCH;
-        if frame.ack() == 0 || !self.fetched_at.as_ref().is_some_and(recent) {
+        if frame.ack() == 0 || !self.may_have_skipped(now) {
             return;
         }
         // From 1: the opening of the session is in stream 0, and no request of that stream.

@@ -196,3 +196,23 @@ fn who_forwards_what_was_refused_is_heard_in_everything_else() {
     rig.wait(Span::millis(8));
     again(&mut rig, 102).expect("one more");
 }
+
+/// A client lacks the replies to what was executed in a state that this replica has fetched since:
+/// its stage has them, and nobody else may be heard by the client.
+#[test]
+fn what_may_have_been_executed_in_a_state_is_answered_from_it() {
+    let f = frame(1, b"op");
+    for (fetches, waits) in [(true, false), (true, true), (false, false)] {
+        let mut rig = Rig::new(2, 1);
+        if waits {
+            rig.feed(Input::Request(f.clone())).expect("fresh");
+        }
+        if fetches {
+            super::restart::fetched(&mut rig, super::restart::signed_by(&[0, 1, 3], 8));
+        }
+        let (result, resent, _) = again(&mut rig, &f);
+        assert_eq!((result, resent), (Ok(()), fetches));
+        rig.wait(Span::secs(60));
+        assert!(!again(&mut rig, &frame(2, b"op")).1, "that was long ago");
+    }
+}
