@@ -106,7 +106,12 @@ fn reach_in_time(
 /// asks one after the other: a leader that no client reaches is told of each frame after T / 4.
 fn reach_answers(world: &mut World, limit: Span) {
     let began = world.now();
+    let (mut done, mut looks) = (0, 0);
     while !world.run_for(LOOKS, World::clients_are_done) {
+        let answers = world.answers();
+        (done, looks) = (answers, if answers > done { 0 } else { looks + 1 });
+        let stuck = looks > limit.0 / LOOKS.0;
+        assert!(!stuck, "no client has an answer for {limit:?}:\n{}", world.describe());
         let waited = world.longest_wait(began);
         world.measures.note(Measure::Answer, waited.0 / 1_000_000);
         let state = || world.describe();

@@ -207,6 +207,11 @@ impl World {
         self.clients.iter().all(|client| client.completed == self.options.ops_per_client)
     }
 
+    /// How many answers clients have.
+    pub(crate) fn answers(&self) -> u64 {
+        self.clients.iter().map(|client| client.completed).sum()
+    }
+
     /// For how long a client has waited for an answer by now, `since` then at most.
     pub(crate) fn longest_wait(&self, since: Time) -> Span {
         let asked = self.clients.iter().flat_map(|client| client.asked.values());

@@ -375,7 +375,7 @@ impl Lane {
         now: Now,
         from: ReplicaId,
         (view, entry): (View, BatchEntry),
-        mut proof: Proof,
+        proof: Proof,
     ) -> Result<(), Reject> {
         let key = pool::key_of(&entry);
         if view != self.view || !self.is_leader() {
@@ -391,10 +391,11 @@ impl Lane {
         if !members || voters(&proof).len() != proof.len() || !enough(&proof) {
             return Err(Reject::Misbehaviour("endorsed by less than a quorum"));
         }
-        // Whoever has lost it since then has it no more, and who shows the proof may not know that.
+        // A correct one among a weak quorum has held it since it was decided. The others may have
+        // said so before, or may lie, and who shows the proof may not remember where that was.
         let after = self.pool.decided_at(&key);
-        proof.retain(|(_, said)| said.executed >= after);
-        if !enough(&proof) {
+        let since = proof.iter().filter(|(_, said)| said.executed >= after).count();
+        if since < self.cfg.quorums.weak() {
             return Err(Reject::Stale("endorsed before it was decided"));
         }
         if !self.catchup.peers.may_serve(from, now.mono) {
@@ -412,7 +413,8 @@ impl Lane {
     }
 
     fn take_endorsed(&mut self, now: Time, key: Key, proof: &[(ReplicaId, SignedVouch)]) {
-        let by = proof.iter().map(|(who, said)| (*who, said.executed));
+        let after = self.pool.decided_at(&key);
+        let by = proof.iter().map(|(who, said)| (*who, said.executed.max(after)));
         if self.pool.endorsed(now, key, by, self.cfg.quorums.weak()) {
             self.catchup.waits_for_bodies(now);
         } else {

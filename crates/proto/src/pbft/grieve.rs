@@ -345,11 +345,15 @@ impl Lane {
     ///
     /// Where leaders rotate, somebody else's proposal counts once this replica has voted for it:
     /// its maker may have shown it to nobody else, and then that vote is what tells who leads the
-    /// next number that it is wanted (`follow_votes`).
+    /// next number that it is wanted (`follow_votes`). The vote of who is excluded tells nobody.
     fn leader_owes(&self) -> bool {
         let (next, suspect) = (self.next_undelivered(), self.suspect());
         let weak = self.cfg.quorums.weak();
-        let told = |seq, slot: &Slot| slot.phase >= Phase::Accepted || self.leader(seq) == suspect;
+        let roles = &self.views.roles;
+        let heard = |seq| !roles.rotate() || roles.leading_at(seq) >> self.cfg.me.0 & 1 == 1;
+        let told = |seq, slot: &Slot| {
+            self.leader(seq) == suspect || (slot.phase >= Phase::Accepted && heard(seq))
+        };
         let voters = |slot: &Slot| {
             let mut who = VoteSet::EMPTY;
             for replica in slot.prepares.all().chain(slot.commits.all()) {

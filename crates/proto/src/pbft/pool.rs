@@ -61,8 +61,10 @@ pub(super) fn key_of(entry: &BatchEntry) -> Key {
 /// The frames that one pillar holds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pool {
-    /// When a checkpoint was last fetched, or this life began with one.
+    /// When a checkpoint was last fetched.
     pub(super) fetched_at: Option<Time>,
+    /// When this life began with one.
+    pub(super) begun_at: Option<Time>,
     entries: BTreeMap<Key, Entry>,
     quota: BTreeMap<ClientId, (usize, usize)>,
     vouched_only: BTreeMap<ReplicaId, usize>,
@@ -175,7 +177,7 @@ impl Pool {
 
     /// Whether frames may come that were executed in what was skipped of late.
     pub(super) fn may_have_skipped(&self, now: Time) -> bool {
-        self.fetched_at.is_some_and(|at| now.since(at) < AFTER_FETCH)
+        self.fetched_at.max(self.begun_at).is_some_and(|at| now.since(at) < AFTER_FETCH)
     }
 
     /// The client has the replies to what `frame` acknowledges. After a checkpoint was fetched,
@@ -183,7 +185,8 @@ impl Pool {
     /// what is read late. At other times it stays, whatever the client says: this replica has
     /// vouched for it, and it may yet be proposed.
     fn forget_acknowledged(&mut self, now: Time, frame: &Frame) {
-        if frame.ack() == 0 || !self.may_have_skipped(now) {
+        let recent = |at| now.since(at) < AFTER_FETCH;
+        if frame.ack() == 0 || !self.fetched_at.is_some_and(recent) {
             return;
         }
         // From 1: the opening of the session is in stream 0, and no request of that stream.

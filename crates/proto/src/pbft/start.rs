@@ -119,7 +119,7 @@ impl Lane {
     /// out.
     pub(super) fn begin(&mut self, now: Now, out: &mut Outbox) {
         self.begins = false;
-        self.pool.fetched_at = (self.progress.executed > Seq(0)).then_some(now.mono);
+        self.pool.begun_at = (self.progress.executed > Seq(0)).then_some(now.mono);
         self.carry_out_plan(now, out);
         let seqs: alloc::vec::Vec<Seq> = self.log.iter().map(|(seq, _)| seq).collect();
         seqs.into_iter().for_each(|seq| self.advance(now, seq, out));

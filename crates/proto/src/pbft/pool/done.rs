@@ -91,6 +91,9 @@ impl Pool {
         frame: Option<&Arc<Frame>>,
     ) {
         self.refusals.note(key, seq);
+        if self.recent.at(&key).is_some_and(|at| at > seq) {
+            return;
+        }
         let again = matches!(self.recent.forget(&key), Came::Again | Came::Twice);
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.decided = true;

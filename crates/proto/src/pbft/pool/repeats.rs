@@ -64,6 +64,11 @@ impl Repeats {
         self.executed.contains_key(key)
     }
 
+    /// Whether it is known that `key` was executed of late.
+    pub(super) fn was_executed(&self, key: &Key) -> bool {
+        self.executed.get(key).is_some_and(|(came, _)| *came != Came::LetGo)
+    }
+
     /// Where `key` was executed last, if that was of late.
     pub(super) fn at(&self, key: &Key) -> Option<Seq> {
         self.executed.get(key).map(|(_, at)| *at)
@@ -72,7 +77,12 @@ impl Repeats {
     /// `key` was executed at `seq`; `came`: how often over its principal's own link.
     pub(super) fn executed(&mut self, key: &Key, came: Came, seq: Seq) {
         match self.executed.entry(*key) {
-            btree_map::Entry::Occupied(mut known) => known.get_mut().1 = seq,
+            btree_map::Entry::Occupied(mut known) => {
+                let (before, at) = known.get_mut();
+                // What becomes of it is known now.
+                *before = if *before == Came::LetGo { Came::Once } else { *before };
+                *at = seq;
+            }
             btree_map::Entry::Vacant(place) => {
                 place.insert((came, seq));
                 self.order.push_back(*key);

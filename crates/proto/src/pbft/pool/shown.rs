@@ -12,7 +12,7 @@ impl Pool {
     /// not come since, is as good as unknown: a backup that shows it says that it came there.
     pub(in crate::pbft) fn has_checked(&self, key: &Key) -> bool {
         let dormant = self.entries.get(key).is_some_and(|entry| entry.dormant);
-        (self.is_here(key) && !dormant) || self.recent.contains(key)
+        (self.is_here(key) && !dormant) || self.recent.was_executed(key)
     }
 
     /// The same for a copy that its client shows. What was executed of late is no answer to one

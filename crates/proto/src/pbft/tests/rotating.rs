@@ -184,6 +184,28 @@ fn one_vote_for_a_number_is_enough_to_fill_those_below() {
     assert_eq!(proposals(&rig.sent()), [(Seq(1), 0)]);
 }
 
+/// Nobody heeds its vote alone, so it must not hold against others what they have not heard of: a
+/// liar could have a correct leader excluded by showing its proposal to this one.
+#[test]
+fn who_is_excluded_holds_nothing_against_others_on_its_own_vote() {
+    let blames = |excluded: u16| {
+        let switches = Switches { leaders: Leaders::Rotating, ..Switches::default() };
+        let mut rig = Rig::among((7, 2), 2, 1, switches);
+        rig.wait(Span::secs(50));
+        stop(&mut rig, 1);
+        let mut plan = (*plan(1, 0, &[])).clone();
+        let since = Exclusion { replica: ReplicaId(excluded), since: Seq(0), strikes: 0 };
+        plan.excluded = vec![since];
+        install(&mut rig, &Arc::new(plan));
+        let seq = led_by(&rig, 4);
+        assert!(seq > 1, "somebody leads what is below");
+        rig.peer(4, super::views::propose_in(1, seq, &Proposal::Null)).expect("a proposal");
+        assert!(has_prepare(&rig.sent()));
+        !blamed(&mut rig).is_empty()
+    };
+    assert_eq!((blames(2), blames(3)), (false, true));
+}
+
 /// A liar that asks for each next view needs one correct replica more to end this one, and those
 /// who join must blame whoever that one blames, or nobody would ever be excluded.
 #[test]
