@@ -10,6 +10,7 @@ use proto::pbft::msg::Message;
 
 use crate::adversary::Kind;
 use crate::measures::Measure;
+use crate::options::Options;
 use crate::world::World;
 
 /// What has begun may come to its end first: recoveries, and doubts about a leader (L22), which
@@ -20,6 +21,11 @@ const REST: Span = Span::secs(10);
 
 /// Bytes that a message may have on average: an ENDORSE of eight frames has about as many.
 const MESSAGE_BYTES: u64 = 1_200;
+/// For so long a replica keeps a checkpoint that was asked for.
+const HELD: Span = Span::secs(5);
+/// What one number takes between two replicas: its proposal, a PREPARE and a COMMIT, and as much
+/// again where messages are lost.
+const PER_NUMBER: u64 = 6;
 
 /// What replicas did while they were looked at.
 #[derive(Clone, Debug, Default)]
@@ -62,14 +68,16 @@ impl World {
     /// When too much does.
     pub(crate) fn rest(&mut self) {
         self.run_for(SETTLES, |_| false);
-        let (correct, before) = (self.correct(), self.highest_view());
+        let (correct, before) = (self.correct(), (self.highest_view(), self.furthest()));
         self.loads = Some(Loads::default());
         self.run_for(REST, |_| false);
         let loads = self.loads.take().unwrap_or_default();
-        let begun = self.highest_view() - before;
-        self.note(|| format!("## at rest: {begun} views, {loads:?}"));
+        let begun = self.highest_view() - before.0;
+        let ordered = self.furthest() - before.1;
+        self.note(|| format!("## at rest: {begun} views, {ordered} numbers, {loads:?}"));
         self.measures.note(Measure::RestViews, begun);
-        let (most, peers) = (self.at_most(), u64::from(self.options.n - 1));
+        let most = self.at_most() + self.again(begun) + self.driven(ordered);
+        let peers = u64::from(self.options.n - 1);
         for ((replica, pillar), turns) in &loads.turns {
             if correct.contains(replica) {
                 // What comes from liars counts, too.
@@ -103,6 +111,29 @@ impl World {
     /// many frames to some only, and some that everybody repeats once or twice a second.
     fn at_most(&self) -> u64 {
         40 * REST.0 / self.options.view_timeout.0 + 200
+    }
+
+    /// The same, for views that begin at rest: each orders again what was in the window.
+    fn again(&self, begun: u64) -> u64 {
+        PER_NUMBER * begun * self.options.window / u64::from(self.options.pillars)
+    }
+
+    /// The same, for the share of a lane in the `ordered` numbers to which those beside the core
+    /// may drive an idle group, liars or replicas that are cut off from most. They ask each correct
+    /// replica for one checkpoint after the other; each is kept for 5 s, and the group is driven
+    /// there: two windows away and four intervals, at most (F3). Where there is nobody beside the
+    /// core, nobody has a reason to go on.
+    fn driven(&self, ordered: u64) -> u64 {
+        let Options { n, window, checkpoint_interval, pillars, .. } = self.options;
+        let correct = self.correct().len() as u64;
+        let held = (REST.0.div_ceil(HELD.0) + 1) * correct * (u64::from(n) - correct);
+        let numbers = ordered.min(held * (2 * window + 4 * checkpoint_interval));
+        PER_NUMBER * numbers / u64::from(pillars)
+    }
+
+    /// How far a correct replica has executed, at most.
+    fn furthest(&self) -> u64 {
+        self.correct().into_iter().map(|replica| self.executed(replica).0).max().unwrap_or(0)
     }
 
     /// The highest view of a correct replica.
