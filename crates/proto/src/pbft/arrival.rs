@@ -77,7 +77,7 @@ impl Lane {
     /// How far the group is, as far as this replica knows.
     pub(super) fn group_is_at(&self) -> Seq {
         let told = self.catchup.peers.believed().max(self.checkpoints.ahead());
-        self.delivered.max(self.progress.executed).max(told)
+        self.delivered.max(self.progress.executed).max(self.checkpoints.let_go_upto()).max(told)
     }
 
     /// `frame` was refused at `seq`. If it has come again, this replica vouches for it anew: what

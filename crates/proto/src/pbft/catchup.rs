@@ -383,12 +383,14 @@ impl Lane {
         let open = !entry.is_trusted(weak) || (self.is_leader() && !entry.own);
         let own = open && self.is_genuine(frame) || base::mutant!(BodyUnauthenticated);
         let forged = open && !own && entry.needs_trust();
+        // It is asked for since others hold it: beyond where it was decided last.
+        let decided = if entry.ordered { Seq(0) } else { self.pool.decided_at(&key) };
         self.look_for_forgery(now.mono, (from, frame), forged, out)?;
         if vouched {
             self.pool.vouch(now.mono, (from, None), key, weak);
         }
         if own && self.is_leader() {
-            let me = (self.cfg.me, Some(self.progress.executed));
+            let me = (self.cfg.me, Some(decided.max(self.progress.executed)));
             self.pool.vouch(now.mono, me, key, weak);
         }
         let next = self.next_undelivered();

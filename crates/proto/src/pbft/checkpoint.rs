@@ -10,12 +10,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{
-    Batch, Digest, Now, PillarId, Progress, ReplicaId, Seq, Sibling, Signature, StableCheckpoint,
-    ToStage, VoteSet,
+    Digest, Now, PillarId, Progress, ReplicaId, Seq, Sibling, Signature, StableCheckpoint, ToStage,
+    VoteSet,
 };
 
 use super::endorse::FORGED_COST_BYTES;
-use super::msg::{Checkpoint, Message, Proposal};
+use super::msg::{Checkpoint, Message};
 use super::{Lane, LaneConfig, Reject};
 use crate::group::link::ToCoordinator;
 use crate::outbox::{Fact, Outbox, Target};
@@ -59,7 +59,7 @@ pub(super) struct Checkpoints {
     unsaved: Seq,
     /// The last state that is known to be on disk.
     saved: Seq,
-    /// The frames of what is delivered up to here were let go, while a state is waited for.
+    /// The frames of what is decided up to here were let go, while a state is waited for.
     let_go: Seq,
     /// A certified checkpoint whose state this replica lacks, and has to fetch: it votes above
     /// it all the same, for others may not get on without its votes.
@@ -77,6 +77,28 @@ impl Checkpoints {
 
     pub(super) fn stable(&self) -> Seq {
         self.stable.as_ref().map_or(Seq(0), |s| s.seq)
+    }
+
+    /// A state is waited for, the one at `floor`: numbers above it are voted on.
+    pub(super) fn float_above(&mut self, floor: Seq) {
+        self.floor = floor;
+        // A quorum has certified a later one; while it floats, no mark moves past these.
+        self.votes.retain(|seq, _| *seq > floor);
+    }
+
+    /// The last state that was waited for; 0 without any.
+    pub(super) fn awaited(&self) -> Seq {
+        self.floor
+    }
+
+    /// The frames of the number behind those that were let go are let go, too: `seq`.
+    pub(super) fn let_go(&mut self, seq: Seq) {
+        self.let_go = seq;
+    }
+
+    /// Up to here it is decided and was let go.
+    pub(super) fn let_go_upto(&self) -> Seq {
+        self.let_go.max(self.floor)
     }
 
     /// Nothing at or below it is voted on.
@@ -339,82 +361,6 @@ impl Lane {
         }
     }
 
-    /// What this replica misses is in nobody's log any more, and is being fetched. Meanwhile it
-    /// goes on agreeing above what is certified: should the others be no quorum without it,
-    /// nothing would ever come to be executed that it could fetch.
-    pub(super) fn on_float(&mut self, now: Now, certified: &StableCheckpoint, out: &mut Outbox) {
-        self.on_certified(now, certified, out);
-        // The same for all pillars, or nobody would know what has to be fetched.
-        let floor = certified.seq;
-        if floor <= self.low().max(self.progress.executed) {
-            return;
-        }
-        self.void_upto(now, floor);
-        self.hear_anew(now);
-        self.grievances.endorsements.skips(floor);
-        self.checkpoints.floor = floor;
-        // A quorum has certified a later one; while it floats, no mark moves past these.
-        self.checkpoints.votes.retain(|seq, _| *seq > floor);
-        self.log.cut(floor);
-        self.count_as_delivered(now, floor);
-        self.told.0 = self.told.0.max(self.delivered);
-        self.carry_out_plan(now, out);
-    }
-
-    /// What is delivered to a replica that waits for a state is decided, and nothing is heard of it
-    /// until the state is there: its frames are let go, or the pool would be full of them, and what
-    /// the others refuse would be taken for ordered when it comes again.
-    pub(super) fn let_go_delivered(&mut self, now: Now, out: &mut Outbox) {
-        let from = self.checkpoints.let_go.max(self.checkpoints.floor);
-        if !self.floats() || self.delivered <= from {
-            return;
-        }
-        self.checkpoints.let_go = self.delivered;
-        let delivered = self.log.above(from).take_while(|(seq, _)| *seq <= self.delivered);
-        let batches: Vec<(Seq, Arc<Batch>)> = delivered
-            .filter_map(|(seq, slot)| Some((seq, slot.batch.clone().filter(|_| slot.delivered)?)))
-            .collect();
-        for (seq, batch) in batches {
-            let Batch::Frames { frames, .. } = &*batch else { continue };
-            for frame in frames {
-                let wanted = self.pool.let_go(&(frame.id(), frame.digest()), seq);
-                self.fill_places(now, frame, &wanted, out);
-            }
-        }
-    }
-
-    /// What others have vouched for may be executed or refused in what this replica skips.
-    fn hear_anew(&mut self, now: Now) {
-        let me = self.is_leader().then_some(self.cfg.me);
-        self.pool.fetched(now.mono, me);
-    }
-
-    /// Whether this replica agrees on numbers without the state before them.
-    pub(super) fn floats(&self) -> bool {
-        self.checkpoints.floor > self.progress.executed
-    }
-
-    fn count_as_delivered(&mut self, now: Now, upto: Seq) {
-        let last = self.cfg.stripe.last_of(self.cfg.pillar, upto).unwrap_or_default();
-        if last > self.delivered {
-            self.delivered = last;
-            self.catchup.progressed(now.mono);
-        }
-        self.move_delivered(now);
-    }
-
-    /// Nothing is waited for any more that proposals up to `upto` name. Their frames are free, also
-    /// of what was delivered and will never be executed here: whether it was executed elsewhere or
-    /// refused is not known, and the client table makes nothing of what was executed already.
-    fn void_upto(&mut self, now: Now, upto: Seq) {
-        let open = self.log.above(self.progress.executed).take_while(|(seq, _)| *seq <= upto);
-        let void: Vec<(Seq, Proposal)> =
-            open.filter_map(|(seq, slot)| Some((seq, slot.proposal.clone()?))).collect();
-        for (seq, proposal) in void {
-            self.unwant_all(now, seq, Some(&proposal));
-        }
-    }
-
     /// The coordinator has verified this certificate.
     pub(super) fn on_certified(
         &mut self,
@@ -457,7 +403,10 @@ impl Lane {
         // part of a state that was fetched, and then nothing up to it is waited for any more.
         let last = self.cfg.stripe.last_of(self.cfg.pillar, stable.seq).unwrap_or_default();
         let fetched = last > self.delivered;
-        if fetched {
+        if self.floats() {
+            // Who waits for a state executes nothing.
+            self.skip(now, stable.seq, out);
+        } else if fetched {
             self.void_upto(now, last);
         }
         self.move_mark(stable);
@@ -518,7 +467,9 @@ impl Lane {
             self.checkpoints.own.clear();
         }
         self.checkpoints.vouched = if weak { fetched.seq } else { Seq(0) };
-        self.executed_by_others(now, (fetched.seq, progress), out);
+        self.skip(now, fetched.seq, out);
+        self.progress = progress;
+        self.refused.retain(|(seq, _)| *seq > progress.executed);
         let mark = if weak { self.checkpoints.ahead.clone() } else { Some(fetched.clone()) };
         let mark =
             mark.filter(|mark| mark.seq > self.checkpoints.stable() && mark.seq <= fetched.seq);
@@ -545,20 +496,5 @@ impl Lane {
             // Others may not get on without this replica's word.
             self.on_own_checkpoint(now, fetched.seq, fetched.digest, out);
         }
-    }
-
-    /// Everything up to `upto` was executed elsewhere: nothing is waited for any more.
-    fn executed_by_others(
-        &mut self,
-        now: Now,
-        (upto, progress): (Seq, Progress),
-        out: &mut Outbox,
-    ) {
-        self.void_upto(now, upto);
-        if upto > self.progress.executed {
-            self.on_executed(now, upto, out);
-        }
-        self.progress = progress;
-        self.refused.retain(|(seq, _)| *seq > progress.executed);
     }
 }

@@ -154,6 +154,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Its batch, if it is decided and all of it is here.
+    pub(super) fn decided_batch(&self) -> Option<Arc<Batch>> {
+        self.batch.clone().filter(|_| self.decided)
+    }
+
     /// Whether there are bodies or, of what the NEW-VIEW has chosen, the proposal to be asked for.
     pub(super) fn is_incomplete(&self) -> bool {
         self.missing > 0 || (self.chosen.is_some() && self.proposal.is_none())

@@ -16,6 +16,7 @@
 //! | `leaving`, `piggyback` | what leaves at the end of a turn; COMMITs that wait for company |
 //! | `inline` | bodies that travel with their proposal |
 //! | `checkpoint` | signatures of checkpoints, stability, truncation |
+//! | `float` | numbers whose state is fetched |
 //! | `catchup` | retransmission, bodies, decided instances |
 //! | `overheard` | proposals that the leader keeps from this replica |
 //! | `past` | what was promised in earlier views |
@@ -34,6 +35,7 @@ mod catchup;
 mod checkpoint;
 mod early;
 mod endorse;
+mod float;
 mod grieve;
 mod hearing;
 mod holdings;
@@ -482,7 +484,7 @@ impl Lane {
         let mut done = self.progress.executed;
         loop {
             let next = self.log.above(done).next().filter(|(seq, _)| *seq <= upto);
-            let next = next.map(|(seq, slot)| (seq, slot.batch.clone().filter(|_| slot.decided)));
+            let next = next.map(|(seq, slot)| (seq, slot.decided_batch()));
             let Some((seq, batch)) = next else { break };
             if let Some(Batch::Frames { frames, .. }) = batch.as_deref() {
                 let refused = &self.refused;
@@ -518,7 +520,7 @@ impl Lane {
 
     fn on_turn(&mut self, now: Now, out: &mut Outbox) {
         self.accept_held_back(now, out);
-        self.let_go_delivered(now, out);
+        self.let_go_decided(now, out);
         self.propose(now, out);
         self.send_vouches(out);
         self.forward(now.mono, out);

@@ -251,22 +251,27 @@ fn what_was_endorsed_before_it_was_refused_is_endorsed_anew() {
     assert!(shown(&mut rig));
 }
 
-/// Replica 0, which leads and waits for a state, with frame 2 of its client at number 9, decided.
-fn floating(f: &Arc<Frame>) -> Rig {
+/// Where replicas wait for a state: within the stage's reach, and more than a window beyond it.
+const FLOORS: [u64; 2] = [8, 40];
+
+/// Replica 0, which leads and waits for the state at `floor`, with frame 2 of its client at the
+/// next number, decided.
+fn floating(f: &Arc<Frame>, floor: u64) -> Rig {
     let mut rig = Rig::new(0, 1);
-    let float = FromCoordinator::Float(signed_by(&[0, 1, 3], 8));
+    let float = FromCoordinator::Float(signed_by(&[0, 1, 3], floor));
     rig.feed(Input::Coordinator(float)).expect("news");
     rig.feed(Input::Request(f.clone())).expect("fresh");
-    vouch_after(&mut rig, f, 8);
-    let p = proposal(&[f]);
-    assert_eq!(proposals(&rig.sent()), [(Seq(9), 1)]);
+    vouch_after(&mut rig, f, floor);
+    let (p, seq) = (proposal(&[f]), floor + 1);
+    assert_eq!(proposals(&rig.sent()), [(Seq(seq), 1)]);
     for from in [1, 2] {
-        rig.peer(from, Message::Prepare(vote(9, &p))).expect("a vote");
+        rig.peer(from, Message::Prepare(vote(seq, &p))).expect("a vote");
     }
     for from in [1, 2] {
-        rig.peer(from, Message::Commit(vote(9, &p))).expect("a vote");
+        rig.peer(from, Message::Commit(vote(seq, &p))).expect("a vote");
     }
-    assert_eq!(rig.delivered(), [Seq(9)]);
+    let reach = rig.lane.cfg.window;
+    assert_eq!(rig.delivered(), Vec::from_iter([Seq(seq)].into_iter().filter(|s| s.0 <= reach)));
     rig.feed(Input::Turn).expect("turns are never refused");
     rig
 }
@@ -278,33 +283,70 @@ fn vouch_after(rig: &mut Rig, f: &Frame, executed: u64) {
     }
 }
 
-/// A leader that waits for a state does not learn that the others have refused what it has ordered.
+/// A leader that waits for a state does not learn that the others have refused what it has ordered,
+/// nor when the state is there.
 #[test]
 fn who_waits_for_a_state_orders_again_what_comes_again() {
-    for own_first in [true, false] {
+    let cases = FLOORS.into_iter().flat_map(|floor| [true, false].map(|own| (floor, own)));
+    let cases = cases.flat_map(|(floor, own)| [false, true].map(|state| (floor, own, state)));
+    for (floor, own_first, state) in cases {
         let f = frame(2, b"op");
-        let mut rig = floating(&f);
+        let mut rig = floating(&f, floor);
+        let case = alloc::format!("floor {floor}, own first: {own_first}, state: {state}");
         // Late vouches are for what is decided.
-        vouch_after(&mut rig, &f, 8);
-        assert_eq!(rig.lane.pool.len(), 0, "own first: {own_first}");
+        vouch_after(&mut rig, &f, floor);
+        assert_eq!(rig.lane.pool.len(), 0, "{case}");
+        if state {
+            fetched(&mut rig, signed_by(&[1, 2], floor + 1));
+        }
         if own_first {
             rig.feed(Input::Request(f.clone())).expect("it comes again");
-            vouch_after(&mut rig, &f, 9);
+            vouch_after(&mut rig, &f, floor + 1);
         } else {
-            vouch_after(&mut rig, &f, 9);
+            vouch_after(&mut rig, &f, floor + 1);
             rig.feed(Input::Request(f.clone())).expect("it comes again");
         }
-        assert_eq!(proposals(&rig.sent()), [(Seq(10), 1)], "own first: {own_first}");
+        assert_eq!(proposals(&rig.sent()), [(Seq(floor + 2), 1)], "{case}");
+    }
+}
+
+/// What has come again before the state is there was not executed in it, or may not have been.
+#[test]
+fn what_came_again_before_the_state_waits_for_its_order_behind_it() {
+    for floor in FLOORS {
+        let f = frame(2, b"op");
+        let mut rig = floating(&f, floor);
+        rig.feed(Input::Request(f.clone())).expect("it comes again");
+        fetched(&mut rig, signed_by(&[1, 2], floor + 1));
+        vouch_after(&mut rig, &f, floor + 1);
+        assert_eq!(proposals(&rig.sent()), [(Seq(floor + 2), 1)], "floor {floor}");
+    }
+}
+
+/// Its own word counts for what it has from others, who are no quorum without it.
+#[test]
+fn who_waits_for_a_state_orders_again_what_others_hold_and_give_it() {
+    for floor in FLOORS {
+        let f = frame(2, b"op");
+        let mut rig = floating(&f, floor);
+        vouch_after(&mut rig, &f, floor + 1);
+        rig.wait(Span::millis(4));
+        assert!(rig.sent().iter().any(|(_, m)| matches!(m, Message::Fetch { .. })));
+        let body = Message::Body { vouched: true, frame: f.clone() };
+        rig.peer(1, body).expect("it was asked for");
+        assert_eq!(proposals(&rig.sent()), [(Seq(floor + 2), 1)], "floor {floor}");
     }
 }
 
 /// Nor does its pool fill with what it orders: a client would soon be at its quota.
 #[test]
 fn who_waits_for_a_state_holds_nothing_that_is_decided() {
-    let f = frame(2, b"op");
-    let rig = floating(&f);
-    assert_eq!(rig.lane.pool.held().of_one_client, 0);
-    rig.lane.pool.check();
+    for floor in FLOORS {
+        let f = frame(2, b"op");
+        let rig = floating(&f, floor);
+        assert_eq!(rig.lane.pool.held().of_one_client, 0, "floor {floor}");
+        rig.lane.pool.check();
+    }
 }
 
 /// It came, was named, came again, and was refused twice: for two times that it comes there are two
@@ -345,7 +387,7 @@ fn what_is_refused_late_is_there_for_a_later_number() {
 /// Who waits for a state does not learn that a tick has moved agreed time past the deadline.
 #[test]
 fn who_waits_for_a_state_orders_few_ticks() {
-    let mut rig = floating(&frame(2, b"op"));
+    let mut rig = floating(&frame(2, b"op"), 8);
     let deadline = Some(AgreedTime(WALL.0 - 1));
     let progress = Progress { deadline, ..Progress::default() };
     rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
