@@ -199,8 +199,10 @@ impl Coordinator {
             return Some(Time::ZERO);
         }
         let recovery = self.recovery.as_ref().map(Recovery::deadline);
-        [Some(self.change_deadline()), recovery, self.fetcher.deadline(), self.pins.deadline()]
+        let pins = [self.pins.deadline(), self.rest_deadline()];
+        [Some(self.change_deadline()), recovery, self.fetcher.deadline()]
             .into_iter()
+            .chain(pins)
             .flatten()
             .min()
     }
@@ -422,6 +424,7 @@ impl Coordinator {
         match message {
             FromStage::Executed(progress) => {
                 self.executed = progress.executed.max(self.executed);
+                self.has_moved(now);
                 self.fetch_executed();
                 Ok(())
             }

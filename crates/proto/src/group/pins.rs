@@ -31,6 +31,8 @@ const READING: Span = Span::secs(2);
 /// One that others were told of, and have yet to read, is kept for so long after each of them first
 /// was: the first request takes its time, perhaps until somebody else offers the same.
 const KEEP_OFFERED: Span = Span::secs(5);
+/// The same if execution rests again, further on: all who wait are told of that state then.
+const KEEP_RESTED: Span = Span::secs(1);
 /// One that nobody asks for is given up after this time.
 const IDLE: Span = Span::secs(60);
 /// How often a checkpoint that the disk waits for is driven for.
@@ -139,14 +141,13 @@ impl Pins {
         }
     }
 
-    /// Whether the state that this replica is in, at `executed`, may be kept for `from` instead of
-    /// what is.
-    fn may_rest(&self, now: Time, from: ReplicaId, executed: Seq) -> bool {
+    /// Whether the state that this replica is in, at `executed`, may be kept instead of what is.
+    pub(super) fn may_rest(&self, now: Time, executed: Seq) -> bool {
         let Some(held) = &self.transfer else { return true };
         let pin = &held.pin;
         let reading = held.reads.values().any(|at| now.since(*at) < READING);
-        let used = reading || held.is_news(now, from);
-        pin.certified.is_none() && !used && !(pin.rests && pin.seq == executed)
+        let told = pin.offered.values().any(|at| now.since(*at) < KEEP_RESTED);
+        pin.certified.is_none() && !reading && !told && !(pin.rests && pin.seq == executed)
     }
 
     /// The state at rest that is kept, and has no certificate.
@@ -186,8 +187,8 @@ impl Coordinator {
         want: Seq,
         out: &mut Vec<Effect>,
     ) -> Result<(), Reject> {
-        if self.rests(now, have) && self.pins.may_rest(now, from, self.executed) {
-            self.pin_rest(now, from, out);
+        self.pins.rest.is_asked(now, from, have);
+        if self.look_at_rest(now, out) {
             return Ok(());
         }
         let offer = self.pins.rests().map(|(seq, digest)| self.offer(seq, digest));
@@ -217,7 +218,8 @@ impl Coordinator {
             // What the asker itself has read just now is what it is beyond.
             let read = reading && readers.any(|who| who != from);
             let awaited = held.askers.iter().any(|who| who != from);
-            let comes = held.pin.certified.is_none() && !held.pin.rests;
+            let offered = held.pin.rests && held.pin.digest.is_some();
+            let comes = held.pin.certified.is_none() && !offered;
             let coming = comes && awaited && age < KEEP_COMING;
             if read || coming || held.is_news(now, from) {
                 return Err(Reject::Stale("another checkpoint is kept for others"));
@@ -236,11 +238,13 @@ impl Coordinator {
     }
 
     /// F9: keeps the state that this replica is in, whatever was to be kept.
-    fn pin_rest(&mut self, now: Time, from: ReplicaId, out: &mut Vec<Effect>) {
+    pub(super) fn pin_rest(&mut self, now: Time, to: &[ReplicaId], out: &mut Vec<Effect>) {
         let seq = self.executed;
         let pin = Pin { rests: true, ..Pin::new(seq, now) };
         let mut askers = self.pins.transfer.as_ref().map_or(VoteSet::EMPTY, |held| held.askers);
-        askers.insert(from);
+        for who in to {
+            askers.insert(*who);
+        }
         self.pins.transfer = Some(Transfer::new(pin, askers, now));
         out.push(Effect::Stage(ToStage::Pin { seq, reader: SnapshotReader::Transfer }));
     }
@@ -439,6 +443,7 @@ impl Coordinator {
     }
 
     pub(super) fn pins_turn(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.look_at_rest(now, out);
         if self.pins.transfer.as_ref().is_some_and(|t| now >= t.used.after(IDLE)) {
             self.pins.transfer = None;
             out.push(Effect::Stage(ToStage::Unpin(SnapshotReader::Transfer)));

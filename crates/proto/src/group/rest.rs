@@ -22,21 +22,56 @@ use crate::pbft::msg::Checkpoint;
 
 /// Execution rests when it has not moved for so long although somebody waits for a checkpoint.
 const REST: Span = Span::secs(1);
+/// The same at the end of the window, from where nobody gets on but by a checkpoint.
+const REST_AT_END: Span = Span::millis(100);
+/// Somebody waits who has asked within this time. Who does asks every two seconds (F2).
+const WAITS: Span = Span::secs(5);
+/// While somebody waits, what else is kept may be free by then.
+const LOOK: Span = Span::millis(250);
 
-/// Since when execution stands where it is, seen whenever somebody asks for a checkpoint.
+/// Who waits for a checkpoint, and since when execution stands where it is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rest {
     at: Seq,
-    since: Option<Time>,
+    /// When it moved last, or the first of those began to wait who do now, whatever came later.
+    since: Time,
+    /// How far each of them has executed, and when it asked last.
+    waiting: BTreeMap<ReplicaId, (Seq, Time)>,
+    /// It is not looked at before.
+    next_look: Time,
 }
 
 impl Rest {
-    /// Somebody asks. Whether nothing was executed since others began to ask, for long enough.
-    fn is_over(&mut self, now: Time, executed: Seq) -> bool {
+    /// This replica has `executed` so far.
+    fn moved(&mut self, now: Time, executed: Seq) {
         if self.at != executed {
-            (self.at, self.since) = (executed, None);
+            (self.at, self.since) = (executed, now);
         }
-        now.since(*self.since.get_or_insert(now)) >= REST
+    }
+
+    /// `from`, which has executed `have`, asks.
+    pub(super) fn is_asked(&mut self, now: Time, from: ReplicaId, have: Seq) {
+        self.expire(now);
+        if self.waiting.is_empty() {
+            self.since = now;
+        }
+        self.waiting.insert(from, (have, now));
+    }
+
+    fn expire(&mut self, now: Time) {
+        self.waiting.retain(|_, (_, at)| now.since(*at) < WAITS);
+    }
+
+    /// When it is over, unless execution moves before that.
+    fn ends(&self, pause: Span) -> Option<Time> {
+        let end = self.since.after(pause);
+        Some(end.max(self.next_look)).filter(|_| !self.waiting.is_empty())
+    }
+
+    /// Who waits for what is executed here.
+    fn who_lacks(&self, executed: Seq) -> Vec<ReplicaId> {
+        let lack = self.waiting.iter().filter(|(_, (have, _))| *have < executed);
+        lack.map(|(who, _)| *who).collect()
     }
 }
 
@@ -81,12 +116,35 @@ impl Offers {
 }
 
 impl Coordinator {
-    /// F9: whether this replica is to offer the state that it is in to who has executed `have`,
-    /// and asks.
-    pub(super) fn rests(&mut self, now: Time, have: Seq) -> bool {
+    /// This replica has executed something.
+    pub(super) fn has_moved(&mut self, now: Time) {
+        self.pins.rest.moved(now, self.executed);
+    }
+
+    /// When execution is to be looked at, if somebody waits.
+    pub(super) fn rest_deadline(&self) -> Option<Time> {
+        let end = self.stable.seq.0.saturating_add(self.cfg.window);
+        let pause = if self.executed.0 >= end { REST_AT_END } else { REST };
+        self.pins.rest.ends(pause)
+    }
+
+    /// F10: where execution rests although others wait, keeps the state that this replica is in,
+    /// and tells all of them once it is readable. Returns whether it does so now.
+    pub(super) fn look_at_rest(&mut self, now: Time, out: &mut Vec<Effect>) -> bool {
+        self.has_moved(now);
+        if self.rest_deadline().is_none_or(|at| at > now) {
+            return false;
+        }
+        self.pins.rest.next_look = now.after(LOOK);
+        self.pins.rest.expire(now);
         let executed = self.executed;
-        let rests = self.pins.rest.is_over(now, executed);
-        rests && executed > have && executed >= self.certified.seq && !self.pins.is_unsaved()
+        let waiting = self.pins.rest.who_lacks(executed);
+        let sound = executed >= self.certified.seq && !self.pins.is_unsaved();
+        let rests = sound && !waiting.is_empty() && self.pins.may_rest(now, executed);
+        if rests {
+            self.pin_rest(now, &waiting, out);
+        }
+        rests
     }
 
     /// F10: what this replica says of a state that it holds readable. By now its certificates may
