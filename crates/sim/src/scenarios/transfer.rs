@@ -64,6 +64,15 @@ pub(super) const ALL: &[Scenario] = &[
         run: a_group_that_cannot_do_without_its_laggards_brings_them_back,
     },
     Scenario {
+        name: "a_group_that_needs_its_laggard_stands_for_moments",
+        claim: "X-09: a replica is left behind, by more or less than a window, and f others end \
+                while it asks for a state. The others are no quorum without it; clients wait for \
+                a view or two, and not for their own next repetitions.",
+        ci_seeds: 24,
+        full_seeds: 1_500,
+        run: a_group_that_needs_its_laggard_stands_for_moments,
+    },
+    Scenario {
         name: "what_a_laggard_has_fetched_outlives_an_outage",
         claim: "F12, D-10: a replica has fetched a state, on the word of a quorum or of a weak one, \
                 and takes part in checkpoints above it. Everybody loses power before, while or \
@@ -222,6 +231,32 @@ fn a_group_that_cannot_do_without_its_laggards_brings_them_back(seed: u64) {
     world.run_for(Span::millis(100), |_| false);
     settle(&mut world, 20);
     assert!(world.checker().counts().fetched > 0, "{}", world.describe());
+}
+
+fn a_group_that_needs_its_laggard_stands_for_moments(seed: u64) {
+    let window = [32, 128][seed as usize / 6 % 2];
+    let checkpoint_interval = window / 4;
+    let mut world =
+        world(Options { window, checkpoint_interval, ops_per_client: 2_000, ..options(seed) });
+    let behind = ReplicaId(1 + (seed % 3) as u16);
+    leave_behind(&mut world, behind);
+    world.run_for(Span::micros(seed * 7_919 % 20_000), |_| false);
+    let (n, f) = (world.options().n, world.options().f);
+    let others = (1..n).map(ReplicaId).filter(|other| *other != behind);
+    for other in others.take(usize::from(f)).collect::<Vec<_>>() {
+        world.stop(other);
+    }
+    let (mut completed, mut since) = (world.completed(), world.now());
+    while !world.clients_are_done() {
+        world.run_for(Span::millis(5), |_| false);
+        if world.completed() > completed {
+            (completed, since) = (world.completed(), world.now());
+        }
+        let stands = world.now().since(since);
+        assert!(stands < Span::secs(3), "nobody was answered in {stands:?}: {}", world.describe());
+    }
+    assert!(world.checker().counts().fetched > 0, "{}", world.describe());
+    finish(&mut world, Span::secs(120));
 }
 
 fn what_a_laggard_has_fetched_outlives_an_outage(seed: u64) {
