@@ -147,7 +147,9 @@ impl Pins {
         let pin = &held.pin;
         let reading = held.reads.values().any(|at| now.since(*at) < READING);
         let told = pin.offered.values().any(|at| now.since(*at) < KEEP_RESTED);
-        pin.certified.is_none() && !reading && !told && !(pin.rests && pin.seq == executed)
+        let same = pin.rests && pin.seq == executed;
+        let needed = pin.certified.is_some() || reading || told || same;
+        !needed
     }
 
     /// The state at rest that is kept, and has no certificate.
