@@ -25,7 +25,7 @@ use crate::outbox::Outbox;
 
 /// The least time between two ticks, whatever deadlines the service declares.
 const TICK_MIN: Span = Span::millis(10);
-/// The same for a leader that waits for a state.
+/// The same for a leader that waits for a state, or is about to.
 const TICK_BEHIND: Span = Span::secs(1);
 
 /// So long after it has proposed frames, a lane proposes nothing only because others wait for a
@@ -310,7 +310,7 @@ impl Lane {
         if let Some(deadline) = self.lead.deadline {
             let wait = Span(deadline.0.saturating_sub(now.wall.0));
             // Who waits for a state does not learn whether the last one was enough.
-            let pause = if self.floats() { TICK_BEHIND } else { TICK_MIN };
+            let pause = if self.lacks_a_state() { TICK_BEHIND } else { TICK_MIN };
             let earliest = self.lead.last_tick.after(pause);
             self.lead.tick_at = Some(now.mono.after(wait).max(earliest));
         }

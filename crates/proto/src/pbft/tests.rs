@@ -459,6 +459,43 @@ fn a_quorum_for_another_digest_is_told_and_moves_no_mark() {
     assert_eq!(rig.out.drain().filter(|e| diverged(e.clone())).count(), 1);
 }
 
+/// It fetches what differs, executes nothing meanwhile, and goes by what the group has done: it does
+/// not learn that a tick has moved agreed time past the deadline.
+#[test]
+fn a_leader_that_has_diverged_orders_few_ticks() {
+    let mut rig = Rig::new(0, 1);
+    for seq in 1..=8 {
+        for from in [1, 2] {
+            let decided = Message::Decided { seq: Seq(seq), proposal: Proposal::Null };
+            rig.peer(from, decided).expect("a weak quorum says so");
+        }
+    }
+    let deadline = Some(AgreedTime(WALL.0 - 1));
+    let progress = Progress { executed: Seq(4), deadline, ..Progress::default() };
+    rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+    let digest = Digest([5; 32]);
+    rig.feed(Input::Stage(FromStage::Checkpoint { seq: Seq(4), digest })).expect("news");
+    for (seq, from) in [(4, 1), (4, 2), (4, 3), (8, 1), (8, 2), (8, 3)] {
+        rig.peer(from, signed(from, seq, Digest([6; 32]))).expect("genuine");
+    }
+    assert!(!rig.lane.floats());
+    let mut ticks = 0;
+    for _ in 0..300 {
+        rig.wait(Span::millis(10));
+        for (_, message) in rig.sent() {
+            let Message::PrePrepare { seq, proposal, .. } = message else { continue };
+            ticks += 1;
+            for from in [1, 2] {
+                rig.peer(from, Message::Prepare(vote(seq.0, &proposal))).expect("a vote");
+            }
+            for from in [1, 2] {
+                rig.peer(from, Message::Commit(vote(seq.0, &proposal))).expect("a vote");
+            }
+        }
+    }
+    assert!((1..=4).contains(&ticks), "{ticks} in three seconds");
+}
+
 #[test]
 fn a_client_that_floods_is_stopped_at_its_quota() {
     let mut rig = Rig::new(1, 1);
