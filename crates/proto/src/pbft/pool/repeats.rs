@@ -7,11 +7,11 @@
 //! repetitions, which fills with time and is deep enough for all that it may have under way.
 //!
 //! Invariants:
-//! 1. at most [`RECENT_MAX`] frames are remembered;
+//! 1. the last [`RECENT_MAX`] executions are remembered, of each frame the last one;
 //! 2. the first time that a frame comes over its principal's own link is no repetition, even if
 //!    it was executed before that: a replica that reads late must not shut its clients out.
 
-use alloc::collections::{BTreeMap, VecDeque, btree_map};
+use alloc::collections::{BTreeMap, VecDeque};
 
 use base::{ClientId, Seq, Span, Time};
 
@@ -50,7 +50,9 @@ impl Came {
 pub(super) struct Repeats {
     /// And where it was executed last.
     executed: BTreeMap<Key, (Came, Seq)>,
-    order: VecDeque<Key>,
+    /// One place for each execution; that of one which is forgotten, or was not the frame's last,
+    /// drops nothing.
+    order: VecDeque<(Key, Seq)>,
     /// When each allowance is whole again; not kept for long after that.
     whole_at: BTreeMap<ClientId, Time>,
 }
@@ -76,22 +78,23 @@ impl Repeats {
 
     /// `key` was executed at `seq`; `came`: how often over its principal's own link.
     pub(super) fn executed(&mut self, key: &Key, came: Came, seq: Seq) {
-        match self.executed.entry(*key) {
-            btree_map::Entry::Occupied(mut known) => {
-                let (before, at) = known.get_mut();
-                // What becomes of it is known now.
-                *before = if *before == Came::LetGo { Came::Once } else { *before };
-                *at = seq;
-            }
-            btree_map::Entry::Vacant(place) => {
-                place.insert((came, seq));
-                self.order.push_back(*key);
-                if self.order.len() > RECENT_MAX
-                    && let Some(oldest) = self.order.pop_front()
-                {
-                    self.executed.remove(&oldest);
-                }
-            }
+        let known = self.executed.get(key).copied();
+        let came = match known {
+            // What becomes of it is known now.
+            Some((Came::LetGo, _)) => Came::Once,
+            Some((before, _)) => before,
+            None => came,
+        };
+        self.executed.insert(*key, (came, seq));
+        if known.is_some_and(|(_, at)| at == seq) {
+            return;
+        }
+        self.order.push_back((*key, seq));
+        if self.order.len() > RECENT_MAX
+            && let Some((oldest, at)) = self.order.pop_front()
+            && self.at(&oldest) == Some(at)
+        {
+            self.executed.remove(&oldest);
         }
     }
 
@@ -162,6 +165,53 @@ impl Repeats {
     }
 
     pub(super) fn check(&self) {
-        assert!(self.executed.len() <= RECENT_MAX && self.order.len() <= RECENT_MAX);
+        assert!(self.order.len() <= RECENT_MAX && self.executed.len() <= self.order.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{Digest, FrameId, SessionId};
+
+    fn key(id: u64) -> Key {
+        let id = FrameId { client: ClientId(1), session: SessionId(1), stream: 0, id };
+        (id, Digest([1; 32]))
+    }
+
+    /// A frame is executed, and again long after that: the place of the first time is not the
+    /// second one's.
+    #[test]
+    fn what_is_executed_again_is_remembered_anew() {
+        for forgotten in [false, true] {
+            let mut repeats = Repeats::default();
+            repeats.executed(&key(1), Came::Once, Seq(1));
+            (2..=5_000).for_each(|id| repeats.executed(&key(id), Came::Once, Seq(id)));
+            if forgotten {
+                repeats.forget(&key(1));
+            }
+            repeats.executed(&key(1), Came::Once, Seq(5_001));
+            repeats.check();
+            (5_002..=13_192).for_each(|id| repeats.executed(&key(id), Came::Once, Seq(id)));
+            repeats.check();
+            assert_eq!(repeats.at(&key(1)), Some(Seq(5_001)), "forgotten: {forgotten}");
+            repeats.executed(&key(13_193), Came::Once, Seq(13_193));
+            repeats.check();
+            assert_eq!(repeats.at(&key(1)), None, "8,192 later ones");
+        }
+    }
+
+    /// Over and over, whoever asks for it.
+    #[test]
+    fn one_frame_that_is_executed_without_end_takes_no_memory() {
+        let mut repeats = Repeats::default();
+        for seq in 1..=3 * RECENT_MAX as u64 {
+            repeats.executed(&key(1), Came::Once, Seq(seq));
+            if seq % 2 == 0 {
+                repeats.forget(&key(1));
+            }
+            repeats.check();
+        }
+        assert!(repeats.order.len() <= RECENT_MAX);
     }
 }
