@@ -345,30 +345,35 @@ impl Lane {
     ///
     /// Where leaders rotate, somebody else's proposal counts once this replica has voted for it:
     /// its maker may have shown it to nobody else, and then that vote is what tells who leads the
-    /// next number that it is wanted (`follow_votes`). The vote of who is excluded tells nobody.
+    /// next number that it is wanted (`follow_votes`). The vote of who is excluded tells nobody, be
+    /// it this replica or another one: f liars and it are no weak quorum.
     fn leader_owes(&self) -> bool {
         let (next, suspect) = (self.next_undelivered(), self.suspect());
-        let weak = self.cfg.quorums.weak();
-        let roles = &self.views.roles;
-        let heard = |seq| !roles.rotate() || roles.leading_at(seq) >> self.cfg.me.0 & 1 == 1;
+        let (weak, rotate) = (self.cfg.quorums.weak(), self.views.roles.rotate());
         let told = |seq, slot: &Slot| {
-            self.leader(seq) == suspect || (slot.phase >= Phase::Accepted && heard(seq))
-        };
-        let voters = |slot: &Slot| {
-            let mut who = VoteSet::EMPTY;
-            for replica in slot.prepares.all().chain(slot.commits.all()) {
-                who.insert(replica);
-            }
-            who.len()
+            let heard = || !rotate || self.views.roles.is_leading(self.cfg.me, seq);
+            self.leader(seq) == suspect || (slot.phase >= Phase::Accepted && heard())
         };
         let owed = |seq, slot: &Slot| {
             let proposed = slot.phase > Phase::Empty && told(seq, slot);
-            proposed || slot.chosen.is_some() || voters(slot) >= weak
+            proposed || slot.chosen.is_some() || self.heard_voters(seq, slot) >= weak
         };
         self.is_blocked()
             || self.has_refused()
             || self.catchup.peers.believed() >= next
             || self.log.iter().any(|(seq, slot)| seq >= next && owed(seq, slot))
+    }
+
+    /// How many replicas have voted at `seq`, as far as others hear them. Where leaders rotate, who
+    /// has proposed there has told everybody, too, if it is correct.
+    fn heard_voters(&self, seq: Seq, slot: &Slot) -> usize {
+        let (roles, mut who) = (&self.views.roles, VoteSet::EMPTY);
+        let proposed = Some(self.leader(seq)).filter(|_| roles.rotate() && slot.led);
+        let voted = slot.prepares.all().chain(slot.commits.all()).chain(proposed);
+        for replica in voted.filter(|who| !roles.rotate() || roles.is_leading(*who, seq)) {
+            who.insert(replica);
+        }
+        who.len()
     }
 
     /// Whether execution has yet to come to so many batches of this pillar, apart from null ones

@@ -88,6 +88,11 @@ impl Roles {
         }
     }
 
+    /// Whether `replica` takes turns to lead at `seq`.
+    pub(super) fn is_leading(&self, replica: ReplicaId, seq: Seq) -> bool {
+        self.leading_at(seq) >> replica.0 & 1 == 1
+    }
+
     fn leads_at_all(&self, replica: ReplicaId, seq: Seq) -> bool {
         self.excluded.iter().all(|(out, until)| *out != replica || seq > *until)
     }

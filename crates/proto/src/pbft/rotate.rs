@@ -160,19 +160,18 @@ impl Lane {
     /// Somebody votes for `seq`, also where the proposal did not come. Its maker may have shown it
     /// to one correct replica alone, which holds it against others if what is below stays empty:
     /// so one vote is enough to do one's part. A liar can oblige others so, but no more than by a
-    /// proposal of its own: who is excluded makes none, and does not count alone. That others have
-    /// heard of it takes the votes of a weak quorum.
+    /// proposal of its own: who is excluded makes none, and does not count. That others have heard
+    /// of it takes the votes of a weak quorum.
     pub(super) fn follow_votes(&mut self, now: Time, seq: Seq) {
         if !self.views.roles.rotate() {
             return;
         }
         let Some(slot) = self.log.get(seq) else { return };
-        let leading = self.views.roles.leading_at(seq);
-        let heard = slot.prepares.all().count() >= self.cfg.quorums.weak();
-        let obliges = slot.prepares.all().any(|who| leading >> who.0 & 1 == 1);
-        if heard {
+        let roles = &self.views.roles;
+        let heard = slot.prepares.all().filter(|who| roles.is_leading(*who, seq)).count();
+        if heard >= self.cfg.quorums.weak() {
             self.owes_below(now, seq);
-        } else if obliges {
+        } else if heard > 0 {
             self.fill_below(seq);
         }
     }

@@ -184,19 +184,25 @@ fn one_vote_for_a_number_is_enough_to_fill_those_below() {
     assert_eq!(proposals(&rig.sent()), [(Seq(1), 0)]);
 }
 
+/// Replica `me` of seven in view 1, which excludes some.
+fn excluding(me: u16, excluded: &[u16]) -> Rig {
+    let switches = Switches { leaders: Leaders::Rotating, ..Switches::default() };
+    let mut rig = Rig::among((7, 2), me, 1, switches);
+    rig.wait(Span::secs(50));
+    stop(&mut rig, 1);
+    let mut plan = (*plan(1, 0, &[])).clone();
+    let one = |replica: &u16| Exclusion { replica: ReplicaId(*replica), since: Seq(0), strikes: 0 };
+    plan.excluded = excluded.iter().map(one).collect();
+    install(&mut rig, &Arc::new(plan));
+    rig
+}
+
 /// Nobody heeds its vote alone, so it must not hold against others what they have not heard of: a
 /// liar could have a correct leader excluded by showing its proposal to this one.
 #[test]
 fn who_is_excluded_holds_nothing_against_others_on_its_own_vote() {
     let blames = |excluded: u16| {
-        let switches = Switches { leaders: Leaders::Rotating, ..Switches::default() };
-        let mut rig = Rig::among((7, 2), 2, 1, switches);
-        rig.wait(Span::secs(50));
-        stop(&mut rig, 1);
-        let mut plan = (*plan(1, 0, &[])).clone();
-        let since = Exclusion { replica: ReplicaId(excluded), since: Seq(0), strikes: 0 };
-        plan.excluded = vec![since];
-        install(&mut rig, &Arc::new(plan));
+        let mut rig = excluding(2, &[excluded]);
         let seq = led_by(&rig, 4);
         assert!(seq > 1, "somebody leads what is below");
         rig.peer(4, super::views::propose_in(1, seq, &Proposal::Null)).expect("a proposal");
@@ -204,6 +210,61 @@ fn who_is_excluded_holds_nothing_against_others_on_its_own_vote() {
         !blamed(&mut rig).is_empty()
     };
     assert_eq!((blames(2), blames(3)), (false, true));
+}
+
+/// Nor on its own vote and those of f liars, who tell nobody else: with them it would be enough to
+/// end the view, and to exclude who is blamed.
+#[test]
+fn who_is_excluded_and_liars_are_no_weak_quorum_for_a_number() {
+    let blames = |excluded: u16| {
+        let mut rig = excluding(2, &[excluded]);
+        let seq = led_by(&rig, 4);
+        rig.peer(4, super::views::propose_in(1, seq, &Proposal::Null)).expect("a proposal");
+        assert!(has_prepare(&rig.sent()));
+        for from in [4, 5] {
+            rig.peer(from, Message::Commit(vote_in(1, seq, &Proposal::Null))).expect("a commit");
+        }
+        !blamed(&mut rig).is_empty()
+    };
+    assert_eq!((blames(2), blames(3)), (false, true));
+    // The vote of somebody else who is excluded tells the others as little.
+    let blames = |excluded: u16| {
+        let mut rig = excluding(2, &[excluded]);
+        let seq = led_by(&rig, 4);
+        rig.peer(3, Message::Prepare(vote_in(1, seq, &Proposal::Null))).expect("a prepare");
+        for from in [4, 5] {
+            rig.peer(from, Message::Commit(vote_in(1, seq, &Proposal::Null))).expect("a commit");
+        }
+        !blamed(&mut rig).is_empty()
+    };
+    assert_eq!((blames(3), blames(6)), (false, true));
+}
+
+/// As many as may be faulty are down, among them who leads the next number, and as many are
+/// excluded: those who are left blame it, and who is excluded knows it from them.
+#[test]
+fn a_leader_that_stalls_is_blamed_though_those_who_are_excluded_do_not_count() {
+    let down = excluding(2, &[2, 3]).lane.roles().leader(Seq(1)).0;
+    let left: Vec<u16> = [0, 1, 4, 5, 6].into_iter().filter(|who| *who != down).take(3).collect();
+    let (maker, voters) = (left[0], &left[1..]);
+    let blames = |me: u16, proposed: bool| {
+        let mut rig = excluding(me, &[2, 3]);
+        let seq = led_by(&rig, maker);
+        assert!(seq > 1, "somebody else leads what is below");
+        if proposed {
+            let proposes = super::views::propose_in(1, seq, &Proposal::Null);
+            rig.peer(maker, proposes).expect("a proposal");
+        }
+        for from in voters.iter().chain(&[2, 3]).filter(|from| **from != me) {
+            let prepare = Message::Prepare(vote_in(1, seq, &Proposal::Null));
+            rig.peer(*from, prepare).expect("a prepare");
+        }
+        blamed(&mut rig)
+    };
+    for me in [2, 3, voters[0], voters[1]] {
+        assert_eq!(blames(me, true), stalled_by(down), "replica {me}");
+    }
+    assert_eq!(blames(2, false), [], "two of those who count may be liars");
 }
 
 /// A liar that asks for each next view needs one correct replica more to end this one, and those
