@@ -17,6 +17,7 @@ mod entry;
 mod held;
 mod holders;
 mod leading;
+mod quota;
 mod refusals;
 mod repeats;
 mod shown;
@@ -25,7 +26,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{BatchEntry, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, Span, Time, limits};
+use base::{BatchEntry, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, Span, Time};
 
 pub(super) use super::arrival::{Arrival, Vouched};
 
@@ -43,8 +44,6 @@ use super::queue::Queue;
 const VOUCHED_ONLY_MAX: usize = 16_384;
 /// How long after a fetch frames may come that it has made obsolete.
 const AFTER_FETCH: Span = Span::secs(60);
-/// How far what is proposed may exceed a principal's quota, unless it is needed next.
-const PROPOSED_QUOTA_FACTOR: usize = 4;
 
 /// A frame by name: identity and content.
 pub(super) type Key = (FrameId, Digest);
@@ -76,8 +75,8 @@ pub(super) struct Pool {
     wants: usize,
     /// Entries that a proposal names.
     ordered: usize,
-    /// Entries without a body that a weak quorum vouches for, oldest first; some may have one by
-    /// now. What one peer alone vouches for is not looked at again and again.
+    /// Entries without a body that a weak quorum vouches for, what a quorum endorses first and then
+    /// the oldest; some may have one by now. What one peer alone vouches for is not looked at again and again.
     bodyless: VecDeque<Key>,
     /// What was executed of late.
     recent: Repeats,
@@ -201,8 +200,8 @@ impl Pool {
 
     /// A body came from a peer. `own`: this replica finds it genuine. It is kept when somebody
     /// waits for it and it is trusted, or known to be decided: what a faulty leader invents takes
-    /// no memory. What is proposed may exceed its principal's quota, but beyond
-    /// [`PROPOSED_QUOTA_FACTOR`] times that only for the number that is `next`.
+    /// no memory. What is proposed may exceed its principal's quota within bounds (`quota`), and
+    /// beyond them for the number that is `next`.
     pub(super) fn body(
         &mut self,
         now: Time,
@@ -222,18 +221,13 @@ impl Pool {
         if !good || !entry.is_wanted() || entry.frame.is_some() {
             return;
         }
-        let is_next = entry.wanted.iter().any(|want| want.seq == next);
-        let (frames, bytes) = self.quota.entry(key.0.client).or_default();
-        let factor = PROPOSED_QUOTA_FACTOR;
-        let fits = *frames < factor * limits::PENDING_FRAMES_PER_CLIENT_MAX
-            && *bytes < factor * limits::PENDING_BYTES_PER_CLIENT_MAX;
-        if fits || is_next {
-            *frames += 1;
-            *bytes += frame.weight();
+        let (is_next, urgent) = (entry.wanted.iter().any(|want| want.seq == next), entry.urgent);
+        if is_next || self.has_room_for(key.0.client, urgent) {
+            self.count(frame);
             self.put_body(now, key, frame);
         } else {
             // What was found genuine is not here: another copy is to be looked at anew.
-            entry.own &= !own;
+            entry_of((&mut self.entries, &self.refusals, &self.recent), now, key).own &= !own;
         }
     }
 
@@ -245,17 +239,6 @@ impl Pool {
         entry.frame = Some(frame.clone());
         entry.since = now;
         entry
-    }
-
-    fn charge(&mut self, frame: &Frame) -> bool {
-        let (frames, bytes) = self.quota.entry(frame.id().client).or_default();
-        let fits = *frames < limits::PENDING_FRAMES_PER_CLIENT_MAX
-            && *bytes + frame.weight() <= limits::PENDING_BYTES_PER_CLIENT_MAX;
-        if fits {
-            *frames += 1;
-            *bytes += frame.weight();
-        }
-        fits
     }
 
     /// A peer, `voucher`, vouches for `key`, and says how far it has executed if it goes on holding
@@ -400,8 +383,12 @@ impl Pool {
             self.eligible.push(key, frame.weight(), true);
         }
         let bodyless = entry.frame.is_none();
-        if bodyless && known < weak {
-            self.bodyless.push_back(key);
+        if bodyless {
+            // Before those that may never come, or have no room.
+            if known >= weak {
+                self.bodyless.retain(|other| *other != key);
+            }
+            self.bodyless.push_front(key);
         }
         bodyless
     }

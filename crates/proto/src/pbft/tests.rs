@@ -22,6 +22,7 @@ mod grieve;
 mod held;
 mod hostile;
 mod lasting;
+mod quota;
 mod refused;
 mod repeats;
 mod restart;

@@ -133,7 +133,11 @@ impl Pool {
                 continue;
             }
             more = true;
-            if entry.made > before || due.len() >= limits::BATCH_FRAMES_MAX {
+            let young = entry.made > before;
+            if young && entry.urgent {
+                continue;
+            }
+            if young || due.len() >= limits::BATCH_FRAMES_MAX {
                 break;
             }
             if !entry.is_wanted() {
