@@ -60,12 +60,13 @@ impl Pool {
     }
 
     /// A batch that names `key` is decided at `seq`, and this replica, which waits for a state,
-    /// does not learn now what becomes of it. It leaves the pool. If it comes once more, it may
-    /// have been refused, and waits for its order anew.
+    /// does not learn now what becomes of it. It leaves the pool. If it comes once more, or
+    /// somebody holds it beyond that, it may have been refused, and waits for its order anew.
     pub(in crate::pbft) fn let_go(&mut self, key: &Key, seq: Seq) -> Vec<Want> {
-        let came = self.entries.get(key).is_some_and(|entry| entry.came);
-        self.recent.forget(key);
-        self.recent.executed(key, if came { Came::LetGo } else { Came::Never }, seq);
+        // Whether it has come over its client's link, now or before it was decided last.
+        let here = self.entries.get(key).is_some_and(|entry| entry.came);
+        let came = self.recent.forget(key).had_come() || here;
+        self.recent.executed(key, Came::LetGo { came }, seq);
         self.remove(key)
     }
 

@@ -34,14 +34,30 @@ pub(super) enum Came {
     /// Both times before it was executed.
     Twice,
     Again,
-    /// It had come, and was decided; what became of it is not known here.
-    LetGo,
+    /// It was decided, and what became of it is not known here. `came`: it had come.
+    LetGo {
+        came: bool,
+    },
 }
 
 impl Came {
-    /// Whether it is ordered again when it comes once more.
-    fn asks_again(self) -> bool {
-        matches!(self, Came::Again | Came::LetGo)
+    /// What it takes to have it ordered again when it comes once more, if it is then: nothing if
+    /// it comes for the first time.
+    fn asks_again(self) -> Option<Span> {
+        match self {
+            Came::LetGo { came: false } => Some(Span(0)),
+            Came::Again | Came::LetGo { .. } => Some(ORDER_AGAIN),
+            Came::Never | Came::Once | Came::Twice => None,
+        }
+    }
+
+    fn is_let_go(self) -> bool {
+        matches!(self, Came::LetGo { .. })
+    }
+
+    /// Whether it had come.
+    pub(super) fn had_come(self) -> bool {
+        !matches!(self, Came::Never | Came::LetGo { came: false })
     }
 }
 
@@ -68,7 +84,7 @@ impl Repeats {
 
     /// Whether it is known that `key` was executed of late.
     pub(super) fn was_executed(&self, key: &Key) -> bool {
-        self.executed.get(key).is_some_and(|(came, _)| *came != Came::LetGo)
+        self.executed.get(key).is_some_and(|(came, _)| !came.is_let_go())
     }
 
     /// Where `key` was executed last, if that was of late.
@@ -81,7 +97,8 @@ impl Repeats {
         let known = self.executed.get(key).copied();
         let came = match known {
             // What becomes of it is known now.
-            Some((Came::LetGo, _)) => Came::Once,
+            Some((Came::LetGo { came: true }, _)) => Came::Once,
+            Some((Came::LetGo { came: false }, _)) => Came::Never,
             Some((before, _)) => before,
             None => came,
         };
@@ -109,14 +126,18 @@ impl Repeats {
         let (came, at) = *self.executed.get(key)?;
         let client = key.0.client;
         // A second retransmission: the stage has had nothing to say to the first, or too few have.
-        if came.asks_again() && self.takes(now, client, ORDER_AGAIN) {
+        if came.asks_again().is_some_and(|cost| self.takes(now, client, cost)) {
             self.executed.remove(key);
             return None;
         }
         if came != Came::Never && !self.takes(now, client, REPEAT) {
             return Some(Arrival::TooOften);
         }
-        let next = if came == Came::Never { Came::Once } else { Came::Again };
+        let next = match came {
+            Came::Never => Came::Once,
+            Came::LetGo { .. } => came,
+            _ => Came::Again,
+        };
         self.executed.insert(*key, (next, at));
         Some(Arrival::Executed)
     }
@@ -124,7 +145,7 @@ impl Repeats {
     /// `key` was let go, and somebody who has executed so far holds it: it was refused and has come
     /// once more. If so, it is forgotten.
     pub(super) fn is_held_again(&mut self, key: &Key, executed: Option<Seq>) -> bool {
-        let held = |(came, at): &(Came, Seq)| *came == Came::LetGo && executed >= Some(*at);
+        let held = |(came, at): &(Came, Seq)| came.is_let_go() && executed >= Some(*at);
         let again = self.executed.get(key).is_some_and(held);
         if again {
             self.executed.remove(key);
@@ -134,8 +155,8 @@ impl Repeats {
 
     /// Whether `key`, should it arrive now, is to be ordered again.
     pub(super) fn orders_again(&self, now: Time, key: &Key) -> bool {
-        let again = self.executed.get(key).is_some_and(|(came, _)| came.asks_again());
-        again && self.after(now, key.0.client, ORDER_AGAIN).is_some()
+        let cost = self.executed.get(key).and_then(|(came, _)| came.asks_again());
+        cost.is_some_and(|cost| self.after(now, key.0.client, cost).is_some())
     }
 
     /// A frame of `client` that waits here came again: whether that counts.

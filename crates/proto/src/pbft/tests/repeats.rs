@@ -1,6 +1,8 @@
 //! Frames that their client sends again after they were executed, or while they wait.
 
+use super::restart::signed_by;
 use super::*;
+use crate::group::link::FromCoordinator;
 use crate::pbft::Bodies;
 
 /// A backup that has executed `frame` as number 1; `came`: it was here before that.
@@ -215,4 +217,87 @@ fn what_may_have_been_executed_in_a_state_is_answered_from_it() {
         rig.wait(Span::secs(60));
         assert!(!again(&mut rig, &frame(2, b"op")).1, "that was long ago");
     }
+}
+
+fn vouch_after(rig: &mut Rig, f: &Frame, executed: u64) {
+    for from in [1, 2, 3] {
+        let vouch = Message::Vouch { executed: Seq(executed), entries: vec![entry(f)] };
+        rig.peer(from, vouch).expect("a vouch");
+    }
+}
+
+/// What replica 0 proposes once it has fetched `f`, if it asks for that.
+fn proposes_fetched(rig: &mut Rig, f: &Arc<Frame>) -> Vec<(Seq, usize)> {
+    rig.sent();
+    rig.wait(Span::millis(4));
+    let asks = |(_, message): &(Target, Message)| matches!(message, Message::Fetch { .. });
+    if rig.sent().iter().any(asks) {
+        rig.peer(1, Message::Body { vouched: true, frame: f.clone() }).expect("its body");
+    }
+    proposals(&rig.sent())
+}
+
+/// Replica 0, which leads and waits for a state, with `f`, which it has from others alone, at
+/// number 9, decided.
+fn let_go(f: &Arc<Frame>, switches: Switches) -> Rig {
+    let mut rig = Rig::with(0, 1, switches);
+    let float = FromCoordinator::Float(signed_by(&[0, 1, 3], 8));
+    rig.feed(Input::Coordinator(float)).expect("news");
+    let proposed = if switches.bodies == Bodies::Inline {
+        rig.peer(1, Message::Forward(f.clone())).expect("fresh");
+        proposals(&rig.sent())
+    } else {
+        vouch_after(&mut rig, f, 8);
+        proposes_fetched(&mut rig, f)
+    };
+    assert_eq!(proposed, [(Seq(9), 1)]);
+    let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(f)] };
+    for from in [1, 2] {
+        rig.peer(from, Message::Prepare(vote(9, &p))).expect("a vote");
+    }
+    for from in [1, 2] {
+        rig.peer(from, Message::Commit(vote(9, &p))).expect("a vote");
+    }
+    assert_eq!(rig.delivered(), [Seq(9)]);
+    rig.sent();
+    assert_eq!(rig.lane.pool.len(), 0);
+    rig
+}
+
+/// What became of it is not known, whoever it came from: the others may have refused it.
+#[test]
+fn what_was_let_go_is_ordered_again_when_others_hold_it_beyond_that() {
+    let f = frame(1, b"op");
+    let mut rig = let_go(&f, Switches::default());
+    vouch_after(&mut rig, &f, 8);
+    assert_eq!(rig.lane.pool.len(), 0, "these are late");
+    vouch_after(&mut rig, &f, 9);
+    assert_eq!(proposes_fetched(&mut rig, &f), [(Seq(10), 1)]);
+}
+
+/// It comes over the client's link for the first time.
+#[test]
+fn what_was_let_go_and_had_not_come_is_no_repetition() {
+    let f = frame(1, b"op");
+    let mut rig = let_go(&f, Switches::default());
+    // The whole allowance goes on something else.
+    let waits = frame(9, b"op");
+    while rig.feed(Input::Request(waits.clone())).is_ok() {}
+    assert_eq!(rig.feed(Input::Request(f.clone())), Ok(()));
+    vouch_after(&mut rig, &f, 9);
+    assert_eq!(proposals(&rig.sent()), [(Seq(10), 1)]);
+}
+
+/// It is known no more, and may have been refused.
+#[test]
+fn what_was_let_go_may_be_forwarded_again() {
+    let f = frame_with(1, b"op", |digest| {
+        base::crypto::ClientKeyring::authenticate(&base::crypto::PlainSigner, digest)
+    });
+    let mut rig = let_go(&f, Switches { bodies: Bodies::Inline, ..Switches::default() });
+    rig.peer(1, Message::Forward(f)).expect("one that may be ordered again");
+    assert_eq!(proposals(&rig.sent()), [(Seq(10), 1)]);
+    let (peers, now) = (&mut rig.lane.catchup.peers, rig.now.mono);
+    let left = (0..40).filter(|_| peers.may_order_again(ReplicaId(1), now)).count();
+    assert_eq!(left, 31, "it has been counted");
 }
