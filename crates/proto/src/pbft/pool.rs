@@ -76,7 +76,8 @@ pub(super) struct Pool {
     /// Entries that a proposal names.
     ordered: usize,
     /// Entries without a body that a weak quorum vouches for, what a quorum endorses first and then
-    /// the oldest; some may have one by now. What one peer alone vouches for is not looked at again and again.
+    /// the oldest; some may have one by now. What one peer alone vouches for is not looked at again
+    /// and again.
     bodyless: VecDeque<Key>,
     /// What was executed of late.
     recent: Repeats,

@@ -460,8 +460,8 @@ fn a_quorum_for_another_digest_is_told_and_moves_no_mark() {
     assert_eq!(rig.out.drain().filter(|e| diverged(e.clone())).count(), 1);
 }
 
-/// It fetches what differs, executes nothing meanwhile, and goes by what the group has done: it does
-/// not learn that a tick has moved agreed time past the deadline.
+/// It fetches what differs, executes nothing meanwhile, and goes by what the group has done: it
+/// does not learn that a tick has moved agreed time past the deadline.
 #[test]
 fn a_leader_that_has_diverged_orders_few_ticks() {
     let mut rig = Rig::new(0, 1);

@@ -8,9 +8,9 @@
 //! bound leave the pool unless it is under way or endorsed itself: all that it can be kept out by
 //! are others of its principal that are proposed, or are to be proposed at once.
 //!
-//! Each endorsement takes a weak quorum of correct replicas that hold the frame, and none of these
-//! holds more than the first bound allows, so that less than twice that is endorsed at a time: the
-//! second bound. A frame is endorsed for one view; what is left of an earlier one counts like all
+//! What a quorum endorses a weak quorum of correct replicas holds, and none of these holds more
+//! than the first bound allows, so that less than twice that is endorsed at a time: the second
+//! bound. A frame is endorsed for one view; what is left of an earlier one counts like all
 //! else, and makes way like it.
 
 use alloc::vec::Vec;
