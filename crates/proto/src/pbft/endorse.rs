@@ -38,8 +38,10 @@ const SLOW_PROOFS: u32 = 8;
 const PROMPT_WORTH: u32 = 2;
 /// Frames endorsed at a time while the leader seems slow, which is then more often.
 const CLOSE_MAX: usize = ENDORSE_MAX / 2;
-/// What checking a quorum of signatures costs the sender's share.
-const ENDORSED_COST_BYTES: usize = 64 << 10;
+/// What checking one signature costs the share of who caused it: three come to some 64 KiB.
+const SIGNATURE_COST_BYTES: usize = 21 << 10;
+/// So many proofs may come at once, however many signatures each has.
+const PROOFS_AT_ONCE: usize = 2 * ENDORSE_MAX;
 /// What a forged signature costs the share of who sent it.
 pub(super) const FORGED_COST_BYTES: usize = 1 << 20;
 
@@ -264,7 +266,7 @@ impl Lane {
         let overdue: Vec<BatchEntry> = entries.iter().map(|(entry, _)| *entry).collect();
         out.send(Target::All, Message::Endorse { view, entries });
         if self.is_active() {
-            overdue.iter().for_each(|entry| self.try_forward(now, entry, out));
+            overdue.iter().for_each(|entry| _ = self.try_forward(now, entry, out));
         }
     }
 
@@ -295,34 +297,44 @@ impl Lane {
         if view != self.view || !self.is_active() {
             return Err(Reject::Stale("endorsements of another view"));
         }
-        if !self.catchup.peers.may_serve(from, now.mono) {
+        if names_twice(&entries) {
+            return Err(Reject::Misbehaviour("endorses a frame twice"));
+        }
+        let burst = PROOFS_AT_ONCE * self.cfg.quorums.quorum() * SIGNATURE_COST_BYTES;
+        if !self.catchup.peers.may_have_checked(from, now.mono, burst) {
             return Err(Reject::Stale("endorsements faster than they are checked"));
         }
         for (entry, said) in entries {
             self.grievances.endorsements.keep(from, (entry, said, now.mono));
-            self.try_forward(now.mono, &entry, out);
+            let checked = self.try_forward(now.mono, &entry, out);
+            self.catchup.peers.served(from, now.mono, checked * SIGNATURE_COST_BYTES);
         }
         Ok(())
     }
 
-    /// Tells the leader once a quorum endorses `entry`.
-    fn try_forward(&mut self, now: Time, entry: &BatchEntry, out: &mut Outbox) {
+    /// Tells the leader once a quorum endorses `entry`. How many signatures that took.
+    fn try_forward(&mut self, now: Time, entry: &BatchEntry, out: &mut Outbox) -> usize {
         let key = pool::key_of(entry);
-        let endorsements = &self.grievances.endorsements;
-        let known = endorsements.forwarded.contains_key(&key);
-        if known || endorsements.forwarded.len() >= FORWARDED_MAX || !self.pool.is_overdue(&key) {
-            return;
-        }
-        let Some(proof) = self.proof_of(now, entry) else { return };
         let leader = self.views.roles.dealt_to(&entry.id, self.next_undelivered());
+        let endorsements = &self.grievances.endorsements;
+        let known = match leader == self.cfg.me {
+            true => self.pool.is_urgent(&key),
+            false => endorsements.forwarded.contains_key(&key),
+        };
+        if known || endorsements.forwarded.len() >= FORWARDED_MAX || !self.pool.is_overdue(&key) {
+            return 0;
+        }
+        let (checked, proof) = self.proof_of(now, entry);
+        let Some(proof) = proof else { return checked };
         if leader == self.cfg.me {
             self.take_endorsed(now, key, &proof);
-            return;
+            return checked;
         }
         let debt = Debt { leader, since: now, told: now };
         self.grievances.endorsements.forwarded.insert(key, debt);
         let message = Message::Endorsed { view: self.view, entry: *entry, proof };
         out.send(Target::One(leader), message);
+        checked
     }
 
     /// Tells a leader again, every quarter of T, what it was told and has not ordered: it may have
@@ -337,7 +349,7 @@ impl Lane {
         };
         let again: Vec<(BatchEntry, ReplicaId)> = due.map(told).collect();
         for (entry, leader) in again {
-            if let Some(proof) = self.proof_of(now, &entry) {
+            if let (_, Some(proof)) = self.proof_of(now, &entry) {
                 let message = Message::Endorsed { view: self.view, entry, proof };
                 out.send(Target::One(leader), message);
             }
@@ -345,16 +357,17 @@ impl Lane {
     }
 
     /// What a quorum has signed for `entry` since it was refused, if one has. Signatures are looked
-    /// at now, not before.
-    fn proof_of(&mut self, now: Time, entry: &BatchEntry) -> Option<Proof> {
+    /// at now, not before; and how many that were.
+    fn proof_of(&mut self, now: Time, entry: &BatchEntry) -> (usize, Option<Proof>) {
         let quorum =
             if base::mutant!(OneEndorsementIsEnough) { 1 } else { self.cfg.quorums.quorum() };
         // What is older than all that this replica has skipped may be void to the leader.
         let endorsements = &self.grievances.endorsements;
         let after = self.pool.decided_at(&pool::key_of(entry)).max(endorsements.skipped);
         let mut proof = endorsements.said_of(entry, after);
-        if proof.len() < quorum {
-            return None;
+        let checked = proof.len();
+        if checked < quorum {
+            return (0, None);
         }
         let genuine = |(who, said): &(ReplicaId, SignedVouch)| {
             self.keys.verify(*who, &self.endorsed_bytes(entry, said.executed), &said.signature)
@@ -366,7 +379,7 @@ impl Lane {
             // It made this replica check the others' signatures, too, and may say it again.
             self.catchup.peers.served(who, now, FORGED_COST_BYTES);
         }
-        (proof.len() >= quorum).then_some(proof)
+        (checked, (proof.len() >= quorum).then_some(proof))
     }
 
     /// A quorum endorses a frame, as its signatures prove: this replica, which leads, owes it.
@@ -398,14 +411,17 @@ impl Lane {
         if since < self.cfg.quorums.weak() {
             return Err(Reject::Stale("endorsed before it was decided"));
         }
-        if !self.catchup.peers.may_serve(from, now.mono) {
+        // Nobody tells of a frame what it has not checked, so that forgeries are the teller's own.
+        let cost = proof.len() * SIGNATURE_COST_BYTES;
+        if !self.catchup.peers.may_have_checked(from, now.mono, PROOFS_AT_ONCE * cost) {
             return Err(Reject::Stale("endorsed frames faster than they are checked"));
         }
-        self.catchup.peers.served(from, now.mono, ENDORSED_COST_BYTES);
+        self.catchup.peers.served(from, now.mono, cost);
         let genuine = |(who, said): &(ReplicaId, SignedVouch)| {
             self.keys.verify(*who, &self.endorsed_bytes(&entry, said.executed), &said.signature)
         };
         if !proof.iter().all(genuine) {
+            self.catchup.peers.served(from, now.mono, FORGED_COST_BYTES);
             return Err(Reject::Misbehaviour("forged signed vouch"));
         }
         self.take_endorsed(now.mono, key, &proof);
@@ -421,6 +437,13 @@ impl Lane {
             self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
         }
     }
+}
+
+/// Whether an ENDORSE names a frame twice.
+fn names_twice(entries: &[(BatchEntry, SignedVouch)]) -> bool {
+    let mut keys: Vec<Key> = entries.iter().map(|(entry, _)| pool::key_of(entry)).collect();
+    keys.sort_unstable();
+    keys.windows(2).any(|two| two[0] == two[1])
 }
 
 /// The distinct replicas in a proof.

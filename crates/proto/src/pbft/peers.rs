@@ -195,6 +195,12 @@ impl Peers {
         self.peer(replica).served_until <= now.after(SERVE_BURST)
     }
 
+    /// Whether what `replica` shows may be checked now: a correct one may have shown as much at
+    /// once as costs `burst` bytes, beside what it was sent.
+    pub(super) fn may_have_checked(&mut self, replica: ReplicaId, now: Time, burst: usize) -> bool {
+        self.peer(replica).served_until <= now.after(SERVE_BURST).after(cost_of(burst))
+    }
+
     /// Whether a frame that was decided of late may be ordered once more on the word of `replica`
     /// alone, which is then counted.
     pub(super) fn may_order_again(&mut self, replica: ReplicaId, now: Time) -> bool {
@@ -209,10 +215,14 @@ impl Peers {
 
     /// `replica` is sent `bytes` of help.
     pub(super) fn served(&mut self, replica: ReplicaId, now: Time, bytes: usize) {
-        let cost = Span((bytes as u64).saturating_mul(SERVE_NS_PER_BYTE));
         let peer = self.peer(replica);
-        peer.served_until = peer.served_until.max(now).after(cost);
+        peer.served_until = peer.served_until.max(now).after(cost_of(bytes));
     }
+}
+
+/// For how long so many bytes keep a peer's share busy.
+fn cost_of(bytes: usize) -> Span {
+    Span((bytes as u64).saturating_mul(SERVE_NS_PER_BYTE))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod held;
 mod hostile;
 mod lasting;
 mod quota;
+mod proofs;
 mod refused;
 mod repeats;
 mod restart;
