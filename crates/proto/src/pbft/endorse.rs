@@ -22,6 +22,7 @@ use base::{BatchEntry, ClientId, Now, ReplicaId, Seq, Span, Time, View, VoteSet}
 
 use super::catchup::VOUCH_LIFETIME;
 use super::msg::{ENDORSE_MAX, Message, SignedVouch, endorse_bytes};
+use super::peers::Allowance;
 use super::pool::{self, Key};
 use super::{Lane, Reject};
 use crate::group::link::Grievance;
@@ -40,6 +41,10 @@ const PROMPT_WORTH: u32 = 2;
 const CLOSE_MAX: usize = ENDORSE_MAX / 2;
 /// What checking one signature costs the share of who caused it: three come to some 64 KiB.
 const SIGNATURE_COST_BYTES: usize = 21 << 10;
+/// How many debts a replica tells leaders of at once, and in each T: as many as it endorses itself
+/// while a leader seems slow and is looked at 40 times.
+const TELLS_AT_ONCE: u64 = 2 * ENDORSE_MAX as u64;
+const TELLS_PER_TIMEOUT: u64 = 40 * CLOSE_MAX as u64;
 /// So many proofs may come at once, however many signatures each has.
 const PROOFS_AT_ONCE: usize = 2 * ENDORSE_MAX;
 /// What a forged signature costs the share of who sent it.
@@ -65,6 +70,8 @@ struct Debt {
 pub(super) struct Endorsements {
     said: Vec<VecDeque<Said>>,
     forwarded: BTreeMap<Key, Debt>,
+    /// How often leaders are told.
+    tells: Allowance,
     last: Option<Time>,
     /// The principal whose frames were endorsed last: the next ones in turn come first.
     turn: ClientId,
@@ -78,7 +85,8 @@ impl Endorsements {
     pub(super) fn new(n: u16) -> Endorsements {
         let said = vec![VecDeque::new(); usize::from(n)];
         let (forwarded, turn, skipped) = (BTreeMap::new(), ClientId(0), Seq(0));
-        Endorsements { said, forwarded, last: None, turn, skipped, slow: 0 }
+        let tells = Allowance::default();
+        Endorsements { said, forwarded, tells, last: None, turn, skipped, slow: 0 }
     }
 
     /// Whether the leader owes a frame.
@@ -324,6 +332,12 @@ impl Lane {
         if known || endorsements.forwarded.len() >= FORWARDED_MAX || !self.pool.is_overdue(&key) {
             return 0;
         }
+        let pace = self.tell_pace(1);
+        let endorsements = &self.grievances.endorsements;
+        if leader != self.cfg.me && !endorsements.tells.is_left(now, pace) {
+            // Those who wait say so again.
+            return 0;
+        }
         let (checked, proof) = self.proof_of(now, entry);
         let Some(proof) = proof else { return checked };
         if leader == self.cfg.me {
@@ -331,18 +345,27 @@ impl Lane {
             return checked;
         }
         let debt = Debt { leader, since: now, told: now };
+        self.grievances.endorsements.tells.take(now, pace);
         self.grievances.endorsements.forwarded.insert(key, debt);
         let message = Message::Endorsed { view: self.view, entry: *entry, proof };
         out.send(Target::One(leader), message);
         checked
     }
 
+    /// How often leaders are told by one replica, and how often at once, `bursts` times.
+    fn tell_pace(&self, bursts: u64) -> (Span, Span) {
+        let each = self.cfg.view_timeout.0 / TELLS_PER_TIMEOUT;
+        (Span(each), Span(each * TELLS_AT_ONCE * bursts))
+    }
+
     /// Tells a leader again, every quarter of T, what it was told and has not ordered: it may have
     /// had no time for it, or may have forgotten it with all that a state has skipped.
     fn tell_again(&mut self, now: Time, out: &mut Outbox) {
         let pause = Span(self.cfg.view_timeout.0 / 4);
-        let forwarded = self.grievances.endorsements.forwarded.iter_mut();
-        let due = forwarded.filter(|(_, debt)| now.since(debt.told) >= pause).take(ENDORSE_MAX);
+        let pace = self.tell_pace(1);
+        let Endorsements { forwarded, tells, .. } = &mut self.grievances.endorsements;
+        let due = forwarded.iter_mut().filter(|(_, debt)| now.since(debt.told) >= pause);
+        let due = due.take(ENDORSE_MAX).take_while(|_| tells.take(now, pace));
         let told = |((id, digest), debt): (&Key, &mut Debt)| {
             debt.told = now;
             (BatchEntry { id: *id, digest: *digest }, debt.leader)
@@ -404,17 +427,21 @@ impl Lane {
         if !members || voters(&proof).len() != proof.len() || !enough(&proof) {
             return Err(Reject::Misbehaviour("endorsed by less than a quorum"));
         }
-        // A correct one among a weak quorum has held it since it was decided. The others may have
-        // said so before, or may lie, and who shows the proof may not remember where that was.
-        let after = self.pool.decided_at(&key);
-        let since = proof.iter().filter(|(_, said)| said.executed >= after).count();
-        if since < self.cfg.quorums.weak() {
-            return Err(Reject::Stale("endorsed before it was decided"));
-        }
         // Nobody tells of a frame what it has not checked, so that forgeries are the teller's own.
         let cost = proof.len() * SIGNATURE_COST_BYTES;
         if !self.catchup.peers.may_have_checked(from, now.mono, PROOFS_AT_ONCE * cost) {
             return Err(Reject::Stale("endorsed frames faster than they are checked"));
+        }
+        // A correct one among a weak quorum has held it since it was decided. The others may have
+        // said so before, or may lie. Who shows the proof may not remember where that was, and
+        // blames this replica for what it drops: so it takes as many all the same as a correct one
+        // can tell of. What was told apart may come together.
+        let after = self.pool.decided_at(&key);
+        let since = proof.iter().filter(|(_, said)| said.executed >= after).count();
+        let pace = self.tell_pace(2);
+        if since < self.cfg.quorums.weak() && !self.catchup.peers.may_show_old(from, now.mono, pace)
+        {
+            return Err(Reject::Stale("endorsed before it was decided"));
         }
         self.catchup.peers.served(from, now.mono, cost);
         let genuine = |(who, said): &(ReplicaId, SignedVouch)| {

@@ -36,8 +36,10 @@ struct Peer {
     last_answer: Option<Time>,
     /// Until when what it was sent keeps its share of the link busy.
     served_until: Time,
-    /// When it may have frames ordered once more as often as at first.
-    again_at: Time,
+    /// Frames that were decided of late and are ordered once more on its word alone.
+    again: Allowance,
+    /// Proofs that it shows and that may be void here.
+    old_proofs: Allowance,
     /// The highest number that it has mentioned.
     mentioned: Seq,
     /// The low mark that it has told, and up to where it has delivered.
@@ -46,6 +48,29 @@ struct Peer {
     /// The view that it votes in or waits for, and when it last said so.
     view: Option<(View, Time)>,
     told: Option<Told>,
+}
+
+/// How often something may happen: so many times at once, and then as time passes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Allowance {
+    /// When it is whole again.
+    whole_at: Time,
+}
+
+impl Allowance {
+    /// Whether it may happen once more now, which takes `each` from `burst`, and `each` to refill.
+    pub(super) fn is_left(self, now: Time, (each, burst): (Span, Span)) -> bool {
+        self.whole_at.max(now).after(each) <= now.after(burst)
+    }
+
+    /// It happens if it may; whether it does.
+    pub(super) fn take(&mut self, now: Time, (each, burst): (Span, Span)) -> bool {
+        let may = self.is_left(now, (each, burst));
+        if may {
+            self.whole_at = self.whole_at.max(now).after(each);
+        }
+        may
+    }
 }
 
 /// Where a peer says that it is, and what it can be told there.
@@ -204,13 +229,18 @@ impl Peers {
     /// Whether a frame that was decided of late may be ordered once more on the word of `replica`
     /// alone, which is then counted.
     pub(super) fn may_order_again(&mut self, replica: ReplicaId, now: Time) -> bool {
-        let peer = self.peer(replica);
-        let after = peer.again_at.max(now).after(ORDER_AGAIN);
-        let may = after <= now.after(ORDER_AGAIN_BURST);
-        if may {
-            peer.again_at = after;
-        }
-        may
+        self.peer(replica).again.take(now, (ORDER_AGAIN, ORDER_AGAIN_BURST))
+    }
+
+    /// Whether a proof may be taken that `replica` shows although it may be void here, which is
+    /// then counted.
+    pub(super) fn may_show_old(
+        &mut self,
+        replica: ReplicaId,
+        now: Time,
+        pace: (Span, Span),
+    ) -> bool {
+        self.peer(replica).old_proofs.take(now, pace)
     }
 
     /// `replica` is sent `bytes` of help.

@@ -28,9 +28,22 @@ fn all_that_a_quorum_endorses_anew_after_a_refusal_is_heard_at_once() {
     assert!(frames.iter().all(|f| rig.lane.pool.is_urgent(&pool::key_of(&entry(f)))));
 }
 
+/// Shows the leader proofs of before Seq(1), where their frames were refused, until it takes no more
+/// from replica 1. How many it took.
+pub(super) fn shows_old_proofs(rig: &mut Rig) -> u64 {
+    let shown = |id| {
+        let f = frame(id, b"op");
+        let refused = FromStage::Refused { seq: Seq(1), entry: entry(&f) };
+        rig.feed(Input::Stage(refused)).expect("news");
+        rig.wait(Span::micros(100));
+        rig.peer(1, quorum_endorses((entry(&f), 0))).is_ok()
+    };
+    (1_000..).map(shown).take_while(|taken| *taken).count() as u64
+}
+
 /// A proof outlives the frame for as long as the view lasts.
 #[test]
-fn a_proof_has_its_frame_ordered_once() {
+fn a_proof_has_its_frame_ordered_once_beyond_an_allowance() {
     let f = frame(1, b"op");
     let mut rig = Rig::new(0, 1);
     rig.feed(Input::Request(f.clone())).expect("fresh");
@@ -45,6 +58,8 @@ fn a_proof_has_its_frame_ordered_once() {
     }
     execute(&mut rig, 1);
     let old = Err(Reject::Stale("endorsed before it was decided"));
+    let taken = shows_old_proofs(&mut rig);
+    assert!((64..70).contains(&taken), "{taken}");
     assert_eq!(rig.peer(1, quorum_endorses((entry(&f), 0))), old);
     // Those who were sent it again since then, or fetched a state, wait for it still. One of a weak
     // quorum is correct; who shows the proof may not know that a third is behind or lies.
@@ -59,6 +74,54 @@ fn a_proof_has_its_frame_ordered_once() {
     assert!(rig.sent().iter().any(|(_, m)| matches!(m, Message::Fetch { .. })));
     rig.peer(1, Message::Body { vouched: true, frame: f.clone() }).expect("its body");
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
+}
+
+/// Replica 2, which tells the leader, has forgotten that the frame was executed, and the leader
+/// remembers it, since its client has sent it again. Were the proof void to the leader, replica 2
+/// would blame it for a debt that it has not.
+#[test]
+fn a_proof_of_who_remembers_less_than_the_leader_is_taken() {
+    let mixed = |f: &Frame| {
+        let said = [(1, 0), (2, 9_000), (3, 0)];
+        let proof = said.map(|(from, at)| (ReplicaId(from), says(from, 0, (entry(f), at))));
+        Message::Endorsed { view: View(0), entry: entry(f), proof: proof.to_vec() }
+    };
+    let mut rig = Rig::new(0, 1);
+    execute(&mut rig, 1);
+    let frames: Vec<Arc<Frame>> = (1..=400).map(|id| frame(id, b"op")).collect();
+    for f in &frames {
+        let key = pool::key_of(&entry(f));
+        rig.lane.pool.executed(&key, Seq(1));
+        rig.feed(Input::Request(f.clone())).expect("its answer is cached");
+        let _ = rig.feed(Input::Request(f.clone()));
+    }
+    // As many as a correct one tells of, T being a second.
+    for (i, f) in frames.iter().enumerate() {
+        assert_eq!(rig.peer(2, mixed(f)), Ok(()), "{i}");
+        assert!(rig.lane.pool.is_urgent(&pool::key_of(&entry(f))));
+        rig.wait(Span::micros(3_125));
+    }
+}
+
+/// Liars keep back what they say of many frames, and then say it to one replica, which tells the
+/// leader of no more than that takes from it.
+#[test]
+fn a_replica_tells_a_leader_of_a_bounded_number_of_debts() {
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    let frames: Vec<Arc<Frame>> = (1..=96).map(|id| frame(id, b"op")).collect();
+    for from in [0, 1, 3] {
+        for some in frames.chunks(16) {
+            let of = |f: &Arc<Frame>| (entry(f), says(from, 0, (entry(f), 0)));
+            let entries = some.iter().map(of).collect();
+            let _ = rig.peer(from, Message::Endorse { view: View(0), entries });
+        }
+    }
+    let tells = |rig: &mut Rig| {
+        let is_told = |(_, m): &(Target, Message)| matches!(m, Message::Endorsed { .. });
+        rig.sent().iter().filter(|one| is_told(one)).count()
+    };
+    assert_eq!(tells(&mut rig), 32);
 }
 
 /// A leader may have had no time for it when it was told first.

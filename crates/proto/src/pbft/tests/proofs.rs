@@ -124,18 +124,15 @@ fn what_a_leader_knows_to_be_endorsed_it_does_not_check_again() {
 /// kept back what it says of many frames.
 #[test]
 fn who_completes_proofs_pays_for_the_signatures() {
-    for me in [0, 2] {
-        let (mut rig, checked) = counting((4, 1), me);
-        let others = if me == 0 { [1, 2] } else { [0, 1] };
-        let mut taken = 0;
-        for round in 0..32 {
-            let ids = 16 * round + 1..=16 * round + 16;
-            for from in others {
-                rig.peer(from, endorse(from, ids.clone())).expect("free while they are two");
-            }
-            taken += u64::from(rig.peer(3, endorse(3, ids)).is_ok());
+    let (mut rig, checked) = counting((4, 1), 0);
+    let mut taken = 0;
+    for round in 0..32 {
+        let ids = 16 * round + 1..=16 * round + 16;
+        for from in [1, 2] {
+            rig.peer(from, endorse(from, ids.clone())).expect("free while they are two");
         }
-        assert_eq!(checked.load(Ordering::Relaxed), taken * 16 * 3);
-        assert!((2..8).contains(&taken), "{taken} at one moment");
+        taken += u64::from(rig.peer(3, endorse(3, ids)).is_ok());
     }
+    assert_eq!(checked.load(Ordering::Relaxed), taken * 16 * 3);
+    assert!((2..8).contains(&taken), "{taken} at one moment");
 }

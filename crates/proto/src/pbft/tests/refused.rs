@@ -1,6 +1,7 @@
 //! Frames that were ordered before their predecessors: refused, and ordered again when the client
 //! sends them again.
 
+use super::endorsed::shows_old_proofs;
 use super::grieve::quorum_endorses;
 use super::*;
 use crate::pbft::pool;
@@ -245,6 +246,7 @@ fn a_refused_frame_that_is_endorsed_again_is_ordered_again() {
     refuse(&mut rig, &f);
     execute(&mut rig);
     // Whoever keeps the proof could have it ordered for as long as the view lasts.
+    shows_old_proofs(&mut rig);
     let old = Err(Reject::Stale("endorsed before it was decided"));
     assert_eq!(rig.peer(1, quorum_endorses((entry(&f), 0))), old);
     assert!(proposals(&rig.sent()).is_empty());
