@@ -6,7 +6,9 @@
 //! quorum of signatures for one frame hands them to the leader (ENDORSED), which takes them as
 //! vouches, fetches the body and orders it before others. From then on its clock runs. A client
 //! that shows a frame to some replicas only never gets that far. What is signed says for how long
-//! the frame is held, as a vouch does, so that no proof has a frame ordered a second time.
+//! the frame is held, as a vouch does, so that who keeps proofs has few frames ordered a second
+//! time. That a frame is its client's stays true: the leader gives the signatures to whoever lacks
+//! that (`kept`).
 //!
 //! An ENDORSE is no vote, nor is a vouch: it says that a client's frame is here and waits. So a
 //! replica that has left its view, and that nobody has followed yet, endorses for that view all
@@ -14,16 +16,19 @@
 //! quorum of endorsements then; a correct one has vouches of a quorum, and proposes what nobody
 //! decides. It counts nobody's: whom to replace is for those to say who are still in the view.
 
+mod kept;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 
 use base::{BatchEntry, ClientId, Now, ReplicaId, Seq, Span, Time, View, VoteSet};
 
+use self::kept::Kept;
 use super::catchup::VOUCH_LIFETIME;
 use super::msg::{ENDORSE_MAX, Message, SignedVouch, endorse_bytes};
 use super::peers::Allowance;
-use super::pool::{self, Key};
+use super::pool::{self, Entry, Key};
 use super::{Lane, Reject};
 use crate::group::link::Grievance;
 use crate::outbox::{Outbox, Target};
@@ -72,6 +77,8 @@ pub(super) struct Endorsements {
     forwarded: BTreeMap<Key, Debt>,
     /// How often leaders are told.
     tells: Allowance,
+    /// What this replica was told of as a leader.
+    kept: Kept,
     last: Option<Time>,
     /// The principal whose frames were endorsed last: the next ones in turn come first.
     turn: ClientId,
@@ -85,8 +92,8 @@ impl Endorsements {
     pub(super) fn new(n: u16) -> Endorsements {
         let said = vec![VecDeque::new(); usize::from(n)];
         let (forwarded, turn, skipped) = (BTreeMap::new(), ClientId(0), Seq(0));
-        let tells = Allowance::default();
-        Endorsements { said, forwarded, tells, last: None, turn, skipped, slow: 0 }
+        let (tells, kept) = (Allowance::default(), Kept::new(n));
+        Endorsements { said, forwarded, tells, kept, last: None, turn, skipped, slow: 0 }
     }
 
     /// Whether the leader owes a frame.
@@ -187,6 +194,7 @@ impl Endorsements {
     pub(super) fn check(&self) {
         assert!(self.said.iter().all(|said| said.len() <= KEPT_PER_REPLICA));
         assert!(self.forwarded.len() <= FORWARDED_MAX);
+        self.kept.check();
     }
 }
 
@@ -341,7 +349,7 @@ impl Lane {
         let (checked, proof) = self.proof_of(now, entry);
         let Some(proof) = proof else { return checked };
         if leader == self.cfg.me {
-            self.take_endorsed(now, key, &proof);
+            self.take_endorsed(now, (self.cfg.me, key), &proof);
             return checked;
         }
         let debt = Debt { leader, since: now, told: now };
@@ -405,57 +413,104 @@ impl Lane {
         (checked, (proof.len() >= quorum).then_some(proof))
     }
 
-    /// A quorum endorses a frame, as its signatures prove: this replica, which leads, owes it.
+    /// A quorum endorses a frame, as its signatures prove: this replica, which leads, owes it. Or
+    /// a leader shows whose the frame is that its proposal names.
     pub(super) fn on_endorsed(
         &mut self,
         now: Now,
         from: ReplicaId,
         (view, entry): (View, BatchEntry),
-        proof: Proof,
+        proof: &[(ReplicaId, SignedVouch)],
+        out: &mut Outbox,
     ) -> Result<(), Reject> {
-        let key = pool::key_of(&entry);
-        if view != self.view || !self.is_leader() {
+        let (key, weak) = (pool::key_of(&entry), self.cfg.quorums.weak());
+        let doubted = |held: &&Entry| held.needs_trust() && !held.is_trusted(weak);
+        let lacks_trust = self.pool.get(&key).filter(doubted).is_some() && view <= self.view;
+        if !lacks_trust && (view != self.view || !self.is_leader()) {
             return Err(Reject::Stale("endorsed frame for another leader"));
         }
-        if self.pool.is_urgent(&key) {
+        if !lacks_trust && self.pool.is_urgent(&key) {
             return Err(Reject::Stale("endorsed frame that is known"));
         }
         let members = proof.iter().all(|(who, _)| who.0 < self.cfg.quorums.n());
-        let enough = |proof: &Proof| {
-            proof.len() >= self.cfg.quorums.quorum() || base::mutant!(OneEndorsementIsEnough)
-        };
-        if !members || voters(&proof).len() != proof.len() || !enough(&proof) {
+        let least = if base::mutant!(OneEndorsementIsEnough) { 1 } else { weak };
+        if !members || voters(proof).len() != proof.len() || proof.len() < least {
             return Err(Reject::Misbehaviour("endorsed by less than a quorum"));
         }
-        // Nobody tells of a frame what it has not checked, so that forgeries are the teller's own.
+        let quorum =
+            if base::mutant!(OneEndorsementIsEnough) { 1 } else { self.cfg.quorums.quorum() };
+        if !lacks_trust && proof.len() < quorum {
+            // From a leader that was asked for a body, perhaps, which is trusted by now.
+            return Err(Reject::Stale("endorsed by a weak quorum only"));
+        }
+        self.look_at_proof(now.mono, (from, lacks_trust), (view, &entry), proof)?;
+        if !lacks_trust {
+            self.take_endorsed(now.mono, (from, key), proof);
+            return Ok(());
+        }
+        // One of a weak quorum is correct, and that it held the frame from its client stays true.
+        for (who, _) in proof {
+            self.pool.vouch(now.mono, (*who, None), key, weak);
+        }
+        self.frame_changed(now, &key, out);
+        Ok(())
+    }
+
+    /// Looks at the signatures that `from` shows, for its account: `of_old`, also if they say
+    /// nothing new.
+    fn look_at_proof(
+        &mut self,
+        now: Time,
+        (from, of_old): (ReplicaId, bool),
+        (view, entry): (View, &BatchEntry),
+        proof: &[(ReplicaId, SignedVouch)],
+    ) -> Result<(), Reject> {
+        // Nobody shows of a frame what it has not checked, so that forgeries are its own.
         let cost = proof.len() * SIGNATURE_COST_BYTES;
-        if !self.catchup.peers.may_have_checked(from, now.mono, PROOFS_AT_ONCE * cost) {
+        if !self.catchup.peers.may_have_checked(from, now, PROOFS_AT_ONCE * cost) {
             return Err(Reject::Stale("endorsed frames faster than they are checked"));
         }
         // A correct one among a weak quorum has held it since it was decided. The others may have
         // said so before, or may lie. Who shows the proof may not remember where that was, and
         // blames this replica for what it drops: so it takes as many all the same as a correct one
         // can tell of. What was told apart may come together.
-        let after = self.pool.decided_at(&key);
+        let after = self.pool.decided_at(&pool::key_of(entry));
         let since = proof.iter().filter(|(_, said)| said.executed >= after).count();
         let pace = self.tell_pace(2);
-        if since < self.cfg.quorums.weak() && !self.catchup.peers.may_show_old(from, now.mono, pace)
+        if !of_old
+            && since < self.cfg.quorums.weak()
+            && !self.catchup.peers.may_show_old(from, now, pace)
         {
             return Err(Reject::Stale("endorsed before it was decided"));
         }
-        self.catchup.peers.served(from, now.mono, cost);
+        self.catchup.peers.served(from, now, cost);
         let genuine = |(who, said): &(ReplicaId, SignedVouch)| {
-            self.keys.verify(*who, &self.endorsed_bytes(&entry, said.executed), &said.signature)
+            let (group, epoch) = (self.cfg.group, self.cfg.epoch);
+            let bytes = endorse_bytes(group, epoch, view, (entry, said.executed));
+            self.keys.verify(*who, &bytes, &said.signature)
         };
         if !proof.iter().all(genuine) {
-            self.catchup.peers.served(from, now.mono, FORGED_COST_BYTES);
+            self.catchup.peers.served(from, now, FORGED_COST_BYTES);
             return Err(Reject::Misbehaviour("forged signed vouch"));
         }
-        self.take_endorsed(now.mono, key, &proof);
         Ok(())
     }
 
-    fn take_endorsed(&mut self, now: Time, key: Key, proof: &[(ReplicaId, SignedVouch)]) {
+    /// Owes `key`, as `teller` has shown. Nothing is ordered so whose proof cannot be kept: the
+    /// others may not hold it any more, and need that to know whose it is.
+    fn take_endorsed(
+        &mut self,
+        now: Time,
+        (teller, key): (ReplicaId, Key),
+        proof: &[(ReplicaId, SignedVouch)],
+    ) {
+        let pause = Span(self.cfg.view_timeout.0 / 8);
+        let kept = &mut self.grievances.endorsements.kept;
+        if !kept.has_room(teller, (now, pause), |key| self.pool.get(key).is_some()) {
+            return;
+        }
+        let enough = proof.iter().take(self.cfg.quorums.weak()).copied().collect();
+        kept.keep(key, (teller, self.view, enough));
         let after = self.pool.decided_at(&key);
         let by = proof.iter().map(|(who, said)| (*who, said.executed.max(after)));
         if self.pool.endorsed(now, key, by, self.cfg.quorums.weak()) {
@@ -463,6 +518,17 @@ impl Lane {
         } else {
             self.pool.queue_if_eligible(key, self.cfg.quorums.quorum());
         }
+    }
+
+    /// What shows whose the frame of `entry` is, if this replica orders it for a quorum's word.
+    pub(super) fn shows_whose(&self, entry: &BatchEntry) -> Option<Message> {
+        let (view, proof) = self.grievances.endorsements.kept.get(&pool::key_of(entry))?;
+        Some(Message::Endorsed { view, entry: *entry, proof: proof.clone() })
+    }
+
+    /// Another view begins: what was shown of frames that are not here any more is forgotten.
+    pub(super) fn let_go_of_proofs(&mut self) {
+        self.grievances.endorsements.kept.let_go(|key| self.pool.get(key).is_some());
     }
 }
 

@@ -408,7 +408,7 @@ impl Lane {
             Message::ProposalIs { seq, proposal } => self.on_proposal_is(now, seq, proposal, out),
             Message::Endorse { view, entries } => self.on_endorse(now, from, (view, entries), out),
             Message::Endorsed { view, entry, proof } => {
-                self.on_endorsed(now, from, (view, entry), proof)
+                self.on_endorsed(now, from, (view, entry), &proof, out)
             }
             Message::Vouch { executed, entries } => self.on_vouch(now, (from, executed), &entries),
             Message::Fetch { seq, entries } => self.on_fetch(now, from, seq, &entries, out),

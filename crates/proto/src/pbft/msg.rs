@@ -235,7 +235,8 @@ pub enum Message {
         /// The frames, of each principal the oldest first.
         entries: Vec<(BatchEntry, SignedVouch)>,
     },
-    /// To the leader: a quorum endorses this frame, which is as good as their vouches.
+    /// To the leader: a quorum endorses this frame, which is as good as their vouches. From the
+    /// leader, beside the body: a weak quorum did, so that it is its client's.
     Endorsed {
         /// The view of the endorsements.
         view: View,

@@ -28,8 +28,8 @@ fn all_that_a_quorum_endorses_anew_after_a_refusal_is_heard_at_once() {
     assert!(frames.iter().all(|f| rig.lane.pool.is_urgent(&pool::key_of(&entry(f)))));
 }
 
-/// Shows the leader proofs of before Seq(1), where their frames were refused, until it takes no more
-/// from replica 1. How many it took.
+/// Shows the leader proofs of before number 1, where their frames were refused, until it takes no
+/// more from replica 1. How many it took.
 pub(super) fn shows_old_proofs(rig: &mut Rig) -> u64 {
     let shown = |id| {
         let f = frame(id, b"op");

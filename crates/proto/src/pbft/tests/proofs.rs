@@ -3,7 +3,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::grieve::FORGED;
+use super::grieve::{FORGED, quorum_endorses, says};
+use super::views::{install, plan, propose_in, stop, vote_in};
 use super::*;
 use crate::pbft::msg::{ENDORSE_MAX, SignedVouch, endorse_bytes};
 
@@ -135,4 +136,148 @@ fn who_completes_proofs_pays_for_the_signatures() {
     }
     assert_eq!(checked.load(Ordering::Relaxed), taken * 16 * 3);
     assert!((2..8).contains(&taken), "{taken} at one moment");
+}
+
+/// A frame that is genuine for nobody who has not had it from its client.
+fn shown_to_some(id: u64) -> Arc<Frame> {
+    frame_with(id, b"op", |_| Authenticator::Vector(vec![Mac([9; 16]); 4]))
+}
+
+/// A leader that orders such a frame, of which nobody has spoken for two minutes, because a liar
+/// shows what a quorum has signed long ago, and gives the body.
+fn led_by_an_old_proof(f: &Arc<Frame>) -> Rig {
+    let mut rig = Rig::new(0, 1);
+    rig.wait(Span::secs(170));
+    rig.peer(3, quorum_endorses((entry(f), 0))).expect("a debt");
+    rig.wait(Span::millis(4));
+    assert!(rig.sent().iter().any(|(_, m)| matches!(m, Message::Fetch { .. })));
+    rig.peer(3, Message::Body { vouched: false, frame: f.clone() }).expect("its body");
+    assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
+    rig
+}
+
+/// What the leader answers backup 1, which asks for a frame.
+fn answers(leader: &mut Rig, seq: u64, f: &Frame) -> Vec<Message> {
+    leader.peer(1, Message::Fetch { seq: Seq(seq), entries: vec![entry(f)] }).expect("asked");
+    let to = |(to, m): (Target, Message)| (to == Target::One(ReplicaId(1))).then_some(m);
+    leader.sent().into_iter().filter_map(to).collect()
+}
+
+/// A client has shown a frame with a wrong authenticator to some, who endorse it and drop it in the
+/// end. A liar keeps what they have signed until then: the leader orders the frame, and nobody
+/// knows any more whose it is.
+#[test]
+fn a_leader_shows_whose_a_frame_is_that_it_orders_for_an_old_proof() {
+    let f = shown_to_some(1);
+    let mut leader = led_by_an_old_proof(&f);
+    let mut rig = Rig::new(1, 1);
+    rig.wait(Span::secs(50));
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    for _ in 0..120 {
+        rig.wait(Span::secs(1));
+        rig.sent();
+    }
+    assert_eq!(rig.lane.pool.len(), 0, "it has expired");
+    let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(&f)] };
+    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+    let asks = |rig: &mut Rig| {
+        rig.wait(Span::millis(200));
+        let fetch = Message::Fetch { seq: Seq(1), entries: vec![entry(&f)] };
+        rig.sent().contains(&(Target::All, fetch))
+    };
+    assert!(asks(&mut rig));
+    let told = answers(&mut leader, 1, &f);
+    let [Message::Endorsed { .. }, Message::Body { vouched: false, .. }] = &told[..] else {
+        panic!("{told:?}")
+    };
+    // Either may be lost, and a body may be here that is not trusted.
+    rig.peer(0, told[1].clone()).expect("its body");
+    assert!(!has_prepare(&rig.sent()) && asks(&mut rig));
+    rig.peer(0, told[0].clone()).expect("its proof");
+    assert!(!has_prepare(&rig.sent()) && asks(&mut rig));
+    for message in answers(&mut leader, 1, &f) {
+        let _ = rig.peer(0, message);
+    }
+    assert!(has_prepare(&rig.sent()));
+}
+
+/// What a backup is shown of a frame counts only if a weak quorum has signed it.
+#[test]
+fn a_backup_trusts_no_frame_for_less_than_a_weak_quorums_signatures() {
+    let (f, weak) = (shown_to_some(1), [1, 3]);
+    let shows = |who: &[u16], forged: bool| {
+        let one = |from: &u16| match forged && *from == 3 {
+            true => (ReplicaId(*from), FORGED),
+            false => (ReplicaId(*from), says(*from, 0, (entry(&f), 0))),
+        };
+        let proof = who.iter().map(one).collect();
+        Message::Endorsed { view: View(0), entry: entry(&f), proof }
+    };
+    let (mut rig, checked) = counting((4, 1), 2);
+    let known = Err(Reject::Stale("endorsed frame for another leader"));
+    assert_eq!(rig.peer(0, shows(&weak, false)), known, "nothing waits for it");
+    let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(&f)] };
+    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+    let few = Err(Reject::Misbehaviour("endorsed by less than a quorum"));
+    assert_eq!(rig.peer(0, shows(&[1], false)), few);
+    assert_eq!(rig.peer(0, shows(&[1, 1], false)), few);
+    let forged = Err(Reject::Misbehaviour("forged signed vouch"));
+    assert_eq!(rig.peer(0, shows(&weak, true)), forged);
+    let body = Message::Body { vouched: false, frame: f.clone() };
+    rig.peer(0, body.clone()).expect("its body");
+    assert!(!has_prepare(&rig.sent()), "that was nobody's word but the leader's");
+    rig.wait(Span::millis(100));
+    rig.peer(0, shows(&weak, false)).expect("a proof");
+    rig.peer(0, body).expect("its body");
+    assert!(has_prepare(&rig.sent()));
+    let enough = checked.load(Ordering::Relaxed);
+    assert_eq!(rig.peer(0, shows(&weak, false)), known, "it is trusted already");
+    assert_eq!(checked.load(Ordering::Relaxed), enough);
+}
+
+/// Where leaders rotate, who was shown a proof leads in the next view, too.
+#[test]
+fn a_proof_of_an_earlier_view_shows_as_well_whose_a_frame_is() {
+    let f = shown_to_some(1);
+    let mut leader = led_by_an_old_proof(&f);
+    stop(&mut leader, 4);
+    install(&mut leader, &plan(4, 0, &[]));
+    let told = answers(&mut leader, 1, &f);
+    assert!(matches!(&told[..], [Message::Endorsed { view: View(0), .. }, _]), "{told:?}");
+    let mut rig = Rig::new(1, 1);
+    rig.wait(Span::secs(50));
+    stop(&mut rig, 4);
+    install(&mut rig, &plan(4, 0, &[]));
+    let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(&f)] };
+    rig.peer(0, propose_in(4, 1, &p)).expect("a proposal");
+    told.into_iter().for_each(|message| rig.peer(0, message).expect("it helps"));
+    let sent = rig.sent();
+    assert!(sent.contains(&(Target::All, Message::Prepare(vote_in(4, 1, &p)))), "{sent:?}");
+}
+
+/// Of each teller a leader keeps so many proofs, and orders nothing that it cannot show.
+#[test]
+fn a_leader_keeps_a_bounded_number_of_proofs_of_each_teller() {
+    let mut rig = Rig::new(0, 1);
+    rig.wait(Span::secs(50));
+    let urgent =
+        |rig: &Rig, f: &Frame| rig.lane.pool.is_urgent(&crate::pbft::pool::key_of(&entry(f)));
+    for id in 1..=1_030 {
+        let f = frame(id, b"op");
+        rig.wait(Span::millis(1));
+        let _ = rig.peer(3, quorum_endorses((entry(&f), 0)));
+        assert_eq!(urgent(&rig, &f), id <= 1_024, "{id}");
+    }
+    let f = frame(2_000, b"op");
+    rig.peer(1, quorum_endorses((entry(&f), 0))).expect("each for itself");
+    assert!(urgent(&rig, &f));
+    // Nobody gives their bodies, and what is not here needs no proof.
+    for _ in 0..30 {
+        rig.wait(Span::secs(1));
+        rig.sent();
+    }
+    assert_eq!(rig.lane.pool.len(), 0);
+    let f = frame(3_000, b"op");
+    rig.peer(3, quorum_endorses((entry(&f), 0))).expect("a debt");
+    assert!(urgent(&rig, &f));
 }
