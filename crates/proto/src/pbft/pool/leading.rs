@@ -171,7 +171,8 @@ impl Pool {
         old.iter().for_each(|key| drop(self.remove(key)));
         if keeps == Keeps::Both {
             for entry in self.entries.values_mut().filter(|e| !e.ordered && e.made < vouched) {
-                (entry.made, entry.queued) = (now, false);
+                // Who endorses it anew says something new.
+                (entry.made, entry.queued, entry.urgent) = (now, false, false);
                 entry.vouches = VoteSet::EMPTY;
                 entry.holders.forget();
             }

@@ -255,6 +255,26 @@ fn a_proof_of_an_earlier_view_shows_as_well_whose_a_frame_is() {
     assert!(sent.contains(&(Target::All, Message::Prepare(vote_in(4, 1, &p)))), "{sent:?}");
 }
 
+/// Where leaders rotate, a leader keeps what others may propose when it has forgotten who held it.
+#[test]
+fn a_proof_is_taken_again_once_the_last_one_is_forgotten() {
+    let switches = Switches { leaders: crate::pbft::Leaders::Rotating, ..Switches::default() };
+    let mut rig = Rig::with(0, 1, switches);
+    rig.wait(Span::secs(50));
+    let f = frame(1, b"op");
+    let key = crate::pbft::pool::key_of(&entry(&f));
+    for _ in 0..2 {
+        rig.peer(3, quorum_endorses((entry(&f), 0))).expect("a debt");
+        let known = Err(Reject::Stale("endorsed frame that is known"));
+        assert_eq!(rig.peer(3, quorum_endorses((entry(&f), 0))), known);
+        for _ in 0..25 {
+            rig.wait(Span::secs(1));
+            rig.sent();
+        }
+        assert!(rig.lane.pool.get(&key).is_some(), "nobody gave it");
+    }
+}
+
 /// Of each teller a leader keeps so many proofs, and orders nothing that it cannot show.
 #[test]
 fn a_leader_keeps_a_bounded_number_of_proofs_of_each_teller() {
