@@ -137,7 +137,7 @@ impl World {
     }
 
     /// The highest view of a correct replica.
-    fn highest_view(&self) -> u64 {
+    pub(crate) fn highest_view(&self) -> u64 {
         self.correct().into_iter().map(|replica| self.view(replica).0).max().unwrap_or(0)
     }
 }
