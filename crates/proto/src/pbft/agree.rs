@@ -339,6 +339,7 @@ impl Lane {
         if !proposed {
             self.promise_all(Message::Prepare(vote), out);
             self.leaving.commits.carry();
+            self.votes_for(now.mono, seq);
         }
     }
 

@@ -51,7 +51,7 @@ impl Pace {
     }
 
     /// How long `seq` has been owed.
-    fn lateness(&self, now: Time, seq: Seq) -> Span {
+    pub(super) fn lateness(&self, now: Time, seq: Seq) -> Span {
         let place = self.seen.partition_point(|(owed, _)| *owed <= seq);
         self.seen.get(place).map_or(Span(0), |(_, since)| now.since(*since))
     }
@@ -146,7 +146,7 @@ impl Lane {
         Ok(())
     }
 
-    /// `seq` is proposed: whatever of this replica is below is owed.
+    /// `seq` is proposed: whatever of this replica is below is to be proposed, too.
     pub(super) fn follow_proposal(&mut self, now: Time, seq: Seq) {
         if !self.views.roles.rotate() || seq <= self.progress.executed {
             return;
@@ -154,7 +154,16 @@ impl Lane {
         let late = self.grievances.pace.lateness(now, seq);
         let leader = self.leader(seq);
         self.grievances.pace.monitors[usize::from(leader.0)].ordered(late, false);
-        self.owes_below(now, seq);
+        self.fill_below(seq);
+    }
+
+    /// This replica votes for `seq`, so that the others know of it, unless it is excluded: they owe
+    /// what is below. Its maker may have shown the proposal here long before it did elsewhere.
+    pub(super) fn votes_for(&mut self, now: Time, seq: Seq) {
+        let roles = &self.views.roles;
+        if roles.rotate() && roles.is_leading(self.cfg.me, seq) && seq > self.progress.executed {
+            self.owes_below(now, seq);
+        }
     }
 
     /// Somebody votes for `seq`, also where the proposal did not come. Its maker may have shown it

@@ -267,6 +267,28 @@ fn a_leader_that_stalls_is_blamed_though_those_who_are_excluded_do_not_count() {
     assert_eq!(blames(2, false), [], "two of those who count may be liars");
 }
 
+/// Nor is anybody slow with what only this replica was told to be wanted.
+#[test]
+fn numbers_are_owed_once_this_replica_has_told_the_others() {
+    let late = |excluded: u16, here: bool| {
+        let mut rig = excluding(2, &[excluded]);
+        let seq = led_by(&rig, 4);
+        assert!(seq > 1, "somebody else leads what is below");
+        let of = |c| FrameId { client: ClientId(c), ..frame(1, b"op").id() };
+        let its = |id: &FrameId| rig.lane.roles().dealt_to(id, Seq(seq)) == ReplicaId(4);
+        let id = (1..100).map(of).find(its).expect("one of them");
+        let entries = vec![BatchEntry { id, digest: Digest([7; 32]) }];
+        let phantom = Proposal::Frames { time: WALL, entries };
+        let p = if here { Proposal::Null } else { phantom };
+        rig.peer(4, super::views::propose_in(1, seq, &p)).expect("a proposal");
+        rig.wait(Span::millis(300));
+        rig.lane.grievances.pace.lateness(rig.now.mono, Seq(1))
+    };
+    assert_eq!(late(3, false), Span(0), "it votes once it has the body");
+    assert_eq!(late(2, true), Span(0), "nobody heeds its vote");
+    assert_eq!(late(3, true), Span::millis(300));
+}
+
 /// A liar that asks for each next view needs one correct replica more to end this one, and those
 /// who join must blame whoever that one blames, or nobody would ever be excluded.
 #[test]
