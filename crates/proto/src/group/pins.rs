@@ -142,14 +142,23 @@ impl Pins {
     }
 
     /// Whether the state that this replica is in, at `executed`, may be kept instead of what is.
-    pub(super) fn may_rest(&self, now: Time, executed: Seq) -> bool {
+    /// `in_vain`: for whom that is of no use has waited for long while execution stands, so that
+    /// those who read it do not get on either.
+    pub(super) fn may_rest(&self, now: Time, executed: Seq, in_vain: bool) -> bool {
         let Some(held) = &self.transfer else { return true };
         let pin = &held.pin;
         let reading = held.reads.values().any(|at| now.since(*at) < READING);
         let told = pin.offered.values().any(|at| now.since(*at) < KEEP_RESTED);
         let same = pin.rests && pin.seq == executed;
-        let needed = pin.certified.is_some() || reading || told || same;
-        !needed
+        let used = (pin.certified.is_some() || reading) && !in_vain;
+        !(used || told || same)
+    }
+
+    /// Whether what is kept is, or will be, of use to who has executed `have`, and knows of what
+    /// is certified up to `certified`.
+    pub(super) fn serves(&self, have: Seq, certified: Seq) -> bool {
+        let pin = self.transfer.as_ref().map(|held| &held.pin);
+        pin.is_some_and(|pin| pin.seq > have && pin.seq >= certified)
     }
 
     /// The state at rest that is kept, and has no certificate.
@@ -240,12 +249,17 @@ impl Coordinator {
     }
 
     /// F9: keeps the state that this replica is in, whatever was to be kept.
-    pub(super) fn pin_rest(&mut self, now: Time, to: &[ReplicaId], out: &mut Vec<Effect>) {
+    pub(super) fn pin_rest(
+        &mut self,
+        now: Time,
+        to: impl Iterator<Item = ReplicaId>,
+        out: &mut Vec<Effect>,
+    ) {
         let seq = self.executed;
         let pin = Pin { rests: true, ..Pin::new(seq, now) };
         let mut askers = self.pins.transfer.as_ref().map_or(VoteSet::EMPTY, |held| held.askers);
         for who in to {
-            askers.insert(*who);
+            askers.insert(who);
         }
         self.pins.transfer = Some(Transfer::new(pin, askers, now));
         out.push(Effect::Stage(ToStage::Pin { seq, reader: SnapshotReader::Transfer }));

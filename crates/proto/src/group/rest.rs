@@ -26,6 +26,9 @@ const REST: Span = Span::secs(1);
 const REST_AT_END: Span = Span::millis(100);
 /// Somebody waits who has asked within this time. Who does asks every two seconds (F2).
 const WAITS: Span = Span::secs(5);
+/// Who waits for so long while execution stands is served before those who read what is of no use
+/// to him.
+const IN_VAIN: Span = Span::secs(5);
 /// While somebody waits, what else is kept may be free by then.
 const LOOK: Span = Span::millis(250);
 
@@ -68,10 +71,10 @@ impl Rest {
         Some(end.max(self.next_look)).filter(|_| !self.waiting.is_empty())
     }
 
-    /// Who waits for what is executed here.
-    fn who_lacks(&self, executed: Seq) -> Vec<ReplicaId> {
-        let lack = self.waiting.iter().filter(|(_, (have, _))| *have < executed);
-        lack.map(|(who, _)| *who).collect()
+    /// Who waits for what is executed here, and has executed how far.
+    fn who_lacks(&self, executed: Seq) -> Vec<(ReplicaId, Seq)> {
+        let waiting = self.waiting.iter().map(|(who, (have, _))| (*who, *have));
+        waiting.filter(|(_, have)| *have < executed).collect()
     }
 }
 
@@ -137,12 +140,14 @@ impl Coordinator {
         }
         self.pins.rest.next_look = now.after(LOOK);
         self.pins.rest.expire(now);
-        let executed = self.executed;
+        let (executed, certified) = (self.executed, self.certified.seq);
         let waiting = self.pins.rest.who_lacks(executed);
-        let sound = executed >= self.certified.seq && !self.pins.is_unsaved();
-        let rests = sound && !waiting.is_empty() && self.pins.may_rest(now, executed);
+        let unserved = waiting.iter().any(|(_, have)| !self.pins.serves(*have, certified));
+        let in_vain = unserved && now.since(self.pins.rest.since) >= IN_VAIN;
+        let sound = executed >= certified && !self.pins.is_unsaved();
+        let rests = sound && !waiting.is_empty() && self.pins.may_rest(now, executed, in_vain);
         if rests {
-            self.pin_rest(now, &waiting, out);
+            self.pin_rest(now, waiting.iter().map(|(who, _)| *who), out);
         }
         rests
     }

@@ -141,6 +141,30 @@ fn execution_rests_soon_at_the_end_of_the_window() {
     assert_eq!(pins(&step(&mut one, 120, Input::Turn).1), [end]);
 }
 
+/// A faulty replica reads a state for ever, little at a time, which is of no use to somebody
+/// without whom the group does not get on: it keeps him waiting for five seconds of standstill.
+#[test]
+fn one_reader_does_not_keep_a_group_from_resting() {
+    let mut one = source();
+    feed(&mut one, 0, want(2, 5));
+    assert_eq!(pins(&step(&mut one, 1000, Input::Turn).1), [REST]);
+    feed(&mut one, 1001, pinned());
+    feed(&mut one, 1002, executed(REST + 50));
+    let mut rested = None;
+    for ms in (1250..20_000).step_by(250) {
+        one.pins.used(Time(ms * 1_000_000), Seq(REST), ReplicaId(2));
+        let mut out = Vec::new();
+        if ms % 2000 == 0 {
+            out = step(&mut one, ms, want(3, REST + 10)).1;
+        }
+        out.extend(step(&mut one, ms, Input::Turn).1);
+        if rested.is_none() && pins(&out) == [REST + 50] {
+            rested = Some(ms);
+        }
+    }
+    assert_eq!(rested, Some(6_250), "it has stood since the first second");
+}
+
 /// A state that is not readable yet has been offered to nobody: a liar's question does not have it
 /// let go.
 #[test]
