@@ -304,7 +304,7 @@ impl Lane {
             self.lead.tick_at = None;
             return;
         }
-        if self.cfg.pillar.0 != 0 || self.lead.tick_at.is_some() {
+        if self.cfg.pillar.0 != 0 {
             return;
         }
         if let Some(deadline) = self.lead.deadline {
