@@ -44,14 +44,14 @@ const SLOW_PROOFS: u32 = 8;
 const PROMPT_WORTH: u32 = 2;
 /// Frames endorsed at a time while the leader seems slow, which is then more often.
 const CLOSE_MAX: usize = ENDORSE_MAX / 2;
-/// What checking one signature costs the share of who caused it: three come to some 64 KiB.
-const SIGNATURE_COST_BYTES: usize = 21 << 10;
+/// What checking one signature may take: nobody has a lane check more than one in this time.
+const SIGNATURE: Span = Span::micros(172);
+/// What a forged proof counts for among those that are looked at.
+const FORGED_PROOFS: u64 = ENDORSE_MAX as u64;
 /// How many debts a replica tells leaders of at once, and in each T: as many as it endorses itself
 /// while a leader seems slow and is looked at 40 times.
 const TELLS_AT_ONCE: u64 = 2 * ENDORSE_MAX as u64;
 const TELLS_PER_TIMEOUT: u64 = 40 * CLOSE_MAX as u64;
-/// So many proofs may come at once, however many signatures each has.
-const PROOFS_AT_ONCE: usize = 2 * ENDORSE_MAX;
 /// What a forged signature costs the share of who sent it.
 pub(super) const FORGED_COST_BYTES: usize = 1 << 20;
 
@@ -316,20 +316,21 @@ impl Lane {
         if names_twice(&entries) {
             return Err(Reject::Misbehaviour("endorses a frame twice"));
         }
-        let burst = PROOFS_AT_ONCE * self.cfg.quorums.quorum() * SIGNATURE_COST_BYTES;
-        if !self.catchup.peers.may_have_checked(from, now.mono, burst) {
+        let pace = self.tell_pace(2);
+        if !self.catchup.peers.completes(from).is_left(now.mono, pace) {
             return Err(Reject::Stale("endorsements faster than they are checked"));
         }
         for (entry, said) in entries {
             self.grievances.endorsements.keep(from, (entry, said, now.mono));
-            let checked = self.try_forward(now.mono, &entry, out);
-            self.catchup.peers.served(from, now.mono, checked * SIGNATURE_COST_BYTES);
+            if self.try_forward(now.mono, &entry, out) {
+                self.catchup.peers.completes(from).owe(now.mono, pace.0);
+            }
         }
         Ok(())
     }
 
-    /// Tells the leader once a quorum endorses `entry`. How many signatures that took.
-    fn try_forward(&mut self, now: Time, entry: &BatchEntry, out: &mut Outbox) -> usize {
+    /// Tells the leader once a quorum endorses `entry`. Whether signatures were checked for that.
+    fn try_forward(&mut self, now: Time, entry: &BatchEntry, out: &mut Outbox) -> bool {
         let key = pool::key_of(entry);
         let leader = self.views.roles.dealt_to(&entry.id, self.next_undelivered());
         let endorsements = &self.grievances.endorsements;
@@ -338,13 +339,13 @@ impl Lane {
             false => endorsements.forwarded.contains_key(&key),
         };
         if known || endorsements.forwarded.len() >= FORWARDED_MAX || !self.pool.is_overdue(&key) {
-            return 0;
+            return false;
         }
         let pace = self.tell_pace(1);
         let endorsements = &self.grievances.endorsements;
         if leader != self.cfg.me && !endorsements.tells.is_left(now, pace) {
             // Those who wait say so again.
-            return 0;
+            return false;
         }
         let (checked, proof) = self.proof_of(now, entry);
         let Some(proof) = proof else { return checked };
@@ -360,9 +361,11 @@ impl Lane {
         checked
     }
 
-    /// How often leaders are told by one replica, and how often at once, `bursts` times.
+    /// How often leaders are told by one replica, as often as they can look at what it shows, and
+    /// how often at once, `bursts` times.
     fn tell_pace(&self, bursts: u64) -> (Span, Span) {
-        let each = self.cfg.view_timeout.0 / TELLS_PER_TIMEOUT;
+        let proof = SIGNATURE.0 * self.cfg.quorums.quorum() as u64;
+        let each = (self.cfg.view_timeout.0 / TELLS_PER_TIMEOUT).max(proof);
         (Span(each), Span(each * TELLS_AT_ONCE * bursts))
     }
 
@@ -370,47 +373,59 @@ impl Lane {
     /// had no time for it, or may have forgotten it with all that a state has skipped.
     fn tell_again(&mut self, now: Time, out: &mut Outbox) {
         let pause = Span(self.cfg.view_timeout.0 / 4);
-        let pace = self.tell_pace(1);
-        let Endorsements { forwarded, tells, .. } = &mut self.grievances.endorsements;
-        let due = forwarded.iter_mut().filter(|(_, debt)| now.since(debt.told) >= pause);
-        let due = due.take(ENDORSE_MAX).take_while(|_| tells.take(now, pace));
+        let forwarded = self.grievances.endorsements.forwarded.iter_mut();
+        let due = forwarded.filter(|(_, debt)| now.since(debt.told) >= pause).take(ENDORSE_MAX);
         let told = |((id, digest), debt): (&Key, &mut Debt)| {
             debt.told = now;
             (BatchEntry { id: *id, digest: *digest }, debt.leader)
         };
         let again: Vec<(BatchEntry, ReplicaId)> = due.map(told).collect();
+        let pace = self.tell_pace(1);
         for (entry, leader) in again {
+            if !self.grievances.endorsements.tells.is_left(now, pace) {
+                return;
+            }
             if let (_, Some(proof)) = self.proof_of(now, &entry) {
+                self.grievances.endorsements.tells.take(now, pace);
                 let message = Message::Endorsed { view: self.view, entry, proof };
                 out.send(Target::One(leader), message);
             }
         }
     }
 
-    /// What a quorum has signed for `entry` since it was refused, if one has. Signatures are looked
-    /// at now, not before; and how many that were.
-    fn proof_of(&mut self, now: Time, entry: &BatchEntry) -> (usize, Option<Proof>) {
+    /// What a quorum has signed for `entry` since it was refused, if one has, the newest.
+    /// Signatures are looked at now, not before; and whether any were.
+    fn proof_of(&mut self, now: Time, entry: &BatchEntry) -> (bool, Option<Proof>) {
         let quorum =
             if base::mutant!(OneEndorsementIsEnough) { 1 } else { self.cfg.quorums.quorum() };
         // What is older than all that this replica has skipped may be void to the leader.
         let endorsements = &self.grievances.endorsements;
         let after = self.pool.decided_at(&pool::key_of(entry)).max(endorsements.skipped);
-        let mut proof = endorsements.said_of(entry, after);
-        let checked = proof.len();
-        if checked < quorum {
-            return (0, None);
+        let mut said = endorsements.said_of(entry, after);
+        if said.len() < quorum {
+            return (false, None);
         }
-        let genuine = |(who, said): &(ReplicaId, SignedVouch)| {
-            self.keys.verify(*who, &self.endorsed_bytes(entry, said.executed), &said.signature)
-        };
-        let forged: Proof = proof.extract_if(.., |one| !genuine(one)).collect();
-        for (who, _) in forged {
+        said.sort_by_key(|(_, said)| core::cmp::Reverse(said.executed));
+        let (mut proof, mut forged) = (Proof::new(), Vec::new());
+        for (who, said) in said {
+            if proof.len() >= quorum {
+                break;
+            }
+            let bytes = self.endorsed_bytes(entry, said.executed);
+            match self.keys.verify(who, &bytes, &said.signature) {
+                true => proof.push((who, said)),
+                false => forged.push(who),
+            }
+        }
+        let (each, _) = self.tell_pace(1);
+        for who in forged {
             self.misbehaviour += 1;
             self.grievances.endorsements.drop_said(who, entry);
             // It made this replica check the others' signatures, too, and may say it again.
             self.catchup.peers.served(who, now, FORGED_COST_BYTES);
+            self.catchup.peers.completes(who).owe(now, Span(each.0 * FORGED_PROOFS));
         }
-        (checked, (proof.len() >= quorum).then_some(proof))
+        (true, (proof.len() >= quorum).then_some(proof))
     }
 
     /// A quorum endorses a frame, as its signatures prove: this replica, which leads, owes it. Or
@@ -455,41 +470,33 @@ impl Lane {
         Ok(())
     }
 
-    /// Looks at the signatures that `from` shows, for its account: `of_old`, also if they say
-    /// nothing new.
+    /// Looks at the signatures that `from` shows, as many proofs as a correct replica can tell of.
+    /// What it told apart may come together. Nobody has a frame ordered again and again more often
+    /// with signatures of before it was decided; who shows these may not remember that it was, and
+    /// would blame this replica for what it drops. `shows`: a leader may show what f liars have
+    /// told it.
     fn look_at_proof(
         &mut self,
         now: Time,
-        (from, of_old): (ReplicaId, bool),
+        (from, shows): (ReplicaId, bool),
         (view, entry): (View, &BatchEntry),
         proof: &[(ReplicaId, SignedVouch)],
     ) -> Result<(), Reject> {
-        // Nobody shows of a frame what it has not checked, so that forgeries are its own.
-        let cost = proof.len() * SIGNATURE_COST_BYTES;
-        if !self.catchup.peers.may_have_checked(from, now, PROOFS_AT_ONCE * cost) {
+        let (each, burst) = self.tell_pace(2);
+        let tellers = if shows { self.cfg.quorums.weak() as u64 } else { 1 };
+        let each = Span(each.0 / tellers);
+        if !self.catchup.peers.shows(from).take(now, (each, burst)) {
             return Err(Reject::Stale("endorsed frames faster than they are checked"));
         }
-        // A correct one among a weak quorum has held it since it was decided. The others may have
-        // said so before, or may lie. Who shows the proof may not remember where that was, and
-        // blames this replica for what it drops: so it takes as many all the same as a correct one
-        // can tell of. What was told apart may come together.
-        let after = self.pool.decided_at(&pool::key_of(entry));
-        let since = proof.iter().filter(|(_, said)| said.executed >= after).count();
-        let pace = self.tell_pace(2);
-        if !of_old
-            && since < self.cfg.quorums.weak()
-            && !self.catchup.peers.may_show_old(from, now, pace)
-        {
-            return Err(Reject::Stale("endorsed before it was decided"));
-        }
-        self.catchup.peers.served(from, now, cost);
         let genuine = |(who, said): &(ReplicaId, SignedVouch)| {
             let (group, epoch) = (self.cfg.group, self.cfg.epoch);
             let bytes = endorse_bytes(group, epoch, view, (entry, said.executed));
             self.keys.verify(*who, &bytes, &said.signature)
         };
         if !proof.iter().all(genuine) {
+            // Nobody shows what it has not checked, so that forgeries are its own.
             self.catchup.peers.served(from, now, FORGED_COST_BYTES);
+            self.catchup.peers.shows(from).owe(now, Span(each.0 * FORGED_PROOFS));
             return Err(Reject::Misbehaviour("forged signed vouch"));
         }
         Ok(())
@@ -505,7 +512,8 @@ impl Lane {
     ) {
         let pause = Span(self.cfg.view_timeout.0 / 8);
         let kept = &mut self.grievances.endorsements.kept;
-        if !kept.has_room(teller, (now, pause), |key| self.pool.get(key).is_some()) {
+        let needed = |key: &Key| self.pool.get(key).is_some_and(|entry| !entry.dormant);
+        if !kept.has_room((teller, &key), (now, pause), needed) {
             return;
         }
         let enough = proof.iter().take(self.cfg.quorums.weak()).copied().collect();
@@ -527,7 +535,8 @@ impl Lane {
 
     /// Another view begins: what was shown of frames that are not here any more is forgotten.
     pub(super) fn let_go_of_proofs(&mut self) {
-        self.grievances.endorsements.kept.let_go(|key| self.pool.get(key).is_some());
+        let needed = |key: &Key| self.pool.get(key).is_some_and(|entry| !entry.dormant);
+        self.grievances.endorsements.kept.let_go(needed);
     }
 }
 

@@ -38,8 +38,9 @@ struct Peer {
     served_until: Time,
     /// Frames that were decided of late and are ordered once more on its word alone.
     again: Allowance,
-    /// Proofs that it shows and that may be void here.
-    old_proofs: Allowance,
+    /// Proofs that it shows, and those that it makes whole.
+    shows: Allowance,
+    completes: Allowance,
     /// The highest number that it has mentioned.
     mentioned: Seq,
     /// The low mark that it has told, and up to where it has delivered.
@@ -70,6 +71,11 @@ impl Allowance {
             self.whole_at = self.whole_at.max(now).after(each);
         }
         may
+    }
+
+    /// So much is used up, whether it is left or not.
+    pub(super) fn owe(&mut self, now: Time, span: Span) {
+        self.whole_at = self.whole_at.max(now).after(span);
     }
 }
 
@@ -220,27 +226,20 @@ impl Peers {
         self.peer(replica).served_until <= now.after(SERVE_BURST)
     }
 
-    /// Whether what `replica` shows may be checked now: a correct one may have shown as much at
-    /// once as costs `burst` bytes, beside what it was sent.
-    pub(super) fn may_have_checked(&mut self, replica: ReplicaId, now: Time, burst: usize) -> bool {
-        self.peer(replica).served_until <= now.after(SERVE_BURST).after(cost_of(burst))
+    /// How many proofs of `replica` are looked at. Apart from what it is sent, which others decide.
+    pub(super) fn shows(&mut self, replica: ReplicaId) -> &mut Allowance {
+        &mut self.peer(replica).shows
+    }
+
+    /// How many proofs are looked at that `replica` makes whole.
+    pub(super) fn completes(&mut self, replica: ReplicaId) -> &mut Allowance {
+        &mut self.peer(replica).completes
     }
 
     /// Whether a frame that was decided of late may be ordered once more on the word of `replica`
     /// alone, which is then counted.
     pub(super) fn may_order_again(&mut self, replica: ReplicaId, now: Time) -> bool {
         self.peer(replica).again.take(now, (ORDER_AGAIN, ORDER_AGAIN_BURST))
-    }
-
-    /// Whether a proof may be taken that `replica` shows although it may be void here, which is
-    /// then counted.
-    pub(super) fn may_show_old(
-        &mut self,
-        replica: ReplicaId,
-        now: Time,
-        pace: (Span, Span),
-    ) -> bool {
-        self.peer(replica).old_proofs.take(now, pace)
     }
 
     /// `replica` is sent `bytes` of help.

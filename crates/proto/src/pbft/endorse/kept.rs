@@ -34,28 +34,29 @@ impl Kept {
         Kept { proofs: BTreeMap::new(), of: vec![0; usize::from(n)], looked: Time::ZERO }
     }
 
-    /// Whether one more that `teller` shows may be kept. If there is no room, those go, at most
-    /// once per `pause`, of whose frames nothing is to be decided any more: they are not here.
+    /// Whether what `teller` shows of `key` may be kept. If there is no room, those go, at most
+    /// once per `pause`, that are not `needed`: their frames are not here, or were refused and wait
+    /// for nothing. Whoever endorses one of these anew shows that anew.
     pub(super) fn has_room(
         &mut self,
-        teller: ReplicaId,
+        (teller, key): (ReplicaId, &Key),
         (now, pause): (Time, Span),
-        is_here: impl Fn(&Key) -> bool,
+        needed: impl Fn(&Key) -> bool,
     ) -> bool {
         let full = |kept: &Kept| kept.of[usize::from(teller.0)] >= FORWARDED_MAX;
         if full(self) && now.since(self.looked) >= pause {
             self.looked = now;
-            self.let_go(is_here);
+            self.let_go(needed);
         }
-        !full(self)
+        !full(self) || self.proofs.get(key).is_some_and(|(by, ..)| *by == teller)
     }
 
-    /// Only what concerns frames that are still here is kept.
-    pub(super) fn let_go(&mut self, is_here: impl Fn(&Key) -> bool) {
+    /// Only what is still `needed` is kept.
+    pub(super) fn let_go(&mut self, needed: impl Fn(&Key) -> bool) {
         let of = &mut self.of;
         of.fill(0);
         self.proofs.retain(|key, (who, ..)| {
-            let stays = is_here(key);
+            let stays = needed(key);
             of[usize::from(who.0)] += usize::from(stays);
             stays
         });

@@ -247,10 +247,10 @@ fn a_refused_frame_that_is_endorsed_again_is_ordered_again() {
     execute(&mut rig);
     // Whoever keeps the proof could have it ordered for as long as the view lasts.
     shows_old_proofs(&mut rig);
-    let old = Err(Reject::Stale("endorsed before it was decided"));
-    assert_eq!(rig.peer(1, quorum_endorses((entry(&f), 0))), old);
+    let more = Err(Reject::Stale("endorsed frames faster than they are checked"));
+    assert_eq!(rig.peer(1, quorum_endorses((entry(&f), 0))), more);
     assert!(proposals(&rig.sent()).is_empty());
-    rig.peer(1, quorum_endorses((entry(&f), 1))).expect("a debt again");
+    rig.peer(2, quorum_endorses((entry(&f), 1))).expect("a debt again");
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
 
