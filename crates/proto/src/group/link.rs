@@ -182,6 +182,9 @@ pub enum FromCoordinator {
         /// The last number that it must not vote for.
         above: Option<Seq>,
     },
+    /// This replica has not begun the view that this one is in, as it says with its wish: its
+    /// STATUS names what it waits for. Said again while it says so, once a second at most.
+    Elsewhere(ReplicaId),
     /// The state at this number is on disk: what was fetched, if anything was, is not lost with
     /// this process.
     Saved(Seq),

@@ -22,6 +22,8 @@ const SERVE_PAUSE_MAX: Span = Span::secs(8);
 /// save up: what one recovery takes, twice.
 const FILL_RATE: u64 = 2000;
 const FILL_WINDOWS: u64 = 4;
+/// How often lanes are told at most that a replica is in another view.
+const ELSEWHERE_REPEAT: Span = Span::secs(1);
 /// How often the same fill is repeated: the leader may have changed.
 const FILL_REPEAT: Span = Span::secs(1);
 
@@ -45,6 +47,8 @@ struct Peer {
     serve_pause: Span,
     serve_next: Time,
     told: Option<Time>,
+    /// When the lanes were told that it is in another view.
+    elsewhere: Option<Time>,
     fill: Seq,
     fill_repeat: Time,
     fill_tokens: i64,
@@ -64,6 +68,7 @@ impl Peers {
             serve_pause: Span(0),
             serve_next: Time::ZERO,
             told: None,
+            elsewhere: None,
             fill: Seq(0),
             fill_repeat: Time::ZERO,
             fill_tokens: fill_burst,
@@ -106,6 +111,16 @@ impl Peers {
             peer.told = Some(now);
         }
         free
+    }
+
+    /// `replica` says that it has not begun the view of this one: whether the lanes are told now.
+    pub(super) fn is_elsewhere(&mut self, replica: ReplicaId, now: Time) -> bool {
+        let elsewhere = &mut self.peers[usize::from(replica.0)].elsewhere;
+        let due = elsewhere.is_none_or(|at| now.since(at) >= ELSEWHERE_REPEAT);
+        if due {
+            *elsewhere = Some(now);
+        }
+        due
     }
 
     /// Whether `replica`, which says that it has installed `view`, is sent a NEW-VIEW of `bytes`

@@ -50,6 +50,8 @@ struct Peer {
     view: Option<(View, Time)>,
     told: Option<Told>,
 }
+    /// When it said that it has yet to begin the view that this replica is in.
+    elsewhere: Option<Time>,
 
 /// How often something may happen: so many times at once, and then as time passes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -147,9 +149,18 @@ impl Peers {
         (peer.view, peer.stable, peer.delivered) = (Some(view), stable, delivered);
     }
 
-    /// How many have said since `since` that they vote in `view`.
+    /// `replica` has yet to begin the view that this one is in, and says in its STATUS what it
+    /// waits for.
+    pub(super) fn is_elsewhere(&mut self, replica: ReplicaId, now: Time) {
+        self.peer(replica).elsewhere = Some(now);
+    }
+
+    /// How many have said since `since` that they vote in `view`, and have not said otherwise.
     pub(super) fn who_votes_in(&self, view: View, since: Time) -> usize {
-        let votes = |peer: &&Peer| peer.view.is_some_and(|(of, at)| of == view && at >= since);
+        let votes = |peer: &&Peer| {
+            let says = peer.view.is_some_and(|(of, at)| of == view && at >= since);
+            says && peer.elsewhere.is_none_or(|at| at < since)
+        };
         self.peers.iter().filter(votes).count()
     }
 

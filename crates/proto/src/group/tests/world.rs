@@ -284,6 +284,7 @@ impl World {
                 node.voting_above = above.unwrap_or_default();
             }
             FromCoordinator::Certified(_)
+            | FromCoordinator::Elsewhere(_)
             | FromCoordinator::Float(_)
             | FromCoordinator::Saved(_) => {}
         }

@@ -303,6 +303,30 @@ fn who_waits_for_a_state_blames_a_view_that_has_lost_its_quorum() {
     assert_eq!(blames(&[0, 1]), [], "a quorum is there, and what stands still is here");
 }
 
+/// Swarm seed 3148933. Everybody had ended while one had yet to hear the NEW-VIEW, which nobody
+/// could show after that: it waited for that view, said so in its STATUS, and the others took it
+/// for one that votes.
+#[test]
+fn who_waits_for_a_view_that_nobody_can_show_does_not_vote_in_it() {
+    let blames = |elsewhere: &[u16]| {
+        let mut rig = Rig::new(2, 1);
+        rig.wait(Span::secs(50));
+        rig.feed(Input::Request(frame(1, b"waits"))).expect("fresh");
+        let says = |rig: &mut Rig| {
+            for from in [0, 1] {
+                let _ = rig.peer(from, status(0, 0));
+            }
+            for who in elsewhere {
+                let word = crate::group::link::FromCoordinator::Elsewhere(ReplicaId(*who));
+                rig.feed(Input::Coordinator(word)).expect("news");
+            }
+        };
+        pass(&mut rig, Span::secs(60), says)
+    };
+    assert_eq!(blames(&[3]), [], "a quorum is there");
+    assert!(blames(&[1]).contains(&Grievance::Stalled));
+}
+
 /// The leader may be the very replica that recovers, which cannot fill anything.
 #[test]
 fn numbers_that_a_recovering_replica_waits_for_are_owed_with_patience() {
