@@ -44,7 +44,7 @@ const SLOW_PROOFS: u32 = 8;
 const PROMPT_WORTH: u32 = 2;
 /// Frames endorsed at a time while the leader seems slow, which is then more often.
 const CLOSE_MAX: usize = ENDORSE_MAX / 2;
-/// What checking one signature may take: nobody has a lane check more than one in this time.
+/// What checking one signature may take: no teller has a lane check more than one in this time.
 const SIGNATURE: Span = Span::micros(172);
 /// What a forged proof counts for among those that are looked at.
 const FORGED_PROOFS: u64 = ENDORSE_MAX as u64;
@@ -373,18 +373,18 @@ impl Lane {
     /// had no time for it, or may have forgotten it with all that a state has skipped.
     fn tell_again(&mut self, now: Time, out: &mut Outbox) {
         let pause = Span(self.cfg.view_timeout.0 / 4);
-        let forwarded = self.grievances.endorsements.forwarded.iter_mut();
-        let due = forwarded.filter(|(_, debt)| now.since(debt.told) >= pause).take(ENDORSE_MAX);
-        let told = |((id, digest), debt): (&Key, &mut Debt)| {
-            debt.told = now;
-            (BatchEntry { id: *id, digest: *digest }, debt.leader)
-        };
-        let again: Vec<(BatchEntry, ReplicaId)> = due.map(told).collect();
+        let forwarded = self.grievances.endorsements.forwarded.iter();
+        let due = forwarded.filter(|(_, debt)| now.since(debt.told) >= pause);
+        let mut due: Vec<(Time, Key)> = due.map(|(key, debt)| (debt.told, *key)).collect();
+        due.sort_unstable();
         let pace = self.tell_pace(1);
-        for (entry, leader) in again {
-            if !self.grievances.endorsements.tells.is_left(now, pace) {
+        for (_, key) in due.into_iter().take(ENDORSE_MAX) {
+            let Endorsements { forwarded, tells, .. } = &mut self.grievances.endorsements;
+            let Some(debt) = forwarded.get_mut(&key).filter(|_| tells.is_left(now, pace)) else {
                 return;
-            }
+            };
+            debt.told = now;
+            let (entry, leader) = (BatchEntry { id: key.0, digest: key.1 }, debt.leader);
             if let (_, Some(proof)) = self.proof_of(now, &entry) {
                 self.grievances.endorsements.tells.take(now, pace);
                 let message = Message::Endorsed { view: self.view, entry, proof };
@@ -457,6 +457,8 @@ impl Lane {
             // From a leader that was asked for a body, perhaps, which is trusted by now.
             return Err(Reject::Stale("endorsed by a weak quorum only"));
         }
+        // More would only have to be looked at.
+        let proof = &proof[..if lacks_trust { weak } else { quorum }];
         self.look_at_proof(now.mono, (from, lacks_trust), (view, &entry), proof)?;
         if !lacks_trust {
             self.take_endorsed(now.mono, (from, key), proof);
@@ -485,7 +487,11 @@ impl Lane {
         let (each, burst) = self.tell_pace(2);
         let tellers = if shows { self.cfg.quorums.weak() as u64 } else { 1 };
         let each = Span(each.0 / tellers);
-        if !self.catchup.peers.shows(from).take(now, (each, burst)) {
+        let account = match shows {
+            true => self.catchup.peers.shows(from),
+            false => self.catchup.peers.tells(from),
+        };
+        if !account.take(now, (each, burst)) {
             return Err(Reject::Stale("endorsed frames faster than they are checked"));
         }
         let genuine = |(who, said): &(ReplicaId, SignedVouch)| {
@@ -496,7 +502,9 @@ impl Lane {
         if !proof.iter().all(genuine) {
             // Nobody shows what it has not checked, so that forgeries are its own.
             self.catchup.peers.served(from, now, FORGED_COST_BYTES);
-            self.catchup.peers.shows(from).owe(now, Span(each.0 * FORGED_PROOFS));
+            let forged = Span(each.0 * FORGED_PROOFS);
+            self.catchup.peers.shows(from).owe(now, forged);
+            self.catchup.peers.tells(from).owe(now, forged);
             return Err(Reject::Misbehaviour("forged signed vouch"));
         }
         Ok(())
@@ -512,7 +520,7 @@ impl Lane {
     ) {
         let pause = Span(self.cfg.view_timeout.0 / 8);
         let kept = &mut self.grievances.endorsements.kept;
-        let needed = |key: &Key| self.pool.get(key).is_some_and(|entry| !entry.dormant);
+        let needed = |key: &Key| self.pool.is_to_be_shown(key);
         if !kept.has_room((teller, &key), (now, pause), needed) {
             return;
         }
@@ -535,8 +543,7 @@ impl Lane {
 
     /// Another view begins: what was shown of frames that are not here any more is forgotten.
     pub(super) fn let_go_of_proofs(&mut self) {
-        let needed = |key: &Key| self.pool.get(key).is_some_and(|entry| !entry.dormant);
-        self.grievances.endorsements.kept.let_go(needed);
+        self.grievances.endorsements.kept.let_go(|key| self.pool.is_to_be_shown(key));
     }
 }
 

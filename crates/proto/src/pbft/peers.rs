@@ -38,7 +38,9 @@ struct Peer {
     served_until: Time,
     /// Frames that were decided of late and are ordered once more on its word alone.
     again: Allowance,
-    /// Proofs that it shows, and those that it makes whole.
+    /// Proofs of which it tells a leader, those that it shows as one, and those that it makes
+    /// whole.
+    tells: Allowance,
     shows: Allowance,
     completes: Allowance,
     /// The highest number that it has mentioned.
@@ -48,10 +50,10 @@ struct Peer {
     delivered: Seq,
     /// The view that it votes in or waits for, and when it last said so.
     view: Option<(View, Time)>,
-    told: Option<Told>,
-}
     /// When it said that it has yet to begin the view that this replica is in.
     elsewhere: Option<Time>,
+    told: Option<Told>,
+}
 
 /// How often something may happen: so many times at once, and then as time passes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -237,7 +239,13 @@ impl Peers {
         self.peer(replica).served_until <= now.after(SERVE_BURST)
     }
 
-    /// How many proofs of `replica` are looked at. Apart from what it is sent, which others decide.
+    /// How many proofs are looked at of which `replica` tells this leader. Apart from what it is
+    /// sent, which others decide.
+    pub(super) fn tells(&mut self, replica: ReplicaId) -> &mut Allowance {
+        &mut self.peer(replica).tells
+    }
+
+    /// How many proofs are looked at that `replica` shows for its own proposals.
     pub(super) fn shows(&mut self, replica: ReplicaId) -> &mut Allowance {
         &mut self.peer(replica).shows
     }

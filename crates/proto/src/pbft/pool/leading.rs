@@ -108,6 +108,12 @@ impl Pool {
         keys
     }
 
+    /// Whether it may have to be shown whose `key` is: it waits for its order, or has one.
+    pub(in crate::pbft) fn is_to_be_shown(&self, key: &Key) -> bool {
+        let waits = |entry: &Entry| !entry.dormant || entry.ordered || entry.urgent;
+        self.entries.get(key).is_some_and(waits)
+    }
+
     /// How many names are looked at for bodies to fetch.
     #[cfg(test)]
     pub(in crate::pbft) fn bodyless(&self) -> usize {

@@ -351,5 +351,13 @@ fn what_was_refused_takes_no_room_among_the_proofs_of_its_teller() {
         let progress = Progress { executed: Seq(seq), ..Progress::default() };
         rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
         assert!(rig.lane.pool.get(&key).is_some_and(|entry| entry.dormant), "{seq}");
+        rig.lane.let_go_of_proofs();
+        assert!(rig.lane.shows_whose(&entry(&f)).is_none(), "{seq}");
     }
+    // Whoever is told of one again shows it, though it was refused.
+    let f = frame(1_030, b"op");
+    rig.wait(Span::millis(15));
+    rig.peer(1, quorum_endorses((entry(&f), 1_030))).expect("a debt again");
+    rig.lane.let_go_of_proofs();
+    assert!(rig.lane.shows_whose(&entry(&f)).is_some());
 }
