@@ -16,9 +16,7 @@ use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::record::GroupRecord;
 use proto::group::roster::Roster;
 use proto::group::rules::Rules;
-use proto::pbft::msg::{
-    Checkpoint, Message, NullPhase, Nulls, Proposal, SignedVouch, Vote, endorse_bytes,
-};
+use proto::pbft::msg::{Checkpoint, Message, NullPhase, Nulls, Proposal, Vote};
 
 /// The group of all samples.
 pub const GROUP: GroupId = GroupId([7; 32]);
@@ -228,11 +226,6 @@ pub fn messages() -> Vec<Message> {
     let digest = proposal.digest(GROUP, seq);
     let vote = Vote { view, seq, digest };
     let entry = entries()[0];
-    let signed = |who: u16| {
-        let executed = Seq(7);
-        let bytes = endorse_bytes(GROUP, Epoch(0), view, (&entry, executed));
-        SignedVouch { executed, signature: keys(who).sign(&bytes) }
-    };
     let mut all = vec![
         Message::PrePrepare { view, seq, proposal: proposal.clone() },
         Message::PrePrepare { view, seq: Seq(2), proposal: Proposal::Null },
@@ -249,12 +242,8 @@ pub fn messages() -> Vec<Message> {
         Message::Decided { seq, proposal: proposal.clone() },
         Message::FetchProposal { seq, digest },
         Message::ProposalIs { seq, proposal },
-        Message::Endorse { view, entries: vec![(entry, signed(3))] },
-        Message::Endorsed {
-            view,
-            entry,
-            proof: (0..3).map(|r| (ReplicaId(r), signed(r))).collect(),
-        },
+        Message::Endorse { view, entries: vec![(entry, Seq(7))] },
+        Message::Owed { view, entries: vec![(entry, Seq(7))] },
     ];
     all.extend(group_messages().into_iter().map(|m| Message::Group(Arc::new(m))));
     all.extend(state_messages().into_iter().map(|m| Message::State(Arc::new(m))));

@@ -43,7 +43,7 @@ impl World {
             Message::FetchProposal { .. } => Sight::FetchesProposal,
             Message::ProposalIs { .. } => Sight::GivesProposal,
             Message::Endorse { .. } => Sight::Endorse,
-            Message::Endorsed { .. } => Sight::Endorsed,
+            Message::Owed { .. } => Sight::Owed,
             Message::Group(message) => match &**message {
                 GroupMessage::ViewChange(_) => Sight::ViewChange,
                 GroupMessage::NewView(_) => Sight::NewView,

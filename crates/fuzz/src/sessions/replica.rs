@@ -15,7 +15,7 @@ use base::{
 use exec::stage::{Stage, StageConfig, StageOutbox, Target as StageTarget};
 use proto::group::msg::{GroupMessage, NewView, ViewChange};
 use proto::group::{self, Beginning, Coordinator, CoordinatorConfig};
-use proto::pbft::msg::{Checkpoint, Message, SignedVouch, endorse_bytes};
+use proto::pbft::msg::{Checkpoint, Message};
 use proto::pbft::{Batching, Input, Lane, LaneConfig, Leaders, Switches};
 use proto::{Effect, Outbox};
 use svc::echo::EchoService;
@@ -282,15 +282,6 @@ fn signed(from: ReplicaId, message: Message) -> Message {
     let (keys, rules) = (samples::keys(from.0), samples::rules());
     match message {
         Message::Checkpoint(said) => Message::Checkpoint(signed_checkpoint(from, said)),
-        Message::Endorse { view, entries } => {
-            let sign = |(entry, mut said): (base::BatchEntry, SignedVouch)| {
-                let bytes = endorse_bytes(GROUP, Epoch(0), view, (&entry, said.executed));
-                said.signature = keys.sign(&bytes);
-                (entry, said)
-            };
-            let entries = entries.into_iter().map(sign).collect();
-            Message::Endorse { view, entries }
-        }
         Message::Group(message) => {
             let message = match Arc::unwrap_or_clone(message) {
                 GroupMessage::ViewChange(change) => {

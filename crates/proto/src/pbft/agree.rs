@@ -182,7 +182,14 @@ impl Lane {
         let mut bodies = Vec::with_capacity(entries.len());
         for (place, entry) in entries.iter().enumerate() {
             let want = Want { seq, place, needs_trust: origin == Origin::Leader };
-            bodies.push(self.pool.want(now.mono, pool::key_of(entry), want, voucher, weak));
+            let key = pool::key_of(entry);
+            let known = self.grievances.endorsements.who_answers_for(&key);
+            if want.needs_trust && known.len() >= weak {
+                for who in known.iter() {
+                    self.pool.vouch(now.mono, (who, None), key, weak);
+                }
+            }
+            bodies.push(self.pool.want(now.mono, key, want, voucher, weak));
         }
         slot.missing = bodies.iter().filter(|body| body.is_none()).count();
         slot.bodies = bodies;

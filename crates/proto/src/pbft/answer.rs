@@ -66,11 +66,6 @@ impl Lane {
             };
             if let Some((frame, vouched)) = found {
                 self.catchup.peers.served(from, now.mono, frame.encoded_len());
-                // First: a body that is not trusted is not kept.
-                if let Some(proof) = self.shows_whose(entry) {
-                    self.catchup.peers.served(from, now.mono, proof.encoded_len_max());
-                    out.send(Target::One(from), proof);
-                }
                 out.send(Target::One(from), Message::Body { vouched, frame });
             }
         }

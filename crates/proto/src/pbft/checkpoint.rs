@@ -14,7 +14,6 @@ use base::{
     VoteSet,
 };
 
-use super::endorse::FORGED_COST_BYTES;
 use super::msg::{Checkpoint, Message};
 use super::{Lane, LaneConfig, Reject};
 use crate::group::link::ToCoordinator;
@@ -26,6 +25,9 @@ const OWN_KEPT: usize = 16;
 const CERTIFICATES_KEPT: usize = 4;
 /// Bytes of executed frames that all pillars together keep below the low mark.
 const RETAINED_BYTES: usize = 128 << 20;
+
+/// What a signature that may be forged costs the share of who sent it.
+const FORGED_COST_BYTES: usize = 1 << 20;
 
 /// What one replica says about one checkpoint.
 #[derive(Clone, Debug)]

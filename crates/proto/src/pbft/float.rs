@@ -68,7 +68,9 @@ impl Lane {
         self.checkpoints.let_go(seq);
         let Batch::Frames { frames, .. } = batch else { return };
         for frame in frames {
-            let wanted = self.pool.let_go(&(frame.id(), frame.digest()), seq);
+            let key = (frame.id(), frame.digest());
+            self.grievances.endorsements.done(&key, false);
+            let wanted = self.pool.let_go(&key, seq);
             self.fill_places(now, frame, &wanted, out);
         }
     }

@@ -4,18 +4,18 @@
 //! |---|---|
 //! | stalled | the leader owes something and nothing was delivered for T |
 //! | stalled | frames wait, and fewer than a quorum say that they vote in this view |
-//! | starved | a frame that a quorum endorses is not ordered T after the leader was told |
+//! | starved | a frame is not ordered T after a quorum has said that the leader owes it |
 //! | slow | such frames are ordered late, in the last of three slow windows (`monitor`) |
 //! | equivocates | a weak quorum has accepted another proposal for one number |
 //! | forges | it gives a body to its own proposal that the client has not signed (`inline`) |
 //!
 //! None of them can be caused by a client, alone or with f replicas: a stall needs the leader's
 //! own proposal, the word of a weak quorum, or the absence of correct replicas from the view, the
-//! next two a quorum's signed vouch (`endorse`), the fifth a weak quorum's votes, and the last what
-//! no correct leader sends. A replica that lags blames nobody; nor does one that has stopped voting
-//! in its view, or that leads it. Who has stopped goes on endorsing: where nobody has followed it,
-//! and a liar stands in for it, the others see a quorum in their view and have too few
-//! endorsements without it.
+//! next two a quorum's word that the leader owes a frame (`endorse`), the fifth a weak quorum's
+//! votes, and the last what no correct leader sends. A replica that lags blames nobody; nor does
+//! one that has stopped voting in its view, or that leads it. Who has stopped goes on endorsing:
+//! where nobody has followed it, and a liar stands in for it, the others see a quorum in their view
+//! and have too few endorsements without it.
 //!
 //! Time is looked at only while something is under way: an idle group has no timers.
 
@@ -147,7 +147,7 @@ impl Lane {
             || self.is_blocked()
             || self.is_unfilled()
             || self.has_refused()
-            || self.grievances.endorsements.any_forwarded()
+            || self.grievances.endorsements.any_owed()
     }
 
     fn is_unfilled(&self) -> bool {
@@ -168,7 +168,11 @@ impl Lane {
     /// When the timers are to be looked at, if there is a leader to watch over.
     pub(super) fn grieve_deadline(&self) -> Option<Time> {
         if !self.is_active() {
-            return Some(self.grievances.due).filter(|_| self.pool.len() > 0);
+            let quarter = Span(self.cfg.view_timeout.0 / 4);
+            let owed = self.grievances.endorsements.any_owed();
+            let owed = owed.then(|| self.grievances.looked.after(quarter));
+            let due = Some(self.grievances.due).filter(|_| self.pool.len() > 0);
+            return owed.into_iter().chain(due).min();
         }
         if self.leads_alone() {
             return None;
@@ -200,7 +204,7 @@ impl Lane {
     }
 
     /// Whether there is no leader to watch over but this replica itself.
-    fn leads_alone(&self) -> bool {
+    pub(super) fn leads_alone(&self) -> bool {
         !self.views.roles.rotate() && self.is_leader()
     }
 
@@ -263,7 +267,7 @@ impl Lane {
     /// How often the timers are looked at while something is under way.
     pub(super) fn look_pause(&self) -> Span {
         let owed = self.grievances.owed_since.is_some();
-        let looks = if owed || self.grievances.endorsements.any_forwarded() { LOOKS } else { 2 };
+        let looks = if owed || self.grievances.endorsements.any_owed() { LOOKS } else { 2 };
         let usual = self.cfg.view_timeout.0 / looks;
         let monitor = &self.grievances.monitor;
         let closely = monitor.looks_closely().then(|| monitor.threshold().0 / LOOKS);
@@ -304,7 +308,8 @@ impl Lane {
         let waits = || {
             let since = before(HEARTBEAT_IDLE);
             let stands_still = self.catchup.last_progress() <= since;
-            stands_still && !self.pool.oldest_own(since, 1, ClientId(0), |_| Some(0)).is_empty()
+            stands_still
+                && !self.pool.oldest_own(since, 1, ClientId(0), |_| Some(Time::ZERO)).is_empty()
         };
         if lags || present >= self.cfg.quorums.quorum() || !waits() {
             self.grievances.deserted_since = None;

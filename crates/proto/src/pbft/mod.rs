@@ -406,10 +406,8 @@ impl Lane {
                 self.on_fetch_proposal(now, from, (seq, digest), out)
             }
             Message::ProposalIs { seq, proposal } => self.on_proposal_is(now, seq, proposal, out),
-            Message::Endorse { view, entries } => self.on_endorse(now, from, (view, entries), out),
-            Message::Endorsed { view, entry, proof } => {
-                self.on_endorsed(now, from, (view, entry), &proof, out)
-            }
+            Message::Endorse { view, entries } => self.on_endorse(now, from, (view, &entries), out),
+            Message::Owed { view, entries } => self.on_owed(now, from, (view, &entries)),
             Message::Vouch { executed, entries } => self.on_vouch(now, (from, executed), &entries),
             Message::Fetch { seq, entries } => self.on_fetch(now, from, seq, &entries, out),
             Message::Body { vouched, frame } => self.on_body(now, from, vouched, &frame, out),
@@ -456,7 +454,7 @@ impl Lane {
                     let frame = frame.filter(|frame| !self.inline() || self.is_genuine(frame));
                     let frame = frame.cloned();
                     self.pool.refused_late(now.mono, (key, seq), frame.as_ref());
-                    self.grievances.endorsements.refused(seq, |named| *named == key);
+                    self.grievances.endorsements.done(&key, true);
                     if let Some(frame) = frame {
                         self.refused_here(now, seq, &frame);
                         self.frame_changed(now, &key, out);
@@ -487,10 +485,6 @@ impl Lane {
             let next = next.map(|(seq, slot)| (seq, slot.decided_batch()));
             let Some((seq, batch)) = next else { break };
             if let Some(Batch::Frames { frames, .. }) = batch.as_deref() {
-                let refused = &self.refused;
-                if refused.first().is_some_and(|(first, _)| *first <= seq) {
-                    self.grievances.endorsements.refused(seq, |key| refused.contains(&(seq, *key)));
-                }
                 for frame in frames {
                     self.on_frame_done(now, seq, frame, out);
                 }
@@ -505,6 +499,7 @@ impl Lane {
     fn on_frame_done(&mut self, now: Now, seq: Seq, frame: &Arc<Frame>, out: &mut Outbox) {
         let key = (frame.id(), frame.digest());
         let refused = self.refused.remove(&(seq, key));
+        self.grievances.endorsements.done(&key, refused);
         let wanted = match refused {
             true => {
                 let replayed = self.log.get(seq).is_some_and(|slot| slot.recalled);

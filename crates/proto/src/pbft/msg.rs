@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use base::batch::{batch_digest, null_digest};
 use base::transfer::StateMessage;
 use base::{
-    AgreedTime, BatchEntry, ClientId, Digest, Frame, FrameId, GroupId, Malformed, Reader,
-    ReplicaId, Seq, SessionId, Signature, View, Writer, limits,
+    AgreedTime, BatchEntry, ClientId, Digest, Frame, FrameId, GroupId, Malformed, Reader, Seq,
+    SessionId, Signature, View, Writer, limits,
 };
 
 use crate::group::msg::GroupMessage;
@@ -22,10 +22,8 @@ pub use nulls::{NullPhase, Nulls, RUN_MAX};
 
 /// Bytes of an encoded [`BatchEntry`].
 const ENTRY_BYTES: usize = 56;
-/// Bytes of an encoded [`SignedVouch`].
-const SIGNED_VOUCH_BYTES: usize = 8 + 64;
-/// Bytes of an encoded entry with a signed vouch.
-const ENDORSEMENT_BYTES: usize = ENTRY_BYTES + SIGNED_VOUCH_BYTES;
+/// Bytes of an encoded entry with a number.
+const HELD_BYTES: usize = ENTRY_BYTES + 8;
 
 /// What a leader proposes for a number.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,34 +114,8 @@ impl Checkpoint {
     }
 }
 
-/// Most frames that one ENDORSE names.
-pub const ENDORSE_MAX: usize = 16;
-
-/// What a replica says of a frame that it endorses, signed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SignedVouch {
-    /// For how long it holds the frame, as [`Message::Vouch`] says it.
-    pub executed: Seq,
-    /// Over [`endorse_bytes`].
-    pub signature: Signature,
-}
-
-/// What a replica signs when it endorses a frame: domain, group, epoch, view, frame, and how far
-/// it has executed. The view makes old endorsements worthless to a later leader, when the bodies
-/// may be gone; the number makes them worthless once the frame was ordered.
-#[must_use]
-pub fn endorse_bytes(
-    group: GroupId,
-    epoch: base::Epoch,
-    view: View,
-    (entry, executed): (&BatchEntry, Seq),
-) -> Vec<u8> {
-    let mut out = Vec::with_capacity(136);
-    Writer::new(&mut out).bytes(b"stylite endorse\0").bytes(&group.0).u32(epoch.0).u64(view.0);
-    encode_entry(entry, &mut out);
-    Writer::new(&mut out).u64(executed.0);
-    out
-}
+/// Most frames that one ENDORSE or OWED names.
+pub const ENDORSE_MAX: usize = 256;
 
 /// A message of a pillar to the same pillar of another replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -232,18 +204,17 @@ pub enum Message {
     Endorse {
         /// The view whose leader does not order them.
         view: View,
-        /// The frames, of each principal the oldest first.
-        entries: Vec<(BatchEntry, SignedVouch)>,
+        /// The frames, of each principal the oldest first, and for how long the sender holds each,
+        /// as [`Message::Vouch`] says it.
+        entries: Vec<(BatchEntry, Seq)>,
     },
-    /// To the leader: a quorum endorses this frame, which is as good as their vouches. From the
-    /// leader, beside the body: a weak quorum did, so that it is its client's.
-    Endorsed {
-        /// The view of the endorsements.
+    /// The leader owes these frames: the sender holds them, and a quorum endorses each. At most
+    /// [`ENDORSE_MAX`].
+    Owed {
+        /// The view whose leader does not order them.
         view: View,
-        /// The frame.
-        entry: BatchEntry,
-        /// What distinct replicas have signed.
-        proof: Vec<(ReplicaId, SignedVouch)>,
+        /// The frames, and for how long the sender holds each, as [`Message::Vouch`] says it.
+        entries: Vec<(BatchEntry, Seq)>,
     },
 }
 
@@ -286,21 +257,8 @@ impl Message {
                 Writer::new(out).u8(11).u64(seq.0);
                 encode_proposal(proposal, out);
             }
-            Message::Endorse { view, entries } => {
-                Writer::new(out).u8(12).u64(view.0).count(entries.len());
-                for (entry, said) in entries {
-                    encode_entry(entry, out);
-                    Writer::new(out).u64(said.executed.0).bytes(&said.signature.0);
-                }
-            }
-            Message::Endorsed { view, entry, proof } => {
-                Writer::new(out).u8(13).u64(view.0);
-                encode_entry(entry, out);
-                Writer::new(out).count(proof.len());
-                for (who, said) in proof {
-                    Writer::new(out).u16(who.0).u64(said.executed.0).bytes(&said.signature.0);
-                }
-            }
+            Message::Endorse { view, entries } => encode_held(12, *view, entries, out),
+            Message::Owed { view, entries } => encode_held(13, *view, entries, out),
             Message::Forward(frame) => {
                 Writer::new(out).u8(14);
                 frame.encode(out);
@@ -324,8 +282,9 @@ impl Message {
             Message::PrePrepare { proposal, .. }
             | Message::Decided { proposal, .. }
             | Message::ProposalIs { proposal, .. } => proposal.entries().len(),
-            Message::Endorse { entries, .. } => return 16 + entries.len() * ENDORSEMENT_BYTES,
-            Message::Endorsed { proof, .. } => return 128 + proof.len() * (2 + SIGNED_VOUCH_BYTES),
+            Message::Endorse { entries, .. } | Message::Owed { entries, .. } => {
+                return 16 + entries.len() * HELD_BYTES;
+            }
             Message::Vouch { entries, .. } | Message::Fetch { entries, .. } => entries.len(),
             Message::Body { frame, .. } | Message::Forward(frame) => {
                 return 8 + frame.encoded_len();
@@ -379,12 +338,13 @@ impl Message {
             }
             11 => Message::ProposalIs { seq: decode_seq(r)?, proposal: decode_proposal(r)? },
             12 => {
-                let view = View(r.u64("endorse view")?);
-                let count = r.count(ENDORSE_MAX, ENDORSEMENT_BYTES, "signed vouch count")?;
-                let one = |_| Ok((decode_entry(r)?, decode_signed_vouch(r)?));
-                Message::Endorse { view, entries: (0..count).map(one).collect::<Result<_, _>>()? }
+                let (view, entries) = decode_held(r)?;
+                Message::Endorse { view, entries }
             }
-            13 => decode_endorsed(r)?,
+            13 => {
+                let (view, entries) = decode_held(r)?;
+                Message::Owed { view, entries }
+            }
             14 => Message::Forward(Arc::new(Frame::decode(group, r)?)),
             15 => Message::Nulls(Nulls::decode(r)?),
             16 => Message::Group(Arc::new(GroupMessage::decode(group, r)?)),
@@ -455,18 +415,19 @@ fn encode_entry(entry: &BatchEntry, out: &mut Vec<u8>) {
         .digest(entry.digest);
 }
 
-fn decode_endorsed(r: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let view = View(r.u64("endorsed view")?);
-    let entry = decode_entry(r)?;
-    let count = r.count(limits::REPLICAS_MAX, 2 + SIGNED_VOUCH_BYTES, "signed vouch count")?;
-    let one = |_| Ok((ReplicaId(r.u16("endorser")?), decode_signed_vouch(r)?));
-    let proof = (0..count).map(one).collect::<Result<_, _>>()?;
-    Ok(Message::Endorsed { view, entry, proof })
+fn encode_held(kind: u8, view: View, entries: &[(BatchEntry, Seq)], out: &mut Vec<u8>) {
+    Writer::new(out).u8(kind).u64(view.0).count(entries.len());
+    for (entry, executed) in entries {
+        encode_entry(entry, out);
+        Writer::new(out).u64(executed.0);
+    }
 }
 
-fn decode_signed_vouch(r: &mut Reader<'_>) -> Result<SignedVouch, Malformed> {
-    let executed = Seq(r.u64("endorser's number")?);
-    Ok(SignedVouch { executed, signature: Signature(r.array("signed vouch")?) })
+fn decode_held(r: &mut Reader<'_>) -> Result<(View, Vec<(BatchEntry, Seq)>), Malformed> {
+    let view = View(r.u64("endorsed view")?);
+    let count = r.count(ENDORSE_MAX, HELD_BYTES, "endorsed count")?;
+    let one = |_| Ok((decode_entry(r)?, Seq(r.u64("endorser's number")?)));
+    Ok((view, (0..count).map(one).collect::<Result<_, _>>()?))
 }
 
 fn decode_entries(r: &mut Reader<'_>) -> Result<Vec<BatchEntry>, Malformed> {
@@ -503,7 +464,6 @@ mod tests {
         let mut builder = FrameBuilder::new();
         builder.push(b"op");
         let frame = builder.request(GroupId::default(), id, 0, |_| Authenticator::Vector(vec![]));
-        let said = |of| SignedVouch { executed: Seq(7), signature: Signature([of; 64]) };
         vec![
             Message::PrePrepare { view: View(7), seq: Seq(8), proposal: proposal.clone() },
             Message::PrePrepare { view: View(7), seq: Seq(8), proposal: Proposal::Null },
@@ -528,12 +488,8 @@ mod tests {
             Message::Decided { seq: Seq(8), proposal: proposal.clone() },
             Message::FetchProposal { seq: Seq(8), digest: Digest([4; 32]) },
             Message::ProposalIs { seq: Seq(8), proposal },
-            Message::Endorse { view: View(1), entries: vec![(entry, said(5))] },
-            Message::Endorsed {
-                view: View(1),
-                entry,
-                proof: vec![(ReplicaId(0), said(5)), (ReplicaId(3), said(6))],
-            },
+            Message::Endorse { view: View(1), entries: vec![(entry, Seq(7))] },
+            Message::Owed { view: View(1), entries: vec![(entry, Seq(0)), (entry, Seq(6))] },
         ]
     }
 
@@ -561,6 +517,6 @@ mod tests {
         assert_eq!(got, Err(Malformed("entry count")));
         let bytes = [12, 0, 0, 0, 0, 0, 0, 0, 0, 17, 0, 0, 0];
         let got = Message::decode(GroupId::default(), &mut Reader::new(&bytes));
-        assert_eq!(got, Err(Malformed("signed vouch count")));
+        assert_eq!(got, Err(Malformed("endorsed count")));
     }
 }

@@ -38,11 +38,6 @@ struct Peer {
     served_until: Time,
     /// Frames that were decided of late and are ordered once more on its word alone.
     again: Allowance,
-    /// Proofs of which it tells a leader, those that it shows as one, and those that it makes
-    /// whole.
-    tells: Allowance,
-    shows: Allowance,
-    completes: Allowance,
     /// The highest number that it has mentioned.
     mentioned: Seq,
     /// The low mark that it has told, and up to where it has delivered.
@@ -63,23 +58,15 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// Whether it may happen once more now, which takes `each` from `burst`, and `each` to refill.
-    pub(super) fn is_left(self, now: Time, (each, burst): (Span, Span)) -> bool {
-        self.whole_at.max(now).after(each) <= now.after(burst)
-    }
-
-    /// It happens if it may; whether it does.
+    /// It happens if it may, which takes `each` from `burst`, and `each` to refill. Whether it
+    /// does.
     pub(super) fn take(&mut self, now: Time, (each, burst): (Span, Span)) -> bool {
-        let may = self.is_left(now, (each, burst));
+        let after = self.whole_at.max(now).after(each);
+        let may = after <= now.after(burst);
         if may {
-            self.whole_at = self.whole_at.max(now).after(each);
+            self.whole_at = after;
         }
         may
-    }
-
-    /// So much is used up, whether it is left or not.
-    pub(super) fn owe(&mut self, now: Time, span: Span) {
-        self.whole_at = self.whole_at.max(now).after(span);
     }
 }
 
@@ -237,22 +224,6 @@ impl Peers {
     /// Whether `replica` may be sent more help now.
     pub(super) fn may_serve(&mut self, replica: ReplicaId, now: Time) -> bool {
         self.peer(replica).served_until <= now.after(SERVE_BURST)
-    }
-
-    /// How many proofs are looked at of which `replica` tells this leader. Apart from what it is
-    /// sent, which others decide.
-    pub(super) fn tells(&mut self, replica: ReplicaId) -> &mut Allowance {
-        &mut self.peer(replica).tells
-    }
-
-    /// How many proofs are looked at that `replica` shows for its own proposals.
-    pub(super) fn shows(&mut self, replica: ReplicaId) -> &mut Allowance {
-        &mut self.peer(replica).shows
-    }
-
-    /// How many proofs are looked at that `replica` makes whole.
-    pub(super) fn completes(&mut self, replica: ReplicaId) -> &mut Allowance {
-        &mut self.peer(replica).completes
     }
 
     /// Whether a frame that was decided of late may be ordered once more on the word of `replica`

@@ -26,7 +26,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{BatchEntry, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, Span, Time};
+use base::{BatchEntry, ClientId, Digest, Frame, FrameId, ReplicaId, Seq, Span, Time, VoteSet};
 
 pub(super) use super::arrival::{Arrival, Vouched};
 
@@ -50,7 +50,7 @@ pub(super) type Key = (FrameId, Digest);
 
 /// Where a frame stands among those of its principal: whether a proposal names it, rank, since
 /// when it waits, its name.
-type Place = (bool, usize, Time, Key);
+type Place = (bool, Time, Time, Key);
 
 /// What a key is, from a proposal's entry.
 pub(super) fn key_of(entry: &BatchEntry) -> Key {
@@ -222,7 +222,8 @@ impl Pool {
         if !good || !entry.is_wanted() || entry.frame.is_some() {
             return;
         }
-        let (is_next, urgent) = (entry.wanted.iter().any(|want| want.seq == next), entry.urgent);
+        let (is_next, urgent) =
+            (entry.wanted.iter().any(|want| want.seq == next), entry.is_urgent());
         if is_next || self.has_room_for(key.0.client, urgent) {
             self.count(frame);
             self.put_body(now, key, frame);
@@ -342,7 +343,7 @@ impl Pool {
         self.eligible = Queue::default();
         let mut keys = Vec::new();
         for (key, entry) in &mut self.entries {
-            (entry.queued, entry.urgent) = (false, false);
+            (entry.queued, entry.owed_at, entry.kept_at) = (false, None, None);
             if !entry.ordered {
                 (entry.made, entry.pending_since) = (now, now);
                 if entry.holders.are_old(now, VOUCH_LIFETIME) {
@@ -358,17 +359,10 @@ impl Pool {
         if leader.is_some() { keys } else { Vec::new() }
     }
 
-    /// As leader: a quorum, each after it had executed so far, endorses `key` as overdue. That is
-    /// as good as their vouches, makes it urgent, and counts even for what was executed not long
-    /// ago, as far as this replica knows: the others do not know it, and the client table will.
-    /// True if its body is missing.
-    pub(super) fn endorsed(
-        &mut self,
-        now: Time,
-        key: Key,
-        by: impl Iterator<Item = (ReplicaId, Seq)>,
-        weak: usize,
-    ) -> bool {
+    /// A leader owes `key`, as these say, one of whom is correct and holds it. That makes it
+    /// urgent, and counts even for what was executed not long ago, as far as this replica knows:
+    /// the others do not know it, and the client table will. True if its body is missing.
+    pub(super) fn owed(&mut self, now: Time, key: Key, by: VoteSet, weak: usize) -> bool {
         let executed = self.recent.at(&key);
         self.recent.forget(&key);
         self.may_come_again(key, executed);
@@ -377,13 +371,16 @@ impl Pool {
             release(&mut self.vouched_only, peer);
         }
         let known = entry.backers();
-        by.for_each(|(who, executed)| entry.is_vouched_for(now, (who, Some(executed))));
-        entry.urgent = true;
+        by.iter().for_each(|who| entry.is_vouched_for(now, (who, None)));
+        let before = entry.owed_at.replace(now);
+        let bodyless = entry.frame.is_none();
+        if before.is_some() {
+            return bodyless;
+        }
         if let (true, Some(frame)) = (entry.queued, &entry.frame) {
             // It stays in its old place, too, where it is skipped.
             self.eligible.push(key, frame.weight(), true);
         }
-        let bodyless = entry.frame.is_none();
         if bodyless {
             // Before those that may never come, or have no room.
             if known >= weak {
@@ -392,6 +389,13 @@ impl Pool {
             self.bodyless.push_front(key);
         }
         bodyless
+    }
+
+    /// This replica says that `key` is owed, and keeps it for as long.
+    pub(super) fn keep_for_debt(&mut self, now: Time, key: &Key) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.kept_at = Some(now);
+        }
     }
 
     /// `key` was executed at this number, if at any, and is to be ordered again all the same.
@@ -419,11 +423,6 @@ impl Pool {
         !self.recent.contains(key) && self.entries.get(key).is_none_or(|entry| !entry.ordered)
     }
 
-    /// Whether the leader was told of `key`'s signed vouch already.
-    pub(super) fn is_urgent(&self, key: &Key) -> bool {
-        self.entries.get(key).is_some_and(|entry| entry.urgent)
-    }
-
     /// Own frames that have waited to be executed since `before` or longer, at most `max`: the
     /// principals in turn, beginning behind `after`, those that no proposal names, those of the
     /// lowest `rank` and then the oldest of each first; those without a rank not at all. One that
@@ -435,7 +434,7 @@ impl Pool {
         before: Time,
         max: usize,
         after: ClientId,
-        rank: impl Fn(&Key) -> Option<usize>,
+        rank: impl Fn(&Key) -> Option<Time>,
     ) -> Vec<BatchEntry> {
         let waits = |e: &Entry| e.is_awaited() && e.frame.is_some() && e.pending_since <= before;
         let mut of: BTreeMap<(bool, ClientId), Vec<Place>> = BTreeMap::new();

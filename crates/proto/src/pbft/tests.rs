@@ -22,7 +22,6 @@ mod grieve;
 mod held;
 mod hostile;
 mod lasting;
-mod proofs;
 mod quota;
 mod refused;
 mod repeats;

@@ -210,7 +210,6 @@ impl Lane {
     /// What waits for its order is made known to the new leader.
     fn offer_pending(&mut self, now: Now, out: &mut Outbox) {
         self.leaving.vouches.clear();
-        self.let_go_of_proofs();
         self.grievances.frame_waits(now.mono, self.cfg.view_timeout);
         let leads = self.is_leader();
         for key in self.pool.begin_view(now.mono, leads.then_some(self.cfg.me)) {

@@ -41,8 +41,9 @@ impl Deaf {
             Input::Peer { from, incarnation, mut message } => {
                 match &mut message {
                     Message::Vouch { entries, .. } => entries.retain(|entry| !about(entry)),
-                    Message::Endorse { entries, .. } => entries.retain(|(one, _)| !about(one)),
-                    Message::Endorsed { entry, .. } if about(entry) => return None,
+                    Message::Endorse { entries, .. } | Message::Owed { entries, .. } => {
+                        entries.retain(|(one, _)| !about(one));
+                    }
                     Message::Body { frame, .. } | Message::Forward(frame)
                         if frame.id().client == self.client =>
                     {
@@ -52,7 +53,9 @@ impl Deaf {
                 }
                 let empty = match &message {
                     Message::Vouch { entries, .. } => entries.is_empty(),
-                    Message::Endorse { entries, .. } => entries.is_empty(),
+                    Message::Endorse { entries, .. } | Message::Owed { entries, .. } => {
+                        entries.is_empty()
+                    }
                     _ => false,
                 };
                 (!empty).then_some(Input::Peer { from, incarnation, message })

@@ -17,12 +17,9 @@ use proto::group::evidence::Proof;
 use proto::group::link::{PRE_PREPARED_MAX, SliceEntry};
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::roster::{Exclusion, Roster};
-use proto::pbft::msg::{
-    Checkpoint, ENDORSE_MAX, Message, NullPhase, Nulls, Proposal, SignedVouch, Vote,
-};
+use proto::pbft::msg::{Checkpoint, ENDORSE_MAX, Message, NullPhase, Nulls, Proposal, Vote};
 
 use super::frames::Parts;
-use super::sample::UNSIGNED;
 use super::touch::{Listed, Pools, Sort, Touch};
 use crate::prng::Prng;
 
@@ -70,14 +67,9 @@ impl Touch<'_> {
                 self.seq("number", seq);
                 self.digest("digest", digest);
             }
-            Message::Endorse { view, entries } => {
+            Message::Endorse { view, entries } | Message::Owed { view, entries } => {
                 self.view("view", view);
-                self.list("signed entries", entries);
-            }
-            Message::Endorsed { view, entry, proof } => {
-                self.view("view", view);
-                self.entry(entry);
-                self.list("signers", proof);
+                self.list("endorsed entries", entries);
             }
             Message::Group(message) => self.group(Arc::make_mut(message)),
             Message::State(message) => self.state(Arc::make_mut(message)),
@@ -182,11 +174,6 @@ impl Touch<'_> {
         self.seq("checkpoint", seq);
         self.digest("state digest", digest);
         self.signature("checkpoint signature", signature);
-    }
-
-    fn signed_vouch(&mut self, said: &mut SignedVouch) {
-        self.seq("executed when signed", &mut said.executed);
-        self.signature("signed vouch", &mut said.signature);
     }
 
     fn signers(&mut self, proof: &mut Vec<(ReplicaId, Signature)>) {
@@ -447,31 +434,16 @@ impl Listed for BatchEntry {
 }
 
 /// A frame that is endorsed.
-impl Listed for (BatchEntry, SignedVouch) {
+impl Listed for (BatchEntry, Seq) {
     const MOST: usize = ENDORSE_MAX;
 
-    fn old(pools: &Pools, prng: &mut Prng) -> Option<(BatchEntry, SignedVouch)> {
-        pools.entries.pick(prng).map(|entry| (entry, UNSIGNED))
+    fn old(pools: &Pools, prng: &mut Prng) -> Option<(BatchEntry, Seq)> {
+        pools.entries.pick(prng).map(|entry| (entry, Seq(0)))
     }
 
     fn touch(&mut self, touch: &mut Touch<'_>) {
         touch.entry(&mut self.0);
-        touch.signed_vouch(&mut self.1);
-    }
-}
-
-/// One of those that an ENDORSED shows.
-impl Listed for (ReplicaId, SignedVouch) {
-    const MOST: usize = limits::REPLICAS_MAX;
-
-    fn old(pools: &Pools, prng: &mut Prng) -> Option<(ReplicaId, SignedVouch)> {
-        let signature = pools.signatures.pick(prng)?;
-        Some((ReplicaId(0), SignedVouch { signature, ..UNSIGNED }))
-    }
-
-    fn touch(&mut self, touch: &mut Touch<'_>) {
-        touch.replica("signer", &mut self.0);
-        touch.signed_vouch(&mut self.1);
+        touch.seq("executed when endorsed", &mut self.1);
     }
 }
 

@@ -40,7 +40,7 @@ kinds! {
     FetchProposal = "FETCH-PROPOSAL",
     ProposalIs = "PROPOSAL-IS",
     Endorse = "ENDORSE",
-    Endorsed = "ENDORSED",
+    Owed = "OWED",
     Wish = "WISH",
     ViewChange = "VIEW-CHANGE",
     NewView = "NEW-VIEW",
@@ -83,7 +83,7 @@ impl Kind {
             Message::FetchProposal { .. } => Kind::FetchProposal,
             Message::ProposalIs { .. } => Kind::ProposalIs,
             Message::Endorse { .. } => Kind::Endorse,
-            Message::Endorsed { .. } => Kind::Endorsed,
+            Message::Owed { .. } => Kind::Owed,
             Message::Group(message) => Kind::of_group(message),
             Message::State(message) => Kind::of_state(message),
         }

@@ -13,7 +13,7 @@ use proto::group::evidence::Proof;
 use proto::group::link::SliceEntry;
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::roster::Roster;
-use proto::pbft::msg::{Checkpoint, Message, NullPhase, Nulls, Proposal, SignedVouch, Vote};
+use proto::pbft::msg::{Checkpoint, Message, NullPhase, Nulls, Proposal, Vote};
 
 use super::kind::Kind;
 use super::sign::Signer;
@@ -35,9 +35,6 @@ struct Parts<'a> {
 }
 
 const NONE: Signature = Signature([0; 64]);
-/// What nobody has signed.
-pub(super) const UNSIGNED: SignedVouch = SignedVouch { executed: Seq(0), signature: NONE };
-
 /// A message of this kind; a reply is none between replicas.
 pub(super) fn sample(
     kind: Kind,
@@ -90,11 +87,8 @@ impl Parts<'_> {
             Kind::Decided => Message::Decided { seq, proposal },
             Kind::FetchProposal => Message::FetchProposal { seq, digest },
             Kind::ProposalIs => Message::ProposalIs { seq, proposal },
-            Kind::Endorse => Message::Endorse { view, entries: vec![(entry, UNSIGNED)] },
-            Kind::Endorsed => {
-                let proof = (0..self.n).map(|who| (ReplicaId(who), UNSIGNED)).collect();
-                Message::Endorsed { view, entry, proof }
-            }
+            Kind::Endorse => Message::Endorse { view, entries: vec![(entry, Seq(0))] },
+            Kind::Owed => Message::Owed { view, entries: vec![(entry, Seq(0))] },
             Kind::AskManifest
             | Kind::AskNodes
             | Kind::AskObjects

@@ -7,7 +7,7 @@ use base::{Epoch, Keyring, Quorums, ReplicaId, Signature, StableCheckpoint};
 use proto::group::evidence::Proof;
 use proto::group::msg::{GroupMessage, NewView, Recover, ViewChange};
 use proto::group::rules::Rules;
-use proto::pbft::msg::{Checkpoint, Message, endorse_bytes};
+use proto::pbft::msg::{Checkpoint, Message};
 
 use super::frames::authenticated;
 use crate::host::GROUP;
@@ -47,20 +47,6 @@ impl Signer<'_> {
     pub(super) fn sign(&self, message: &mut Message) {
         match message {
             Message::Checkpoint(checkpoint) => self.checkpoint(checkpoint),
-            Message::Endorse { view, entries } => {
-                for (entry, said) in entries {
-                    let what = (&*entry, said.executed);
-                    let bytes = endorse_bytes(GROUP, self.rules.epoch, *view, what);
-                    said.signature = self.key(&bytes);
-                }
-            }
-            Message::Endorsed { view, entry, proof } => {
-                for (_, said) in proof.iter_mut().filter(|(who, _)| *who == self.me) {
-                    let what = (&*entry, said.executed);
-                    let bytes = endorse_bytes(GROUP, self.rules.epoch, *view, what);
-                    said.signature = self.key(&bytes);
-                }
-            }
             Message::Body { vouched: _, frame } | Message::Forward(frame) => {
                 if let Some(right) = authenticated(frame, self.me, self.n()) {
                     *frame = Arc::new(right);
@@ -72,6 +58,8 @@ impl Signer<'_> {
             | Message::Commit(_)
             | Message::Nulls(_)
             | Message::Vouch { .. }
+            | Message::Endorse { .. }
+            | Message::Owed { .. }
             | Message::Fetch { .. }
             | Message::Status { .. }
             | Message::Decided { .. }

@@ -47,7 +47,7 @@ impl Pool {
         entry.decided = true;
         entry.holders.refused(now, seq);
         // Who endorses it anew says something new.
-        entry.urgent = false;
+        (entry.owed_at, entry.kept_at) = (None, None);
         if !later(entry) {
             let again = core::mem::take(&mut entry.again);
             entry.dormant = !(again || spared(entry));
@@ -76,7 +76,7 @@ impl Pool {
     pub(in crate::pbft) fn fetched(&mut self, now: Time, me: Option<ReplicaId>) {
         for entry in self.entries.values_mut() {
             entry.holders.forget();
-            entry.urgent = false;
+            (entry.owed_at, entry.kept_at) = (None, None);
             if let Some(me) = me.filter(|_| entry.is_awaited()) {
                 entry.holders.add_me(now, me);
             }
@@ -99,7 +99,7 @@ impl Pool {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.decided = true;
             entry.holders.refused(now, seq);
-            entry.urgent = false;
+            (entry.owed_at, entry.kept_at) = (None, None);
         }
         let is_here = self.entries.get(&key).is_some_and(|entry| entry.frame.is_some());
         if let Some(frame) = frame.filter(|_| again && !is_here)

@@ -37,8 +37,10 @@ pub(in crate::pbft) struct Entry {
     pub(super) queued: bool,
     /// Whose vouch alone made this entry, while that is so.
     pub(super) made_by: Option<ReplicaId>,
-    /// A quorum endorses it as overdue: it goes before others.
-    pub(super) urgent: bool,
+    /// When a weak quorum said last that its leader owes it: it goes before others.
+    pub(super) owed_at: Option<Time>,
+    /// When this replica said so last.
+    pub(super) kept_at: Option<Time>,
     /// Who waits for it.
     pub(super) wanted: Vec<Want>,
     /// When the entry was made: how old the oldest vouch for it may be.
@@ -64,6 +66,16 @@ impl Entry {
     /// Whether this replica waits for its order, and says so to others.
     pub(in crate::pbft) fn is_awaited(&self) -> bool {
         self.own && !self.dormant
+    }
+
+    /// Whether its leader owes it.
+    pub(in crate::pbft) fn is_urgent(&self) -> bool {
+        self.owed_at.is_some()
+    }
+
+    /// Whether somebody has counted on it since `at`, as its leader owes it.
+    pub(super) fn counts_since(&self, at: Time) -> bool {
+        self.owed_at.max(self.kept_at).is_some_and(|last| last >= at)
     }
 
     /// Whether somebody waits for it.
@@ -103,15 +115,16 @@ impl Entry {
             || self.backers() >= weak - usize::from(base::mutant!(LeadersWordIsTrust))
     }
 
-    /// Whether a leader may propose it: its body is here, and a quorum holds it, or, where it
-    /// would travel `inline`, this replica has checked its signature.
+    /// Whether a leader may propose it: its body is here, and a quorum holds it or says that it is
+    /// owed, or, where it would travel `inline`, this replica has checked its signature.
     pub(super) fn is_eligible(&self, quorum: usize, inline: bool) -> bool {
         let needed = if base::mutant!(OneVouchIsEnough) { 1 } else { quorum };
         let answered = |frame: &Arc<Frame>| match inline && frame.is_small() {
             true => self.is_awaited(),
             false => self.holders.who().len() >= needed,
         };
-        !self.ordered && self.frame.as_ref().is_some_and(answered)
+        let may = |frame: &Arc<Frame>| self.is_urgent() || answered(frame);
+        !self.ordered && self.frame.as_ref().is_some_and(may)
     }
 
     pub(super) fn satisfies(&self, want: &Want, weak: usize) -> bool {

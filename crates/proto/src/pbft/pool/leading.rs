@@ -59,13 +59,13 @@ impl Pool {
         let divided = self.divided.holds(key.0.client);
         if let Some(entry) = self.entries.get_mut(&key)
             && entry.is_eligible(quorum, self.inline)
-            && (entry.urgent || !divided)
+            && (entry.is_urgent() || !divided)
             && !entry.queued
             && self.deal.as_ref().is_none_or(|deal| deal.is_mine(&key))
         {
             entry.queued = true;
             let weight = entry.frame.as_ref().map_or(0, |frame| frame.weight());
-            self.eligible.push(key, weight, entry.urgent);
+            self.eligible.push(key, weight, entry.is_urgent());
         }
     }
 
@@ -97,7 +97,7 @@ impl Pool {
             if let Some(entry) = self.entries.get_mut(&key)
                 && core::mem::take(&mut entry.queued)
                 && entry.is_eligible(quorum, self.inline)
-                && (entry.urgent || !self.divided.holds(key.0.client))
+                && (entry.is_urgent() || !self.divided.holds(key.0.client))
             {
                 entry.is_ordered_at(Seq(0));
                 self.ordered += 1;
@@ -106,12 +106,6 @@ impl Pool {
             }
         }
         keys
-    }
-
-    /// Whether it may have to be shown whose `key` is: it waits for its order, or has one.
-    pub(in crate::pbft) fn is_to_be_shown(&self, key: &Key) -> bool {
-        let waits = |entry: &Entry| !entry.dormant || entry.ordered || entry.urgent;
-        self.entries.get(key).is_some_and(waits)
     }
 
     /// How many names are looked at for bodies to fetch.
@@ -134,13 +128,13 @@ impl Pool {
             let Some(entry) = entries.get_mut(key) else { continue };
             // Who may not propose it need not have it.
             let mine = self.deal.as_ref().is_none_or(|deal| deal.is_mine(key));
-            let held_back = self.divided.holds(key.0.client) && !entry.urgent;
+            let held_back = self.divided.holds(key.0.client) && !entry.is_urgent();
             if entry.backers() < weak || !mine || held_back {
                 continue;
             }
             more = true;
             let young = entry.made > before;
-            if young && entry.urgent {
+            if young && entry.is_urgent() {
                 continue;
             }
             if young || due.len() >= limits::BATCH_FRAMES_MAX {
@@ -165,6 +159,7 @@ impl Pool {
         (vouched, came): (Time, Time),
     ) {
         let is_old = |e: &Entry| match keeps {
+            _ if e.counts_since(vouched) => false,
             Keeps::AsLeader => e.made < vouched,
             Keeps::AsBackup | Keeps::Both => e.since < came,
         };
@@ -176,9 +171,10 @@ impl Pool {
             .collect();
         old.iter().for_each(|key| drop(self.remove(key)));
         if keeps == Keeps::Both {
-            for entry in self.entries.values_mut().filter(|e| !e.ordered && e.made < vouched) {
+            let is_old = |e: &Entry| !e.ordered && e.made < vouched && !e.counts_since(vouched);
+            for entry in self.entries.values_mut().filter(|e| is_old(e)) {
                 // Who endorses it anew says something new.
-                (entry.made, entry.queued, entry.urgent) = (now, false, false);
+                (entry.made, entry.queued, entry.owed_at) = (now, false, None);
                 entry.vouches = VoteSet::EMPTY;
                 entry.holders.forget();
             }

@@ -64,7 +64,7 @@ impl Pool {
         let idle: Vec<Key> = self
             .entries
             .range(all)
-            .filter(|(_, e)| e.frame.is_some() && !e.ordered && !e.urgent && !e.is_wanted())
+            .filter(|(_, e)| e.frame.is_some() && !e.ordered && !e.is_urgent() && !e.is_wanted())
             .map(|(key, _)| *key)
             .collect();
         idle.iter().for_each(|key| drop(self.remove(key)));

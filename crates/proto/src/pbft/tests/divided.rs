@@ -1,6 +1,6 @@
 //! A client that sends different bodies under one id to different replicas.
 
-use super::grieve::quorum_endorses;
+use super::grieve::is_owed;
 use super::*;
 
 /// A frame of another client than [`frame`]'s.
@@ -81,7 +81,7 @@ fn what_a_quorum_endorses_is_ordered_for_a_client_that_is_held_back_too() {
     rig.feed(Input::Request(c.clone())).expect("fresh");
     vouch(&mut rig, &[&c], &[1, 2, 3]);
     assert!(proposals(&rig.sent()).is_empty());
-    rig.peer(1, quorum_endorses((entry(&c), 0))).expect("a debt");
+    is_owed(&mut rig, (entry(&c), 0));
     assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
 }
 

@@ -1,8 +1,9 @@
-//! What a proof that a quorum endorses a frame is good for, and how often it is shown.
+//! What it takes to have a leader owe a frame, and what nobody can make of that later.
 
-use super::grieve::{quorum_endorses, says, signed_vouch};
+use super::grieve::{endorse, is_owed, owed};
 use super::restart::{fetched, signed_by};
 use super::*;
+use crate::group::link::{Grievance, ToCoordinator};
 use crate::pbft::pool;
 
 fn execute(rig: &mut Rig, upto: u64) {
@@ -10,153 +11,161 @@ fn execute(rig: &mut Rig, upto: u64) {
     rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
 }
 
+/// A frame that is genuine for nobody who has not had it from its client.
+fn shown_to_some(id: u64) -> Arc<Frame> {
+    frame_with(id, b"op", |_| Authenticator::Vector(vec![Mac([9; 16]); 4]))
+}
+
+/// Whether the leader owes it, as `rig` leads.
+fn is_urgent(rig: &Rig, f: &Frame) -> bool {
+    rig.lane.pool.get(&pool::key_of(&entry(f))).is_some_and(pool::Entry::is_urgent)
+}
+
+/// Whether `rig` says within half of T that the leader owes `f`.
+fn says_owed(rig: &mut Rig, f: &Frame) -> bool {
+    let mut said = false;
+    for _ in 0..5 {
+        said |= rig.sent().iter().any(|(to, message)| match message {
+            Message::Owed { entries, .. } => {
+                *to == Target::All && entries.iter().any(|(e, _)| *e == entry(f))
+            }
+            _ => false,
+        });
+        rig.wait(Span::millis(100));
+    }
+    said
+}
+
 /// A client alone can have any frames refused, and shown to some only after that. Each correct
-/// replica tells the leader once of each that a quorum endorses: it must not be taken for one that
-/// has frames ordered again for ever.
+/// replica says of each that it is owed: all of that has to be heard.
 #[test]
-fn all_that_a_quorum_endorses_anew_after_a_refusal_is_heard_at_once() {
+fn all_that_is_owed_anew_after_a_refusal_is_heard_at_once() {
     let mut rig = Rig::new(0, 1);
-    let frames: Vec<Arc<Frame>> = (2..18).map(|id| frame(id, b"op")).collect();
+    let frames: Vec<Arc<Frame>> = (2..300).map(|id| frame(id, b"op")).collect();
     execute(&mut rig, 3);
     for f in &frames {
         let refused = FromStage::Refused { seq: Seq(3), entry: entry(f) };
         rig.feed(Input::Stage(refused)).expect("news");
+        is_owed(&mut rig, (entry(f), 2));
+        assert!(!is_urgent(&rig, f), "they have yet to execute the refusal");
     }
-    for f in &frames {
-        rig.peer(1, quorum_endorses((entry(f), 3))).expect("a debt");
-    }
-    assert!(frames.iter().all(|f| rig.lane.pool.is_urgent(&pool::key_of(&entry(f)))));
+    frames.iter().for_each(|f| is_owed(&mut rig, (entry(f), 3)));
+    assert!(frames.iter().all(|f| is_urgent(&rig, f)));
 }
 
-/// Shows the leader proofs of before number 1, where their frames were refused, until it takes no
-/// more from replica 1. How many it took.
-pub(super) fn shows_old_proofs(rig: &mut Rig) -> u64 {
-    let shown = |id| {
-        let f = frame(id, b"op");
-        let refused = FromStage::Refused { seq: Seq(1), entry: entry(&f) };
-        rig.feed(Input::Stage(refused)).expect("news");
-        rig.wait(Span::micros(100));
-        rig.peer(1, quorum_endorses((entry(&f), 0))).is_ok()
-    };
-    (1_000..).map(shown).take_while(|taken| *taken).count() as u64
-}
-
-/// A proof outlives the frame for as long as the view lasts.
+/// What others have endorsed stays with who heard it; a correct leader does not have to order what
+/// nobody waits for any more. A client shows a frame to two for a minute, which they endorse, and a
+/// liar endorses it once they have dropped it: the leader would find no body.
 #[test]
-fn a_teller_has_so_many_frames_ordered_in_vain_and_no_more() {
-    let f = frame(1, b"op");
-    let mut rig = Rig::new(0, 1);
-    rig.feed(Input::Request(f.clone())).expect("fresh");
-    rig.peer(1, quorum_endorses((entry(&f), 0))).expect("a debt");
-    let p = proposal(&[&f]);
-    assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
-    for from in [1, 2] {
-        rig.peer(from, Message::Prepare(vote(1, &p))).expect("a vote");
+fn only_who_holds_a_frame_and_waits_for_it_says_that_it_is_owed() {
+    let f = shown_to_some(1);
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    for from in [0, 1, 3] {
+        rig.peer(from, endorse(0, (entry(&f), 0))).expect("counted");
     }
-    for from in [1, 2] {
+    assert!(!says_owed(&mut rig, &f), "it never came here");
+    rig.feed(Input::Request(f.clone())).expect("it comes");
+    assert!(says_owed(&mut rig, &f));
+    // It is said for as long as others endorse it, and no longer.
+    for _ in 0..120 {
+        rig.wait(Span::millis(100));
+        rig.sent();
+    }
+    assert!(!says_owed(&mut rig, &f), "nobody else waits for it");
+    for from in [1, 3] {
+        rig.peer(from, endorse(0, (entry(&f), 0))).expect("counted");
+    }
+    assert!(says_owed(&mut rig, &f));
+    // Meanwhile it expires.
+    for _ in 0..130 {
+        rig.wait(Span::secs(1));
+        rig.sent();
+    }
+    assert_eq!(rig.lane.pool.len(), 0);
+    for from in [0, 1, 3] {
+        rig.peer(from, endorse(0, (entry(&f), 0))).expect("counted");
+    }
+    assert!(!says_owed(&mut rig, &f));
+}
+
+/// Whoever says that a frame is owed has it for the leader, however old it is.
+#[test]
+fn what_is_said_to_be_owed_does_not_expire() {
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    rig.feed(Input::Request(f.clone())).expect("it comes");
+    for _ in 0..1_000 {
+        for from in [1, 3] {
+            rig.peer(from, endorse(0, (entry(&f), 0))).expect("counted");
+        }
+        rig.wait(Span::millis(100));
+        rig.sent();
+    }
+    rig.peer(0, Message::Fetch { seq: Seq(1), entries: vec![entry(&f)] }).expect("asked");
+    let body = Message::Body { vouched: true, frame: f.clone() };
+    assert!(rig.sent().contains(&(Target::One(ReplicaId(0)), body)));
+}
+
+/// What `rig` holds against the leader for the next two T, while those say that it owes `f`.
+fn starved(rig: &mut Rig, f: &Frame, who: &[u16]) -> bool {
+    let mut starved = false;
+    for _ in 0..20 {
+        for from in who {
+            rig.peer(*from, owed((entry(f), 0))).expect("a debt");
+        }
+        rig.wait(Span::millis(100));
+        rig.feed(Input::Turn).expect("never refused");
+        let told = |told: &ToCoordinator| {
+            matches!(told, ToCoordinator::Grievance { what: Grievance::Starved, .. })
+        };
+        starved |= super::views::told(rig).iter().any(told);
+    }
+    starved
+}
+
+/// Fewer than a quorum may be too few for the leader to believe them; and whoever says so no more
+/// does not count.
+#[test]
+fn a_clock_runs_only_while_a_quorum_says_that_the_leader_owes_a_frame() {
+    let f = shown_to_some(1);
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    assert!(!starved(&mut rig, &f, &[1, 3]));
+    rig.peer(0, owed((entry(&f), 0))).expect("once");
+    rig.wait(Span::millis(900));
+    rig.feed(Input::Turn).expect("never refused");
+    rig.wait(Span::millis(1_200));
+    assert!(!starved(&mut rig, &f, &[1, 3]), "one of them says it no more");
+    assert!(starved(&mut rig, &f, &[0, 1, 3]), "also for what never came here");
+}
+
+/// What was executed is owed no more, whatever was said before.
+#[test]
+fn what_was_said_before_a_frame_was_executed_is_void() {
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    for from in [1, 3] {
+        rig.peer(from, owed((entry(&f), 9))).expect("a debt");
+    }
+    rig.feed(Input::Request(f.clone())).expect("it comes");
+    let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(&f)] };
+    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+    rig.peer(1, Message::Prepare(vote(1, &p))).expect("a vote");
+    for from in [0, 1] {
         rig.peer(from, Message::Commit(vote(1, &p))).expect("a vote");
     }
     execute(&mut rig, 1);
-    let more = Err(Reject::Stale("endorsed frames faster than they are checked"));
-    let taken = shows_old_proofs(&mut rig);
-    assert!((64..70).contains(&taken), "{taken}");
-    assert_eq!(rig.peer(1, quorum_endorses((entry(&f), 0))), more);
-    // Somebody else's are counted apart: who was sent it again since then, or has fetched a state,
-    // waits for it still.
-    rig.peer(2, quorum_endorses((entry(&f), 1))).expect("a debt");
-    rig.wait(Span::millis(4));
-    assert!(rig.sent().iter().any(|(_, m)| matches!(m, Message::Fetch { .. })));
-    rig.peer(1, Message::Body { vouched: true, frame: f.clone() }).expect("its body");
-    assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
+    assert!(!starved(&mut rig, &f, &[0]), "it is one");
 }
 
-/// Replica 2, which tells the leader, has forgotten that the frame was executed, and the leader
-/// remembers it, since its client has sent it again. Were the proof void to the leader, replica 2
-/// would blame it for a debt that it has not.
-#[test]
-fn a_proof_of_who_remembers_less_than_the_leader_is_taken() {
-    let mixed = |f: &Frame| {
-        let said = [(1, 0), (2, 9_000), (3, 0)];
-        let proof = said.map(|(from, at)| (ReplicaId(from), says(from, 0, (entry(f), at))));
-        Message::Endorsed { view: View(0), entry: entry(f), proof: proof.to_vec() }
-    };
-    let mut rig = Rig::new(0, 1);
-    execute(&mut rig, 1);
-    let frames: Vec<Arc<Frame>> = (1..=400).map(|id| frame(id, b"op")).collect();
-    for f in &frames {
-        let key = pool::key_of(&entry(f));
-        rig.lane.pool.executed(&key, Seq(1));
-        rig.feed(Input::Request(f.clone())).expect("its answer is cached");
-        let _ = rig.feed(Input::Request(f.clone()));
-    }
-    // As many as a correct one tells of, T being a second.
-    for (i, f) in frames.iter().enumerate() {
-        assert_eq!(rig.peer(2, mixed(f)), Ok(()), "{i}");
-        assert!(rig.lane.pool.is_urgent(&pool::key_of(&entry(f))));
-        rig.wait(Span::micros(3_125));
-    }
-}
-
-/// Liars keep back what they say of many frames, and then say it to one replica, which tells the
-/// leader of no more than that takes from it.
-#[test]
-fn a_replica_tells_a_leader_of_a_bounded_number_of_debts() {
-    let mut rig = Rig::new(2, 1);
-    rig.wait(Span::secs(50));
-    let frames: Vec<Arc<Frame>> = (1..=96).map(|id| frame(id, b"op")).collect();
-    for from in [0, 1, 3] {
-        for some in frames.chunks(16) {
-            let of = |f: &Arc<Frame>| (entry(f), says(from, 0, (entry(f), 0)));
-            let entries = some.iter().map(of).collect();
-            let _ = rig.peer(from, Message::Endorse { view: View(0), entries });
-        }
-    }
-    let tells = |rig: &mut Rig| {
-        let is_told = |(_, m): &(Target, Message)| matches!(m, Message::Endorsed { .. });
-        rig.sent().iter().filter(|one| is_told(one)).count()
-    };
-    assert_eq!(tells(&mut rig), 32);
-}
-
-/// A leader may have had no time for it when it was told first.
-#[test]
-fn a_leader_is_told_every_quarter_of_t() {
-    let f = frame(1, b"op");
-    let mut rig = Rig::new(2, 1);
-    rig.wait(Span::secs(50));
-    rig.feed(Input::Request(f.clone())).expect("fresh");
-    for from in [1, 3] {
-        rig.peer(from, signed_vouch(from, 0, entry(&f))).expect("counted");
-    }
-    let mut told = Vec::new();
-    for step in 0..122_u64 {
-        rig.wait(Span::millis(10));
-        rig.feed(Input::Turn).expect("turns are never refused");
-        let endorsed = |(to, m): &(Target, Message)| {
-            *to == Target::One(ReplicaId(0)) && matches!(m, Message::Endorsed { .. })
-        };
-        told.extend(rig.sent().iter().filter(|one| endorsed(one)).map(|_| step));
-    }
-    assert_eq!(told.len(), 4, "{told:?}");
-    assert!(told.windows(2).all(|two| two[1] - two[0] >= 24), "{told:?}");
-}
-
-/// Whether replica 2, which waits for `f`, tells the leader that a quorum endorses it.
-fn tells(rig: &mut Rig, f: &Frame, said: [(u16, u64); 2]) -> bool {
-    for (from, executed) in said {
-        let said = says(from, 0, (entry(f), executed));
-        let endorse = Message::Endorse { view: View(0), entries: vec![(entry(f), said)] };
-        rig.peer(from, endorse).expect("counted");
-    }
-    rig.wait(Span::millis(300));
-    rig.sent().iter().any(|(_, message)| matches!(message, Message::Endorsed { .. }))
-}
-
-/// A leader knows that the frame was executed since a liar signed, and its client sent it again.
-/// Were the leader told of that signature, it would be blamed for a debt that it has not (swarm
+/// A leader knows that the frame was executed since a liar endorsed it, and its client sent it
+/// again. Were that held against the leader, it would be blamed for a debt that it has not (swarm
 /// seed 3071049).
 #[test]
-fn who_signed_before_a_frame_was_executed_does_not_count_when_it_is_sent_again() {
+fn who_endorsed_before_a_frame_was_executed_does_not_count_when_it_is_sent_again() {
     let f = frame(1, b"op");
     let mut rig = Rig::new(2, 1);
     rig.wait(Span::secs(50));
@@ -171,18 +180,92 @@ fn who_signed_before_a_frame_was_executed_does_not_count_when_it_is_sent_again()
     for _ in 0..2 {
         rig.feed(Input::Request(f.clone())).expect("it is sent again");
     }
-    assert!(!tells(&mut rig, &f, [(1, 1), (3, 0)]));
-    assert!(tells(&mut rig, &f, [(1, 1), (3, 1)]));
+    let hears = |rig: &mut Rig, said: [(u16, u64); 2]| {
+        for (from, executed) in said {
+            rig.peer(from, endorse(0, (entry(&f), executed))).expect("counted");
+        }
+        says_owed(rig, &f)
+    };
+    assert!(!hears(&mut rig, [(1, 1), (3, 0)]));
+    assert!(hears(&mut rig, [(1, 1), (3, 1)]));
 }
 
-/// Nor does one that is older than what this replica has skipped: it may be void by now.
+/// Nor does what is older than what this replica has skipped: it may be void by now.
 #[test]
-fn who_signed_before_what_was_skipped_does_not_count() {
+fn who_endorsed_before_what_was_skipped_does_not_count() {
     let f = frame(1, b"op");
     let mut rig = Rig::new(2, 1);
     rig.wait(Span::secs(50));
     fetched(&mut rig, signed_by(&[0, 1, 3], 8));
     rig.feed(Input::Request(f.clone())).expect("fresh");
-    assert!(!tells(&mut rig, &f, [(1, 8), (3, 7)]));
-    assert!(tells(&mut rig, &f, [(1, 8), (3, 8)]));
+    let hears = |rig: &mut Rig, said: [(u16, u64); 2]| {
+        for (from, executed) in said {
+            rig.peer(from, endorse(0, (entry(&f), executed))).expect("counted");
+        }
+        says_owed(rig, &f)
+    };
+    assert!(!hears(&mut rig, [(1, 8), (3, 7)]));
+    assert!(hears(&mut rig, [(1, 8), (3, 8)]));
+}
+
+/// A client has shown a frame with a wrong authenticator to some, who endorse it. That it is its
+/// client's everybody has from them, whether they said so before the proposal came or after.
+#[test]
+fn a_backup_trusts_a_frame_that_a_weak_quorum_endorses() {
+    for late in [false, true] {
+        let f = shown_to_some(1);
+        let mut rig = Rig::new(2, 1);
+        rig.wait(Span::secs(50));
+        let hears = |rig: &mut Rig, from: u16| {
+            rig.peer(from, endorse(0, (entry(&f), 0))).expect("counted");
+        };
+        if !late {
+            hears(&mut rig, 1);
+            hears(&mut rig, 3);
+        }
+        let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(&f)] };
+        rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+        let body = Message::Body { vouched: false, frame: f.clone() };
+        rig.peer(0, body.clone()).expect("its body");
+        if late {
+            assert!(!has_prepare(&rig.sent()), "that was nobody's word but the leader's");
+            hears(&mut rig, 3);
+            hears(&mut rig, 3);
+            rig.peer(0, body.clone()).expect("its body");
+            assert!(!has_prepare(&rig.sent()), "one may lie");
+            hears(&mut rig, 1);
+            rig.peer(0, body).expect("its body");
+        }
+        assert!(has_prepare(&rig.sent()));
+    }
+}
+
+/// Where frames travel with proposals, a leader waits for no vouches: what it dropped when it was
+/// refused, and kept since others hold it, it has to order for what they say (L3b).
+#[test]
+fn an_inline_frame_that_is_owed_after_it_was_refused_is_ordered() {
+    let switches = Switches { bodies: crate::pbft::Bodies::Inline, ..Switches::default() };
+    let mut rig = Rig::with(0, 1, switches);
+    let f = frame_with(2, b"op", |digest| {
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(&digest.0);
+        Authenticator::Signature(Signature(bytes))
+    });
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    assert_eq!(proposals(&rig.sent()), [(Seq(1), 1)]);
+    let vouch = Message::Vouch { executed: Seq(1 << 50), entries: vec![entry(&f)] };
+    rig.peer(3, vouch).expect("a liar goes on holding it");
+    let vote = vote(1, &proposal(&[&f]));
+    for from in [1, 2] {
+        rig.peer(from, Message::Prepare(vote)).expect("a vote");
+    }
+    for from in [1, 2] {
+        rig.peer(from, Message::Commit(vote)).expect("a vote");
+    }
+    let refused = FromStage::Refused { seq: Seq(1), entry: entry(&f) };
+    rig.feed(Input::Stage(refused)).expect("news");
+    execute(&mut rig, 1);
+    assert!(proposals(&rig.sent()).is_empty());
+    is_owed(&mut rig, (entry(&f), 1));
+    assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }

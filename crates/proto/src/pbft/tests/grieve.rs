@@ -3,7 +3,6 @@
 use super::views::{install, plan, propose_in, stop, told, vote_in};
 use super::*;
 use crate::group::link::{Grievance, ToCoordinator};
-use crate::pbft::msg::{SignedVouch, endorse_bytes};
 
 /// Steps the time for as long as it takes, as a driver would: turns when the lane wants them,
 /// `each` time with the messages that it sends.
@@ -29,26 +28,22 @@ fn grieved(rig: &mut Rig) -> Vec<Grievance> {
     told(rig).into_iter().filter_map(of).collect()
 }
 
-/// What `from` signs for `entry`, having executed so far.
-pub(super) fn says(from: u16, view: u64, (entry, executed): (BatchEntry, u64)) -> SignedVouch {
-    let keys = PlainKeys { me: ReplicaId(from), n: 4 };
-    let bytes = endorse_bytes(GROUP, Epoch(0), View(view), (&entry, Seq(executed)));
-    SignedVouch { executed: Seq(executed), signature: keys.sign(&bytes) }
+/// An ENDORSE of view `view` for a frame, by somebody who has executed so far.
+pub(super) fn endorse(view: u64, (entry, executed): (BatchEntry, u64)) -> Message {
+    Message::Endorse { view: View(view), entries: vec![(entry, Seq(executed))] }
 }
 
-pub(super) fn signed_vouch(from: u16, view: u64, entry: BatchEntry) -> Message {
-    Message::Endorse { view: View(view), entries: vec![(entry, says(from, view, (entry, 0)))] }
+/// Somebody says that the leader of view 0 owes a frame, who has executed so far.
+pub(super) fn owed((entry, executed): (BatchEntry, u64)) -> Message {
+    Message::Owed { view: View(0), entries: vec![(entry, Seq(executed))] }
 }
 
-/// What a quorum without replica 0 has signed in view 0.
-pub(super) fn quorum_endorses((entry, executed): (BatchEntry, u64)) -> Message {
-    let proof = [1, 2, 3].map(|from| (ReplicaId(from), says(from, 0, (entry, executed)))).to_vec();
-    Message::Endorsed { view: View(0), entry, proof }
+/// Two of four say so, which obliges a leader.
+pub(super) fn is_owed(rig: &mut Rig, held: (BatchEntry, u64)) {
+    for from in [1, 2] {
+        rig.peer(from, owed(held)).expect("a debt");
+    }
 }
-
-/// What nobody has signed.
-pub(super) const FORGED: SignedVouch =
-    SignedVouch { executed: Seq(0), signature: Signature([0; 64]) };
 
 fn status(view: u64, delivered: u64) -> Message {
     Message::Status { view: View(view), stable: Seq(0), delivered: Seq(delivered) }
@@ -96,7 +91,7 @@ fn frames_of_a_proposal_that_is_not_decided_are_endorsed_too() {
     assert_eq!(endorsed, [entry(&frame)]);
     // It knows itself that the leader has done its part with the frame: this is a stall.
     for from in [1, 3] {
-        rig.peer(from, signed_vouch(from, 0, entry(&frame))).expect("endorsements");
+        rig.peer(from, endorse(0, (entry(&frame), 0))).expect("endorsements");
     }
     assert!(pass(&mut rig, Span::secs(2), |_| ()).iter().all(|one| *one == Grievance::Stalled));
 }
@@ -168,7 +163,7 @@ fn who_has_left_a_view_alone_endorses_for_it_and_the_others_count_that() {
         }
     };
     assert_eq!(pass(&mut left, Span::secs(30), collect), [], "it has said whom it wants");
-    let endorsed = (Target::All, signed_vouch(2, 0, entry(&f)));
+    let endorsed = (Target::All, endorse(0, (entry(&f), 0)));
     assert!(said.contains(&endorsed), "{said:?}");
     assert!((5..=60).contains(&said.len()), "again and again, but not for ever more often");
     assert!(said.iter().all(|one| *one == endorsed), "for the view that it has installed");
@@ -183,10 +178,21 @@ fn who_has_left_a_view_alone_endorses_for_it_and_the_others_count_that() {
             rig.peer(from, status(view, 0)).ok();
         }
     };
-    stays.peer(3, signed_vouch(3, 0, entry(&f))).expect("the other one that stays");
+    stays.peer(3, endorse(0, (entry(&f), 0))).expect("the other one that stays");
     assert_eq!(pass(&mut stays, Span::secs(30), liar), [], "three seem to be there");
-    stays.peer(2, endorsed.1.clone()).expect("an ENDORSE is no vote");
-    assert!(pass(&mut stays, Span::secs(2), liar).contains(&Grievance::Starved));
+    let mut hears = |rig: &mut Rig| {
+        liar(rig);
+        for from in [2, 3] {
+            rig.peer(from, endorse(0, (entry(&f), 0))).expect("an ENDORSE is no vote");
+            rig.peer(from, owed((entry(&f), 0))).expect("nor is an OWED");
+        }
+    };
+    assert!(pass(&mut stays, Span::secs(2), &mut hears).contains(&Grievance::Starved));
+    // Nor does it keep that to itself.
+    for from in [1, 3] {
+        left.peer(from, endorse(0, (entry(&f), 0))).expect("those who stay");
+    }
+    assert!(left.sent().contains(&(Target::All, owed((entry(&f), 0)))));
 
     // Once it is in a later view, it endorses for that one.
     install(&mut left, &plan(1, 0, &[]));
@@ -371,42 +377,36 @@ fn a_frame_that_a_quorum_endorses_is_the_leaders_debt() {
         sent.extend(rig.out.effects().iter().filter_map(send));
     };
     assert_eq!(pass(&mut rig, Span::millis(300), |rig| collect(rig, &mut sent)), []);
-    let endorsed = signed_vouch(2, 0, entry(&f));
-    assert!(sent.contains(&(Target::All, endorsed)), "{sent:?}");
+    assert!(sent.contains(&(Target::All, endorse(0, (entry(&f), 0)))), "{sent:?}");
     sent.clear();
-    rig.peer(1, signed_vouch(1, 0, entry(&f))).expect("a second");
+    rig.peer(1, endorse(0, (entry(&f), 0))).expect("a second");
     assert_eq!(pass(&mut rig, Span::secs(3), |rig| collect(rig, &mut sent)), []);
-    let to_leader = |(to, message): &(Target, Message)| {
-        *to == Target::One(ReplicaId(0)) && matches!(message, Message::Endorsed { .. })
+    let said = (Target::All, owed((entry(&f), 0)));
+    assert!(!sent.contains(&said), "two are no quorum");
+    rig.peer(3, endorse(0, (entry(&f), 0))).expect("a third");
+    collect(&mut rig, &mut sent);
+    assert!(sent.contains(&said), "it says so to all");
+    // The leader may have heard of it from this replica alone: no clock runs.
+    let says = |rig: &mut Rig, who: &[u16]| {
+        for from in who {
+            rig.peer(*from, endorse(0, (entry(&f), 0))).expect("again");
+            rig.peer(*from, owed((entry(&f), 0))).expect("it says so, too");
+        }
     };
-    assert!(!sent.iter().any(to_leader), "two are no quorum");
-    let forged = Message::Endorse { view: View(0), entries: vec![(entry(&f), FORGED)] };
-    rig.peer(3, forged).expect("not looked at before");
-    collect(&mut rig, &mut sent);
-    assert!(!sent.iter().any(to_leader));
-    rig.peer(3, signed_vouch(3, 0, entry(&f))).expect("a third");
-    collect(&mut rig, &mut sent);
-    let told = sent.iter().find(|one| to_leader(one)).expect("the leader is told").1.clone();
-    assert_eq!(pass(&mut rig, Span::millis(900), |_| ()), []);
-    assert!(pass(&mut rig, Span::millis(400), |_| ()).contains(&Grievance::Starved));
-    // A leader that has never heard of it believes the proof, and fetches.
+    assert_eq!(pass(&mut rig, Span::secs(3), |rig| says(rig, &[3])), []);
+    assert_eq!(pass(&mut rig, Span::millis(900), |rig| says(rig, &[1, 3])), []);
+    let felt = pass(&mut rig, Span::millis(400), |rig| says(rig, &[1, 3]));
+    assert!(felt.contains(&Grievance::Starved));
+    // A leader that has never heard of it believes a weak quorum, and fetches.
     let mut leader = Rig::new(0, 1);
-    leader.peer(2, told.clone()).expect("a proof");
+    leader.peer(2, owed((entry(&f), 0))).expect("one may lie");
+    leader.wait(Span::millis(4));
+    assert!(!leader.sent().iter().any(|(_, m)| matches!(m, Message::Fetch { .. })));
+    leader.peer(3, owed((entry(&f), 0))).expect("a second");
     leader.wait(Span::millis(4));
     assert!(leader.sent().iter().any(|(_, m)| matches!(m, Message::Fetch { .. })));
     leader.peer(1, Message::Body { vouched: true, frame: f.clone() }).expect("the body");
     assert_eq!(proposals(&leader.sent()), [(Seq(1), 1)]);
-    // What proves nothing moves nothing.
-    let Message::Endorsed { view, entry, mut proof } = told else { panic!("it is one") };
-    proof[1] = proof[0];
-    let mut leader = Rig::new(0, 1);
-    let sin = leader.peer(2, Message::Endorsed { view, entry, proof: proof.clone() });
-    assert_eq!(sin, Err(Reject::Misbehaviour("endorsed by less than a quorum")));
-    proof[1] = (ReplicaId(2), FORGED);
-    leader.wait(Span::secs(1));
-    let sin = leader.peer(2, Message::Endorsed { view, entry, proof });
-    assert_eq!(sin, Err(Reject::Misbehaviour("forged signed vouch")));
-    assert_eq!(leader.lane.report().pending_frames, 0);
 }
 
 #[test]
@@ -416,7 +416,8 @@ fn what_is_ordered_in_time_starves_nobody() {
     rig.feed(Input::Request(f.clone())).expect("fresh");
     pass(&mut rig, Span::millis(600), |_| ());
     for from in [1, 3] {
-        rig.peer(from, signed_vouch(from, 0, entry(&f))).expect("endorsed");
+        rig.peer(from, endorse(0, (entry(&f), 0))).expect("endorsed");
+        rig.peer(from, owed((entry(&f), 0))).expect("a debt");
     }
     assert_eq!(pass(&mut rig, Span::millis(500), |_| ()), []);
     let p = proposal(&[&f]);
@@ -439,7 +440,7 @@ fn a_faulty_client_makes_no_grievance() {
         let f = &frames[round % frames.len()];
         round += 1;
         let _ = rig.feed(Input::Request(f.clone()));
-        let _ = rig.peer(3, signed_vouch(3, 0, entry(f)));
+        let _ = rig.peer(3, endorse(0, (entry(f), 0)));
         let _ = rig.peer(3, status(0, 7));
         // The correct ones are there.
         for from in [0, 1] {
@@ -481,7 +482,8 @@ fn monitored(delay: Span, shown_to_others: bool, seconds: u64) -> Vec<Grievance>
         if shown_to_others && tick.is_multiple_of(2) {
             for (_, f) in waiting.iter().take_while(|(at, _)| now.since(*at) > Span::millis(60)) {
                 for from in [1, 3] {
-                    let _ = rig.peer(from, signed_vouch(from, 0, entry(f)));
+                    let _ = rig.peer(from, endorse(0, (entry(f), seq)));
+                    let _ = rig.peer(from, owed((entry(f), seq)));
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Who holds what a leader proposes: what vouches say of frames that were refused, executed, or
 //! skipped with a state.
 
-use super::grieve::says;
+use super::grieve::endorse;
 use super::restart::{fetched, signed_by};
 use super::*;
 use crate::group::link::FromCoordinator;
@@ -219,35 +219,33 @@ fn what_came_twice_before_it_was_executed_is_not_lost_when_it_is_refused_late() 
     assert_eq!(held_beyond(&mut rig, &f), [Seq(1)]);
 }
 
-/// Signatures of before the refusal make no quorum with those of after it.
+/// What was said before the refusal makes no quorum with what was said after it.
 #[test]
 fn what_was_endorsed_before_it_was_refused_is_endorsed_anew() {
     let f = frame(2, b"op");
     let mut rig = Rig::new(1, 1);
     let shown = |rig: &mut Rig| {
         let sent = rig.sent();
-        sent.iter().any(|(_, message)| matches!(message, Message::Endorsed { .. }))
+        sent.iter().any(|(_, message)| matches!(message, Message::Owed { .. }))
     };
     for _ in 0..2 {
         rig.feed(Input::Request(f.clone())).expect("it comes");
     }
-    let endorse = |rig: &mut Rig, executed| {
+    let others_endorse = |rig: &mut Rig, executed| {
         for from in [2, 3] {
-            let said = says(from, 0, (entry(&f), executed));
-            let endorse = Message::Endorse { view: View(0), entries: vec![(entry(&f), said)] };
-            rig.peer(from, endorse).expect("counted");
+            rig.peer(from, endorse(0, (entry(&f), executed))).expect("counted");
         }
     };
-    endorse(&mut rig, 0);
+    others_endorse(&mut rig, 0);
     deliver(&mut rig, 1, &proposal(&[&f]));
     assert_eq!(rig.delivered(), [Seq(1)]);
     refuse(&mut rig, 1, &f);
     execute(&mut rig, 1);
     rig.wait(Span::millis(300));
     assert!(!shown(&mut rig), "its own is one");
-    endorse(&mut rig, 0);
+    others_endorse(&mut rig, 0);
     assert!(!shown(&mut rig), "who has yet to execute the refusal may drop it there");
-    endorse(&mut rig, 1);
+    others_endorse(&mut rig, 1);
     assert!(shown(&mut rig));
 }
 

@@ -1,7 +1,6 @@
 //! What must not stand still for ever, who must not be blamed, and what must not grow: stories of
 //! holes that were found by looking for them.
 
-use super::grieve::{FORGED, says};
 use super::views::{install, plan, told};
 use super::*;
 use crate::group::link::{FromCoordinator, Grievance, ToCoordinator};
@@ -102,10 +101,10 @@ fn everybody_who_waits_is_endorsed_in_turn() {
         Arc::new(builder.request(GROUP, id, 0, |_| Authenticator::Vector(vec![])))
     };
     let mut rig = Rig::new(2, 1);
-    for id in 1..=40 {
+    for id in 1..=400 {
         rig.feed(Input::Request(of(1, id))).expect("fresh");
     }
-    for client in 2..=30 {
+    for client in 2..=300 {
         rig.feed(Input::Request(of(client, 1))).expect("fresh");
         rig.wait(Span::millis(1));
     }
@@ -114,37 +113,12 @@ fn everybody_who_waits_is_endorsed_in_turn() {
         rig.wait(Span::millis(260));
         for (_, message) in rig.sent() {
             if let Message::Endorse { entries, .. } = message {
-                assert!(entries.len() <= 16);
+                assert!(entries.len() <= 256);
                 endorsed.extend(entries.iter().map(|(entry, _)| entry.id.client.0));
             }
         }
     }
-    assert_eq!(endorsed, (1..=30).collect());
-}
-
-/// Each forged ENDORSE makes a replica check the signatures of all others.
-#[test]
-fn forged_endorsements_are_paid_for_by_who_sends_them() {
-    let endorse = |from: u16, entry: BatchEntry, genuine: bool| {
-        let said = if genuine { says(from, 0, (entry, 0)) } else { FORGED };
-        Message::Endorse { view: View(0), entries: vec![(entry, said)] }
-    };
-    let f = frame(1, b"op");
-    let mut rig = Rig::new(2, 1);
-    rig.feed(Input::Request(f.clone())).expect("fresh");
-    for from in [0, 1] {
-        rig.peer(from, endorse(from, entry(&f), true)).expect("counted");
-    }
-    let before = rig.lane.report().misbehaviour;
-    for _ in 0..1000 {
-        rig.wait(Span::micros(100));
-        let _ = rig.peer(3, endorse(3, entry(&f), false));
-    }
-    let checked = rig.lane.report().misbehaviour - before;
-    assert!((1..=20).contains(&checked), "{checked} in a tenth of a second");
-    rig.wait(Span::secs(1));
-    rig.peer(3, endorse(3, entry(&f), true)).expect("it may turn honest");
-    assert!(rig.lane.grievances.endorsements.any_forwarded());
+    assert_eq!(endorsed, (1..=300).collect());
 }
 
 /// What a peer says is decided may be large, and there are many numbers in a window.
@@ -178,7 +152,7 @@ fn phantoms_that_one_peer_vouches_for_are_not_looked_at_again() {
     let many: Vec<BatchEntry> = (1..=1000).map(phantom).collect();
     rig.peer(3, vouch_for(many)).expect("they may be under way");
     assert_eq!(rig.lane.pool.bodyless(), 0);
-    // What a second one vouches for is fetched, by VOUCH or by ENDORSED.
+    // What a second one vouches for is fetched, by VOUCH or by OWED.
     rig.peer(2, vouch_for(vec![phantom(7), phantom(7)])).expect("a vouch");
     assert_eq!(rig.lane.pool.bodyless(), 1);
     rig.sent();

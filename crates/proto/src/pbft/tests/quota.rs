@@ -1,6 +1,6 @@
 //! What a principal may have under way, and what it may not keep out with that.
 
-use super::grieve::says;
+use super::grieve::owed;
 use super::*;
 use crate::pbft::pool::{Pool, Want, key_of};
 use base::limits::PENDING_FRAMES_PER_CLIENT_MAX as QUOTA;
@@ -44,9 +44,9 @@ fn what_a_quorum_endorses_has_room_whatever_its_client_has_had_fetched() {
     }
     assert_eq!(rig.lane.pool.held().of_one_client, 4 * QUOTA);
     let f = frame(99_999, b"op");
-    let proof = (1..=5).map(|from| (ReplicaId(from), says(from, 0, (entry(&f), 0)))).collect();
-    let endorsed = Message::Endorsed { view: View(0), entry: entry(&f), proof };
-    peer(&mut rig, 1, endorsed).expect("a debt");
+    for from in [1, 5, 6] {
+        peer(&mut rig, from, owed((entry(&f), 0))).expect("a debt");
+    }
     for _ in 0..2 {
         rig.wait(Span::millis(200));
         rig.sent();
@@ -60,8 +60,8 @@ fn what_a_quorum_endorses_has_room_whatever_its_client_has_had_fetched() {
 fn fetch(pool: &mut Pool, frame: &Arc<Frame>, urgent: bool) {
     let key = key_of(&entry(frame));
     if urgent {
-        let all = (1..=5).map(|from| (ReplicaId(from), Seq(0)));
-        pool.endorsed(Time(1), key, all, WEAK);
+        let all = (1..=3).map(ReplicaId).collect();
+        pool.owed(Time(1), key, all, WEAK);
     }
     let want = Want { seq: Seq(0), place: 0, needs_trust: false };
     pool.want(Time(1), key, want, None, WEAK);
