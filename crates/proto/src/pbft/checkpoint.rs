@@ -45,7 +45,8 @@ struct Said {
 pub(super) struct Checkpoints {
     /// The last one that is stable and executed here.
     stable: Option<StableCheckpoint>,
-    /// Votes above the low mark, by number, then by sender: the first of each stays.
+    /// Votes above the low mark, by number, then by sender: the last of each, until its signature
+    /// is looked at.
     votes: BTreeMap<Seq, Vec<Said>>,
     /// This replica's own digests, above the low mark.
     own: BTreeMap<Seq, Digest>,
@@ -273,14 +274,34 @@ impl Lane {
             return Err(Reject::Stale("checkpoint beyond the window"));
         }
         let votes = self.checkpoints.votes.entry(seq).or_default();
-        if let Some(said) = votes.iter().find(|said| said.from == from) {
-            return Err(match said.digest == digest {
-                true => Reject::Stale("checkpoint again"),
-                false => Reject::Misbehaviour("two checkpoints for one number"),
-            });
+        let said = Said { from, digest, signature, genuine: false };
+        match votes.iter().position(|said| said.from == from) {
+            Some(at) => self.correct(now, at, (seq, said))?,
+            None => votes.push(said),
         }
-        votes.push(Said { from, digest, signature, genuine: false });
         self.try_stable(now, seq, out);
+        Ok(())
+    }
+
+    /// A peer says something of `seq` again, whose word is the one at `at`. If it is something
+    /// else, its memory was spoilt and it has executed anew: the rest may need its word.
+    fn correct(&mut self, now: Now, at: usize, (seq, said): (Seq, Said)) -> Result<(), Reject> {
+        let Some(votes) = self.checkpoints.votes.get_mut(&seq) else { return Ok(()) };
+        let before = &mut votes[at];
+        if before.digest == said.digest {
+            return Err(Reject::Stale("checkpoint again"));
+        }
+        if before.genuine || before.digest == Digest::ZERO {
+            return Err(Reject::Misbehaviour("two checkpoints for one number"));
+        }
+        // Each may have something verified, and a liar has as many as it likes.
+        let peers = &mut self.catchup.peers;
+        if !peers.may_serve(said.from, now.mono) {
+            return Err(Reject::Stale("checkpoint corrected too often"));
+        }
+        peers.served(said.from, now.mono, FORGED_COST_BYTES);
+        self.misbehaviour += 1;
+        *before = said;
         Ok(())
     }
 

@@ -448,6 +448,38 @@ fn a_checkpoint_is_stable_with_three_genuine_signatures_only() {
     assert_eq!(rig.peer(2, signed(2, 4, digest)), known);
 }
 
+/// Its memory was spoilt: it ends, comes back, executes anew and signs what is right. When the
+/// others had heard it first, with one of four away, no mark moved any more.
+#[test]
+fn who_corrects_its_checkpoint_is_heard() {
+    let (digest, lie) = (Digest([5; 32]), Digest([6; 32]));
+    let mut rig = executed_to_four(digest);
+    rig.peer(3, signed(3, 4, lie)).expect("not looked at yet");
+    rig.peer(2, signed(2, 4, digest)).expect("genuine");
+    rig.peer(3, signed(3, 4, digest)).expect("corrected");
+    assert_eq!(rig.lane.report().stable, Seq(4));
+}
+
+#[test]
+fn a_checkpoint_is_corrected_now_and_then_only_and_not_once_it_was_found_forged() {
+    let digest = Digest([5; 32]);
+    let mut rig = executed_to_four(digest);
+    let takes = |rig: &mut Rig| {
+        let words = (0..100).map(|turn| signed(3, 4, Digest([10 + turn % 2; 32])));
+        words.filter(|word| rig.peer(3, word.clone()).is_ok()).count()
+    };
+    let burst = takes(&mut rig);
+    assert!((2..=8).contains(&burst), "{burst} of a hundred at once");
+    rig.wait(Span::millis(50));
+    let forged = Checkpoint { seq: Seq(4), digest, signature: Signature([0; 64]) };
+    rig.peer(3, Message::Checkpoint(forged)).expect("not looked at yet");
+    rig.peer(2, signed(2, 4, digest)).expect("genuine");
+    rig.wait(Span::millis(50));
+    let sin = Err(Reject::Misbehaviour("two checkpoints for one number"));
+    assert_eq!(rig.peer(3, signed(3, 4, digest)), sin);
+    assert_eq!(rig.lane.report().stable, Seq(0), "two of three are genuine");
+}
+
 #[test]
 fn a_quorum_for_another_digest_is_told_and_moves_no_mark() {
     let (mine, theirs) = (Digest([5; 32]), Digest([6; 32]));
