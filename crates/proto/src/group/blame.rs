@@ -66,9 +66,7 @@ impl Coordinator {
         let in_time = matches!(what, Grievance::Stalled | Grievance::Starved);
         let patient = in_time && !change.progressed;
         self.suspect(whom, SuspicionKind::Leader(what), out);
-        if what == Grievance::Equivocates && self.cfg.leaders == Leaders::Rotating {
-            // It may have told this replica alone, and a liar may wish for each next view: the view
-            // would end, and nobody else would blame it. If it matters, a number stands still.
+        if !self.ends_view(what) {
             return Ok(());
         }
         // V15: a view that has not worked yet gets its doubled time.
@@ -76,6 +74,19 @@ impl Coordinator {
             self.wish_for_next(now, out);
         }
         Ok(())
+    }
+
+    /// Whether the view is to end for `what`. Where leaders rotate, who equivocates may have told
+    /// this replica alone, and a liar may wish for each next view: the view would end, and nobody
+    /// else would blame it. If it matters, a number stands still.
+    fn ends_view(&self, what: Grievance) -> bool {
+        what != Grievance::Equivocates || self.cfg.leaders == Leaders::Fixed
+    }
+
+    /// Whether something is held against a leader that ends the view once its time is over. What
+    /// is only to be blamed on somebody, should others end the view, stays for as long as it lasts.
+    pub(super) fn is_aggrieved(&self) -> bool {
+        self.change.aggrieved.iter().any(|what| self.ends_view(*what))
     }
 
     pub(super) fn wish_for_next(&mut self, now: Time, out: &mut Vec<Effect>) {

@@ -196,8 +196,8 @@ impl Coordinator {
     pub(super) fn change_deadline(&self) -> Time {
         let change = &self.change;
         let mut next = change.say_next;
-        let timed = (change.is_changing() && change.wishes.own() == change.left)
-            || !change.aggrieved.is_empty();
+        let timed =
+            (change.is_changing() && change.wishes.own() == change.left) || self.is_aggrieved();
         if timed {
             next = next.min(change.since.after(self.timeout()));
         }
@@ -206,7 +206,7 @@ impl Coordinator {
 
     pub(super) fn change_turn(&mut self, now: Time, out: &mut Vec<Effect>) {
         let expired = now >= self.change.since.after(self.timeout());
-        let change = &mut self.change;
+        let change = &self.change;
         if expired && change.is_changing() && change.wishes.own() == change.left {
             // V14: the view that was asked for does not begin.
             let late = change.left;
@@ -214,7 +214,7 @@ impl Coordinator {
             self.change.wishes.raise(next);
             self.suspect(late.leader(self.cfg.quorums.n()), SuspicionKind::NoNewView, out);
             self.wish_raised(now, out);
-        } else if expired && !change.is_changing() && !change.aggrieved.is_empty() {
+        } else if expired && !change.is_changing() && self.is_aggrieved() {
             self.wish_for_next(now, out);
         }
         if now >= self.change.say_next {

@@ -179,7 +179,10 @@ fn a_rotating_leader_that_tells_one_replica_another_proposal_ends_no_view() {
         assert_eq!(wishes(step(&mut one, 10, grievance(Grievance::Equivocates))), fixed);
         if !fixed {
             assert_eq!(one.roster(Seq(0)).blames, Some(whom), "should others end the view");
-            assert!(wishes(step(&mut one, 20, grievance(Grievance::Slow))), "nor is it safe");
+            let progress = ToCoordinator::Progress { view, delivered: Seq(1) };
+            feed(&mut one, 15, Input::Lane(progress));
+            assert!(!wishes(step(&mut one, 5_000, Input::Turn)), "nor when its time is over");
+            assert!(wishes(step(&mut one, 5_001, grievance(Grievance::Slow))), "nor is it safe");
         }
     }
 }
