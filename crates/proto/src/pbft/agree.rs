@@ -183,11 +183,9 @@ impl Lane {
         for (place, entry) in entries.iter().enumerate() {
             let want = Want { seq, place, needs_trust: origin == Origin::Leader };
             let key = pool::key_of(entry);
-            let known = self.grievances.endorsements.who_answers_for(&key);
-            if want.needs_trust && known.len() >= weak {
-                for who in known.iter() {
-                    self.pool.vouch(now.mono, (who, None), key, weak);
-                }
+            if want.needs_trust {
+                let pool = (&mut self.pool, weak);
+                self.grievances.endorsements.answer_for(now.mono, key, pool);
             }
             bodies.push(self.pool.want(now.mono, key, want, voucher, weak));
         }

@@ -21,12 +21,12 @@ mod said;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use base::{BatchEntry, ClientId, Now, ReplicaId, Seq, Span, Time, View, VoteSet};
+use base::{BatchEntry, ClientId, Now, ReplicaId, Seq, Span, Time, View};
 
 use self::said::Said;
 use super::catchup::VOUCH_LIFETIME;
 use super::msg::{ENDORSE_MAX, Message};
-use super::pool::{self, Key};
+use super::pool::{self, Key, Pool};
 use super::{Lane, Reject};
 use crate::group::link::Grievance;
 use crate::outbox::{Outbox, Target};
@@ -154,9 +154,16 @@ impl Endorsements {
         self.clocks.values_mut().for_each(|clock| clock.since = clock.since.after(slept).min(now));
     }
 
-    /// Who has told everybody that `key` is its client's.
-    pub(super) fn who_answers_for(&self, key: &Key) -> VoteSet {
-        if self.endorsed.is_empty() { VoteSet::EMPTY } else { self.endorsed.anybody(key) }
+    /// Tells the pool who has told everybody that `key` is its client's, if a `weak` quorum has:
+    /// one of them is correct, and that stays true.
+    pub(super) fn answer_for(&self, now: Time, key: Key, (pool, weak): (&mut Pool, usize)) {
+        if self.endorsed.is_empty() {
+            return;
+        }
+        let who = self.endorsed.anybody(&key);
+        if who.len() >= weak {
+            who.iter().for_each(|who| _ = pool.vouch(now, (who, None), key, weak));
+        }
     }
 
     pub(super) fn check(&self) {
@@ -298,7 +305,8 @@ impl Lane {
             let weak = self.cfg.quorums.weak();
             let doubted = |held: &&pool::Entry| held.needs_trust() && !held.is_trusted(weak);
             if self.pool.get(&key).filter(doubted).is_some() {
-                self.trust_endorsed(now.mono, key);
+                let pool = (&mut self.pool, weak);
+                self.grievances.endorsements.answer_for(now.mono, key, pool);
                 self.frame_changed(now, &key, out);
             }
         }
@@ -307,17 +315,6 @@ impl Lane {
             self.say_owed(now.mono, keys, out);
         }
         Ok(())
-    }
-
-    /// One of a weak quorum is correct, and that it has `key` from its client stays true.
-    pub(super) fn trust_endorsed(&mut self, now: Time, key: Key) {
-        let weak = self.cfg.quorums.weak();
-        let who = self.grievances.endorsements.who_answers_for(&key);
-        if who.len() >= weak {
-            for who in who.iter() {
-                self.pool.vouch(now, (who, None), key, weak);
-            }
-        }
     }
 
     /// What this replica said to be owed, and has to say again.
