@@ -13,6 +13,7 @@ use alloc::sync::Arc;
 use base::{Frame, Now, ReplicaId, Seq, Span, Time};
 
 use super::agree::Origin;
+use super::endorse::KEPT_TIMEOUTS;
 use super::hearing::Hearing;
 use super::log::{Counted, Phase, Slot};
 use super::msg::{Message, Proposal, Vote};
@@ -280,7 +281,9 @@ impl Lane {
             self.vouch_again(now, (self.vouched_to(), VOUCH_AGAIN_MAX), out);
             let before = |span: Span| Time(now.mono.0.saturating_sub(span.0));
             let (vouched, came) = (before(VOUCH_LIFETIME), before(FRAME_LIFETIME));
-            self.pool.expire(now.mono, self.pool_role(), (vouched, came));
+            let owed = Span(self.cfg.view_timeout.0.saturating_mul(KEPT_TIMEOUTS));
+            let owed = before(owed.max(VOUCH_LIFETIME));
+            self.pool.expire(now.mono, self.pool_role(), (vouched, came), owed);
         }
     }
 

@@ -31,19 +31,23 @@ use super::{Lane, Reject};
 use crate::group::link::Grievance;
 use crate::outbox::{Outbox, Target};
 
-/// Frames of which this replica says that they are owed, at a time.
-const DEBTS_MAX: usize = 4 * ENDORSE_MAX;
 /// How many more frames a doubted leader orders slowly, although it owes them, than
 /// `PROMPT_WORTH` times those that it orders promptly. One in between excuses nothing.
 const SLOW_PROOFS: u32 = 8;
 /// What an owed frame that is ordered promptly makes up for.
 const PROMPT_WORTH: u32 = 2;
-/// Frames endorsed at a time while the leader seems slow, which is then more often.
-const CLOSE_MAX: usize = 8;
-/// For how many T an ENDORSE counts at least, and at most twice as long: for as long as replicas
-/// pause between two (`grieve`). What it says of whose the frame is counts three times as long at
-/// least, so that all know that while one of them takes the frame for owed.
-const ENDORSED_TIMEOUTS: u64 = 4;
+/// Frames endorsed at a time while the leader seems slow, which is then more often, at least.
+const CLOSE_MIN: usize = 8;
+/// For how many T an ENDORSE or an OWED counts at least, and at most twice as long: for as long as
+/// replicas pause between two (`grieve`), and as it takes until all that wait had their turn.
+const TIMEOUTS: u64 = 4;
+/// In so many of these times what an ENDORSE says of whose the frame is is remembered: for longer
+/// than it counts, so that all know that while one of them takes the frame for owed.
+const TRUSTED: usize = 4;
+/// In so many an OWED is.
+const BELIEVED: usize = 2;
+/// For how many T what a replica says to be owed is kept: for longer than anybody counts that.
+pub(super) const KEPT_TIMEOUTS: u64 = 2 * TIMEOUTS + 1;
 
 /// Since when a leader owes a frame, as far as is known here.
 #[derive(Clone, Copy, Debug)]
@@ -61,10 +65,11 @@ pub(super) struct Endorsements {
     endorsed: Said,
     /// Who says that one is owed.
     owed: Said,
-    /// What this replica has endorsed, and when last.
-    mine: BTreeMap<Key, Time>,
-    /// What it says to be owed, and when it did last.
-    debts: BTreeMap<Key, Time>,
+    /// What this replica has endorsed, when last, and whether it has said since then that it is
+    /// owed.
+    mine: BTreeMap<Key, (Time, bool)>,
+    /// Whether it has said so of something of late.
+    says_owed: bool,
     /// What a quorum says to be owed, and is not ordered here.
     clocks: BTreeMap<Key, Clock>,
     last: Option<Time>,
@@ -80,15 +85,23 @@ pub(super) struct Endorsements {
 
 impl Endorsements {
     pub(super) fn new(n: u16) -> Endorsements {
-        let (endorsed, owed) = (Said::new(n), Said::new(n));
-        let (mine, debts, clocks) = Default::default();
-        let (last, turn, skipped, executed, slow) = (None, ClientId(0), Seq(0), Seq(0), 0);
-        Endorsements { endorsed, owed, mine, debts, clocks, last, turn, skipped, executed, slow }
+        Endorsements {
+            endorsed: Said::new(n, TRUSTED),
+            owed: Said::new(n, BELIEVED),
+            mine: BTreeMap::new(),
+            says_owed: false,
+            clocks: BTreeMap::new(),
+            last: None,
+            turn: ClientId(0),
+            skipped: Seq(0),
+            executed: Seq(0),
+            slow: 0,
+        }
     }
 
     /// Whether something is owed, as far as this replica says or hears.
     pub(super) fn any_owed(&self) -> bool {
-        !self.debts.is_empty() || !self.clocks.is_empty()
+        self.says_owed || !self.clocks.is_empty()
     }
 
     /// Who has owed a frame for so long and has not ordered it.
@@ -104,17 +117,23 @@ impl Endorsements {
 
     /// Time passes, and what nobody says any more is forgotten.
     fn turn(&mut self, now: Time, timeout: Span) {
-        self.endorsed.turn(now, Span(timeout.0.saturating_mul(ENDORSED_TIMEOUTS)));
-        self.owed.turn(now, timeout);
+        let life = Span(timeout.0.saturating_mul(TIMEOUTS));
+        self.endorsed.turn(now, life);
+        self.owed.turn(now, life);
     }
 
+    /// Another view begins, to whose leader nobody has said anything.
     pub(super) fn clear(&mut self) {
         self.endorsed.clear();
+        self.forget_debts();
+    }
+
+    /// A state was fetched: what is owed may be executed. Whose frames are stays true.
+    pub(super) fn forget_debts(&mut self) {
         self.owed.clear();
         self.mine.clear();
-        self.debts.clear();
         self.clocks.clear();
-        (self.last, self.slow) = (None, 0);
+        (self.last, self.slow, self.says_owed) = (None, 0, false);
     }
 
     /// A proposal names `key`, which has waited here `since` then. Half of the `threshold` after
@@ -135,12 +154,11 @@ impl Endorsements {
     }
 
     /// A batch that names `key` was executed, or is decided and let go. What was said of it before
-    /// counts no more; if it was `refused`, what was said by those who have executed that does.
-    pub(super) fn done(&mut self, key: &Key, refused: bool) {
-        self.debts.remove(key);
+    /// counts no more, unless it was `refused`, and by those who had executed that.
+    pub(super) fn done(&mut self, key: &Key, refused: Option<Seq>) {
         self.clocks.remove(key);
-        if !refused && !self.owed.is_empty() {
-            self.owed.forget(key);
+        if !self.owed.is_empty() {
+            self.owed.forget(key, refused.unwrap_or(Seq(u64::MAX)));
         }
     }
 
@@ -169,7 +187,6 @@ impl Endorsements {
     pub(super) fn check(&self) {
         self.endorsed.check();
         self.owed.check();
-        assert!(self.debts.len() <= DEBTS_MAX);
     }
 }
 
@@ -237,44 +254,47 @@ impl Lane {
     /// again after a quarter of T in either case.
     pub(super) fn endorse_oldest(&mut self, now: Time, out: &mut Outbox) {
         let quarter = Span(self.cfg.view_timeout.0 / 4);
-        self.grievances.endorsements.turn(now, self.cfg.view_timeout);
-        let mut said = self.endorse(now, quarter, out);
-        said.extend(self.debts_to_repeat(now, quarter));
-        self.say_owed(now, said, out);
-    }
-
-    /// Names what is overdue, if it is time for that: what was named.
-    fn endorse(&mut self, now: Time, quarter: Span, out: &mut Outbox) -> Vec<Key> {
         let monitor = &self.grievances.monitor;
-        let (age, pause, most) = match monitor.looks_closely() {
-            true => (quarter.min(Span(monitor.threshold().0 / 4)), self.look_pause(), CLOSE_MAX),
-            false => (quarter, quarter, ENDORSE_MAX),
+        let (age, pause) = match monitor.looks_closely() {
+            true => (quarter.min(Span(monitor.threshold().0 / 4)), quarter.min(self.look_pause())),
+            false => (quarter, quarter),
         };
-        let last = self.grievances.endorsements.last;
-        if last.is_some_and(|last| now.since(last) < pause) || now.0 < age.0 {
-            return Vec::new();
+        // As many in a quarter of T as otherwise.
+        let most = ENDORSE_MAX as u64 * pause.0 / quarter.0.max(1);
+        let most = usize::try_from(most).unwrap_or(ENDORSE_MAX).max(CLOSE_MIN);
+        let endorsements = &mut self.grievances.endorsements;
+        endorsements.turn(now, self.cfg.view_timeout);
+        if endorsements.last.is_some_and(|last| now.since(last) < pause) || now.0 < age.0 {
+            return;
         }
-        let Endorsements { mine, turn, .. } = &mut self.grievances.endorsements;
+        endorsements.says_owed = false;
+        let Endorsements { mine, turn, .. } = endorsements;
         mine.retain(|key, _| self.pool.get(key).is_some());
         let rank = |key: &Key| match mine.get(key) {
-            Some(at) if now.since(*at) < quarter => None,
-            Some(at) => Some(*at),
+            Some((at, _)) if now.since(*at) < quarter => None,
+            Some((at, _)) => Some(*at),
             None => Some(Time::ZERO),
         };
         let old = self.pool.oldest_own(Time(now.0 - age.0), most, *turn, rank);
-        let Some(last) = old.last() else { return Vec::new() };
-        *turn = last.id.client;
-        self.grievances.endorsements.last = Some(now);
+        if let Some(last) = old.last() {
+            *turn = last.id.client;
+            endorsements.last = Some(now);
+            self.endorse(now, &old, out);
+        }
+    }
+
+    /// Endorses these, and says of those that are owed that they are.
+    fn endorse(&mut self, now: Time, entries: &[BatchEntry], out: &mut Outbox) {
         let held = |entry: &BatchEntry| Some((*entry, self.holds_until(&pool::key_of(entry))?));
-        let entries: Vec<(BatchEntry, Seq)> = old.iter().filter_map(held).collect();
+        let entries: Vec<(BatchEntry, Seq)> = entries.iter().filter_map(held).collect();
         for (entry, executed) in &entries {
             let key = pool::key_of(entry);
-            self.grievances.endorsements.mine.insert(key, now);
+            self.grievances.endorsements.mine.insert(key, (now, false));
             self.grievances.endorsements.endorsed.add(self.cfg.me, (key, *executed));
         }
-        let keys = entries.iter().map(|(entry, _)| pool::key_of(entry)).collect();
+        let keys: Vec<Key> = entries.iter().map(|(entry, _)| pool::key_of(entry)).collect();
         out.send(Target::All, Message::Endorse { view: self.view, entries });
-        keys
+        self.say_owed(now, &keys, out);
     }
 
     /// For how long this replica holds `key`, as a VOUCH says it, if it waits for it.
@@ -299,9 +319,13 @@ impl Lane {
             return Err(Reject::Stale("endorsements of another view"));
         }
         self.grievances.endorsements.turn(now.mono, self.cfg.view_timeout);
+        let mut heard = Vec::new();
         for (entry, executed) in entries {
             let key = pool::key_of(entry);
-            self.grievances.endorsements.endorsed.add(from, (key, *executed));
+            if !self.grievances.endorsements.endorsed.add(from, (key, *executed)) {
+                return Err(Reject::Stale("endorses more than is heard"));
+            }
+            heard.push(key);
             let weak = self.cfg.quorums.weak();
             let doubted = |held: &&pool::Entry| held.needs_trust() && !held.is_trusted(weak);
             if self.pool.get(&key).filter(doubted).is_some() {
@@ -310,44 +334,35 @@ impl Lane {
                 self.frame_changed(now, &key, out);
             }
         }
-        if !self.leads_alone() {
-            let keys = entries.iter().map(|(entry, _)| pool::key_of(entry)).collect();
-            self.say_owed(now.mono, keys, out);
-        }
+        self.say_owed(now.mono, &heard, out);
         Ok(())
     }
 
-    /// What this replica said to be owed, and has to say again.
-    fn debts_to_repeat(&mut self, now: Time, quarter: Span) -> Vec<Key> {
-        let debts = &mut self.grievances.endorsements.debts;
-        let due = debts.iter().filter(|(_, said)| now.since(**said) >= quarter);
-        let mut due: Vec<(Time, Key)> = due.map(|(key, said)| (*said, *key)).collect();
-        due.sort_unstable();
-        due.truncate(ENDORSE_MAX);
-        due.iter().for_each(|(_, key)| _ = debts.remove(key));
-        due.into_iter().map(|(_, key)| key).collect()
-    }
-
-    /// Says of those of `keys` that the leader owes them that this replica waits for and a quorum
-    /// endorses.
-    fn say_owed(&mut self, now: Time, keys: Vec<Key>, out: &mut Outbox) {
+    /// Says of those of `keys` that the leader owes them that this replica has endorsed itself of
+    /// late and hears a quorum endorse: of each once for each time that it had its turn. So one
+    /// that shows many frames keeps nobody's out.
+    fn say_owed(&mut self, now: Time, keys: &[Key], out: &mut Outbox) {
+        let timeout = self.cfg.view_timeout;
         let mut entries: Vec<(BatchEntry, Seq)> = Vec::new();
         for key in keys {
-            let debts = &self.grievances.endorsements.debts;
-            if debts.len() >= DEBTS_MAX || debts.contains_key(&key) {
+            let mine = self.grievances.endorsements.mine.get(key).copied();
+            let Some((at, false)) = mine else { continue };
+            let Some(executed) = self.takes_for_owed(key) else { continue };
+            if now.since(at) >= timeout {
+                // It has its turn soon.
+                self.grievances.frame_waits(now, timeout);
                 continue;
             }
-            let Some(executed) = self.takes_for_owed(&key) else { continue };
-            let Endorsements { debts, owed, .. } = &mut self.grievances.endorsements;
-            debts.insert(key, now);
-            owed.add(self.cfg.me, (key, executed));
-            self.pool.keep_for_debt(now, &key);
-            self.look_at_debt(now, key);
+            let Endorsements { mine, owed, says_owed, .. } = &mut self.grievances.endorsements;
+            mine.entry(*key).and_modify(|(_, said)| *said = true);
+            *says_owed = true;
+            owed.add(self.cfg.me, (*key, executed));
+            self.pool.keep_for_debt(now, key);
+            self.look_at_debt(now, *key);
             entries.push((BatchEntry { id: key.0, digest: key.1 }, executed));
         }
-        let view = self.view;
-        for some in entries.chunks(ENDORSE_MAX) {
-            out.send(Target::All, Message::Owed { view, entries: some.to_vec() });
+        if !entries.is_empty() {
+            out.send(Target::All, Message::Owed { view: self.view, entries });
         }
     }
 
@@ -375,7 +390,9 @@ impl Lane {
         self.grievances.endorsements.turn(now.mono, self.cfg.view_timeout);
         for (entry, executed) in entries {
             let key = pool::key_of(entry);
-            self.grievances.endorsements.owed.add(from, (key, *executed));
+            if !self.grievances.endorsements.owed.add(from, (key, *executed)) {
+                return Err(Reject::Stale("says of more that it is owed than is heard"));
+            }
             self.look_at_debt(now.mono, key);
         }
         Ok(())
@@ -390,15 +407,18 @@ impl Lane {
         let (weak, quorum) = (self.cfg.quorums.weak(), self.owed_quorum());
         let who = self.grievances.endorsements.owed.who(&key, self.pool.decided_at(&key));
         if self.is_leader() && who.len() >= weak.min(quorum) {
-            if self.pool.owed(now, key, who, weak) {
+            if self.pool.owed(now, key, who) {
                 self.catchup.waits_for_bodies(now);
             } else {
                 self.pool.queue_if_eligible(key, quorum);
             }
         }
+        if who.len() < quorum || !self.pool.is_overdue(&key) {
+            return;
+        }
         let (roles, next) = (&self.views.roles, self.next_undelivered());
         let leader = roles.dealt_to(&key.0, next);
-        if who.len() >= quorum && leader != self.cfg.me && self.pool.is_overdue(&key) {
+        if leader != self.cfg.me {
             let upto = if roles.rotate() { roles.interval_end(next) } else { Seq(0) };
             let clock = Clock { leader, upto, since: now };
             self.grievances.endorsements.clocks.entry(key).or_insert(clock);

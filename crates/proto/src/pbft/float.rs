@@ -69,7 +69,7 @@ impl Lane {
         let Batch::Frames { frames, .. } = batch else { return };
         for frame in frames {
             let key = (frame.id(), frame.digest());
-            self.grievances.endorsements.done(&key, false);
+            self.grievances.endorsements.done(&key, None);
             let wanted = self.pool.let_go(&key, seq);
             self.fill_places(now, frame, &wanted, out);
         }

@@ -120,9 +120,9 @@ impl Grievances {
         self.endorsements.ordered(now, key, since, self.monitor.threshold());
     }
 
-    /// The state was fetched: what was endorsed may be executed.
+    /// The state was fetched.
     pub(super) fn forget_frames(&mut self) {
-        self.endorsements.clear();
+        self.endorsements.forget_debts();
     }
 
     pub(super) fn begin_view(&mut self, now: Time) {

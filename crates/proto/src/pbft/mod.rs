@@ -454,7 +454,7 @@ impl Lane {
                     let frame = frame.filter(|frame| !self.inline() || self.is_genuine(frame));
                     let frame = frame.cloned();
                     self.pool.refused_late(now.mono, (key, seq), frame.as_ref());
-                    self.grievances.endorsements.done(&key, true);
+                    self.grievances.endorsements.done(&key, Some(seq));
                     if let Some(frame) = frame {
                         self.refused_here(now, seq, &frame);
                         self.frame_changed(now, &key, out);
@@ -499,7 +499,7 @@ impl Lane {
     fn on_frame_done(&mut self, now: Now, seq: Seq, frame: &Arc<Frame>, out: &mut Outbox) {
         let key = (frame.id(), frame.digest());
         let refused = self.refused.remove(&(seq, key));
-        self.grievances.endorsements.done(&key, refused);
+        self.grievances.endorsements.done(&key, refused.then_some(seq));
         let wanted = match refused {
             true => {
                 let replayed = self.log.get(seq).is_some_and(|slot| slot.recalled);

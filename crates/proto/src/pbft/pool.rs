@@ -219,6 +219,9 @@ impl Pool {
             }
         }
         let good = entry.is_trusted(weak) || entry.wanted.iter().any(|want| !want.needs_trust);
+        // A leader that would send it with its proposal waits for a copy whose signature is good.
+        let shown = !own && self.inline && frame.is_small();
+        let good = good && !(shown && entry.wanted.iter().all(|want| want.seq.0 == 0));
         if !good || !entry.is_wanted() || entry.frame.is_some() {
             return;
         }
@@ -362,7 +365,7 @@ impl Pool {
     /// A leader owes `key`, as these say, one of whom is correct and holds it. That makes it
     /// urgent, and counts even for what was executed not long ago, as far as this replica knows:
     /// the others do not know it, and the client table will. True if its body is missing.
-    pub(super) fn owed(&mut self, now: Time, key: Key, by: VoteSet, weak: usize) -> bool {
+    pub(super) fn owed(&mut self, now: Time, key: Key, by: VoteSet) -> bool {
         let executed = self.recent.at(&key);
         self.recent.forget(&key);
         self.may_come_again(key, executed);
@@ -370,7 +373,6 @@ impl Pool {
         if let Some(peer) = entry.made_by.take() {
             release(&mut self.vouched_only, peer);
         }
-        let known = entry.backers();
         by.iter().for_each(|who| entry.is_vouched_for(now, (who, None)));
         let before = entry.owed_at.replace(now);
         let bodyless = entry.frame.is_none();
@@ -382,10 +384,7 @@ impl Pool {
             self.eligible.push(key, frame.weight(), true);
         }
         if bodyless {
-            // Before those that may never come, or have no room.
-            if known >= weak {
-                self.bodyless.retain(|other| *other != key);
-            }
+            // Before those that may never come, or have no room, also if it is one of those.
             self.bodyless.push_front(key);
         }
         bodyless

@@ -181,7 +181,7 @@ mod tests {
         let mut mutator = Mutator::default();
         let signer = Signer::nobody();
         let mut prng = Prng::new(5);
-        for _ in 0..40 {
+        for _ in 0..60 {
             for kind in Kind::ALL.iter().copied() {
                 let Some(message) = sample(kind, &signer, &mutator.pools, &mut prng) else {
                     continue;

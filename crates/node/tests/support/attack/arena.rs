@@ -382,9 +382,21 @@ impl Arena {
     }
 }
 
+/// Where replicas that misbehave run: among the others, or, where a run is asked for that, on the
+/// attackers' cores, as on machines of their own. `busy` and `waits` count them either way.
+fn culprits() -> Part {
+    match std::env::var("STYLITE_ATTACK_CULPRITS").as_deref() {
+        Ok("aside") => Part::Attackers,
+        _ => Part::Replicas,
+    }
+}
+
 fn start(lab: &mut Lab, case: &Case, id: u16) {
     match case.drills.iter().find(|(other, _)| *other == id) {
-        Some((_, drill)) => lab.start_with(id, &["--misbehave", drill, "--drill-paused"]),
+        Some((_, drill)) => {
+            let args = ["--misbehave", drill, "--drill-paused"];
+            cores::on(culprits(), || lab.start_with(id, &args));
+        }
         None => lab.start_one(id),
     }
 }

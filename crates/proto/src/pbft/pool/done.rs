@@ -76,7 +76,7 @@ impl Pool {
     pub(in crate::pbft) fn fetched(&mut self, now: Time, me: Option<ReplicaId>) {
         for entry in self.entries.values_mut() {
             entry.holders.forget();
-            (entry.owed_at, entry.kept_at) = (None, None);
+            entry.owed_at = None;
             if let Some(me) = me.filter(|_| entry.is_awaited()) {
                 entry.holders.add_me(now, me);
             }

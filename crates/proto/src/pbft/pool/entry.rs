@@ -119,11 +119,10 @@ impl Entry {
     /// owed, or, where it would travel `inline`, this replica has checked its signature.
     pub(super) fn is_eligible(&self, quorum: usize, inline: bool) -> bool {
         let needed = if base::mutant!(OneVouchIsEnough) { 1 } else { quorum };
-        let answered = |frame: &Arc<Frame>| match inline && frame.is_small() {
-            true => self.is_awaited(),
-            false => self.holders.who().len() >= needed,
+        let may = |frame: &Arc<Frame>| match inline && frame.is_small() {
+            true => self.own && (self.is_urgent() || !self.dormant),
+            false => self.is_urgent() || self.holders.who().len() >= needed,
         };
-        let may = |frame: &Arc<Frame>| self.is_urgent() || answered(frame);
         !self.ordered && self.frame.as_ref().is_some_and(may)
     }
 

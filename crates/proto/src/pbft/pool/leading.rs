@@ -1,5 +1,6 @@
 //! What a leader does with the pool: what it may propose, and what it takes for a batch.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use base::{BatchEntry, ReplicaId, Seq, Time, VoteSet, limits};
@@ -122,7 +123,9 @@ impl Pool {
         before: Time,
     ) -> (Vec<BatchEntry>, bool) {
         let entries = &mut self.entries;
-        self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));
+        let mut seen = BTreeSet::new();
+        let missing = |key: &Key| entries.get(key).is_some_and(|e| e.frame.is_none());
+        self.bodyless.retain(|key| missing(key) && seen.insert(*key));
         let (mut due, mut more) = (Vec::new(), false);
         for key in &self.bodyless {
             let Some(entry) = entries.get_mut(key) else { continue };
@@ -150,16 +153,18 @@ impl Pool {
     }
 
     /// Forgets what nobody ordered and nobody waits for: as leader what was first vouched for
-    /// before `vouched`, else what came before `came`. Who is both keeps the frame, which others
-    /// may propose, and proposes it itself on fresh vouches only.
+    /// before `vouched`, else what came before `came`, but nothing that was said to be owed since
+    /// `owed`. Who is both keeps the frame, which others may propose, and proposes it itself on
+    /// fresh vouches only.
     pub(in crate::pbft) fn expire(
         &mut self,
         now: Time,
         keeps: Keeps,
         (vouched, came): (Time, Time),
+        owed: Time,
     ) {
         let is_old = |e: &Entry| match keeps {
-            _ if e.counts_since(vouched) => false,
+            _ if e.counts_since(owed) => false,
             Keeps::AsLeader => e.made < vouched,
             Keeps::AsBackup | Keeps::Both => e.since < came,
         };
@@ -171,7 +176,7 @@ impl Pool {
             .collect();
         old.iter().for_each(|key| drop(self.remove(key)));
         if keeps == Keeps::Both {
-            let is_old = |e: &Entry| !e.ordered && e.made < vouched && !e.counts_since(vouched);
+            let is_old = |e: &Entry| !e.ordered && e.made < vouched && !e.counts_since(owed);
             for entry in self.entries.values_mut().filter(|e| is_old(e)) {
                 // Who endorses it anew says something new.
                 (entry.made, entry.queued, entry.owed_at) = (now, false, None);

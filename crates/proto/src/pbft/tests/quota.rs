@@ -61,7 +61,7 @@ fn fetch(pool: &mut Pool, frame: &Arc<Frame>, urgent: bool) {
     let key = key_of(&entry(frame));
     if urgent {
         let all = (1..=3).map(ReplicaId).collect();
-        pool.owed(Time(1), key, all, WEAK);
+        pool.owed(Time(1), key, all);
     }
     let want = Want { seq: Seq(0), place: 0, needs_trust: false };
     pool.want(Time(1), key, want, None, WEAK);

@@ -325,7 +325,7 @@ fn endorsed(f: &Arc<Frame>, queued: bool) -> pool::Pool {
         pool.queue_if_eligible(key, 3);
     }
     let by = [0, 1, 2].map(ReplicaId).into_iter().collect();
-    assert!(!pool.owed(now, key, by, 2), "the body is here");
+    assert!(!pool.owed(now, key, by), "the body is here");
     pool.queue_if_eligible(key, 3);
     pool
 }
