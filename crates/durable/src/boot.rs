@@ -246,7 +246,7 @@ impl FirstWords {
     pub fn lane_start(&self, boot: &mut Boot, pillar: PillarId) -> LaneStart {
         let (view, active, plan) = self.start.clone();
         let records = std::mem::take(&mut boot.records[usize::from(pillar.0)]);
-        let (stable, resumes) = (boot.stable.clone(), boot.resumes);
-        LaneStart { stable, view, active, plan, records, resumes }
+        let (stable, cut, resumes) = (boot.stable.clone(), boot.begins_above(), boot.resumes);
+        LaneStart { stable, cut, view, active, plan, records, resumes }
     }
 }

@@ -139,6 +139,9 @@ pub struct LaneConfig {
 pub struct LaneStart {
     /// The state that execution begins with: the low mark, unless only a weak quorum has signed it.
     pub stable: StableCheckpoint,
+    /// Up to which number records may be missing: the log was cut there, at or below a checkpoint
+    /// that was certified and on disk.
+    pub cut: Seq,
     /// The highest view that this replica has voted in or asked for.
     pub view: View,
     /// Whether it votes in `view`. If not, it has asked for `view` and votes in none below.

@@ -24,16 +24,19 @@ impl Lane {
     #[must_use]
     pub fn restore(cfg: LaneConfig, keys: Box<dyn Keyring>, start: LaneStart) -> Lane {
         let mut lane = Lane::new(cfg, keys);
-        let LaneStart { stable, view, active, plan, records, resumes } = start;
+        let LaneStart { stable, cut, view, active, plan, records, resumes } = start;
         lane.views.asked = view;
         lane.view = match (&plan, active) {
             (_, true) => view,
             (Some(plan), false) => plan.view.min(view),
             (None, false) => base::View(0),
         };
-        // What a weak quorum vouched for moves no mark: what was promised below it still binds.
+        // What a weak quorum vouched for moves no mark: what was promised below it still binds. But
+        // up to where the log was cut, of votes for one number some records may be gone and others
+        // there. They are below a certificate, and it votes for none of these again.
         let quorum = cfg.quorums.quorum();
-        let (base, low) = (stable.seq, if stable.is_weak(quorum) { Seq(0) } else { stable.seq });
+        let base = stable.seq;
+        let low = if stable.is_weak(quorum) { cut.min(base) } else { base };
         lane.views.resumes = resumes;
         lane.may_have_shown(base);
         match &plan {

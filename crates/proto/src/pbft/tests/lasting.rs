@@ -307,6 +307,40 @@ fn a_life_that_begins_with_a_state_at_rest_keeps_what_it_promised_below_it() {
     assert_eq!(seqs, (9..=14).collect::<Vec<u64>>());
 }
 
+/// Swarm seed 3516186: the log was cut by a checkpoint before that, and what is left of the numbers
+/// below the cut is a part: a PREPARED here, and of others nothing, though they were voted for.
+#[test]
+fn a_life_that_begins_with_a_state_at_rest_says_nothing_of_what_its_log_was_cut_from() {
+    let (proposal, digest) = (Proposal::Null, Proposal::Null.digest(GROUP, Seq(6)));
+    let prepared = crate::outbox::Record::Prepared { view: View(0), seq: Seq(6), digest };
+    let (seq, batch) = (Seq(7), Arc::new(base::Batch::Null));
+    let accepted = crate::outbox::Record::PrePrepared { view: View(0), seq, proposal, batch };
+    let proof = Arc::new((0..2).map(|r| (ReplicaId(r), Signature([0; 64]))).collect());
+    let stable = StableCheckpoint { seq: Seq(10), proof, digest: Digest([4; 32]) };
+    let records = vec![prepared, accepted];
+    let start =
+        crate::pbft::LaneStart { stable, cut: Seq(6), active: true, records, ..Default::default() };
+    let cfg = Rig::new(2, 1).lane.cfg;
+    let lane = Lane::restore(cfg, Box::new(PlainKeys { me: cfg.me, n: 4 }), start);
+    let mut rig = Rig { lane, now: Now { mono: Time(1), wall: WALL }, out: Outbox::new() };
+    rig.feed(Input::Turn).expect("never refused");
+    rig.lane.check();
+    // What it had voted for at the lower numbers it does not know any more.
+    for seq in 5..=6 {
+        let again = rig.peer(0, pre_prepare(seq, &Proposal::Null));
+        assert_eq!(again, Err(Reject::Stale("cut off")), "{seq}");
+    }
+    assert!(!has_prepare(&rig.sent()));
+    rig.peer(0, pre_prepare(8, &Proposal::Null)).expect("others may need its vote");
+    assert!(has_prepare(&rig.sent()));
+    // The log was cut by a checkpoint, and the certificate of that or a later one is told.
+    let proof = Arc::new((0..3).map(|r| (ReplicaId(r), Signature([0; 64]))).collect());
+    let certified = StableCheckpoint { seq: Seq(6), proof, digest: Digest([3; 32]) };
+    rig.feed(Input::Coordinator(FromCoordinator::Certified(certified))).expect("never refused");
+    assert_eq!(rig.lane.report().stable, Seq(6));
+    rig.lane.check();
+}
+
 /// Seed 20671: the low mark stays while a state is fetched, and signatures of what was certified
 /// meanwhile were kept up to then.
 #[test]
