@@ -367,9 +367,7 @@ impl Lane {
 
     /// This replica's state is that of `certified`, or one that came from it.
     fn settle(&mut self, now: Now, certified: &StableCheckpoint, out: &mut Outbox) {
-        out.stage(ToStage::Stable(certified.clone()));
-        out.siblings(Sibling::Stable(certified.clone()));
-        out.coordinator(ToCoordinator::Stable(certified.clone()));
+        tell_stable(certified, out);
         self.on_stable(now, certified, out);
     }
 
@@ -507,6 +505,10 @@ impl Lane {
             out.coordinator(ToCoordinator::LeftBehind { missing: floor, stable: floor });
         }
         if let Some(mark) = &mark {
+            if weak {
+                // Nobody but this pillar may know that it is certified.
+                tell_stable(mark, out);
+            }
             self.after_mark(now, mark, out);
         }
         for (seq, slot) in self.log.iter().filter(|(seq, _)| *seq > progress.executed) {
@@ -520,4 +522,11 @@ impl Lane {
             self.on_own_checkpoint(now, fetched.seq, fetched.digest, out);
         }
     }
+}
+
+/// What is certified, and part of this replica's state, is stable for all of it.
+fn tell_stable(certified: &StableCheckpoint, out: &mut Outbox) {
+    out.stage(ToStage::Stable(certified.clone()));
+    out.siblings(Sibling::Stable(certified.clone()));
+    out.coordinator(ToCoordinator::Stable(certified.clone()));
 }

@@ -439,6 +439,27 @@ fn a_state_that_a_weak_quorum_vouches_for_keeps_every_promise() {
     assert_eq!(seqs, [Seq(6), Seq(11)], "number 3 is below what is certified");
 }
 
+/// A pillar hears a quorum's CHECKPOINTs before the state is there that a weak quorum vouches for.
+/// Its siblings hear of none, and were at the end of their window for good.
+#[test]
+fn what_is_certified_below_a_vouched_checkpoint_all_pillars_hear() {
+    let mut rig = Rig::new(2, 1);
+    for from in [0, 1, 3] {
+        rig.peer(from, signed(from, 4, Digest([5; 32]))).expect("a vote");
+    }
+    let told = |rig: &mut Rig| {
+        let stable = |effect: &Effect| match effect {
+            Effect::Siblings(Sibling::Stable(stable)) => Some(stable.seq),
+            _ => None,
+        };
+        rig.out.effects().iter().filter_map(stable).collect::<Vec<Seq>>()
+    };
+    assert_eq!(told(&mut rig), [], "it is not executed here");
+    fetched(&mut rig, signed_by(&[0, 1], 8));
+    assert_eq!(told(&mut rig), [Seq(4)]);
+    assert_eq!(rig.lane.report().stable, Seq(4));
+}
+
 /// The others may be unable to certify anything, since what they have agreed on is at the end of
 /// their window: then the word of who has fetched is needed.
 #[test]
