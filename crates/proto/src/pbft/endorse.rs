@@ -279,13 +279,17 @@ impl Lane {
         if let Some(last) = old.last() {
             *turn = last.id.client;
             endorsements.last = Some(now);
+            if old.len() >= most {
+                // Others have their turn soon, for as long as this counts.
+                self.grievances.frame_waits(now, self.cfg.view_timeout);
+            }
             self.endorse(now, &old, out);
         }
     }
 
     /// Endorses these, and says of those that are owed that they are.
     fn endorse(&mut self, now: Time, entries: &[BatchEntry], out: &mut Outbox) {
-        let held = |entry: &BatchEntry| Some((*entry, self.holds_until(&pool::key_of(entry))?));
+        let held = |entry: &BatchEntry| Some((*entry, self.holds_since(&pool::key_of(entry))?));
         let entries: Vec<(BatchEntry, Seq)> = entries.iter().filter_map(held).collect();
         for (entry, executed) in &entries {
             let key = pool::key_of(entry);
@@ -297,10 +301,12 @@ impl Lane {
         self.say_owed(now, &keys, out);
     }
 
-    /// For how long this replica holds `key`, as a VOUCH says it, if it waits for it.
-    fn holds_until(&self, key: &Key) -> Option<Seq> {
-        let so_far = self.progress.executed.max(self.floor());
-        self.pool.holds_beyond(key, so_far)
+    /// How far this replica has executed, if it waits for `key`. What it is still to execute may
+    /// take the frame away, also where it came after that (unlike in a VOUCH, which is for a leader
+    /// that knows what becomes of it).
+    fn holds_since(&self, key: &Key) -> Option<Seq> {
+        self.pool.get(key).filter(|held| held.is_awaited())?;
+        Some(self.progress.executed.max(self.floor()))
     }
 
     /// Of how many replicas a clock takes the word, and an OWED.
@@ -323,7 +329,7 @@ impl Lane {
         for (entry, executed) in entries {
             let key = pool::key_of(entry);
             if !self.grievances.endorsements.endorsed.add(from, (key, *executed)) {
-                return Err(Reject::Stale("endorses more than is heard"));
+                break;
             }
             heard.push(key);
             let weak = self.cfg.quorums.weak();
@@ -335,7 +341,10 @@ impl Lane {
             }
         }
         self.say_owed(now.mono, &heard, out);
-        Ok(())
+        match heard.len() == entries.len() {
+            true => Ok(()),
+            false => Err(Reject::Stale("endorses more than is heard")),
+        }
     }
 
     /// Says of those of `keys` that the leader owes them that this replica has endorsed itself of
@@ -367,11 +376,11 @@ impl Lane {
     }
 
     /// Whether this replica waits for `key`, holds its body, and hears a quorum endorse it, all
-    /// beyond what is known to be decided, and for how long it holds it. What is older than all
+    /// beyond what is known to be decided, and since when it holds it. What is older than all
     /// that this replica has skipped may be void.
     fn takes_for_owed(&self, key: &Key) -> Option<Seq> {
         self.pool.get(key).filter(|held| held.frame.is_some())?;
-        let executed = self.holds_until(key)?;
+        let executed = self.holds_since(key)?;
         let endorsements = &self.grievances.endorsements;
         let after = self.pool.decided_at(key).max(endorsements.skipped);
         let who = endorsements.endorsed.who(key, after);
@@ -390,8 +399,13 @@ impl Lane {
         self.grievances.endorsements.turn(now.mono, self.cfg.view_timeout);
         for (entry, executed) in entries {
             let key = pool::key_of(entry);
+            let decided = self.pool.decided_at(&key);
             if !self.grievances.endorsements.owed.add(from, (key, *executed)) {
                 return Err(Reject::Stale("says of more that it is owed than is heard"));
+            }
+            if *executed < decided {
+                // It was on its way meanwhile, and where it was decided may be forgotten.
+                self.grievances.endorsements.owed.forget(&key, decided);
             }
             self.look_at_debt(now.mono, key);
         }

@@ -193,7 +193,7 @@ impl Pool {
         let first = FrameId { id: 1, ..frame.id() };
         let last = FrameId { id: frame.ack(), ..first };
         let all = (first, Digest([0; 32]))..=(last, Digest([0xff; 32]));
-        let idle = |e: &Entry| !e.ordered && !e.queued && !e.is_wanted();
+        let idle = |e: &Entry| !e.ordered && !e.queued && !e.is_wanted() && e.kept_at.is_none();
         let acknowledged = self.entries.range(all).filter(|(_, entry)| idle(entry));
         let done: Vec<Key> = acknowledged.map(|(key, _)| *key).collect();
         done.iter().for_each(|key| drop(self.remove(key)));
@@ -374,19 +374,21 @@ impl Pool {
             release(&mut self.vouched_only, peer);
         }
         by.iter().for_each(|who| entry.is_vouched_for(now, (who, None)));
-        let before = entry.owed_at.replace(now);
-        let bodyless = entry.frame.is_none();
-        if before.is_some() {
-            return bodyless;
-        }
-        if let (true, Some(frame)) = (entry.queued, &entry.frame) {
+        let fresh = entry.owed_at.replace(now).is_none();
+        if let (true, true, Some(frame)) = (fresh, entry.queued, &entry.frame) {
             // It stays in its old place, too, where it is skipped.
             self.eligible.push(key, frame.weight(), true);
         }
-        if bodyless {
+        // What would travel with a proposal has to be a copy that was checked.
+        let unchecked = |frame: &Arc<Frame>| self.inline && frame.is_small();
+        let unchecked = !entry.own && entry.frame.as_ref().is_some_and(unchecked);
+        let dropped = if unchecked { entry.frame.take() } else { None };
+        let bodyless = entry.frame.is_none();
+        if bodyless && (fresh || unchecked) {
             // Before those that may never come, or have no room, also if it is one of those.
             self.bodyless.push_front(key);
         }
+        dropped.iter().for_each(|frame| self.uncount(frame));
         bodyless
     }
 
@@ -465,15 +467,7 @@ impl Pool {
         if let Some(peer) = entry.made_by {
             release(&mut self.vouched_only, peer);
         }
-        if let Some(frame) = entry.frame
-            && let Some((frames, bytes)) = self.quota.get_mut(&key.0.client)
-        {
-            *frames = frames.saturating_sub(1);
-            *bytes = bytes.saturating_sub(frame.weight());
-            if *frames == 0 {
-                self.quota.remove(&key.0.client);
-            }
-        }
+        entry.frame.iter().for_each(|frame| self.uncount(frame));
         entry.wanted
     }
 

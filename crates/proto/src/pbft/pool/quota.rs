@@ -44,6 +44,18 @@ impl Pool {
         *bytes += frame.weight();
     }
 
+    /// A frame leaves the pool.
+    pub(super) fn uncount(&mut self, frame: &Frame) {
+        let client = frame.id().client;
+        if let Some((frames, bytes)) = self.quota.get_mut(&client) {
+            *frames = frames.saturating_sub(1);
+            *bytes = bytes.saturating_sub(frame.weight());
+            if *frames == 0 {
+                self.quota.remove(&client);
+            }
+        }
+    }
+
     /// Whether a frame of `client` that is fetched may be kept. `endorsed`: by a quorum, and this
     /// replica, which leads, is to propose it.
     pub(super) fn has_room_for(&mut self, client: ClientId, endorsed: bool) -> bool {
@@ -65,6 +77,7 @@ impl Pool {
             .entries
             .range(all)
             .filter(|(_, e)| e.frame.is_some() && !e.ordered && !e.is_urgent() && !e.is_wanted())
+            .filter(|(_, e)| e.kept_at.is_none())
             .map(|(key, _)| *key)
             .collect();
         idle.iter().for_each(|key| drop(self.remove(key)));

@@ -270,3 +270,57 @@ fn an_inline_frame_that_is_owed_after_it_was_refused_is_ordered() {
     is_owed(&mut rig, (entry(&f), 1));
     assert_eq!(proposals(&rig.sent()), [(Seq(2), 1)]);
 }
+
+/// What was on its way when the frame was refused came after that, and stayed: with thousands of
+/// refusals more it seemed to be said of a frame that nobody has.
+#[test]
+fn what_comes_late_is_void_too() {
+    let f = frame(1, b"op");
+    let mut rig = Rig::new(0, 1);
+    execute(&mut rig, 3);
+    let refuse = |rig: &mut Rig, f: &Frame| {
+        let refused = FromStage::Refused { seq: Seq(3), entry: entry(f) };
+        rig.feed(Input::Stage(refused)).expect("news");
+    };
+    refuse(&mut rig, &f);
+    rig.peer(1, owed((entry(&f), 2))).expect("it was on its way");
+    for id in 10..4_200 {
+        rig.lane.pool.refused_late(
+            Time(1),
+            (pool::key_of(&entry(&frame(id, b"op"))), Seq(3)),
+            None,
+        );
+    }
+    assert_eq!(rig.lane.pool.decided_at(&pool::key_of(&entry(&f))), Seq(0), "it is forgotten");
+    rig.peer(2, owed((entry(&f), 3))).expect("one may lie");
+    assert!(!is_urgent(&rig, &f));
+    rig.peer(3, owed((entry(&f), 3))).expect("a debt");
+    assert!(is_urgent(&rig, &f));
+}
+
+/// A backup takes a small frame on others' word, without a look at its signature, and leads next:
+/// it needs a copy whose signature it has checked.
+#[test]
+fn a_copy_that_was_not_checked_makes_way_for_one_that_is() {
+    let f = frame(1, b"op");
+    let key = pool::key_of(&entry(&f));
+    let mut pool = pool::Pool::new(true);
+    let voucher = |from| (ReplicaId(from), None);
+    [1, 2].into_iter().for_each(|from| _ = pool.vouch(Time(1), voucher(from), key, 2));
+    let want = pool::Want { seq: Seq(5), place: 0, needs_trust: true };
+    pool.want(Time(1), key, want, None, 2);
+    pool.body(Time(1), &f, false, (2, Seq(5)));
+    pool.unwant(Time(1), &key, Seq(5));
+    assert!(pool.get(&key).is_some_and(|held| held.frame.is_some() && !held.own));
+    let by = [1, 2].map(ReplicaId).into_iter().collect();
+    assert!(pool.owed(Time(2), key, by), "its body is to be fetched");
+    pool.check();
+    assert_eq!(pool.want_unproposed(2, Time(2)).0, [entry(&f)]);
+    pool.body(Time(3), &f, false, (2, Seq(6)));
+    assert!(pool.get(&key).is_some_and(|held| held.frame.is_none()), "nor is this one");
+    pool.body(Time(3), &f, true, (2, Seq(6)));
+    pool.satisfied(&key, 2).expect("it is here");
+    assert!(!pool.owed(Time(4), key, by));
+    pool.queue_if_eligible(key, 3);
+    assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
+}
