@@ -80,14 +80,15 @@ impl Pool {
         self.eligible.len() >= frames_max || self.eligible.bytes() >= bytes_max
     }
 
-    /// Takes the next batch out of the queue, the principals in turn, and marks it ordered.
+    /// Takes the next batch out of the queue, the principals in turn, and marks it ordered. Where
+    /// something in it is owed, what is of one session is in the order of that.
     pub(in crate::pbft) fn take_batch(
         &mut self,
         quorum: usize,
         (frames_max, bytes_max): (usize, usize),
     ) -> Vec<Key> {
         let mut keys = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut urgent) = (0, false);
         while let Some((key, weight)) = self.eligible.peek() {
             if keys.len() >= frames_max || (!keys.is_empty() && bytes + weight > bytes_max) {
                 break;
@@ -103,8 +104,12 @@ impl Pool {
                 entry.is_ordered_at(Seq(0));
                 self.ordered += 1;
                 bytes += weight;
+                urgent |= entry.is_urgent();
                 keys.push(key);
             }
+        }
+        if urgent {
+            put_in_order(&mut keys);
         }
         keys
     }
@@ -147,9 +152,11 @@ impl Pool {
                 entry.wanted.push(Want { seq: Seq(0), place: 0, needs_trust: false });
                 self.wants += 1;
             }
-            due.push(BatchEntry { id: key.0, digest: key.1 });
+            due.push(*key);
         }
-        (due, more)
+        // So they come, too.
+        put_in_order(&mut due);
+        (due.into_iter().map(|(id, digest)| BatchEntry { id, digest }).collect(), more)
     }
 
     /// Forgets what nobody ordered and nobody waits for: as leader what was first vouched for
@@ -190,4 +197,15 @@ impl Pool {
         self.eligible.retain(|key| entries.get(key).is_some_and(|entry| entry.queued));
         self.bodyless.retain(|key| entries.get(key).is_some_and(|e| e.frame.is_none()));
     }
+}
+
+/// Frames of one session execute as they were sent, and are refused otherwise, but come to be owed
+/// in any order: each session's places are given to its frames in the order of their ids.
+fn put_in_order(keys: &mut [Key]) {
+    let session = |key: &Key| (key.0.client, key.0.session);
+    let mut places: Vec<usize> = (0..keys.len()).collect();
+    places.sort_by_key(|place| session(&keys[*place]));
+    let mut sorted = keys.to_vec();
+    sorted.sort_by_key(|key| (session(key), key.0.id));
+    places.into_iter().zip(sorted).for_each(|(place, key)| keys[place] = key);
 }

@@ -324,3 +324,43 @@ fn a_copy_that_was_not_checked_makes_way_for_one_that_is() {
     pool.queue_if_eligible(key, 3);
     assert_eq!(pool.take_batch(3, (1, 1 << 20)), [key]);
 }
+
+/// What is owed comes to be so in any order, and a frame that is ordered before its predecessor is
+/// refused, and has to be owed once more: of several that a client sends one after the other, one
+/// would be executed each T / 4 (swarm seed 3505864 of that time).
+#[test]
+fn what_a_session_is_owed_is_ordered_as_it_was_sent() {
+    let mut rig = Rig::new(0, 1);
+    let frames: Vec<Arc<Frame>> = (1..=5).map(|id| frame(id, b"op")).collect();
+    for (f, seq) in frames[..2].iter().zip(1..) {
+        rig.feed(Input::Request(f.clone())).expect("fresh");
+        for from in [1, 2] {
+            rig.peer(from, vouch_for(vec![entry(f)])).expect("a vouch");
+        }
+        assert_eq!(proposals(&rig.sent()), [(Seq(seq), 1)], "as much as is under way at a time");
+    }
+    for late in [3, 4, 2] {
+        is_owed(&mut rig, (entry(&frames[late]), 0));
+    }
+    rig.wait(Span::millis(4));
+    let in_order: Vec<BatchEntry> = frames[2..].iter().map(|f| entry(f)).collect();
+    let asks = |(_, m): &(Target, Message)| match m {
+        Message::Fetch { entries, .. } => Some(entries.clone()),
+        _ => None,
+    };
+    assert_eq!(rig.sent().iter().filter_map(asks).collect::<Vec<_>>().concat(), in_order);
+    for late in [4, 3, 2] {
+        let body = Message::Body { vouched: true, frame: frames[late].clone() };
+        rig.peer(1, body).expect("the body");
+    }
+    let vote = vote(1, &proposal(&[&frames[0]]));
+    for of in [Message::Prepare(vote), Message::Commit(vote)] {
+        [1, 2].iter().for_each(|from| rig.peer(*from, of.clone()).expect("a vote"));
+    }
+    execute(&mut rig, 1);
+    let names = |(_, m): &(Target, Message)| match m {
+        Message::PrePrepare { proposal, .. } => Some(proposal.entries().to_vec()),
+        _ => None,
+    };
+    assert_eq!(rig.sent().iter().filter_map(names).collect::<Vec<_>>(), [in_order], "one batch");
+}
