@@ -279,10 +279,6 @@ impl Lane {
         if let Some(last) = old.last() {
             *turn = last.id.client;
             endorsements.last = Some(now);
-            if old.len() >= most {
-                // Others have their turn soon, for as long as this counts.
-                self.grievances.frame_waits(now, self.cfg.view_timeout);
-            }
             self.endorse(now, &old, out);
         }
     }
