@@ -217,6 +217,9 @@ pub enum Sibling {
     Proposed(Seq),
     /// The checkpoint is stable: all pillars move their low mark.
     Stable(StableCheckpoint),
+    /// A quorum has certified this one. It is part of a state that this replica has fetched on the
+    /// word of fewer: pillars that know of that state move their low mark, and the others will.
+    Certified(StableCheckpoint),
 }
 
 /// A checkpoint with its certificate: a quorum of signatures of distinct replicas. The default

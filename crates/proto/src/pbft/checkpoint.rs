@@ -367,8 +367,21 @@ impl Lane {
 
     /// This replica's state is that of `certified`, or one that came from it.
     fn settle(&mut self, now: Now, certified: &StableCheckpoint, out: &mut Outbox) {
-        tell_stable(certified, out);
+        self.tell_stable(certified, out);
         self.on_stable(now, certified, out);
+    }
+
+    /// What is certified, and part of this replica's state, is stable for all of it. Siblings may
+    /// hear that before they hear of a state that was fetched: what that skips they must not take
+    /// for executed.
+    fn tell_stable(&self, certified: &StableCheckpoint, out: &mut Outbox) {
+        let fetched = certified.seq <= self.checkpoints.vouched;
+        out.stage(ToStage::Stable(certified.clone()));
+        out.siblings(match fetched {
+            true => Sibling::Certified(certified.clone()),
+            false => Sibling::Stable(certified.clone()),
+        });
+        out.coordinator(ToCoordinator::Stable(certified.clone()));
     }
 
     /// The others are proven to be at `certified`; this replica is not.
@@ -507,7 +520,7 @@ impl Lane {
         if let Some(mark) = &mark {
             if weak {
                 // Nobody but this pillar may know that it is certified.
-                tell_stable(mark, out);
+                self.tell_stable(mark, out);
             }
             self.after_mark(now, mark, out);
         }
@@ -522,11 +535,4 @@ impl Lane {
             self.on_own_checkpoint(now, fetched.seq, fetched.digest, out);
         }
     }
-}
-
-/// What is certified, and part of this replica's state, is stable for all of it.
-fn tell_stable(certified: &StableCheckpoint, out: &mut Outbox) {
-    out.stage(ToStage::Stable(certified.clone()));
-    out.siblings(Sibling::Stable(certified.clone()));
-    out.coordinator(ToCoordinator::Stable(certified.clone()));
 }

@@ -36,7 +36,9 @@ use crate::outbox::{Outbox, Target};
 const SLOW_PROOFS: u32 = 8;
 /// What an owed frame that is ordered promptly makes up for.
 const PROMPT_WORTH: u32 = 2;
-/// Frames endorsed at a time while the leader seems slow, which is then more often, at least.
+/// Frames endorsed in a quarter of T while the leader seems slow, which is then more often, and at
+/// least at a time.
+const CLOSE_MAX: usize = 80;
 const CLOSE_MIN: usize = 8;
 /// For how many T an ENDORSE or an OWED counts at least, and at most twice as long: for as long as
 /// replicas pause between two (`grieve`), and as it takes until all that wait had their turn.
@@ -259,9 +261,10 @@ impl Lane {
             true => (quarter.min(Span(monitor.threshold().0 / 4)), quarter.min(self.look_pause())),
             false => (quarter, quarter),
         };
-        // As many in a quarter of T as otherwise.
-        let most = ENDORSE_MAX as u64 * pause.0 / quarter.0.max(1);
-        let most = usize::try_from(most).unwrap_or(ENDORSE_MAX).max(CLOSE_MIN);
+        let most = match monitor.looks_closely() {
+            true => (CLOSE_MAX as u64 * pause.0 / quarter.0.max(1)).max(CLOSE_MIN as u64) as usize,
+            false => ENDORSE_MAX,
+        };
         let endorsements = &mut self.grievances.endorsements;
         endorsements.turn(now, self.cfg.view_timeout);
         if endorsements.last.is_some_and(|last| now.since(last) < pause) || now.0 < age.0 {

@@ -311,6 +311,10 @@ impl Lane {
                 self.on_stable(now, &stable, out);
                 Ok(())
             }
+            Input::Sibling(Sibling::Certified(certified)) => {
+                self.on_certified(now, &certified, out);
+                Ok(())
+            }
             Input::Coordinator(message) => {
                 self.on_coordinator(now, message, out);
                 Ok(())

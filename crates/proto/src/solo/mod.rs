@@ -103,7 +103,7 @@ impl Solo {
                 self.fill = self.fill.max(seq);
                 Ok(())
             }
-            Input::Sibling(Sibling::Stable(stable)) => {
+            Input::Sibling(Sibling::Stable(stable) | Sibling::Certified(stable)) => {
                 self.take_stable(stable);
                 Ok(())
             }

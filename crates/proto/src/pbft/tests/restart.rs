@@ -449,15 +449,29 @@ fn what_is_certified_below_a_vouched_checkpoint_all_pillars_hear() {
     }
     let told = |rig: &mut Rig| {
         let stable = |effect: &Effect| match effect {
-            Effect::Siblings(Sibling::Stable(stable)) => Some(stable.seq),
+            Effect::Siblings(Sibling::Certified(certified)) => Some(certified.clone()),
             _ => None,
         };
-        rig.out.effects().iter().filter_map(stable).collect::<Vec<Seq>>()
+        rig.out.effects().iter().filter_map(stable).collect::<Vec<StableCheckpoint>>()
     };
     assert_eq!(told(&mut rig), [], "it is not executed here");
     fetched(&mut rig, signed_by(&[0, 1], 8));
-    assert_eq!(told(&mut rig), [Seq(4)]);
+    assert_eq!(told(&mut rig), [signed_by(&[0, 1, 3], 4)]);
     assert_eq!(rig.lane.report().stable, Seq(4));
+    // A sibling may hear that before or after it hears of the state.
+    for first in [true, false] {
+        let mut rig = Rig::new(2, 1);
+        if !first {
+            fetched(&mut rig, signed_by(&[0, 1], 8));
+        }
+        let certified = Sibling::Certified(signed_by(&[0, 1, 3], 4));
+        rig.feed(Input::Sibling(certified)).expect("never refused");
+        assert_eq!(rig.lane.report().stable, Seq(if first { 0 } else { 4 }));
+        if first {
+            fetched(&mut rig, signed_by(&[0, 1], 8));
+        }
+        assert_eq!(rig.lane.report().stable, Seq(4));
+    }
 }
 
 /// The others may be unable to certify anything, since what they have agreed on is at the end of
