@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use base::{PillarId, ReplicaId, Span};
-use proto::pbft::msg::Message;
+use proto::pbft::msg::{ENDORSE_MAX, Message};
 
 use crate::adversary::Kind;
 use crate::measures::Measure;
@@ -19,8 +19,11 @@ const SETTLES: Span = Span::secs(15);
 /// How long a group is looked at.
 const REST: Span = Span::secs(10);
 
-/// Bytes that a message may have on average: an ENDORSE of eight frames has about as many.
+/// Bytes that a message may have on average, but for ENDORSE and OWED: about as many as one of
+/// those that names eighteen frames.
 const MESSAGE_BYTES: u64 = 1_200;
+/// Bytes of an ENDORSE, and of an OWED, that names as many frames as it may.
+const NAMES_BYTES: u64 = 13 + 64 * ENDORSE_MAX as u64;
 /// For so long a replica keeps a checkpoint that was asked for.
 const HELD: Span = Span::secs(5);
 /// What one number takes between two replicas: its proposal, a PREPARE and a COMMIT, and as much
@@ -91,12 +94,15 @@ impl World {
             // Who is cut off beside the core asks on and on, and those who hear it answer.
             if correct.contains(from) && correct.contains(to) {
                 let messages: u64 = sent.values().map(|(messages, _)| messages).sum();
+                let of = |kind: &Kind| sent.get(kind).map_or(0, |(_, bytes)| *bytes);
+                let names = of(&Kind::Endorse) + of(&Kind::Owed);
                 let bytes: u64 = sent.values().map(|(_, bytes)| bytes).sum();
                 self.measures.note(Measure::RestMessages, messages);
                 self.measures.note(Measure::RestBytes, bytes);
-                let busiest = messages.max(bytes / MESSAGE_BYTES);
+                let busiest = messages.max((bytes - names) / MESSAGE_BYTES);
                 self.measures.note(Measure::RestShare, 100 * busiest / most);
-                assert!(busiest <= most, "{from:?} {pillar:?} tells {to:?} too much: {sent:?}");
+                let too_much = busiest > most || names > self.names_at_most();
+                assert!(!too_much, "{from:?} {pillar:?} tells {to:?} too much: {sent:?}");
             }
         }
         // One that somebody correct has wished for since before, or wishes for beside the core,
@@ -111,6 +117,12 @@ impl World {
     /// many frames to some only, and some that everybody repeats once or twice a second.
     fn at_most(&self) -> u64 {
         40 * REST.0 / self.options.view_timeout.0 + 200
+    }
+
+    /// Bytes of ENDORSE and OWED: a whole one of each in each quarter of T, which a hostile client
+    /// and liars keep up for as long as its frames stay (L16).
+    fn names_at_most(&self) -> u64 {
+        2 * NAMES_BYTES * (1 + 4 * REST.0 / self.options.view_timeout.0)
     }
 
     /// The same, for views that begin at rest: each orders again what was in the window.
