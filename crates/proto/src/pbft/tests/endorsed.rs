@@ -11,6 +11,17 @@ fn execute(rig: &mut Rig, upto: u64) {
     rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
 }
 
+/// Replica 2 hears of number 1, which names `f`, that it is decided, and executes it.
+fn order_and_execute(rig: &mut Rig, f: &Frame) {
+    let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(f)] };
+    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+    rig.peer(1, Message::Prepare(vote(1, &p))).expect("a vote");
+    for from in [0, 1] {
+        rig.peer(from, Message::Commit(vote(1, &p))).expect("a vote");
+    }
+    execute(rig, 1);
+}
+
 /// A frame that is genuine for nobody who has not had it from its client.
 fn shown_to_some(id: u64) -> Arc<Frame> {
     frame_with(id, b"op", |_| Authenticator::Vector(vec![Mac([9; 16]); 4]))
@@ -152,13 +163,7 @@ fn what_was_said_before_a_frame_was_executed_is_void() {
         rig.peer(from, owed((entry(&f), 9))).expect("a debt");
     }
     rig.feed(Input::Request(f.clone())).expect("it comes");
-    let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(&f)] };
-    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
-    rig.peer(1, Message::Prepare(vote(1, &p))).expect("a vote");
-    for from in [0, 1] {
-        rig.peer(from, Message::Commit(vote(1, &p))).expect("a vote");
-    }
-    execute(&mut rig, 1);
+    order_and_execute(&mut rig, &f);
     assert!(!starved(&mut rig, &f, &[0]), "it is one");
 }
 
@@ -171,13 +176,7 @@ fn who_endorsed_before_a_frame_was_executed_does_not_count_when_it_is_sent_again
     let mut rig = Rig::new(2, 1);
     rig.wait(Span::secs(50));
     rig.feed(Input::Request(f.clone())).expect("fresh");
-    let p = Proposal::Frames { time: rig.now.wall, entries: vec![entry(&f)] };
-    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
-    rig.peer(1, Message::Prepare(vote(1, &p))).expect("a vote");
-    for from in [0, 1] {
-        rig.peer(from, Message::Commit(vote(1, &p))).expect("a vote");
-    }
-    execute(&mut rig, 1);
+    order_and_execute(&mut rig, &f);
     for _ in 0..2 {
         rig.feed(Input::Request(f.clone())).expect("it is sent again");
     }
