@@ -17,7 +17,8 @@ use base::{
 use super::msg::{Checkpoint, Message};
 use super::{Lane, LaneConfig, Reject};
 use crate::group::link::ToCoordinator;
-use crate::outbox::{Fact, Outbox, Target};
+use crate::group::record::GroupRecord;
+use crate::outbox::{Fact, Outbox, Record, Target};
 
 /// Checkpoint messages of this replica that are kept for those who lag.
 const OWN_KEPT: usize = 16;
@@ -443,7 +444,7 @@ impl Lane {
         } else if fetched {
             self.void_upto(now, last);
         }
-        self.move_mark(stable);
+        self.move_mark(stable, out);
         if fetched {
             self.count_as_delivered(now, last);
         }
@@ -456,7 +457,11 @@ impl Lane {
         self.after_mark(now, stable, out);
     }
 
-    fn move_mark(&mut self, stable: &StableCheckpoint) {
+    /// The window moves with the mark. What is promised there goes to the disk behind the
+    /// certificate that allows it: a slice could not be shown without one (V6), and those who had
+    /// heard of it may all be gone. The coordinator's own record may come later than that.
+    fn move_mark(&mut self, stable: &StableCheckpoint, out: &mut Outbox) {
+        out.persist(Record::Group(GroupRecord::Stable(stable.clone())));
         if self.checkpoints.ahead() <= stable.seq {
             self.checkpoints.ahead = None;
         }
@@ -508,7 +513,7 @@ impl Lane {
         let mark =
             mark.filter(|mark| mark.seq > self.checkpoints.stable() && mark.seq <= fetched.seq);
         if let Some(mark) = &mark {
-            self.move_mark(mark);
+            self.move_mark(mark, out);
             self.log.cut(mark.seq);
         }
         self.count_as_delivered(now, fetched.seq);

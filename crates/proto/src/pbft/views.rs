@@ -141,9 +141,9 @@ impl Lane {
         self.try_slice(out);
     }
 
-    /// Hands over the slice that the coordinator waits for. After a restart a log may hold
-    /// promises beyond the window of the last checkpoint whose certificate it holds; then the
-    /// slice waits for a newer certificate, which a quorum has.
+    /// Hands over the slice that the coordinator waits for. A log whose checkpoint file is gone may
+    /// hold promises beyond the window of the last certificate that is known here; then the slice
+    /// waits for a newer one. Otherwise the log has it (`move_mark`).
     pub(super) fn try_slice(&mut self, out: &mut Outbox) {
         let Some(view) = self.views.owes_slice else { return };
         let stable = self.checkpoints.certified();

@@ -4,6 +4,7 @@
 use super::views::{install, plan, propose_in, stop, told, vote_in};
 use super::*;
 use crate::group::link::{Choice, FromCoordinator, ToCoordinator};
+use crate::group::record::GroupRecord;
 use crate::outbox::Record;
 use crate::pbft::LaneStart;
 use base::{Batch, StableCheckpoint};
@@ -406,6 +407,35 @@ fn the_mark_after_a_long_log_does_not_wait_for_others() {
 
 /// A state that a weak quorum vouches for is gone on from, but certifies nothing: what was
 /// promised above the low mark still binds.
+/// Swarm seed 3807791: the coordinator wrote that a checkpoint was stable after a lane had voted
+/// beyond the window of the one before, and the power failed between the two. With two replicas
+/// gone, and one that had fetched a later state, nobody could certify that checkpoint again, and
+/// that replica's slice waited for it for good.
+#[test]
+fn what_is_promised_in_a_new_window_is_behind_its_certificate_on_the_disk() {
+    let digest = Digest([5; 32]);
+    let by_peers = |rig: &mut Rig| {
+        for from in [0, 3] {
+            rig.peer(from, signed(from, 4, digest)).expect("genuine");
+        }
+    };
+    let by_a_sibling = |rig: &mut Rig| {
+        let stable = Sibling::Stable(signed_by(&[0, 2, 3], 4));
+        rig.feed(Input::Sibling(stable)).expect("news");
+    };
+    for certify in [&by_peers as &dyn Fn(&mut Rig), &by_a_sibling] {
+        let mut rig = executed_to_four(digest);
+        rig.out.drain().for_each(drop);
+        certify(&mut rig);
+        let certified = |record: &Record| match record {
+            Record::Group(GroupRecord::Stable(stable)) => Some(stable.seq),
+            _ => None,
+        };
+        let written = records(&mut rig).iter().filter_map(certified).collect::<Vec<_>>();
+        assert_eq!((written, rig.lane.report().stable), (vec![Seq(4)], Seq(4)));
+    }
+}
+
 #[test]
 fn a_state_that_a_weak_quorum_vouches_for_keeps_every_promise() {
     let mut rig = Rig::new(2, 1);
