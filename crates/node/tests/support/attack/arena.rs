@@ -116,19 +116,16 @@ pub fn measures() -> bool {
 impl Arena {
     /// Starts the group, whose culprits behave for now, and the honest load.
     pub fn start(case: Case) -> Arena {
-        let lab = cores::on(Part::Replicas, || {
-            let mut setup = case.setup.clone();
-            // Beside other tests, a leader may get no processor for a second.
-            if !measures() && !case.views_may_change {
-                setup.view_timeout = "10s";
-            }
-            let mut lab = Lab::found(setup);
-            for id in lab.ids() {
-                start(&mut lab, &case, id);
-            }
-            lab.until_healthy();
-            lab
-        });
+        let mut setup = case.setup.clone();
+        // Beside other tests, a leader may get no processor for a second.
+        if !measures() && !case.views_may_change {
+            setup.view_timeout = "10s";
+        }
+        let mut lab = Lab::found(setup);
+        for id in lab.ids() {
+            start(&mut lab, &case, id);
+        }
+        lab.until_healthy();
         let group = Group::load(&lab.control()).expect("a group");
         let honest = Honest::start(&group);
         let mut arena = Arena {
@@ -169,8 +166,7 @@ impl Arena {
 
     /// Starts a replica again, with what it is told to do.
     pub fn start_one(&mut self, id: u16) {
-        let (lab, case) = (&mut self.lab, &self.case);
-        cores::on(Part::Replicas, || start(lab, case, id));
+        start(&mut self.lab, &self.case, id);
         // Another process has another memory.
         self.memory[usize::from(id)] = None;
     }
@@ -178,7 +174,7 @@ impl Arena {
     /// Starts a replica that has lost everything.
     pub fn recover_one(&mut self, id: u16) {
         let lab = &mut self.lab;
-        cores::on(Part::Replicas, || lab.start_with(id, &["--recover"]));
+        cores::on(Part::Replica(id, false), || lab.start_with(id, &["--recover"]));
         self.memory[usize::from(id)] = None;
     }
 
@@ -382,23 +378,13 @@ impl Arena {
     }
 }
 
-/// Where replicas that misbehave run: among the others, or, where a run is asked for that, on the
-/// attackers' cores, as on machines of their own. `busy` and `waits` count them either way.
-fn culprits() -> Part {
-    match std::env::var("STYLITE_ATTACK_CULPRITS").as_deref() {
-        Ok("aside") => Part::Attackers,
-        _ => Part::Replicas,
-    }
-}
-
+/// Starts a replica, on its cores.
 fn start(lab: &mut Lab, case: &Case, id: u16) {
-    match case.drills.iter().find(|(other, _)| *other == id) {
-        Some((_, drill)) => {
-            let args = ["--misbehave", drill, "--drill-paused"];
-            cores::on(culprits(), || lab.start_with(id, &args));
-        }
+    let drill = case.drills.iter().find(|(other, _)| *other == id);
+    cores::on(Part::Replica(id, drill.is_some()), || match drill {
+        Some((_, drill)) => lab.start_with(id, &["--misbehave", drill, "--drill-paused"]),
         None => lab.start_one(id),
-    }
+    });
 }
 
 impl Sample {

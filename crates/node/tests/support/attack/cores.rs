@@ -2,9 +2,34 @@
 //! were on machines of their own. So an attack costs the group what the replicas do about it, and
 //! not the attacker's own arithmetic.
 //!
-//! With fewer than four cores everybody runs everywhere, and shares mean less.
+//! With fewer than four cores everybody runs everywhere, and shares mean less. A run may be asked
+//! for another layout ([`Layout`]), by `STYLITE_ATTACK_CORES`.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Which cores a replica has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layout {
+    /// Those of all replicas.
+    Parts,
+    /// As [`Layout::Parts`], but those that misbehave are where attackers are: `aside`.
+    Aside,
+    /// One of its own, as far as there are enough, and honest clients run on all: `each`.
+    Each,
+}
+
+/// The layout of this run.
+///
+/// # Panics
+/// When it is asked for one that there is not.
+pub fn layout() -> Layout {
+    match std::env::var("STYLITE_ATTACK_CORES").as_deref() {
+        Err(_) => Layout::Parts,
+        Ok("aside") => Layout::Aside,
+        Ok("each") => Layout::Each,
+        Ok(other) => panic!("STYLITE_ATTACK_CORES={other}: it is aside or each, or not set"),
+    }
+}
 
 /// Who.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +40,8 @@ pub enum Part {
     Honest,
     /// The attackers: a quarter.
     Attackers,
+    /// One replica, which misbehaves or not.
+    Replica(u16, bool),
     /// Everywhere.
     All,
 }
@@ -51,7 +78,13 @@ fn set(part: Part) -> CpuSet {
     let cpus = match part {
         _ if quarter == 0 => &all[..],
         Part::All => &all[..],
-        Part::Replicas => &all[..half],
+        Part::Replica(id, _) if layout() == Layout::Each => {
+            let at = usize::from(id) % all.len();
+            &all[at..=at]
+        }
+        Part::Replicas | Part::Honest if layout() == Layout::Each => &all[..],
+        Part::Replica(_, true) if layout() == Layout::Aside => &all[all.len() - quarter..],
+        Part::Replicas | Part::Replica(..) => &all[..half],
         Part::Honest => &all[half..all.len() - quarter],
         Part::Attackers => &all[all.len() - quarter..],
     };
