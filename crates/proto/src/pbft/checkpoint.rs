@@ -205,8 +205,10 @@ impl Lane {
         if !self.checkpoints.is_unsaved() {
             self.vote_for(seq, digest, out);
         }
-        // A later one may have become stable meanwhile, through another pillar.
-        if seq <= self.low() {
+        // A later one may have become stable meanwhile, through another pillar. One that this
+        // pillar floats above is not stable here for that: siblings that had executed it before
+        // they were told to float do not, and their marks wait for this one's word (F9).
+        if seq <= self.checkpoints.stable() {
             return;
         }
         self.checkpoints.own.insert(seq, digest);

@@ -357,6 +357,39 @@ fn a_replica_that_floats_forgets_checkpoints_below_its_floor() {
     assert_eq!(rig.lane.holdings().checkpoints, 1, "that above the floor");
 }
 
+/// Swarm seed 3811232. What was to be fetched was executed after all, out of the log: with four
+/// pillars one had heard of that before it was told to float, and voted up to the end of a window
+/// that moved no more.
+#[test]
+fn what_is_floated_above_is_stable_once_it_is_executed_here() {
+    for executed_first in [true, false] {
+        let mut rig = Rig::new(2, 1);
+        for seq in 1..=8 {
+            for from in [0, 1] {
+                let decided = Message::Decided { seq: Seq(seq), proposal: Proposal::Null };
+                rig.peer(from, decided).expect("a weak quorum says so");
+            }
+        }
+        let certified = super::restart::signed_by(&[0, 1, 3], 8);
+        let float = FromCoordinator::Float(certified.clone());
+        rig.feed(Input::Coordinator(float)).expect("never refused");
+        assert_eq!(rig.lane.report().stable, Seq(0), "it has yet to execute that");
+        rig.out.drain().for_each(drop);
+        let progress = Progress { executed: Seq(8), ..Progress::default() };
+        let own = FromStage::Checkpoint { seq: Seq(8), digest: certified.digest };
+        let mut news = [FromStage::Executed(progress), own];
+        if !executed_first {
+            news.reverse();
+        }
+        for one in news {
+            rig.feed(Input::Stage(one)).expect("news");
+        }
+        assert_eq!(rig.lane.report().stable, Seq(8), "executed first: {executed_first}");
+        let tells = |e: Effect| matches!(e, Effect::Siblings(Sibling::Stable(s)) if s == certified);
+        assert!(rig.out.drain().any(tells), "those who do not float");
+    }
+}
+
 /// Seed 12455: what was delivered behind a gap, and then left to the state that is fetched, stayed
 /// ordered for ever. Such a replica proposed none of it when it led, whoever asked.
 #[test]
