@@ -125,11 +125,16 @@ impl Checkpoints {
     }
 
     /// The low mark of a lane that begins with this state, which is on disk. One that only a weak
-    /// quorum has signed moves no mark.
-    pub(super) fn begin(&mut self, state: StableCheckpoint, quorum: usize) {
+    /// quorum has signed moves no mark, and may be this replica's to sign (F11).
+    pub(super) fn begin(&mut self, state: StableCheckpoint, cfg: &LaneConfig) {
         self.saved = state.seq;
-        match state.is_weak(quorum) {
-            true => self.vouched = state.seq,
+        match state.is_weak(cfg.quorums.quorum()) {
+            true => {
+                self.vouched = state.seq;
+                if in_charge(cfg, state.seq) == Some(cfg.pillar) {
+                    self.own.insert(state.seq, state.digest);
+                }
+            }
             false => self.stable = (state.seq > Seq(0)).then_some(state),
         }
     }
@@ -232,6 +237,20 @@ impl Lane {
             let votes = self.checkpoints.votes.entry(seq).or_default();
             votes.retain(|said| said.from != self.cfg.me);
             votes.push(Said { from: self.cfg.me, digest, signature, genuine: true });
+        }
+    }
+
+    /// F11: signs the state that this life began with on a weak quorum's word. An earlier life may
+    /// have signed it, and those who are at the end of their window need that word again if the
+    /// outage was everybody's. Not before a certificate within a window of it is known: a signer is
+    /// relied on to know one (R6), and what the earlier life knew may not be on disk.
+    pub(super) fn sign_vouched(&mut self, now: Now, out: &mut Outbox) {
+        let (seq, known) = (self.checkpoints.vouched, &self.checkpoints);
+        let Some(digest) = known.own.get(&seq).copied() else { return };
+        let new = seq > self.low() && !known.sent.contains_key(&seq);
+        if new && seq <= self.high() && !known.is_unsaved() {
+            self.vote_for(seq, digest, out);
+            self.try_stable(now, seq, out);
         }
     }
 
@@ -477,6 +496,7 @@ impl Lane {
     fn after_mark(&mut self, now: Now, stable: &StableCheckpoint, out: &mut Outbox) {
         self.catchup.progressed(now.mono);
         out.fact(Fact::Stable { seq: stable.seq, digest: stable.digest });
+        self.sign_vouched(now, out);
         self.carry_out_plan(now, out);
         self.try_slice(out);
     }

@@ -43,7 +43,7 @@ impl Lane {
             Some(plan) if plan.view == lane.view => lane.views.roles.install(plan),
             _ => lane.views.roles.begin(lane.view),
         }
-        lane.checkpoints.begin(stable, quorum);
+        lane.checkpoints.begin(stable, &cfg);
         lane.progress.executed = base;
         lane.grievances.endorsements.skips(base);
         lane.delivered = cfg.stripe.last_of(cfg.pillar, base).unwrap_or_default();
@@ -123,6 +123,7 @@ impl Lane {
     pub(super) fn begin(&mut self, now: Now, out: &mut Outbox) {
         self.begins = false;
         self.pool.begun_at = (self.progress.executed > Seq(0)).then_some(now.mono);
+        self.sign_vouched(now, out);
         self.carry_out_plan(now, out);
         let seqs: alloc::vec::Vec<Seq> = self.log.iter().map(|(seq, _)| seq).collect();
         seqs.into_iter().for_each(|seq| self.advance(now, seq, out));

@@ -572,3 +572,32 @@ fn what_a_client_acknowledges_waits_no_longer() {
     assert_eq!(rig.lane.report().pending_frames, 3, "the opening, one not acknowledged, and this");
     rig.lane.check();
 }
+
+/// Swarm seed 3836155: everybody lost power once a quorum had signed a checkpoint, and some were at
+/// the end of their window. One signer had fetched the state, and signed it in no later life.
+#[test]
+fn a_life_that_begins_with_a_vouched_checkpoint_signs_it_once_a_window_below_it_is_certified() {
+    let window = Rig::new(2, 1).lane.cfg.window;
+    for at in [8, window + 8] {
+        let rig = Rig::new(2, 1);
+        let start =
+            LaneStart { stable: signed_by(&[0, 1], at), active: true, ..LaneStart::default() };
+        let mut rig = restart(&rig, start);
+        rig.feed(Input::Turn).expect("never refused");
+        let (digest, mut all) = (Digest([5; 32]), rig.sent());
+        let mine = (Target::All, signed(2, at, digest));
+        assert_eq!(all.contains(&mine), at <= window, "a signer knows such a certificate (R6)");
+        if at > window {
+            let news = FromCoordinator::Certified(signed_by(&[0, 1, 3], 8));
+            rig.feed(Input::Coordinator(news)).expect("never refused");
+            all.extend(rig.sent());
+        }
+        assert_eq!(all.iter().filter(|said| **said == mine).count(), 1);
+        rig.lane.check();
+        for from in [0, 1] {
+            rig.peer(from, signed(from, at, digest)).expect("genuine");
+        }
+        assert_eq!(rig.lane.report().stable, Seq(at));
+        rig.lane.check();
+    }
+}
