@@ -131,7 +131,9 @@ impl Lane {
             }
             let votes = votes && seq > stable;
             bytes += self.answer_about(to, (seq, slot), votes, out);
-            if votes && slot.delivered && slot.phase < Phase::Prepared {
+            // At or below the low mark it votes for nothing any more, whatever it is told.
+            let open = seq > self.low() && slot.delivered && slot.phase < Phase::Prepared;
+            if votes && open {
                 owes = owes.or(Some(seq));
             }
             // Not beyond a hole: what is missing here may be told in a moment.

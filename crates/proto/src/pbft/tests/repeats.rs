@@ -172,6 +172,42 @@ fn whoever_owes_a_vote_for_what_it_has_delivered_asks_for_what_it_lacks() {
     assert!(!asks(&mut rig), "it owes nothing any more");
 }
 
+/// Swarm seed 3816886. What is below its low mark it votes for no more, and what it would be told
+/// of numbers above is of no use to that: it would ask for ever, with each STATUS of somebody who
+/// stays behind.
+#[test]
+fn whoever_owes_a_vote_below_its_low_mark_asks_for_nothing() {
+    let digest = Digest([5; 32]);
+    let mut rig = Rig::new(1, 1);
+    for seq in 1..=4 {
+        rig.peer(0, pre_prepare(seq, &Proposal::Null)).expect("a proposal");
+        for from in [2, 3] {
+            let decided = Message::Decided { seq: Seq(seq), proposal: Proposal::Null };
+            rig.peer(from, decided).expect("news");
+        }
+    }
+    let progress = Progress { executed: Seq(4), ..Progress::default() };
+    rig.feed(Input::Stage(FromStage::Executed(progress))).expect("news");
+    rig.feed(Input::Stage(FromStage::Checkpoint { seq: Seq(4), digest })).expect("news");
+    let asks = |rig: &mut Rig, stable| {
+        rig.wait(Span::secs(1));
+        rig.sent();
+        let behind = Message::Status { view: View(0), stable: Seq(0), delivered: Seq(0) };
+        rig.peer(0, behind).expect("it may ask");
+        let asked = Message::Status { view: View(0), stable, delivered: stable };
+        let sent = rig.sent();
+        let told = |(_, message): &(Target, Message)| matches!(message, Message::Decided { .. });
+        assert!(sent.iter().any(told), "it helps");
+        sent.contains(&(Target::All, asked))
+    };
+    assert!(asks(&mut rig, Seq(0)));
+    for from in [2, 3] {
+        rig.peer(from, signed(from, 4, digest)).expect("genuine");
+    }
+    assert_eq!(rig.lane.report().stable, Seq(4));
+    assert!(!asks(&mut rig, Seq(4)), "nothing that it is told would make it vote");
+}
+
 /// A client can have correct replicas forward what it has had refused before. What that costs them
 /// must leave them heard in everything else, and a liar must not have it ordered for ever.
 #[test]
