@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use base::{PillarId, ReplicaId, Span};
+use proto::pbft::Leaders;
 use proto::pbft::msg::{ENDORSE_MAX, Message};
 
 use crate::adversary::Kind;
@@ -72,14 +73,17 @@ impl World {
     pub(crate) fn rest(&mut self) {
         self.run_for(SETTLES, |_| false);
         let (correct, before) = (self.correct(), (self.highest_view(), self.furthest()));
+        let left = self.left_over();
         self.loads = Some(Loads::default());
         self.run_for(REST, |_| false);
         let loads = self.loads.take().unwrap_or_default();
         let begun = self.highest_view() - before.0;
         let ordered = self.furthest() - before.1;
-        self.note(|| format!("## at rest: {begun} views, {ordered} numbers, {loads:?}"));
+        self.note(|| {
+            format!("## at rest: {begun} views, {ordered} numbers, {left} could be, {loads:?}")
+        });
         self.measures.note(Measure::RestViews, begun);
-        let most = self.at_most() + self.again(begun) + self.driven(ordered);
+        let most = self.at_most() + self.again(begun) + self.driven(ordered, left);
         let peers = u64::from(self.options.n - 1);
         for ((replica, pillar), turns) in &loads.turns {
             if correct.contains(replica) {
@@ -133,14 +137,36 @@ impl World {
     /// The same, for the share of a lane in the `ordered` numbers to which those beside the core
     /// may drive an idle group, liars or replicas that are cut off from most. They ask each correct
     /// replica for one checkpoint after the other; each is kept for 5 s, and the group is driven
-    /// there: two windows away and four intervals, at most (F3). Where there is nobody beside the
-    /// core, nobody has a reason to go on.
-    fn driven(&self, ordered: u64) -> u64 {
+    /// there: two windows away and four intervals, at most (F3). What a hostile client has left
+    /// behind may be ordered, too (`left`). Where there is neither, nobody has a reason to go on.
+    fn driven(&self, ordered: u64, left: u64) -> u64 {
         let Options { n, window, checkpoint_interval, pillars, .. } = self.options;
         let correct = self.correct().len() as u64;
         let held = (REST.0.div_ceil(HELD.0) + 1) * correct * (u64::from(n) - correct);
-        let numbers = ordered.min(held * (2 * window + 4 * checkpoint_interval));
+        let numbers = ordered.min(held * (2 * window + 4 * checkpoint_interval) + left);
         PER_NUMBER * numbers / u64::from(pillars)
+    }
+
+    /// Numbers that frames can still take which wait anywhere. Those of a client that divides the
+    /// replicas are held back for ten seconds (L24b), and again each time that it is found out by
+    /// what was fetched for the last of them: they are there for a minute, and may be ordered long
+    /// after the last was sent. Whoever got one again before it was refused has it ordered once
+    /// more (L3c). Each takes a number in all pillars, or, where leaders rotate, what is left of
+    /// the interval for which it is dealt to one of them, who may have one number there (L27).
+    fn left_over(&self) -> u64 {
+        let Options { pillars, checkpoint_interval, leaders, .. } = self.options;
+        let mut frames = vec![0; usize::from(pillars)];
+        for replica in self.correct() {
+            let lanes = &self.replicas[usize::from(replica.0)].lanes;
+            for (most, lane) in frames.iter_mut().zip(lanes) {
+                *most = lane.holdings().frames.names.max(*most);
+            }
+        }
+        let each = match leaders {
+            Leaders::Fixed => u64::from(pillars),
+            Leaders::Rotating => checkpoint_interval,
+        };
+        2 * each * frames.iter().sum::<usize>() as u64
     }
 
     /// How far a correct replica has executed, at most.
