@@ -50,9 +50,10 @@ impl Lane {
                 return Err(Reject::Stale("fetches faster than they are answered"));
             }
             let held = self.pool.get(&pool::key_of(entry));
-            let found = match held.and_then(|held| held.frame.clone().zip(Some(held.own))) {
-                Some(found) => Some(found),
-                None => {
+            let here = held.and_then(|held| held.frame.clone().zip(Some(held.own)));
+            let found = match here {
+                Some((_, true)) => here,
+                _ => {
                     if logged.is_none() {
                         let bodies = self.bodies_of(seq);
                         let cost = bodies.len() * FETCH_COST_BYTES_PER_LOOK;
@@ -61,7 +62,7 @@ impl Lane {
                     }
                     let logged = logged.as_deref().unwrap_or_default();
                     let place = logged.binary_search_by_key(&entry.digest, |(f, _)| f.digest());
-                    place.ok().map(|place| logged[place].clone())
+                    place.ok().map(|place| logged[place].clone()).or(here)
                 }
             };
             if let Some((frame, vouched)) = found {
@@ -73,19 +74,22 @@ impl Lane {
     }
 
     /// The frames in the slot of `seq`, by digest, and whether this replica vouches for them:
-    /// what is decided is authentic.
+    /// what is decided is authentic, and what it has voted for it has found authentic, or knows
+    /// from a correct replica that it is. An earlier life may have voted: the pool has forgotten
+    /// whether the frame was genuine, and with some replicas gone its vote may be one of the few.
     fn bodies_of(&self, seq: Seq) -> Vec<(Arc<Frame>, bool)> {
         let Some(slot) = self.log.get(seq) else { return Vec::new() };
         let past = slot.past.iter().flat_map(|past| past.contents()).map(|kept| &kept.batch);
         let mut bodies = Vec::new();
-        for (batch, decided) in
-            slot.batch.iter().map(|batch| (batch, slot.decided)).chain(past.map(|b| (b, false)))
+        let sure = slot.decided || slot.is_recorded(slot.digest);
+        for (batch, sure) in
+            slot.batch.iter().map(|batch| (batch, sure)).chain(past.map(|b| (b, false)))
         {
             if let base::Batch::Frames { frames, .. } = &**batch {
-                bodies.extend(frames.iter().map(|frame| (frame.clone(), decided)));
+                bodies.extend(frames.iter().map(|frame| (frame.clone(), sure)));
             }
         }
-        bodies.sort_unstable_by_key(|(frame, decided)| (frame.digest(), !*decided));
+        bodies.sort_unstable_by_key(|(frame, sure)| (frame.digest(), !*sure));
         bodies.dedup_by_key(|(frame, _)| frame.digest());
         bodies
     }

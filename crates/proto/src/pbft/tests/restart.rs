@@ -74,6 +74,25 @@ fn what_is_restored_makes_the_same_promises_and_delivers_the_same() {
     assert_eq!(stop(&mut rig, 1), stop(&mut old, 1));
 }
 
+/// The pool has forgotten whether the frames were genuine. Where the client's authenticator is not
+/// good for all, this replica's word may be one of the f + 1 that somebody needs (seed 3836957).
+#[test]
+fn a_later_life_vouches_for_the_bodies_that_it_has_voted_for() {
+    let mut old = Rig::new(2, 1);
+    let f = frame(1, b"op");
+    old.feed(Input::Request(f.clone())).expect("fresh");
+    old.peer(0, pre_prepare(1, &proposal(&[&f]))).expect("a proposal");
+    let start = LaneStart { active: true, records: records(&mut old), ..LaneStart::default() };
+    let mut rig = restart(&old, start);
+    let mut ask = || {
+        rig.peer(3, Message::Fetch { seq: Seq(1), entries: vec![entry(&f)] }).expect("a question");
+        let bodies = rig.sent().into_iter().filter(|(_, m)| matches!(m, Message::Body { .. }));
+        bodies.collect::<Vec<_>>()
+    };
+    let body = Message::Body { vouched: true, frame: f.clone() };
+    assert_eq!(ask(), [(Target::One(ReplicaId(3)), body)]);
+}
+
 /// The record is in the log, durable since that was opened. Written again in every life, it made
 /// the log of a replica grow that is restarted and does nothing.
 #[test]
