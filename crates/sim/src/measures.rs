@@ -25,7 +25,7 @@ measures! {
     Forgotten = "ms", "until spent frames were forgotten",
     Third = "ms", "the longest wait for an answer once all that was over",
     ThirdShare = "%", "of what such an answer may take",
-    Uneven = "%", "the slowest client's median wait of the fastest one's, or of 100 ms",
+    Uneven = "%", "the slowest client's median wait of the fastest one's, of 100 ms, or of what a faulty leader may take",
     RestTurns = "", "turns of a lane, per other replica, in ten seconds of rest",
     RestMessages = "", "messages of a lane to a replica in ten seconds of rest",
     RestBytes = "B", "bytes of a lane to a replica in ten seconds of rest",

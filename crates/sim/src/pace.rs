@@ -5,7 +5,8 @@
 //! the long patience of [`crate::scenario`] is for. Not here: what a group does when nobody asks
 //! (`rest`).
 
-use base::Span;
+use base::{Span, View};
+use proto::pbft::Leaders;
 
 use crate::clients::Client;
 use crate::measures::Measure;
@@ -18,6 +19,9 @@ const OPS: u64 = 10;
 /// relies on a replica beside the core pays that for some frames, and its neighbour, whose frames
 /// have another designated replica, does not.
 const ASKS_AGAIN: Span = Span::millis(100);
+/// A faulty leader may leave a client's frames until the others endorse them, which they do when
+/// this share of the view timeout has passed (L15).
+const ENDORSED_SHARE: u64 = 4;
 /// How many times longer than another client one may wait, beyond that.
 const UNEVEN: u64 = 10;
 
@@ -43,12 +47,22 @@ impl World {
         let calm = self.highest_view() == view;
         let ends = (medians.iter().max(), medians.iter().min());
         if let (true, Some(slow), Some(fast)) = (calm, ends.0, ends.1) {
-            let fast = (*fast).max(ASKS_AGAIN);
+            let fast = (*fast).max(ASKS_AGAIN).max(self.may_be_starved(View(view)));
             let uneven = 100 * slow.0 / fast.0;
             self.measures.note(Measure::Uneven, uneven);
             assert!(uneven <= 100 * UNEVEN, "one client waits for longer: {medians:?}");
         }
         finish(self, LATEST);
+    }
+
+    /// For how long whoever leads in `view` may leave one client's frames and nobody else's.
+    fn may_be_starved(&self, view: View) -> Span {
+        let (faulty, options) = (self.adversary.faulty(), &self.options);
+        let led = match options.leaders {
+            Leaders::Fixed => faulty.contains(&view.leader(options.n)),
+            Leaders::Rotating => !faulty.is_empty(),
+        };
+        Span(u64::from(led) * options.view_timeout.0 / ENDORSED_SHARE)
     }
 
     /// The median wait of every client for what was ordered. Reads without an order are faster.
