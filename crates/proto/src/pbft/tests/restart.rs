@@ -424,8 +424,6 @@ fn the_mark_after_a_long_log_does_not_wait_for_others() {
     }
 }
 
-/// A state that a weak quorum vouches for is gone on from, but certifies nothing: what was
-/// promised above the low mark still binds.
 /// Swarm seed 3807791: the coordinator wrote that a checkpoint was stable after a lane had voted
 /// beyond the window of the one before, and the power failed between the two. With two replicas
 /// gone, and one that had fetched a later state, nobody could certify that checkpoint again, and
@@ -455,6 +453,8 @@ fn what_is_promised_in_a_new_window_is_behind_its_certificate_on_the_disk() {
     }
 }
 
+/// A state that a weak quorum vouches for is gone on from, but certifies nothing: what was
+/// promised above the low mark still binds.
 #[test]
 fn a_state_that_a_weak_quorum_vouches_for_keeps_every_promise() {
     let mut rig = Rig::new(2, 1);
