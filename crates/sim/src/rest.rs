@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{PillarId, ReplicaId, Span};
+use base::{PillarId, ReplicaId, Seq, Span};
 use proto::pbft::Leaders;
 use proto::pbft::msg::{ENDORSE_MAX, Message};
 
@@ -79,8 +79,9 @@ impl World {
         let loads = self.loads.take().unwrap_or_default();
         let begun = self.highest_view() - before.0;
         let ordered = self.furthest() - before.1;
+        let left = left.min(self.frames_ordered(before.1));
         self.note(|| {
-            format!("## at rest: {begun} views, {ordered} numbers, {left} could be, {loads:?}")
+            format!("## at rest: {begun} views, {ordered} numbers, {left} for frames, {loads:?}")
         });
         self.measures.note(Measure::RestViews, begun);
         let most = self.at_most() + self.again(begun) + self.driven(ordered, left);
@@ -98,12 +99,14 @@ impl World {
             // Who is cut off beside the core asks on and on, and those who hear it answer.
             if correct.contains(from) && correct.contains(to) {
                 let messages: u64 = sent.values().map(|(messages, _)| messages).sum();
-                let of = |kind: &Kind| sent.get(kind).map_or(0, |(_, bytes)| *bytes);
-                let names = of(&Kind::Endorse) + of(&Kind::Owed);
+                let of = |kind: &Kind| sent.get(kind).copied().unwrap_or_default();
+                let (endorse, owed) = (of(&Kind::Endorse), of(&Kind::Owed));
+                let names = endorse.1 + owed.1;
                 let bytes: u64 = sent.values().map(|(_, bytes)| bytes).sum();
                 self.measures.note(Measure::RestMessages, messages);
                 self.measures.note(Measure::RestBytes, bytes);
-                let busiest = messages.max((bytes - names) / MESSAGE_BYTES);
+                // What is endorsed is said to be owed, too, as often.
+                let busiest = (messages - owed.0).max((bytes - names) / MESSAGE_BYTES).max(owed.0);
                 self.measures.note(Measure::RestShare, 100 * busiest / most);
                 let too_much = busiest > most || names > self.names_at_most();
                 assert!(!too_much, "{from:?} {pillar:?} tells {to:?} too much: {sent:?}");
@@ -116,9 +119,10 @@ impl World {
         assert!(begun <= views, "{begun} views at rest: {}", self.describe());
     }
 
-    /// Messages that a lane may send to each other replica: an ENDORSE whenever a leader is looked
-    /// at closely (L22), eight times in a fifth of T, which a hostile client keeps up that shows
-    /// many frames to some only, and some that everybody repeats once or twice a second.
+    /// Messages that a lane may send to each other replica, beside its OWEDs, and as many of these:
+    /// an ENDORSE whenever a leader is looked at closely (L22), eight times in a fifth of T, which
+    /// a hostile client keeps up that shows many frames to some only, and some that everybody
+    /// repeats once or twice a second.
     fn at_most(&self) -> u64 {
         40 * REST.0 / self.options.view_timeout.0 + 200
     }
@@ -151,22 +155,32 @@ impl World {
     /// replicas are held back for ten seconds (L24b), and again each time that it is found out by
     /// what was fetched for the last of them: they are there for a minute, and may be ordered long
     /// after the last was sent. Whoever got one again before it was refused has it ordered once
-    /// more (L3c). Each takes a number in all pillars, or, where leaders rotate, what is left of
-    /// the interval for which it is dealt to one of them, who may have one number there (L27).
+    /// more (L3c).
     fn left_over(&self) -> u64 {
-        let Options { pillars, checkpoint_interval, leaders, .. } = self.options;
-        let mut frames = vec![0; usize::from(pillars)];
+        let mut frames = vec![0; usize::from(self.options.pillars)];
         for replica in self.correct() {
             let lanes = &self.replicas[usize::from(replica.0)].lanes;
             for (most, lane) in frames.iter_mut().zip(lanes) {
                 *most = lane.holdings().frames.names.max(*most);
             }
         }
-        let each = match leaders {
-            Leaders::Fixed => u64::from(pillars),
-            Leaders::Rotating => checkpoint_interval,
-        };
-        2 * each * frames.iter().sum::<usize>() as u64
+        2 * self.taken_by_one() * frames.iter().sum::<usize>() as u64
+    }
+
+    /// Numbers for one batch: one in all pillars, or, where leaders rotate, what is left of the
+    /// interval for which it is dealt to one of them, who may have one number there (L27).
+    fn taken_by_one(&self) -> u64 {
+        match self.options.leaders {
+            Leaders::Fixed => u64::from(self.options.pillars),
+            Leaders::Rotating => self.options.checkpoint_interval,
+        }
+    }
+
+    /// Numbers above `before` that frames took, and those that had to be filled beside them and
+    /// beside the last one before.
+    fn frames_ordered(&self, before: u64) -> u64 {
+        let numbers = (before + 1..=self.furthest()).map(Seq);
+        self.taken_by_one() * (1 + self.checker.with_frames(numbers))
     }
 
     /// How far a correct replica has executed, at most.

@@ -319,6 +319,14 @@ impl Oracles {
         self.checkpoints.digest(seq)
     }
 
+    /// How many of these numbers were delivered with frames.
+    pub(crate) fn with_frames(&self, numbers: impl Iterator<Item = Seq>) -> u64 {
+        let delivered = numbers.filter_map(|seq| self.agreement.batch(seq));
+        let has =
+            |batch: &Batch| matches!(batch, Batch::Frames { frames, .. } if !frames.is_empty());
+        delivered.filter(|batch| has(batch)).count() as u64
+    }
+
     /// `replica` fetched the checkpoint at `seq`.
     pub fn fetched(&mut self, replica: ReplicaId, seq: Seq) {
         self.counts.fetched += 1;
