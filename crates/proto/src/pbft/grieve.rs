@@ -217,9 +217,7 @@ impl Lane {
     /// Looks at the timers.
     pub(super) fn grieve(&mut self, now: Now, out: &mut Outbox) {
         let (now, deadline) = (now.mono, self.grieve_deadline());
-        if deadline.is_none() || !self.is_active() {
-            (self.grievances.owed_since, self.grievances.unfilled_since) = (None, None);
-        }
+        self.forgive_what_is_done(deadline);
         if deadline.is_none_or(|at| at > now) {
             return;
         }
@@ -248,6 +246,17 @@ impl Lane {
         self.look_for_deserters(now, lags && !self.floats(), out);
         self.look_for_starved(now, lags, out);
         self.look_for_late(now, out);
+    }
+
+    /// Nothing is owed any more. At once and not at the next look: frames that nobody orders may
+    /// put that off for long, and something else be under way by then.
+    fn forgive_what_is_done(&mut self, deadline: Option<Time>) {
+        let Grievances { owed_since, unfilled_since, helped_since, .. } = &self.grievances;
+        let any = owed_since.or(*unfilled_since).or(*helped_since).is_some();
+        if any && (deadline.is_none() || !self.is_active() || !self.is_busy()) {
+            let Grievances { owed_since, unfilled_since, helped_since, .. } = &mut self.grievances;
+            (*owed_since, *unfilled_since, *helped_since) = (None, None, None);
+        }
     }
 
     /// A process that was stopped, or had no processor, has seen nothing of what happened in

@@ -228,6 +228,33 @@ fn progress_keeps_the_peace() {
     assert_eq!(rig.lane.report().delivered, Seq(8));
 }
 
+/// Swarm seed 3914736. A frame that nobody orders has the timers looked at once in 4T. Between two
+/// looks a busy time ends and another one begins: what was owed in the first is owed no more.
+#[test]
+fn who_was_busy_before_a_pause_owes_nothing_for_it() {
+    let mut rig = Rig::new(2, 1);
+    rig.feed(Input::Request(frame(1, b"op"))).expect("within the quota");
+    assert_eq!(pass(&mut rig, Span::secs(20), |_| ()), []);
+    let decide = |rig: &mut Rig, seq| {
+        rig.peer(3, Message::Prepare(vote(seq, &Proposal::Null))).expect("a prepare");
+        for from in [0, 3] {
+            rig.peer(from, Message::Commit(vote(seq, &Proposal::Null))).expect("a commit");
+        }
+    };
+    rig.peer(0, pre_prepare(1, &Proposal::Null)).expect("a proposal");
+    for seq in 2..=4u64 {
+        assert_eq!(pass(&mut rig, Span::millis(400), |_| ()), []);
+        rig.peer(0, pre_prepare(seq, &Proposal::Null)).expect("a proposal");
+        decide(&mut rig, seq - 1);
+    }
+    decide(&mut rig, 4);
+    rig.feed(Input::Turn).expect("never refused");
+    rig.wait(Span::millis(1500));
+    rig.peer(0, pre_prepare(5, &Proposal::Null)).expect("a proposal");
+    assert_eq!(pass(&mut rig, Span::millis(900), |_| ()), []);
+    assert_eq!(pass(&mut rig, Span::millis(400), |_| ()), [Grievance::Stalled]);
+}
+
 #[test]
 fn one_liar_and_an_idle_group_make_no_stall() {
     let mut rig = Rig::new(2, 1);
