@@ -51,6 +51,8 @@ struct State {
     armed: Vec<DiskFault>,
     /// What happened to bytes that were reported durable, and is there still.
     wounds: Vec<Wound>,
+    /// A sector was written in part when the power failed last: a log in which it lies is in doubt.
+    torn: bool,
     /// Counts syncs of the log that wrote something.
     log_syncs: u64,
     /// The last of them of each file: of no use to anybody if that has no name.
@@ -71,6 +73,7 @@ impl SimStorage {
             stopped: false,
             armed: Vec::new(),
             wounds: Vec::new(),
+            torn: false,
             log_syncs: 0,
             synced: BTreeMap::new(),
             done: Vec::new(),
@@ -96,6 +99,7 @@ impl SimStorage {
         let (nothing, everything) = (state.prng.below(4) == 0, state.prng.below(4) == 0);
         let mut keep = |prng: &mut Prng| !nothing && (everything || prng.below(2) == 0);
         let tore = state.platter.lose_power(&mut state.prng, &mut keep, torn);
+        state.torn = tore;
         if tore {
             state.done.push(DiskFault::Tear);
         }
@@ -106,6 +110,7 @@ impl SimStorage {
         let mut state = self.state();
         state.platter = Platter::default();
         state.wounds.clear();
+        state.torn = false;
     }
 
     /// Whether the machine has stopped.
@@ -156,7 +161,7 @@ impl SimStorage {
     /// Whether something is wrong, or is about to go wrong.
     pub(crate) fn may_forget(&self) -> bool {
         let state = self.state();
-        !state.wounds.is_empty() || !state.armed.is_empty()
+        !state.wounds.is_empty() || !state.armed.is_empty() || state.torn
     }
 
     /// What is wrong with the files that are there.
