@@ -45,6 +45,8 @@ pub(crate) struct Disk {
     fresh: bool,
     /// The next life will have forgotten votes, whatever else happens to the disk.
     pub(crate) doubtful: bool,
+    /// The life file says that the last life had not recovered: it may have, just before it ended.
+    unrecovered: bool,
     open: Option<Open>,
 }
 
@@ -88,7 +90,8 @@ impl Default for Disk {
 
 impl Disk {
     pub(crate) fn new(seed: u64) -> Disk {
-        Disk { storage: SimStorage::new(seed), fresh: true, doubtful: false, open: None }
+        let storage = SimStorage::new(seed);
+        Disk { storage, fresh: true, doubtful: false, unrecovered: false, open: None }
     }
 
     /// A life begins. An operator who is told that there is nothing here names recovery.
@@ -153,6 +156,7 @@ impl Disk {
                 let _ = gathered.portion.write(log, sync);
             }
         }
+        self.unrecovered = open.dir.life().is_some_and(|life| life.recovering);
         // Nothing is tidied up.
         self.storage.stop_after(0);
         drop(open);
@@ -180,7 +184,7 @@ impl Disk {
 
     /// Whether the next life may have forgotten votes.
     pub(crate) fn may_forget(&self) -> bool {
-        self.doubtful || self.storage.may_forget()
+        self.doubtful || self.unrecovered || self.storage.may_forget()
     }
 
     /// The state came from elsewhere.
