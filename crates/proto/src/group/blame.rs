@@ -26,6 +26,11 @@ impl Blame {
     }
 }
 
+/// V15: whether a view that has not worked yet gets its doubled time before it ends for `what`.
+pub(super) fn is_given_time(what: Grievance) -> bool {
+    matches!(what, Grievance::Stalled | Grievance::Starved)
+}
+
 impl Coordinator {
     /// What this replica's VIEW-CHANGE says about leaders, with this low mark.
     pub(super) fn roster(&self, stable: Seq) -> Roster {
@@ -63,8 +68,7 @@ impl Coordinator {
             return Err(Reject::Stale("grievance again"));
         }
         change.aggrieved.push(what);
-        let in_time = matches!(what, Grievance::Stalled | Grievance::Starved);
-        let patient = in_time && !change.progressed;
+        let patient = is_given_time(what) && !change.progressed;
         self.suspect(whom, SuspicionKind::Leader(what), out);
         if !self.ends_view(what) {
             return Ok(());

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 
 use base::{Incarnation, PillarId, ReplicaId, Seq, Signature, Span, StableCheckpoint, Time, View};
 
-use super::blame::Blame;
+use super::blame::{self, Blame};
 use super::decide::{Decision, decide};
 use super::evidence::Proof;
 use super::link::{FromCoordinator, Grievance, Plan, SliceEntry};
@@ -282,7 +282,8 @@ impl Coordinator {
         change.busy = true;
         change.progressed = true;
         change.failed = 0;
-        change.aggrieved.retain(|what| *what != Grievance::Stalled);
+        // What the view had time for. A lane says again what is still so, and it ends the view.
+        change.aggrieved.retain(|what| !blame::is_given_time(*what));
         if change.aggrieved.is_empty() && change.wishes.own() <= view {
             change.blame.whom = None;
         }

@@ -353,3 +353,65 @@ fn timeouts_double_and_fall_back_with_progress() {
     waits = (10..=11).map(|view| leave_for(&mut one, view).0).collect();
     assert_eq!(waits, [1000, 2000]);
 }
+
+fn of(leaders: Leaders) -> Coordinator {
+    let cfg = CoordinatorConfig { leaders, ..config(4, 1, 0, 1) };
+    let (beginning, start) = (Beginning::Whole, StableCheckpoint::default());
+    let mut one = Coordinator::new(cfg, Box::new(keys(0)), beginning, start, vec![]);
+    feed(&mut one, 0, Input::Turn);
+    one
+}
+
+fn others_wish(one: &mut Coordinator, ms: u64, who: &[u16], view: u64) {
+    for from in who {
+        let (wish, installed) = (View(view), one.report().view);
+        feed(one, ms, peer(*from, GroupMessage::Wish { wish, installed, recovering: false }));
+    }
+}
+
+fn complains(one: &mut Coordinator, ms: u64, what: Grievance, whom: u16) -> Vec<Effect> {
+    let (view, whom) = (one.report().view, ReplicaId(whom));
+    step(one, ms, Input::Lane(ToCoordinator::Grievance { view, what, whom })).1
+}
+
+fn delivers(one: &mut Coordinator, ms: u64) {
+    let view = one.report().view;
+    feed(one, ms, Input::Lane(ToCoordinator::Progress { view, delivered: Seq(1) }));
+}
+
+fn wishes_for(out: &[Effect], view: u64) -> bool {
+    out.iter().any(|e| {
+        matches!(e, Effect::Send { message: GroupMessage::Wish { wish, .. }, .. }
+            if *wish == View(view))
+    })
+}
+
+/// Views 1 and 2 fail, and view 3, which has 4T, begins at 10 ms.
+fn in_the_third_view(leaders: Leaders) -> Coordinator {
+    let mut one = of(leaders);
+    (1..=3).for_each(|view| others_wish(&mut one, 1, &[1, 2, 3], view));
+    let changes = (1..4).map(|r| change(r, 3, vec![])).collect();
+    let nv = GroupMessage::NewView(Arc::new(new_view(3, changes)));
+    assert_eq!(step(&mut one, 10, peer(3, nv)).0, Ok(()));
+    one
+}
+
+/// A view that had more than T for its first delivery, since others had failed, is not left when
+/// that comes, for what was complained about before.
+#[test]
+fn the_first_delivery_settles_what_a_view_had_time_for() {
+    for leaders in [Leaders::Fixed, Leaders::Rotating] {
+        for what in [Grievance::Stalled, Grievance::Starved] {
+            let mut late = in_the_third_view(leaders);
+            assert!(!wishes_for(&complains(&mut late, 1250, what, 3), 4), "it has time");
+            assert!(!wishes_for(&step(&mut late, 4000, Input::Turn).1, 4));
+            assert!(wishes_for(&step(&mut late, 4010, Input::Turn).1, 4), "it had time");
+            let mut one = in_the_third_view(leaders);
+            assert!(!wishes_for(&complains(&mut one, 1250, what, 3), 4), "it has time");
+            delivers(&mut one, 2500);
+            assert!(!wishes_for(&step(&mut one, 2500, Input::Turn).1, 4), "{what:?}: it works");
+            assert_eq!(one.roster(Seq(0)).blames, None);
+            assert!(wishes_for(&complains(&mut one, 3250, what, 3), 4), "it is so still");
+        }
+    }
+}
