@@ -15,14 +15,29 @@ use crate::pbft::{Leaders, Reject};
 /// Whom this replica blames, and who is excluded in its view.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Blame {
-    /// Whom a lane has complained about last in the installed view.
-    pub(super) whom: Option<ReplicaId>,
+    /// Whom a lane has complained about last in the installed view, or named with its slice.
+    whom: Option<ReplicaId>,
+    /// Whether the view has worked since then.
+    worked: bool,
+    /// Who equivocates, which ends no view: blamed when it ends and nobody else is.
+    equivocates: Option<ReplicaId>,
     excluded: Vec<Exclusion>,
 }
 
 impl Blame {
     pub(super) fn begin_view(&mut self, plan: &Plan) {
-        *self = Blame { whom: None, excluded: plan.excluded.clone() };
+        *self = Blame { excluded: plan.excluded.clone(), ..Blame::default() };
+    }
+
+    fn put_on(&mut self, whom: ReplicaId) {
+        (self.whom, self.worked) = (Some(whom), false);
+    }
+
+    /// Something was delivered. Once this replica has `wished` for another view, others may be
+    /// about to complain of the same, so the name stays until there is another one.
+    pub(super) fn view_works(&mut self, wished: bool) {
+        self.worked = true;
+        self.whom = self.whom.filter(|_| wished);
     }
 }
 
@@ -37,17 +52,22 @@ impl Coordinator {
         if self.cfg.leaders == Leaders::Fixed {
             return Roster::default();
         }
-        let Blame { whom, excluded } = &self.change.blame;
+        let Blame { whom, equivocates, excluded, .. } = &self.change.blame;
         let excluded = still_known(excluded, stable, self.cfg.checkpoint_interval);
-        Roster { blames: whom.filter(|whom| *whom != self.cfg.me), excluded }
+        let blames = whom.or(*equivocates).filter(|whom| *whom != self.cfg.me);
+        Roster { blames, excluded }
     }
 
-    /// A lane that has stopped names who would soon have been blamed.
+    /// A lane that has stopped names who would soon have been blamed: now, while a complaint from
+    /// before the view worked again may be as old as the view.
     pub(super) fn on_suspects(&mut self, view: View, whom: ReplicaId) -> Result<(), Reject> {
         if view != self.change.left || self.change.own_change().is_some() {
             return Err(Reject::Stale("suspect of another view"));
         }
-        self.change.blame.whom.get_or_insert(whom);
+        let blame = &mut self.change.blame;
+        if blame.whom.is_none() || blame.worked {
+            blame.put_on(whom);
+        }
         Ok(())
     }
 
@@ -59,18 +79,26 @@ impl Coordinator {
         (what, whom): (Grievance, ReplicaId),
         out: &mut Vec<Effect>,
     ) -> Result<(), Reject> {
+        let ends_view = self.ends_view(what);
         let change = &mut self.change;
-        if view != change.installed() || change.is_changing() || change.wishes.own() > view {
+        if view != change.installed() || change.is_changing() {
             return Err(Reject::Stale("grievance about a view that is left"));
         }
-        change.blame.whom = Some(whom);
+        // Also after a wish: the others may not follow until this is felt.
+        match ends_view {
+            true => change.blame.put_on(whom),
+            false => change.blame.equivocates = Some(whom),
+        }
+        if change.wishes.own() > view {
+            return Err(Reject::Stale("grievance after the wish"));
+        }
         if change.aggrieved.contains(&what) {
             return Err(Reject::Stale("grievance again"));
         }
         change.aggrieved.push(what);
         let patient = is_given_time(what) && !change.progressed;
         self.suspect(whom, SuspicionKind::Leader(what), out);
-        if !self.ends_view(what) {
+        if !ends_view {
             return Ok(());
         }
         // V15: a view that has not worked yet gets its doubled time.

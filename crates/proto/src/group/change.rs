@@ -284,9 +284,7 @@ impl Coordinator {
         change.failed = 0;
         // What the view had time for. A lane says again what is still so, and it ends the view.
         change.aggrieved.retain(|what| !blame::is_given_time(*what));
-        if change.aggrieved.is_empty() && change.wishes.own() <= view {
-            change.blame.whom = None;
-        }
+        change.blame.view_works(change.wishes.own() > view);
         Ok(())
     }
 

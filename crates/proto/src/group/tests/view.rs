@@ -415,3 +415,56 @@ fn the_first_delivery_settles_what_a_view_had_time_for() {
         }
     }
 }
+
+fn blames(one: &Coordinator) -> Option<u16> {
+    one.roster(Seq(0)).blames.map(|whom| whom.0)
+}
+
+fn suspects(one: &mut Coordinator, ms: u64, whom: u16) {
+    let (view, whom) = (one.report().asks_for.expect("it has left"), ReplicaId(whom));
+    feed(one, ms, Input::Lane(ToCoordinator::Suspects { view, whom }));
+}
+
+/// A wish that nobody follows stays, and the view ends with it long after, for somebody else.
+#[test]
+fn who_has_wished_long_ago_blames_whoever_holds_up_the_view_now() {
+    let mut one = of(Leaders::Rotating);
+    assert!(wishes_for(&complains(&mut one, 10, Grievance::Slow, 2), 1));
+    delivers(&mut one, 150);
+    assert_eq!(blames(&one), Some(2), "others may be about to complain of it, too");
+    // Hours later a lane complains itself; or it would have soon.
+    complains(&mut one, 50_000, Grievance::Stalled, 3);
+    assert_eq!(blames(&one), Some(3));
+    delivers(&mut one, 90_000);
+    others_wish(&mut one, 100_000, &[1, 3], 1);
+    assert_eq!(blames(&one), Some(3), "no lane knows of anybody else");
+    suspects(&mut one, 100_001, 1);
+    suspects(&mut one, 100_002, 2);
+    assert_eq!(blames(&one), Some(1), "the first that is named");
+    // What has ended the view just now is no less than what might have.
+    let mut one = of(Leaders::Rotating);
+    complains(&mut one, 10, Grievance::Stalled, 2);
+    others_wish(&mut one, 11, &[1, 3], 1);
+    suspects(&mut one, 12, 3);
+    assert_eq!(blames(&one), Some(2));
+}
+
+/// Nor does an equivocator, whose name is kept for as long as the view lasts, keep others' names,
+/// or hide who is complained about.
+#[test]
+fn an_equivocator_is_blamed_when_nobody_else_is() {
+    let mut one = of(Leaders::Rotating);
+    complains(&mut one, 10, Grievance::Stalled, 2);
+    complains(&mut one, 11, Grievance::Equivocates, 3);
+    // The first view counts as one that works.
+    assert_eq!(blames(&one), Some(2), "it has ended the view");
+    let mut one = in_the_third_view(Leaders::Rotating);
+    complains(&mut one, 20, Grievance::Equivocates, 1);
+    complains(&mut one, 1250, Grievance::Stalled, 2);
+    assert_eq!(blames(&one), Some(2));
+    delivers(&mut one, 2500);
+    assert_eq!(blames(&one), Some(1), "the other one was only late to begin");
+    others_wish(&mut one, 3000, &[1, 2, 3], 4);
+    suspects(&mut one, 3001, 3);
+    assert_eq!(blames(&one), Some(3));
+}
