@@ -298,9 +298,8 @@ impl Coordinator {
     ) {
         self.change.wishes.hear(from, wish);
         self.follow_wishes(now, out);
-        if installed < self.change.installed() && self.peers.is_elsewhere(from, now) {
-            out.push(Effect::Lanes(FromCoordinator::Elsewhere(from)));
-        }
+        let begun = installed >= self.change.installed();
+        out.extend(self.peers.hear_whether_begun(from, begun, now).map(Effect::Lanes));
         // V13: the others had time to get it from the leader.
         let settled = now.since(self.change.since) >= self.quarter() || self.change.is_changing();
         let last = self.change.last.clone().filter(|nv| nv.view > installed && settled);

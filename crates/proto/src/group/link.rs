@@ -185,6 +185,8 @@ pub enum FromCoordinator {
     /// This replica has not begun the view that this one is in, as it says with its wish: its
     /// STATUS names what it waits for. Said again while it says so, once a second at most.
     Elsewhere(ReplicaId),
+    /// It has begun that view, or a later one, since [`FromCoordinator::Elsewhere`] was said.
+    Arrived(ReplicaId),
     /// The state at this number is on disk: what was fetched, if anything was, is not lost with
     /// this process.
     Saved(Seq),

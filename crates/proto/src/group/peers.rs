@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 
 use base::{ReplicaId, Seq, Span, Time, View};
 
+use super::link::FromCoordinator;
+
 /// Signatures per second that a peer may make this replica verify, for each replica of the
 /// group, and as many again.
 const SIGNATURES_PER_REPLICA: u64 = 8;
@@ -47,8 +49,9 @@ struct Peer {
     serve_pause: Span,
     serve_next: Time,
     told: Option<Time>,
-    /// When the lanes were told that it is in another view.
+    /// When the lanes were told last that it has not begun this view, and whether they think so.
     elsewhere: Option<Time>,
+    is_elsewhere: bool,
     fill: Seq,
     fill_repeat: Time,
     fill_tokens: i64,
@@ -69,6 +72,7 @@ impl Peers {
             serve_next: Time::ZERO,
             told: None,
             elsewhere: None,
+            is_elsewhere: false,
             fill: Seq(0),
             fill_repeat: Time::ZERO,
             fill_tokens: fill_burst,
@@ -113,14 +117,25 @@ impl Peers {
         free
     }
 
-    /// `replica` says that it has not begun the view of this one: whether the lanes are told now.
-    pub(super) fn is_elsewhere(&mut self, replica: ReplicaId, now: Time) -> bool {
-        let elsewhere = &mut self.peers[usize::from(replica.0)].elsewhere;
-        let due = elsewhere.is_none_or(|at| now.since(at) >= ELSEWHERE_REPEAT);
-        if due {
-            *elsewhere = Some(now);
+    /// `replica` says whether it has begun the view of this one: what the lanes are told now. That
+    /// it has, at once, for they may be counting who is there; that it has not, only so often,
+    /// whatever it says in between.
+    pub(super) fn hear_whether_begun(
+        &mut self,
+        replica: ReplicaId,
+        begun: bool,
+        now: Time,
+    ) -> Option<FromCoordinator> {
+        let peer = self.peer(replica);
+        if begun {
+            let news = core::mem::take(&mut peer.is_elsewhere);
+            return news.then_some(FromCoordinator::Arrived(replica));
         }
-        due
+        if peer.elsewhere.is_some_and(|at| now.since(at) < ELSEWHERE_REPEAT) {
+            return None;
+        }
+        (peer.elsewhere, peer.is_elsewhere) = (Some(now), true);
+        Some(FromCoordinator::Elsewhere(replica))
     }
 
     /// Whether `replica`, which says that it has installed `view`, is sent a NEW-VIEW of `bytes`

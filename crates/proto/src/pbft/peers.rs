@@ -45,7 +45,8 @@ struct Peer {
     delivered: Seq,
     /// The view that it votes in or waits for, and when it last said so.
     view: Option<(View, Time)>,
-    /// When it said that it has yet to begin the view that this replica is in.
+    /// When it said that it has yet to begin the view that this replica is in, if it has not said
+    /// since that it has.
     elsewhere: Option<Time>,
     told: Option<Told>,
 }
@@ -142,6 +143,11 @@ impl Peers {
     /// waits for.
     pub(super) fn is_elsewhere(&mut self, replica: ReplicaId, now: Time) {
         self.peer(replica).elsewhere = Some(now);
+    }
+
+    /// `replica` has begun that view, or a later one.
+    pub(super) fn has_arrived(&mut self, replica: ReplicaId) {
+        self.peer(replica).elsewhere = None;
     }
 
     /// How many have said since `since` that they vote in `view`, and have not said otherwise.

@@ -151,6 +151,7 @@ impl Lane {
             FromCoordinator::Install(plan) => self.on_install(now, &plan, out),
             FromCoordinator::Fill(seq) => self.lead.fill_gently_to(seq),
             FromCoordinator::Elsewhere(peer) => self.catchup.peers.is_elsewhere(peer, now.mono),
+            FromCoordinator::Arrived(peer) => self.catchup.peers.has_arrived(peer),
             FromCoordinator::Voting { above } => {
                 self.views.above = above;
                 let held = self.log.iter().filter(|(_, slot)| slot.phase == Phase::Held);

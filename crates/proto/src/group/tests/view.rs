@@ -284,6 +284,37 @@ fn who_has_left_and_installed_nothing_still_asks_for_that_view() {
     assert!(world.run_until(60_000, World::agree));
 }
 
+/// The lanes hear of a replica that has not begun the view, and when it has; of neither so often
+/// that one that says now this and now that keeps them busy.
+#[test]
+fn who_has_begun_the_view_since_is_told_to_the_lanes_at_once() {
+    let mut one = coordinator(3);
+    feed(&mut one, 0, Input::Turn);
+    let nv = new_view(1, (0..3).map(|r| change(r, 1, vec![])).collect());
+    feed(&mut one, 1, peer(1, GroupMessage::NewView(Arc::new(nv))));
+    assert_eq!(one.report().installed, 1);
+    let mut said = |ms, installed| {
+        let wish =
+            GroupMessage::Wish { wish: View(1), installed: View(installed), recovering: false };
+        let (_, out) = step(&mut one, ms, peer(2, wish));
+        let lanes = out.into_iter().filter_map(|effect| match effect {
+            Effect::Lanes(message) => Some(message),
+            _ => None,
+        });
+        lanes.collect::<Vec<FromCoordinator>>()
+    };
+    let (away, arrived) =
+        ([FromCoordinator::Elsewhere(ReplicaId(2))], [FromCoordinator::Arrived(ReplicaId(2))]);
+    assert_eq!(said(2, 1), [], "it was never away");
+    assert_eq!(said(3, 0), away);
+    assert_eq!(said(4, 0), [], "they know");
+    assert_eq!(said(5, 1), arrived);
+    assert_eq!(said(6, 1), []);
+    assert_eq!((said(7, 0), said(8, 1)), (vec![], vec![]), "not so often");
+    assert_eq!(said(1003, 0), away);
+    assert_eq!(said(1004, 2), arrived, "or a later one");
+}
+
 /// A VIEW-CHANGE of an older view is accepted by nobody who asked for a later one; a NEW-VIEW of
 /// exactly the view that was asked for is, whatever is wished for since.
 #[test]

@@ -283,7 +283,8 @@ impl World {
                 node.may_vote = above.is_some();
                 node.voting_above = above.unwrap_or_default();
             }
-            FromCoordinator::Certified(_)
+            FromCoordinator::Arrived(_)
+            | FromCoordinator::Certified(_)
             | FromCoordinator::Elsewhere(_)
             | FromCoordinator::Float(_)
             | FromCoordinator::Saved(_) => {}

@@ -367,6 +367,36 @@ fn who_waits_for_a_view_that_nobody_can_show_does_not_vote_in_it() {
     assert!(blames(&[1]).contains(&Grievance::Stalled));
 }
 
+/// One that was away says with its first wish that it has not begun the view, and then begins it.
+/// A liar that leaves just then, and a client that shows frames to one replica alone, end no view.
+#[test]
+fn who_has_begun_the_view_since_counts_at_once() {
+    use crate::group::link::FromCoordinator::{Arrived, Elsewhere};
+    let blames = |arrives: bool| {
+        let mut rig = Rig::new(2, 1);
+        rig.wait(Span::secs(50));
+        let mut frames = 0;
+        let mut pass = |rig: &mut Rig, seconds: u64, liar: u64| {
+            let says = |rig: &mut Rig| {
+                for (from, view) in [(0, 0), (1, 0), (3, liar)] {
+                    let _ = rig.peer(from, status(view, 0));
+                }
+                frames += 1;
+                let _ = rig.feed(Input::Request(frame(frames, b"waits")));
+            };
+            pass(rig, Span::secs(seconds), says)
+        };
+        assert_eq!(pass(&mut rig, 6, 0), [], "all are there");
+        rig.feed(Input::Coordinator(Elsewhere(ReplicaId(1)))).expect("news");
+        if arrives {
+            rig.feed(Input::Coordinator(Arrived(ReplicaId(1)))).expect("news");
+        }
+        pass(&mut rig, 9, 9)
+    };
+    assert!(blames(false).contains(&Grievance::Stalled), "two are no quorum");
+    assert_eq!(blames(true), []);
+}
+
 /// The leader may be the very replica that recovers, which cannot fill anything.
 #[test]
 fn numbers_that_a_recovering_replica_waits_for_are_owed_with_patience() {
