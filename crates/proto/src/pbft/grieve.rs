@@ -178,7 +178,10 @@ impl Lane {
             return None;
         }
         let soon = self.grievances.looked.after(self.look_pause());
-        let busy = self.is_busy().then_some(soon);
+        // The pause for frames that wait may be long, and would be taken for a sleep. Not a part of
+        // being busy: what the leader owed is forgiven when that ends, and nobody owes this.
+        let deserted = self.grievances.deserted_since.is_some();
+        let busy = (deserted || self.is_busy()).then_some(soon);
         let monitor = &self.grievances.monitor;
         let closely = monitor.looks_closely().then_some(soon);
         let frames = [Some(self.grievances.due), closely, monitor.due()];

@@ -234,7 +234,12 @@ fn progress_keeps_the_peace() {
 fn who_was_busy_before_a_pause_owes_nothing_for_it() {
     let mut rig = Rig::new(2, 1);
     rig.feed(Input::Request(frame(1, b"op"))).expect("within the quota");
-    assert_eq!(pass(&mut rig, Span::secs(20), |_| ()), []);
+    let there = |rig: &mut Rig| {
+        for from in [0, 1] {
+            let _ = rig.peer(from, status(0, 0));
+        }
+    };
+    assert_eq!(pass(&mut rig, Span::secs(20), there), []);
     let decide = |rig: &mut Rig, seq| {
         rig.peer(3, Message::Prepare(vote(seq, &Proposal::Null))).expect("a prepare");
         for from in [0, 3] {
@@ -395,6 +400,34 @@ fn who_has_begun_the_view_since_counts_at_once() {
     };
     assert!(blames(false).contains(&Grievance::Stalled), "two are no quorum");
     assert_eq!(blames(true), []);
+}
+
+/// Frames that nobody orders are looked at less and less often, up to 4T apart, and that is no
+/// sleep. What looks for those who are away ends with what waits: an idle group has no timers.
+#[test]
+fn a_deserted_view_is_noticed_in_time_and_looked_at_no_longer_than_needed() {
+    let mut rig = Rig::new(2, 1);
+    rig.wait(Span::secs(50));
+    let f = frame(1, b"waits");
+    rig.feed(Input::Request(f.clone())).expect("fresh");
+    // The first look at what has waited for 5 s is 8 s after it came, and it takes 5 s from there.
+    let alone = |rig: &mut Rig| {
+        let _ = rig.peer(0, status(0, 0));
+    };
+    assert_eq!(pass(&mut rig, Span::secs(12), alone), []);
+    let felt = pass(&mut rig, Span::secs(2), alone);
+    assert!(felt.contains(&Grievance::Stalled), "{felt:?}");
+    let p = proposal(&[&f]);
+    rig.peer(0, pre_prepare(1, &p)).expect("a proposal");
+    rig.peer(3, Message::Prepare(vote(1, &p))).expect("a prepare");
+    for from in [0, 3] {
+        rig.peer(from, Message::Commit(vote(1, &p))).expect("a commit");
+    }
+    let executed = Progress { executed: Seq(1), ..Progress::default() };
+    rig.feed(Input::Stage(FromStage::Executed(executed))).expect("news");
+    assert_eq!(rig.lane.pool.len(), 0);
+    assert_eq!(pass(&mut rig, Span::secs(1), alone), []);
+    assert_eq!(rig.lane.grieve_deadline(), None);
 }
 
 /// The leader may be the very replica that recovers, which cannot fill anything.
