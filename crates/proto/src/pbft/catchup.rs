@@ -160,6 +160,7 @@ impl Catchup {
         self.last_progress = now;
         self.cries = 0;
         self.moved_since_heartbeat = true;
+        self.overheard.reaches_further(now);
     }
 
     pub(super) fn last_progress(&self) -> Time {

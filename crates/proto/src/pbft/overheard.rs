@@ -35,9 +35,9 @@ const NUMBERS_MAX: usize = 64;
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Overheard {
-    /// When to look at what is missing; `None`: nothing is.
+    /// When to look at what is missing; `None`: nothing is within reach.
     look_at: Option<Time>,
-    /// The highest number that may be.
+    /// The highest number that may be missing; zero: none is, not beyond reach either.
     upto: Seq,
     /// What was asked for and has not come.
     asked: BTreeSet<Seq>,
@@ -66,6 +66,18 @@ impl Overheard {
 
     fn look_within(&mut self, at: Time) {
         self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// More is delivered: what lay beyond reach may be within it.
+    pub(super) fn reaches_further(&mut self, now: Time) {
+        if self.upto > Seq(0) {
+            self.look_within(now.after(PATIENCE));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.look_at.is_none() && self.upto == Seq(0)
     }
 
     /// Something that was asked for has come.
@@ -114,8 +126,13 @@ impl Lane {
             .peekable();
         let state = &mut self.catchup.overheard;
         let Some(lowest) = missing.peek().map(|(seq, ..)| *seq) else {
-            // What is beyond reach is noted again when it is voted for.
-            *state = Overheard { first: state.first, ..Overheard::default() };
+            // What is beyond reach was voted for, and may not be again: it is looked at when more
+            // is delivered.
+            let beyond = self.log.above(self.delivered).skip(NUMBERS_MAX);
+            let mut beyond = beyond.take_while(|(seq, _)| *seq <= upto);
+            let more = beyond.any(|(_, slot)| slot.overheard(weak).is_some());
+            let upto = if more { upto } else { Seq(0) };
+            *state = Overheard { upto, first: state.first, ..Overheard::default() };
             return;
         };
         let mut again = 0;

@@ -161,3 +161,41 @@ fn proposals_that_voters_keep_to_themselves_are_asked_for_ever_more_seldom() {
     let (asked, ..) = asked_in(&mut rig, Span::millis(6));
     assert_eq!(asked.len(), 15, "all at once: {asked:?}");
 }
+
+/// All votes for what is beyond reach came while what is below was missing, and nobody repeats
+/// them as something new. Where this replica's vote is needed, these numbers stood until help came
+/// for all that is not decided.
+#[test]
+fn what_was_overheard_beyond_reach_is_asked_for_once_it_is_within() {
+    let mut rig = Rig::new(2, 1);
+    rig.lane.cfg.window = 96;
+    let voted = |rig: &mut Rig, seqs: core::ops::RangeInclusive<u64>| {
+        for (seq, from) in seqs.flat_map(|seq| [(seq, 1), (seq, 3)]) {
+            rig.peer(from, Message::Prepare(vote(seq, &nth(seq)))).expect("a vote");
+        }
+    };
+    voted(&mut rig, 1..=80);
+    let (asked, ..) = asked_in(&mut rig, Span::millis(2));
+    assert_eq!(asked.len(), 64, "no more at a time: {asked:?}");
+    for seq in 1..=64 {
+        rig.peer(1, Message::ProposalIs { seq: Seq(seq), proposal: nth(seq) }).expect("wanted");
+    }
+    let (asked, _, turns) = asked_in(&mut rig, LOOK);
+    assert!(asked.is_empty() && turns <= ASKED_MAX, "{turns} turns for {asked:?}");
+    for (seq, from) in (1..=10).flat_map(|seq| [(seq, 1), (seq, 3)]) {
+        rig.peer(from, Message::Commit(vote(seq, &nth(seq)))).expect("a vote");
+    }
+    assert_eq!(rig.lane.report().delivered, Seq(10));
+    let (asked, ..) = asked_in(&mut rig, Span::millis(2));
+    assert!(asked.keys().copied().eq((65..=74).map(Seq)), "{asked:?}");
+    for (seq, from) in (11..=64).flat_map(|seq| [(seq, 1), (seq, 3)]) {
+        rig.peer(from, Message::Commit(vote(seq, &nth(seq)))).expect("a vote");
+    }
+    let (asked, ..) = asked_in(&mut rig, Span::millis(2));
+    assert!((75..=80).all(|seq| asked.contains_key(&Seq(seq))), "{asked:?}");
+    for seq in 65..=80 {
+        rig.peer(1, Message::ProposalIs { seq: Seq(seq), proposal: nth(seq) }).expect("wanted");
+    }
+    let (asked, ..) = asked_in(&mut rig, LOOK);
+    assert!(asked.is_empty() && rig.lane.catchup.overheard.is_idle(), "{asked:?}");
+}
