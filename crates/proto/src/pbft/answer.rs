@@ -135,9 +135,7 @@ impl Lane {
             }
             let votes = votes && seq > stable;
             bytes += self.answer_about(to, (seq, slot), votes, out);
-            // At or below the low mark it votes for nothing any more, whatever it is told.
-            let open = seq > self.low() && slot.delivered && slot.phase < Phase::Prepared;
-            if votes && open {
+            if votes && self.owes_vote(seq, slot) {
                 owes = owes.or(Some(seq));
             }
             // Not beyond a hole: what is missing here may be told in a moment.
@@ -159,6 +157,17 @@ impl Lane {
             out.send(to, self.status());
         }
         Ok(())
+    }
+
+    /// Whether votes that it lacks would have this replica vote for what it has delivered. At or
+    /// below the low mark, where it is bound by what an earlier life may have said, or has voted
+    /// for something else, it votes for nothing any more, whatever it is told; and whoever leads
+    /// a number votes by proposing.
+    fn owes_vote(&self, seq: Seq, slot: &Slot) -> bool {
+        let open = seq > self.low() && slot.delivered && slot.phase < Phase::Prepared;
+        let said = slot.phase < Phase::Accepted && slot.voted_in(self.view);
+        let leads = slot.phase == Phase::Empty && self.leads(seq);
+        open && self.may_vote(seq) && !said && !leads
     }
 
     /// Says what this replica knows about one number; `votes`, too, if they may be needed. About

@@ -492,8 +492,8 @@ impl Lane {
     }
 
     /// A weak quorum says that `digest` is decided at `seq`: whatever this replica thought of
-    /// that number gives way. Where it is what this replica votes for anyway, it goes on doing
-    /// so, since others may need its vote.
+    /// that number gives way. Where it is what this replica votes for anyway, or a weak quorum
+    /// does, it goes on doing so, since others may need its vote.
     fn adopt_decision(&mut self, now: Now, seq: Seq, digest: base::Digest, out: &mut Outbox) {
         let view = self.view;
         let slot = self.log.get_mut(seq).expect("the caller found the slot");
@@ -515,6 +515,7 @@ impl Lane {
             let old = slot.displace();
             self.unwant_all(now, seq, old.as_ref());
             self.install(now, seq, proposal, Origin::Decision);
+            self.overhear(now, seq);
         }
         self.fetch_decided(seq, out);
         let before = self.decided_upto();

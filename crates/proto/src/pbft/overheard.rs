@@ -7,6 +7,9 @@
 //! later. Left to what is decided (`catchup`) it would move in bursts of many numbers, and the
 //! others would have to do without its votes.
 //!
+//! Likewise where the proposal is known only because it is decided: that is no reason to vote for
+//! it, a weak quorum of PREPAREs is. Others may need this replica's vote, whatever the leader says.
+//!
 //! Not here: the proposals that a NEW-VIEW has chosen (`views`).
 
 use alloc::collections::BTreeSet;
@@ -14,9 +17,9 @@ use alloc::vec::Vec;
 
 use base::{Digest, Now, ReplicaId, Seq, Span, Time};
 
+use super::Lane;
 use super::log::{Phase, Slot};
 use super::msg::Message;
-use super::{Lane, Log};
 use crate::outbox::{Outbox, Target};
 
 /// How long the leader's own proposal may be overtaken by others' votes for it.
@@ -101,14 +104,26 @@ impl Slot {
         let voted = |digest: &Digest| self.prepares.count(*digest) >= weak;
         self.prepares.digests().filter(|_| blank).find(voted)
     }
+
+    /// Whether a weak quorum of backups has accepted what this replica knows to be decided, and
+    /// has not taken for a proposal of this view.
+    fn is_joinable(&self, weak: usize) -> bool {
+        let aside = self.phase == Phase::Empty && self.chosen.is_none();
+        aside && self.proposal.is_some() && self.prepares.count(self.digest) >= weak
+    }
 }
 
 impl Lane {
-    /// A backup has accepted a proposal for `seq`.
+    /// A backup has accepted a proposal for `seq`, where this replica has none of this view.
     pub(super) fn overhear(&mut self, now: Now, seq: Seq) {
         let weak = self.cfg.quorums.weak();
-        let missing = |log: &Log| log.get(seq).is_some_and(|slot| slot.overheard(weak).is_some());
-        if !self.leads(seq) && missing(&self.log) {
+        if self.leads(seq) {
+            return;
+        }
+        let Some(slot) = self.log.get_mut(seq) else { return };
+        if slot.is_joinable(weak) {
+            slot.phase = Phase::Waiting;
+        } else if slot.overheard(weak).is_some() {
             self.catchup.overheard.note(now.mono, seq);
         }
     }

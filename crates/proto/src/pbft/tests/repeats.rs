@@ -208,6 +208,86 @@ fn whoever_owes_a_vote_below_its_low_mark_asks_for_nothing() {
     assert!(!asks(&mut rig, Seq(4)), "nothing that it is told would make it vote");
 }
 
+fn decided_at_one(rig: &mut Rig, p: &Proposal) {
+    for from in [2, 3] {
+        let decided = Message::Decided { seq: Seq(1), proposal: p.clone() };
+        rig.peer(from, decided).expect("news");
+    }
+}
+
+/// Whether it asks everybody for votes when somebody behind asks for its own.
+fn asks_for_votes(rig: &mut Rig) -> bool {
+    rig.wait(Span::secs(1));
+    rig.sent();
+    let behind = || Message::Status { view: View(0), stable: Seq(0), delivered: Seq(0) };
+    rig.peer(0, behind()).expect("it may ask");
+    rig.sent().contains(&(Target::All, behind()))
+}
+
+/// A faulty leader that leaves a replica out until the number is decided, and says nothing of it
+/// later, kept it from voting for good, and it asked everybody each second for what would not have
+/// helped it.
+#[test]
+fn what_is_decided_is_voted_for_once_a_weak_quorum_of_backups_is() {
+    let null = Proposal::Null;
+    let mut rig = Rig::new(1, 1);
+    decided_at_one(&mut rig, &null);
+    assert_eq!(rig.delivered(), [Seq(1)]);
+    assert!(asks_for_votes(&mut rig));
+    rig.peer(2, Message::Prepare(vote(1, &null))).expect("an answer");
+    assert!(!has_prepare(&rig.sent()), "one may lie");
+    rig.peer(3, Message::Prepare(vote(1, &null))).expect("an answer");
+    let sent = rig.sent();
+    assert!(has_prepare(&sent) && has_commit(&sent), "{sent:?}");
+    assert!(!asks_for_votes(&mut rig), "it owes nothing any more");
+    // The votes may be there before it is decided.
+    let mut rig = Rig::new(1, 1);
+    for from in [2, 3] {
+        rig.peer(from, Message::Prepare(vote(1, &null))).expect("a vote");
+    }
+    assert!(!has_prepare(&rig.sent()), "it lacks the proposal");
+    decided_at_one(&mut rig, &null);
+    assert!(has_commit(&rig.sent()));
+}
+
+#[test]
+fn what_is_decided_is_not_voted_for_by_who_leads_or_has_voted_or_on_votes_for_another() {
+    let (null, tick) = (Proposal::Null, proposal(&[]));
+    let mut rig = Rig::new(1, 1);
+    rig.peer(0, pre_prepare(1, &tick)).expect("a proposal");
+    assert!(has_prepare(&rig.sent()));
+    decided_at_one(&mut rig, &null);
+    assert!(!asks_for_votes(&mut rig), "nothing would make it vote again");
+    for from in [2, 3] {
+        rig.peer(from, Message::Prepare(vote(1, &null))).expect("a vote");
+    }
+    assert!(!has_prepare(&rig.sent()), "it has voted in this view");
+    let mut rig = Rig::new(0, 1);
+    decided_at_one(&mut rig, &null);
+    for from in [2, 3] {
+        rig.peer(from, Message::Prepare(vote(1, &null))).expect("a vote");
+    }
+    let sent = rig.sent();
+    assert!(!has_prepare(&sent) && !has_commit(&sent), "its vote is a proposal: {sent:?}");
+    let mut rig = Rig::new(1, 1);
+    decided_at_one(&mut rig, &null);
+    for from in [2, 3] {
+        rig.peer(from, Message::Prepare(vote(1, &tick))).expect("a vote");
+    }
+    assert!(!has_prepare(&rig.sent()));
+}
+
+/// An earlier life may have voted there.
+#[test]
+fn whoever_may_not_vote_asks_for_no_votes() {
+    let mut rig = Rig::new(1, 1);
+    rig.lane.views.above = Some(Seq(8));
+    decided_at_one(&mut rig, &Proposal::Null);
+    assert!(!asks_for_votes(&mut rig));
+    rig.lane.views.above = Some(Seq(0));
+    assert!(asks_for_votes(&mut rig));
+}
+
 /// A client can have correct replicas forward what it has had refused before. What that costs them
 /// must leave them heard in everything else, and a liar must not have it ordered for ever.
 #[test]
