@@ -11,6 +11,8 @@
 //! them may be faulty, and give it little at a time.
 //!
 //! No state is for ever: each has a time-out, and what the stage has already fetched is kept.
+//! Nor is it idle while the stage stands still: that goes on only once it has what it was told
+//! last.
 //! Whoever lies costs time and is left out for a while.
 //!
 //! Not here: the transfer itself (`exec::transfer`), and what is kept for others (`pins`).
@@ -19,7 +21,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use base::transfer::StateMessage;
-use base::{ReplicaId, Seq, Span, StableCheckpoint, Time, ToStage};
+use base::{Digest, ReplicaId, Seq, Span, StableCheckpoint, Time, ToStage};
 
 use super::link::FromCoordinator;
 use super::msg::GroupMessage;
@@ -69,6 +71,9 @@ enum State {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fetcher {
     state: State,
+    /// What the stage was told to fetch last and has not said to be there: it stands still until
+    /// then, also where that has failed.
+    told: Option<(Seq, Digest)>,
     /// The highest checkpoint that is known to be certified.
     known: Seq,
     /// The last one that was noted for later lives without having been executed.
@@ -335,6 +340,7 @@ impl Coordinator {
         if self.fetcher.target() != Some(target.seq) {
             out.push(Effect::Fact(GroupFact::Fetching(target.seq)));
         }
+        self.fetcher.told = Some((target.seq, target.digest));
         let fetch = ToStage::Fetch { checkpoint: target.clone(), sources: sources.clone() };
         out.push(Effect::Stage(fetch));
         self.pin_fetched(now, &target, out);
@@ -444,9 +450,13 @@ impl Coordinator {
         out: &mut Vec<Effect>,
     ) -> Result<(), Reject> {
         let weak = checkpoint.is_weak(self.cfg.quorums.quorum());
-        self.fetcher.state = State::Idle;
-        self.fetcher.haves.clear();
-        self.fetcher.offers.clear();
+        // It may have been told of something better just then, and stands for that now.
+        let is = (checkpoint.seq, checkpoint.digest);
+        if self.fetcher.told.is_none_or(|told| told == is) {
+            (self.fetcher.state, self.fetcher.told) = (State::Idle, None);
+            self.fetcher.haves.clear();
+            self.fetcher.offers.clear();
+        }
         self.fetcher.missing = self.fetcher.missing.filter(|missing| *missing > self.executed);
         self.fetcher.diverged = None;
         out.push(Effect::Fact(GroupFact::Fetched(checkpoint.seq)));
@@ -468,11 +478,13 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Execution goes on: while nothing is transferred yet, that may be all that was missing.
+    /// Execution goes on: while nothing is transferred yet, that may be all that was missing. Not
+    /// once the stage was told to fetch: it stands, and this is about what it did before.
     pub(super) fn fetch_executed(&mut self) {
         let wanting = matches!(self.fetcher.state, State::Wanting { .. });
         let there = self.fetcher.missing.is_none_or(|missing| self.executed >= missing);
-        if wanting && there && self.fetcher.diverged.is_none() {
+        let stands = self.fetcher.told.is_some();
+        if wanting && there && !stands && self.fetcher.diverged.is_none() {
             self.fetcher.state = State::Idle;
             self.fetcher.missing = None;
         }

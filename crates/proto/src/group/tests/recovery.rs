@@ -250,7 +250,13 @@ fn a_life_that_finds_the_view_is_acknowledged_at_once() {
     assert_eq!(records, 3, "in four seconds, and two had been at once before");
 }
 
-fn ack(from: u16, view: u64, installed: u64, stable: &StableCheckpoint, recovering: bool) -> Input {
+pub(super) fn ack(
+    from: u16,
+    view: u64,
+    installed: u64,
+    stable: &StableCheckpoint,
+    recovering: bool,
+) -> Input {
     peer(
         from,
         GroupMessage::RecoverAck {
@@ -264,7 +270,7 @@ fn ack(from: u16, view: u64, installed: u64, stable: &StableCheckpoint, recoveri
     )
 }
 
-fn forgetful(me: u16) -> Coordinator {
+pub(super) fn forgetful(me: u16) -> Coordinator {
     let cfg = config(4, 1, me, 1);
     let keys = Box::new(keys(me));
     Coordinator::new(cfg, keys, Beginning::Forgetful, StableCheckpoint::default(), vec![])

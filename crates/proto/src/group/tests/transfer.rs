@@ -4,6 +4,7 @@ use base::transfer::{Manifest, SnapshotReader, StateAnswer, StateMessage, StateR
 use base::{FromStage, Progress, ReplicaId, Seq, StableCheckpoint, ToStage};
 use std::vec::Vec;
 
+use super::recovery::{ack, forgetful};
 use super::world::World;
 use super::{K, L, certificate, coordinator, feed, peer, rules, step};
 use crate::group::link::{FromCoordinator, ToCoordinator};
@@ -147,10 +148,59 @@ fn every_state_has_a_time_out() {
         asked += wanted(&out).len();
     }
     assert!(asked > 0, "the transfer stood still");
-    // It is left behind no more once it executes what it lacked.
+}
+
+/// It is left behind no more once it executes what it lacked.
+#[test]
+fn who_executes_what_it_lacked_before_anything_is_fetched_wants_nothing() {
+    let mut one = coordinator(3);
+    feed(&mut one, 0, behind());
     let progress = Progress { executed: Seq(30 * K), ..Progress::default() };
-    feed(&mut one, 50_000, Input::Stage(FromStage::Executed(progress)));
-    assert_eq!(wanted(&step(&mut one, 60_000, Input::Turn).1), []);
+    feed(&mut one, 1, Input::Stage(FromStage::Executed(progress)));
+    assert_eq!(wanted(&step(&mut one, 10_000, Input::Turn).1), []);
+}
+
+/// The stage does not go on by itself when a fetch has failed. What it had executed before it was
+/// told to fetch may become stable late.
+#[test]
+fn nothing_ends_the_wanting_while_the_stage_stands_in_a_fetch_that_failed() {
+    // Whoever recovers far behind wants one though no lane has said what it misses.
+    let mut one = forgetful(3);
+    feed(&mut one, 0, Input::Turn);
+    let high = certificate(&rules(), 10 * K, &[0, 1, 2]);
+    for from in [0, 1, 2] {
+        feed(&mut one, 0, ack(from, 0, 0, &high, false));
+    }
+    feed(&mut one, 1, have(0, 20));
+    assert_eq!(fetched(&step(&mut one, 2, have(1, 20)).1).len(), 1);
+    feed(&mut one, 3, Input::Stage(FromStage::FetchFailed { seq: Seq(20 * K) }));
+    feed(&mut one, 4, stable(2));
+    assert_eq!(wanted(&step(&mut one, 2000, Input::Turn).1).len(), 1);
+    feed(&mut one, 2001, have(0, 22));
+    assert_eq!(fetched(&step(&mut one, 2002, have(1, 22)).1).len(), 1);
+    let progress = Progress { executed: Seq(22 * K), ..Progress::default() };
+    let checkpoint = certificate(&rules(), 22 * K, &[0, 1, 2]);
+    let done = FromStage::Fetched { checkpoint, progress, replaced: true };
+    feed(&mut one, 2003, Input::Stage(done));
+    assert_eq!(wanted(&step(&mut one, 9000, Input::Turn).1), []);
+}
+
+/// The stage has what it was told to fetch first, and is told to fetch something newer just then.
+#[test]
+fn a_fetch_that_comes_to_an_end_is_not_taken_for_the_next_one() {
+    let mut one = coordinator(3);
+    feed(&mut one, 0, behind());
+    feed(&mut one, 1, have(0, 20));
+    assert_eq!(fetched(&step(&mut one, 201, Input::Turn).1).len(), 1);
+    feed(&mut one, 202, have(1, 22));
+    assert_eq!(fetched(&step(&mut one, 203, have(2, 22)).1).len(), 1);
+    let progress = Progress { executed: Seq(20 * K), ..Progress::default() };
+    let checkpoint = certificate(&rules(), 20 * K, &[0, 1, 2]);
+    let done = FromStage::Fetched { checkpoint, progress, replaced: true };
+    feed(&mut one, 204, Input::Stage(done));
+    assert_eq!(one.report().fetching, Some(Seq(22 * K)));
+    let failed = Input::Stage(FromStage::FetchFailed { seq: Seq(22 * K) });
+    assert_eq!(wanted(&step(&mut one, 205, failed).1).len(), 1);
 }
 
 #[test]
