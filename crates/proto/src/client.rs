@@ -90,6 +90,8 @@ struct Standing {
     missed: u64,
     /// The same of late.
     misses: u32,
+    /// When the last of these was counted.
+    missed_at: Time,
     /// Until when it is not relied on.
     avoided_until: Time,
 }

@@ -94,6 +94,12 @@ impl<T> ClientCore<T> {
         for replica in late.iter() {
             let standing = &mut self.replicas[usize::from(replica.0)];
             standing.missed += 1;
+            if flight.timer.sent < standing.missed_at {
+                // It was on its way with one that has been counted: the same trouble. Not only
+                // while it is passed over: who is silent now is to come before who was once.
+                continue;
+            }
+            standing.missed_at = now;
             let span = Span(Span::secs(1).0 << standing.misses);
             standing.misses = (standing.misses + 1).min(MISSES_MAX);
             standing.avoided_until = now.after(span);

@@ -35,7 +35,8 @@ pub(super) const SINCE_BYTES: usize = 4;
 const KEPT_BYTES_MAX: usize = limits::READ_REPLY_BYTES_MAX + 1024;
 /// How long the others may yet answer once a quorum has, and not the same.
 const PATIENCE: Span = Span::millis(2);
-/// For how long reads are ordered after no quorum has answered one in time; doubles each time.
+/// For how long reads are ordered after no quorum has answered one in time; doubles each time
+/// that this happens after such a time is over.
 const REST_MIN: Span = Span::secs(1);
 const REST_MAX: Span = Span::secs(16);
 
@@ -440,7 +441,8 @@ impl<T> ClientCore<T> {
         let answers = flight.said.iter().flat_map(|(_, answer)| answer).count();
         if answers >= matching {
             (self.streams.rest, self.streams.rest_span) = (Time::ZERO, Span(0));
-        } else if flight.due <= now {
+        } else if flight.due <= now && self.streams.rest <= now {
+            // Once for all that was on its way when the trouble began.
             let span = Span(self.streams.rest_span.0.saturating_mul(2));
             self.streams.rest_span = span.clamp(REST_MIN, REST_MAX);
             self.streams.rest = now.after(self.streams.rest_span);

@@ -70,9 +70,7 @@ impl Monitor {
         if now < self.until || (self.waited.len() < FRAMES_MIN && over < WINDOW_MAX) {
             return false;
         }
-        if self.caution > 0 && now.since(self.eased) >= CAUTION_DECAY {
-            (self.caution, self.eased) = (self.caution - 1, now);
-        }
+        self.ease(now);
         // A window that nobody looked at in time was one without load.
         let in_time = over < WINDOW_MAX;
         let rounds = median(&mut self.rounds).0.saturating_mul(ROUNDS);
@@ -84,6 +82,14 @@ impl Monitor {
         self.waited.clear();
         self.rounds.clear();
         true
+    }
+
+    /// Takes back a doubling for every minute that has passed, also those in which nobody looked:
+    /// without load there are no windows.
+    fn ease(&mut self, now: Time) {
+        let minutes = now.since(self.eased).0 / CAUTION_DECAY.0;
+        self.caution = self.caution.saturating_sub(u32::try_from(minutes).unwrap_or(u32::MAX));
+        self.eased = self.eased.after(Span(minutes * CAUTION_DECAY.0));
     }
 
     /// Whether the leader is to be looked at closely.
@@ -108,6 +114,7 @@ impl Monitor {
 
     /// A view begins; `blamed`: because the last leader was slow.
     pub(super) fn begin_view(&mut self, now: Time, blamed: bool) {
+        self.ease(now);
         let caution = (self.caution + u32::from(blamed)).min(CAUTION_MAX);
         let eased = if blamed { now } else { self.eased };
         *self = Monitor { until: now.after(WINDOW), caution, eased, ..Monitor::default() };
@@ -179,5 +186,20 @@ mod tests {
         }
         windows(&mut monitor, 5, 100, (300, 1));
         assert!(monitor.doubts(), "a minute later it is 200 ms again");
+    }
+
+    /// Nobody looks at an idle group's windows, and these minutes count, too.
+    #[test]
+    fn minutes_without_load_make_up_for_changes() {
+        let mut monitor = Monitor::default();
+        (0..CAUTION_MAX).for_each(|_| monitor.begin_view(Time(1), true));
+        let later = Time(1).after(Span(3 * CAUTION_DECAY.0 + CAUTION_DECAY.0 / 2));
+        monitor.turn(later, Span::millis(200));
+        assert_eq!(monitor.threshold(), Span::millis(200 << 3));
+        let half = later.after(Span(CAUTION_DECAY.0 / 2));
+        monitor.turn(half, Span::millis(200));
+        assert_eq!(monitor.threshold(), Span::millis(200 << 2), "the half minute is not lost");
+        monitor.turn(half.after(Span::secs(86_400)), Span::millis(200));
+        assert_eq!(monitor.threshold(), Span::millis(200));
     }
 }

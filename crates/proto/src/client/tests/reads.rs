@@ -283,6 +283,31 @@ fn what_is_not_answered_in_time_is_ordered() {
     assert_eq!(rig.frames()[0].kind(), FrameKind::Read);
 }
 
+/// All that flies when the network stops for a moment is late, and that is one trouble.
+#[test]
+fn many_late_reads_are_one_trouble() {
+    let mut rig = Rig::new();
+    for token in 1..=4 {
+        rig.read(1, token);
+        assert_eq!(rig.frames().len(), 1, "{token} in flight");
+        rig.millis += 1;
+    }
+    let trouble = |rig: &mut Rig| {
+        rig.millis += 250;
+        rig.frames().iter().for_each(|ordered| rig.order(ordered));
+    };
+    trouble(&mut rig);
+    assert_eq!(rig.core.counters().reads_ordered, 4);
+    rig.millis += 1_000;
+    rig.read(1, 5);
+    assert_eq!(rig.frames()[0].kind(), FrameKind::Read, "a second later they are tried again");
+    // That is late, too: the next rest is twice as long.
+    trouble(&mut rig);
+    rig.millis += 1_500;
+    rig.read(1, 6);
+    assert_eq!(rig.frames()[0].kind(), FrameKind::Request);
+}
+
 /// Nothing is lost, or answered twice, when the session is lost or closed.
 #[test]
 fn reads_survive_a_lost_session_and_end_with_the_client() {

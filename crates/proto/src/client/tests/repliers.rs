@@ -187,6 +187,29 @@ fn who_is_silent_now_is_passed_over_before_who_was_once() {
     assert!((1..=8).contains(&fallbacks), "{fallbacks}");
 }
 
+/// What was on its way together and comes to nothing together is one miss.
+#[test]
+fn who_leaves_many_frames_at_once_without_content_has_failed_once() {
+    let mut config = configs().next().expect("digests alone");
+    (config.frame_ops_max, config.frames_in_flight_max) = (1, 24);
+    let mut world = World::open(config);
+    world.down.insert(2);
+    (0..24).for_each(|token| world.submit(0, LARGE, token));
+    world.settle();
+    assert!(world.done.len() < 24, "some need the other's content");
+    // A turn that comes a bit late finds all of them due.
+    world.millis += 600;
+    world.settle();
+    assert_eq!(world.done.len(), 24);
+    let missed = world.core.missed_replies(ReplicaId(2));
+    assert!(missed > 1, "the scenario does not happen: {missed}");
+    assert_eq!(world.core.avoided(), [ReplicaId(2)].into_iter().collect());
+    world.down.clear();
+    world.millis += 1_500;
+    world.turn();
+    assert_eq!(world.core.avoided(), VoteSet::EMPTY, "for a second, not for minutes");
+}
+
 /// One that lies is found out by the digests of the others.
 #[test]
 fn a_lying_designated_replica_costs_one_retry_and_is_named() {
