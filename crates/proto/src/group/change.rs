@@ -247,6 +247,13 @@ impl Coordinator {
         }
     }
 
+    /// Numbers are waited for: whom this replica asks for them now, it asks again before it blames
+    /// them, also where the next heartbeat of a group at rest would be too late for that.
+    pub(super) fn say_soon(&mut self, now: Time) {
+        let pause = HEARTBEAT.min(self.cfg.view_timeout);
+        self.change.say_next = self.change.say_next.min(now.after(pause));
+    }
+
     /// The link to `peer` is new: what was said on the old one may be lost.
     pub(super) fn greet(&mut self, now: Time, peer: ReplicaId, out: &mut Vec<Effect>) {
         self.say_wish(now, Target::One(peer), out);

@@ -222,7 +222,7 @@ impl Coordinator {
                     settled(out, Target::One(from), seq, offer);
                 } else if seq > want && self.peers.may_fill(from, now, seq, self.stable.seq) {
                     // Whoever asked first may not want the group to get there at all.
-                    self.fill_for(from, seq, out);
+                    self.fill_for(now, from, seq, out);
                 }
                 return Ok(());
             }
@@ -243,7 +243,7 @@ impl Coordinator {
         out.push(Effect::Stage(ToStage::Pin { seq, reader: SnapshotReader::Transfer }));
         if seq > want && self.peers.may_fill(from, now, seq, self.stable.seq) {
             // The asker drives the group only as far as it knew.
-            self.fill_for(from, seq, out);
+            self.fill_for(now, from, seq, out);
         }
         Ok(())
     }

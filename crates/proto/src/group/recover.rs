@@ -404,15 +404,24 @@ impl Coordinator {
         if !self.peers.may_fill(from, now, upto, stable) {
             return Err(Reject::Stale("seeks too often"));
         }
-        self.fill_for(from, upto, out);
+        self.fill_for(now, from, upto, out);
         Ok(())
     }
 
     /// `from` waits for the numbers up to `upto`: the leader owes them from now on, so it must
     /// have been asked. A faulty replica could ask the others alone, and have them blame it.
-    pub(super) fn fill_for(&mut self, from: ReplicaId, upto: Seq, out: &mut Vec<Effect>) {
+    pub(super) fn fill_for(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        upto: Seq,
+        out: &mut Vec<Effect>,
+    ) {
         let news = upto > self.peers.filling;
         self.peers.filling = upto.max(self.peers.filling);
+        if self.is_filling() {
+            self.say_soon(now);
+        }
         out.push(Effect::Lanes(FromCoordinator::Fill(upto)));
         let leader = self.change.installed().leader(self.cfg.quorums.n());
         match self.cfg.leaders {

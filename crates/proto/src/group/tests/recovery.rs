@@ -538,3 +538,22 @@ fn whoever_is_asked_for_numbers_asks_the_leader_until_they_are_there() {
     let (_, out) = step(&mut other, 10, peer(0, GroupMessage::Seek(Seq(2 * K))));
     assert_eq!(asks_leader(&out), []);
 }
+
+/// A group at rest says little, and what is passed on to the leader may be lost or refused: it is
+/// said again long before the leader is blamed for it. Whoever asks for ever makes nobody say more.
+#[test]
+fn what_an_idle_group_is_asked_for_is_soon_asked_for_again() {
+    let mut one = coordinator(1);
+    // At rest: its next heartbeat is 5 s away.
+    [0, 1_000].into_iter().for_each(|ms| feed(&mut one, ms, Input::Turn));
+    feed(&mut one, 1_010, peer(3, GroupMessage::Seek(Seq(2 * K))));
+    let (_, out) = step(&mut one, 2_010, Input::Turn);
+    assert_eq!(asks_leader(&out), [Seq(2 * K)]);
+    let says = |e: &&Effect| matches!(e, Effect::Send { to: Target::All, .. });
+    let mut said = 0;
+    for ms in (2_020..12_010).step_by(10) {
+        feed(&mut one, ms, peer(3, GroupMessage::Seek(Seq(2 * K + ms / 200))));
+        said += step(&mut one, ms, Input::Turn).1.iter().filter(says).count();
+    }
+    assert!((9..=10).contains(&said), "{said} times in ten seconds");
+}
