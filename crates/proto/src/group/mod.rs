@@ -50,6 +50,8 @@ mod tests;
 pub mod wire;
 mod wish;
 
+pub(crate) use peers::share_pause_max;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -23,11 +23,19 @@ const SERVE_PAUSE_MAX: Span = Span::secs(8);
 /// Numbers per second that are filled with null for one peer, and how many windows of them it may
 /// save up: what one recovery takes, twice.
 const FILL_RATE: u64 = 2000;
+const FILL_PERIOD: Span = Span(1_000_000_000 / FILL_RATE);
 const FILL_WINDOWS: u64 = 4;
 /// How often lanes are told at most that a replica is in another view.
 const ELSEWHERE_REPEAT: Span = Span::secs(1);
 /// How often the same fill is repeated: the leader may have changed.
 const FILL_REPEAT: Span = Span::secs(1);
+
+/// How long a replica may have no share for numbers at a correct other one: it may have spent it
+/// on what it passed on for liars, and a request over it.
+pub(crate) fn share_pause_max(window: u64, checkpoint_interval: u64) -> Span {
+    let most = window.saturating_mul(2).saturating_add(checkpoint_interval);
+    Span(most.saturating_mul(FILL_PERIOD.0))
+}
 
 /// The other replicas, by number.
 #[derive(Clone, Debug)]
@@ -181,11 +189,12 @@ impl Peers {
             }
             return again;
         }
-        let gained = now.since(peer.fill_refilled).0 / (1_000_000_000 / FILL_RATE);
+        let gained = now.since(peer.fill_refilled).0 / FILL_PERIOD.0;
         if gained > 0 {
+            // Parts of a number stay, or whoever is made to ask often would be refilled slowly.
+            peer.fill_refilled = peer.fill_refilled.after(Span(gained * FILL_PERIOD.0));
             let gained = i64::try_from(gained).unwrap_or(burst);
             peer.fill_tokens = peer.fill_tokens.saturating_add(gained).min(burst);
-            peer.fill_refilled = now;
         }
         if peer.fill_tokens <= 0 {
             return false;
@@ -255,5 +264,19 @@ mod tests {
             }
         }
         assert!((110_000..=125_000).contains(&filled), "{filled}");
+    }
+
+    /// However often it is asked for meanwhile, and by however little.
+    #[test]
+    fn a_peer_without_a_share_has_one_again_in_the_time_that_others_allow_for() {
+        let (window, interval) = (100, 10);
+        let reach = 2 * window + interval;
+        let (mut peers, one) = (Peers::new(4, window), ReplicaId(1));
+        assert!(peers.may_fill(one, at(0), Seq(399), Seq(0)));
+        assert!(peers.may_fill(one, at(0), Seq(399 + reach), Seq(399)), "one is left of 400");
+        let asked = (1..).map(|n| Time::ZERO.after(Span(n * 999_000)));
+        let mut again = asked.filter(|now| peers.may_fill(one, *now, Seq(900), Seq(609)));
+        let again = again.next().expect("some time");
+        assert!(again.0 <= share_pause_max(window, interval).0 + 1_000_000, "{again:?}");
     }
 }

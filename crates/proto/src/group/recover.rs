@@ -423,12 +423,14 @@ impl Coordinator {
             self.say_soon(now);
         }
         out.push(Effect::Lanes(FromCoordinator::Fill(upto)));
+        // All that is owed, as of now: this replica may have no share left there for the rest.
+        let all = self.peers.filling;
         let leader = self.change.installed().leader(self.cfg.quorums.n());
         match self.cfg.leaders {
             // Each owes its own of these numbers.
-            Leaders::Rotating if news => send(out, Target::All, GroupMessage::Seek(upto)),
+            Leaders::Rotating if news => send(out, Target::All, GroupMessage::Seek(all)),
             Leaders::Fixed if leader != self.cfg.me && leader != from => {
-                send(out, Target::One(leader), GroupMessage::Seek(upto));
+                send(out, Target::One(leader), GroupMessage::Seek(all));
             }
             Leaders::Rotating | Leaders::Fixed => {}
         }

@@ -32,13 +32,15 @@ use super::peers::Peers;
 use super::rotate::Pace;
 use super::{Lane, LaneConfig, pool};
 use crate::group::link::{Grievance, ToCoordinator};
+use crate::group::share_pause_max;
 use crate::outbox::Outbox;
 
 /// A replica whose peers say that they are further, and that still does not get on, stops
 /// believing that they help it after so many T: some of them may lie.
 const LAG_PATIENCE: u64 = 4;
 /// How many T a leader may leave numbers empty that a recovering replica waits for: it may not
-/// have been asked, or be that very replica, which cannot fill them.
+/// have been asked, or be that very replica, which cannot fill them. And for so long it may have
+/// to refuse this replica, when f liars have it pass on what each may ask for.
 const FILL_PATIENCE: u64 = 4;
 /// For so long somebody counts as one who votes in this view after saying so, and for half of
 /// that too few must have been there, while frames waited.
@@ -304,8 +306,10 @@ impl Lane {
             return;
         }
         let since = *self.grievances.unfilled_since.get_or_insert(now);
-        let patience = Span(self.cfg.view_timeout.0.saturating_mul(FILL_PATIENCE));
-        if now.since(since.max(self.catchup.last_progress())) >= patience {
+        let (window, interval) = (self.cfg.window, self.cfg.checkpoint_interval);
+        let pause = share_pause_max(window, interval).0;
+        let patience = self.cfg.view_timeout.0.saturating_mul(FILL_PATIENCE).saturating_add(pause);
+        if now.since(since.max(self.catchup.last_progress())) >= Span(patience) {
             self.aggrieved(now, (Grievance::Stalled, self.suspect()), out);
         }
     }

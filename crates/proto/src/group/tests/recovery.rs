@@ -556,4 +556,7 @@ fn what_an_idle_group_is_asked_for_is_soon_asked_for_again() {
         said += step(&mut one, ms, Input::Turn).1.iter().filter(says).count();
     }
     assert!((9..=10).contains(&said), "{said} times in ten seconds");
+    // What is passed on is all that is owed: the share there may be enough for one request.
+    let (_, out) = step(&mut one, 13_000, peer(2, GroupMessage::Seek(Seq(K))));
+    assert_eq!(asks_leader(&out), [one.peers.filling]);
 }

@@ -439,6 +439,14 @@ fn numbers_that_a_recovering_replica_waits_for_are_owed_with_patience() {
     rig.feed(Input::Coordinator(fill)).expect("never refused");
     assert_eq!(pass(&mut rig, Span::millis(3900), |_| ()), []);
     assert!(pass(&mut rig, Span::secs(2), |_| ()).contains(&Grievance::Stalled));
+    // Or who passes them on may have spent its share at the leader on what liars asked for.
+    let mut rig = Rig::new(2, 1);
+    rig.lane.cfg.window = 8192;
+    rig.wait(Span::secs(50));
+    let fill = crate::group::link::FromCoordinator::Fill(Seq(3));
+    rig.feed(Input::Coordinator(fill)).expect("never refused");
+    assert_eq!(pass(&mut rig, Span::secs(12), |_| ()), []);
+    assert!(pass(&mut rig, Span::secs(2), |_| ()).contains(&Grievance::Stalled));
 }
 
 #[test]
