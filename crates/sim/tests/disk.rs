@@ -18,6 +18,11 @@ fn what_was_written_last_rots() {
 }
 
 #[test]
+fn a_write_that_was_lost_is_missed() {
+    check("a_write_that_was_lost_is_missed");
+}
+
+#[test]
 fn syncs_fail_everywhere() {
     check("syncs_fail_everywhere");
 }

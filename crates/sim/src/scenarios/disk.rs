@@ -35,6 +35,15 @@ pub(super) const ALL: &[Scenario] = &[
         run: what_was_written_last_rots,
     },
     Scenario {
+        name: "a_write_that_was_lost_is_missed",
+        claim: "D-03, trap 12: a sync leaves out a sector and says that it was done, others follow, \
+                and the machine stops. A blank sector is no torn end where later ones say that it \
+                was durable: the replica recovers before it votes.",
+        ci_seeds: 12,
+        full_seeds: 2_000,
+        run: a_write_that_was_lost_is_missed,
+    },
+    Scenario {
         name: "syncs_fail_everywhere",
         claim: "D-03: a sync fails at every replica at some time. The replica stops and is \
                 started again, by a process or by a machine that has forgotten its memory, and \
@@ -118,13 +127,32 @@ fn what_a_disk_does_to_votes_is_found_out(seed: u64) {
 }
 
 fn what_was_written_last_rots(seed: u64) {
+    let rots = |world: &mut World, victim| {
+        world.fault(Fault::PowerFails(victim));
+        world.fault(Fault::Disk(victim, DiskFault::Rot(Place::LogEnd)));
+    };
+    one_after_the_other(seed, rots);
+}
+
+fn a_write_that_was_lost_is_missed(seed: u64) {
+    let loses = |world: &mut World, victim| {
+        world.ask_more(10);
+        world.fault(Fault::Disk(victim, DiskFault::LoseWrite));
+        world.run_for(Span::micros(4_000 + seed * 1_301 % 16_000), |_| false);
+        world.fault(Fault::PowerFails(victim));
+    };
+    one_after_the_other(seed, loses);
+}
+
+/// Four times a replica loses its power with something wrong on its disk, another one each time,
+/// and some of them find out.
+fn one_after_the_other(seed: u64, mut suffers: impl FnMut(&mut World, ReplicaId)) {
     let mut world = world(options(seed));
     let n = u64::from(world.options().n);
     for round in 0..4 {
         let victim = ReplicaId(((seed + round) % n) as u16);
         world.run_for(Span::micros(20_000 + seed * 7_919 % 60_000), |_| false);
-        world.fault(Fault::PowerFails(victim));
-        world.fault(Fault::Disk(victim, DiskFault::Rot(Place::LogEnd)));
+        suffers(&mut world, victim);
         world.fault(Fault::Restart(victim));
         // One after the other: more than f that may have forgotten would be none too few.
         settle(&mut world, 4);
