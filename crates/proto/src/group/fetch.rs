@@ -80,6 +80,8 @@ pub(super) struct Fetcher {
     noted: Seq,
     /// What a lane misses: once it is executed, nothing need be fetched.
     missing: Option<Seq>,
+    /// The lowest number that a lane has found lost. Others may have what is far above it.
+    lowest: Option<Seq>,
     /// The checkpoint at which this replica's state is wrong.
     diverged: Option<Seq>,
     /// The last checkpoint that each replica says it holds, verified.
@@ -152,6 +154,8 @@ impl Coordinator {
             return Err(Reject::Stale("not left behind any more"));
         }
         self.fetcher.missing = Some(missing.max(self.fetcher.missing.unwrap_or_default()));
+        let lowest = self.lowest_lost().map_or(missing, |lowest| lowest.min(missing));
+        self.fetcher.lowest = Some(lowest);
         // A correct peer's low mark is certified, too, though the certificate is not here.
         self.fetcher.known(stable);
         self.want_checkpoint(now, out);
@@ -230,15 +234,20 @@ impl Coordinator {
     /// rested on (R6).
     fn float(&mut self, out: &mut Vec<Effect>) {
         let certified = self.certified.clone();
-        if self.fetcher.missing.is_none_or(|missing| certified.seq < missing) {
+        // Not what the lane lacks that is furthest: its own log may have led that one far above.
+        if self.lowest_lost().is_none_or(|lowest| certified.seq < lowest) {
             return;
         }
-        self.fetcher.missing = Some(certified.seq);
+        self.fetcher.missing = self.fetcher.missing.max(Some(certified.seq));
         if certified.seq > self.fetcher.noted {
             self.fetcher.noted = certified.seq;
             out.push(Effect::Persist(GroupRecord::Stable(certified.clone())));
         }
         out.push(Effect::Lanes(FromCoordinator::Float(certified)));
+    }
+
+    fn lowest_lost(&self) -> Option<Seq> {
+        self.fetcher.lowest.filter(|lowest| *lowest > self.executed)
     }
 
     /// Whether anything is wanted from `from`, and what it holds at `seq` is of use.
@@ -486,7 +495,7 @@ impl Coordinator {
         let stands = self.fetcher.told.is_some();
         if wanting && there && !stands && self.fetcher.diverged.is_none() {
             self.fetcher.state = State::Idle;
-            self.fetcher.missing = None;
+            (self.fetcher.missing, self.fetcher.lowest) = (None, None);
         }
     }
 

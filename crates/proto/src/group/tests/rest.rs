@@ -376,6 +376,21 @@ fn what_is_certified_is_told_to_the_lanes_which_go_on_from_there() {
     assert!(out.iter().any(wants));
 }
 
+/// Swarm seed 4103441: its own log had led three of four lanes far above what was certified. The
+/// fourth could be helped by nobody, and voted for nothing above its window, since all of them
+/// were not behind the certificate. The group needed its votes.
+#[test]
+fn one_lane_that_is_behind_what_is_certified_is_enough_to_go_on_from_there() {
+    let mut one = behind();
+    let further = ToCoordinator::LeftBehind { missing: Seq(25 * K), stable: Seq(20 * K) };
+    feed(&mut one, 1, Input::Lane(further));
+    let certified = certificate(&rules(), 20 * K, &[0, 1, 2]);
+    feed(&mut one, 2, state(0, REST, 20 * K));
+    let (_, out) = step(&mut one, 250, Input::Turn);
+    let floats = FromCoordinator::Float(certified);
+    assert!(out.iter().any(|effect| matches!(effect, Effect::Lanes(word) if *word == floats)));
+}
+
 #[test]
 fn forged_offers_are_refused_and_certificates_are_never_weak() {
     let mut one = behind();
