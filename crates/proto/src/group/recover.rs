@@ -34,8 +34,11 @@ const ACK_GAP: Span = Span::millis(100);
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     known: Vec<Option<Recover>>,
-    /// Until when those that were taken note of are paid for.
+    /// Until when those of each that were taken note of are paid for.
     paid: Vec<Time>,
+    /// Until when the acknowledgements of each that told something new are paid for. A budget of
+    /// their own: else who recovers for ever could keep this replica from what the others know.
+    paid_acks: Vec<Time>,
     acked: Vec<Option<Time>>,
     says: Vec<bool>,
 }
@@ -46,6 +49,7 @@ impl Table {
         Table {
             known: vec![None; n],
             paid: vec![Time::ZERO; n],
+            paid_acks: vec![Time::ZERO; n],
             acked: vec![None; n],
             says: vec![false; n],
         }
@@ -94,15 +98,25 @@ impl Table {
         self.says.iter().filter(|says| **says).count()
     }
 
-    /// Whether `replica` may be acknowledged now; if so, the gap to the next begins.
-    fn may_ack(&mut self, replica: ReplicaId, now: Time) -> bool {
-        let acked = &mut self.acked[usize::from(replica.0)];
-        let free = acked.is_none_or(|at| now.since(at) >= ACK_GAP);
-        if free {
-            *acked = Some(now);
-        }
-        free
+    /// What an acknowledgement tells that is newer than what is known.
+    fn news(&self, me: ReplicaId, told: &[Recover]) -> Vec<Recover> {
+        let newer = |r: &&Recover| self.get(r.replica).is_none_or(|held| age(&held) < age(r));
+        told.iter().filter(|r| r.replica != me).filter(newer).copied().collect()
     }
+}
+
+/// Whether what was done last at `last` may be done again; if so, it is.
+fn again(last: &mut Option<Time>, now: Time) -> bool {
+    let free = last.is_none_or(|at| now.since(at) >= ACK_GAP);
+    if free {
+        *last = Some(now);
+    }
+    free
+}
+
+/// Whether one more may be taken note of: two at once, and one per [`LIFE_MIN`].
+fn has_share(paid: Time, now: Time) -> bool {
+    paid <= now.after(LIFE_MIN)
 }
 
 /// By what RECOVERs of one replica are told apart: the newest counts. Within one life the view
@@ -189,12 +203,28 @@ impl Coordinator {
                 return Err(Reject::Stale("recover of an older life"));
             }
             Some(known) if age(&known) == age(&recover) => {}
-            _ => self.learn(now, recover, out)?,
+            _ => self.learn_paid(now, recover, out)?,
         }
         if from == replica {
             self.recovers.says(replica, true);
             self.acknowledge(now, recover, out);
         }
+        Ok(())
+    }
+
+    /// A RECOVER that somebody has sent: its signer's share pays for it.
+    fn learn_paid(
+        &mut self,
+        now: Time,
+        recover: Recover,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Reject> {
+        let index = usize::from(recover.replica.0);
+        if self.recovers.paid.get(index).is_some_and(|paid| !has_share(*paid, now)) {
+            return Err(Reject::Stale("recover too soon after the last"));
+        }
+        self.learn(now, recover, out)?;
+        self.recovers.paid[index] = self.recovers.paid[index].max(now).after(LIFE_MIN);
         Ok(())
     }
 
@@ -207,14 +237,10 @@ impl Coordinator {
         if replica == self.cfg.me {
             return Err(Reject::Stale("own recover"));
         }
-        let index = usize::from(replica.0);
-        if self.recovers.paid[index] > now.after(LIFE_MIN) {
-            return Err(Reject::Stale("recover too soon after the last"));
-        }
         if !self.judge().recover(&recover) {
             return Err(Reject::Misbehaviour("signature of a recover"));
         }
-        self.recovers.paid[index] = self.recovers.paid[index].max(now).after(LIFE_MIN);
+        let index = usize::from(replica.0);
         self.recovers.acked[index] = None;
         self.recovers.replay(recover);
         let voids = |change: &ViewChange| self.recovers.voids(change);
@@ -226,7 +252,7 @@ impl Coordinator {
     }
 
     fn acknowledge(&mut self, now: Time, recover: Recover, out: &mut Vec<Effect>) {
-        if !self.recovers.may_ack(recover.replica, now) {
+        if !again(&mut self.recovers.acked[usize::from(recover.replica.0)], now) {
             return;
         }
         let ack = GroupMessage::RecoverAck {
@@ -259,13 +285,7 @@ impl Coordinator {
         if self.recovery.is_none() || incarnation != self.cfg.incarnation {
             return Err(Reject::Stale("acknowledgement of another life"));
         }
-        for recover in known {
-            let held = self.recovers.get(recover.replica);
-            if held.is_none_or(|held| age(&held) < age(&recover)) {
-                // One that cannot be learnt says nothing about the others.
-                let _ = self.learn(now, recover, out);
-            }
-        }
+        self.learn_all(now, from, &known, out)?;
         if !self.judge().certified(&stable) {
             return Err(Reject::Misbehaviour("certificate of an acknowledgement"));
         }
@@ -276,6 +296,27 @@ impl Coordinator {
         }
         self.try_bound(now, out);
         Ok(())
+    }
+
+    /// What an acknowledgement tells of others is noted before it counts, all of it: of those who
+    /// know a RECOVER enough must be left when they recover in turn. What is refused comes again.
+    fn learn_all(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        told: &[Recover],
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Reject> {
+        let news = self.recovers.news(self.cfg.me, told);
+        if news.is_empty() {
+            return Ok(());
+        }
+        let paid = &mut self.recovers.paid_acks[usize::from(from.0)];
+        if !has_share(*paid, now) {
+            return Err(Reject::Stale("acknowledgement with news too soon after the last"));
+        }
+        *paid = (*paid).max(now).after(LIFE_MIN);
+        news.into_iter().try_for_each(|recover| self.learn(now, recover, out))
     }
 
     /// R5: as long as this life has not voted it installs what the others have installed, also

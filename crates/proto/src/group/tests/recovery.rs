@@ -422,6 +422,54 @@ fn the_withheld_view_change_of_an_older_life_is_refused() {
     assert_eq!(leader.report().view, View(0), "two are no quorum");
 }
 
+/// At seven replicas and two faults: one acknowledges, and its word used up what may be learnt of
+/// replica 1, so that what all others told of it was passed over, though their word counted.
+#[test]
+fn what_an_acknowledgement_tells_is_noted_before_it_counts() {
+    let told = |from: u16, known: Vec<Recover>| {
+        let message = GroupMessage::RecoverAck {
+            incarnation: Incarnation(1),
+            view: View(0),
+            installed: View(0),
+            stable: StableCheckpoint::default(),
+            known,
+            recovering: false,
+        };
+        peer(from, message)
+    };
+    let mut one = forgetful(3);
+    feed(&mut one, 0, Input::Turn);
+    // Two old lives of 1 come first.
+    for life in [2, 3] {
+        feed(&mut one, 1, peer(2, GroupMessage::Recover(recover(1, life))));
+    }
+    let knows = |one: &Coordinator, life| {
+        let newest = GroupRecord::Recover(recover(1, life));
+        one.records().iter().any(|record| *record == newest)
+    };
+    assert!(knows(&one, 3));
+    for from in [0, 2] {
+        feed(&mut one, 2, told(from, vec![recover(1, 9)]));
+    }
+    // What cannot be verified counts for nothing, nor does the word of who passes it on.
+    let mut forged = recover(1, 10);
+    forged.signature = recover(1, 9).signature;
+    assert!(step(&mut one, 3, told(1, vec![forged])).0.is_err());
+    assert_eq!(one.report().recovers_at, None);
+    feed(&mut one, 4, told(1, vec![recover(1, 9)]));
+    assert_eq!(one.report().recovers_at, Some(Seq(2 * L)));
+    assert!(knows(&one, 9));
+    // And who tells news for ever has few of them noted.
+    let mut one = forgetful(3);
+    feed(&mut one, 0, Input::Turn);
+    let mut records = 0;
+    for ms in 0..20_000u64 {
+        let (_, out) = step(&mut one, ms, told(2, vec![recover(2, ms + 2)]));
+        records += out.iter().filter(|e| matches!(e, Effect::Persist(_))).count();
+    }
+    assert!((15..=22).contains(&records), "one a second: {records}");
+}
+
 /// Who has recovered and restarts on an older checkpoint makes no VIEW-CHANGE from below.
 #[test]
 fn nothing_is_said_about_numbers_that_may_be_forgotten() {
