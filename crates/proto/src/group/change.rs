@@ -222,7 +222,7 @@ impl Coordinator {
         }
         if self.change.is_changing() && now >= self.change.resend_next {
             self.change.resend_next = now.after(Span(self.cfg.view_timeout.0 / 2));
-            self.resend_change(out);
+            self.resend_change(now, out);
         }
     }
 
@@ -263,11 +263,12 @@ impl Coordinator {
     }
 
     /// The leader that is waited for gets the VIEW-CHANGE again; or, where no VIEW-CHANGE could
-    /// be made yet, the lanes are asked again.
-    fn resend_change(&mut self, out: &mut Vec<Effect>) {
+    /// be made yet, the lanes are asked again. The leader itself looks again what it has.
+    fn resend_change(&mut self, now: Time, out: &mut Vec<Effect>) {
         let leader = self.change.left.leader(self.cfg.quorums.n());
         match self.change.own_change() {
-            Some(_) if leader == self.cfg.me => {}
+            // It may be late enough for those whom it has left out.
+            Some(_) if leader == self.cfg.me => self.try_new_view(now, out),
             Some(change) => {
                 promise(out, Target::One(leader), GroupMessage::ViewChange(change.clone()));
             }
@@ -480,14 +481,12 @@ impl Coordinator {
 
     /// V8: as leader of the view that is asked for, begins it as soon as that is decided.
     fn try_new_view(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let (view, quorums) = (self.change.left, self.cfg.quorums);
-        let leads = view.leader(quorums.n()) == self.cfg.me;
+        let view = self.change.left;
+        let leads = view.leader(self.cfg.quorums.n()) == self.cfg.me;
         if !leads || !self.change.is_changing() || self.recovery.is_some() {
             return;
         }
-        let all = self.change.changes.iter().flatten();
-        let changes: Vec<Arc<ViewChange>> = all.filter(|c| c.view == view).cloned().collect();
-        let Decision::Decided(plan) = decide(quorums, view, &changes) else { return };
+        let Some((changes, plan)) = self.decided(now, view) else { return };
         let named = |change: &Arc<ViewChange>| (self.rules.change_digest(change), change.signature);
         let digests: Vec<_> = changes.iter().map(named).collect();
         let signature = self.keys.sign(&self.rules.new_view_signed(view, &digests));
@@ -496,11 +495,27 @@ impl Coordinator {
         promise(out, Target::All, GroupMessage::NewView(nv));
     }
 
+    /// The VIEW-CHANGEs with which `view` begins, and how. One of an unsettled replica is made use
+    /// of only where the view has waited long for the others: somebody may know of yet another
+    /// life of it, and could not follow.
+    fn decided(&self, now: Time, view: View) -> Option<(Vec<Arc<ViewChange>>, Plan)> {
+        let late = now >= self.change.since.after(Span(self.timeout().0 / 2));
+        let of_view = || self.change.changes.iter().flatten().filter(|c| c.view == view).cloned();
+        let settled = |c: &Arc<ViewChange>| !self.recovers.is_unsettled(c.replica, now);
+        let first: Vec<_> = of_view().filter(settled).collect();
+        let all = late.then(|| of_view().collect());
+        [Some(first), all].into_iter().flatten().find_map(|changes| {
+            match decide(self.cfg.quorums, view, &changes) {
+                Decision::Decided(plan) => Some((changes, plan)),
+                Decision::Undecided(_) => None,
+            }
+        })
+    }
+
     /// V9: a view begins, as its leader says; anybody may pass it on.
     pub(super) fn on_new_view(
         &mut self,
         now: Time,
-        from: ReplicaId,
         nv: Arc<NewView>,
         out: &mut Vec<Effect>,
     ) -> Result<(), Reject> {
@@ -508,11 +523,7 @@ impl Coordinator {
             return Err(Reject::Stale("new-view for a view that is left"));
         }
         if let Some(void) = self.void_in(&nv) {
-            // R4. Its leader may not know; the RECOVER proves itself.
-            let leader = nv.view.leader(self.cfg.quorums.n());
-            [leader, from].iter().filter(|to| **to != self.cfg.me).for_each(|to| {
-                send(out, Target::One(*to), GroupMessage::Recover(void));
-            });
+            self.tell_of(now, void, out);
             return Err(Reject::Stale("new-view with a view-change of an older life"));
         }
         match self.judge().new_view(&nv) {

@@ -339,7 +339,7 @@ impl Coordinator {
             GroupMessage::ViewChange(change) => {
                 self.on_view_change(now, from, incarnation, change, out)
             }
-            GroupMessage::NewView(nv) => self.on_new_view(now, from, nv, out),
+            GroupMessage::NewView(nv) => self.on_new_view(now, nv, out),
             GroupMessage::Recover(recover) => self.on_recover(now, from, incarnation, recover, out),
             ack @ GroupMessage::RecoverAck { .. } => self.on_recover_ack(now, from, ack, out),
             GroupMessage::Seek(seq) => self.on_seek(now, from, seq, out),

@@ -27,7 +27,11 @@ const REPEAT: Span = Span::millis(500);
 /// One RECOVER of a replica is taken note of in so long, since each costs a record; but two at
 /// once, for a life signs one before it knows the view, and the next as soon as it does.
 const LIFE_MIN: Span = Span::secs(1);
-/// The least time between two acknowledgements of one RECOVER.
+/// Whose RECOVER is younger than this is left out of a view while the others can begin it: longer
+/// than any view takes to fail, so that who spoils one by it does not spoil the next.
+const UNSETTLED: Span = Span::secs(120);
+/// The least time between two acknowledgements of one RECOVER, and between two times that it is
+/// told to all.
 const ACK_GAP: Span = Span::millis(100);
 
 /// The newest RECOVER of every replica, and who says that it recovers right now.
@@ -39,7 +43,10 @@ pub(super) struct Table {
     /// Until when the acknowledgements of each that told something new are paid for. A budget of
     /// their own: else who recovers for ever could keep this replica from what the others know.
     paid_acks: Vec<Time>,
+    /// When the newest came.
+    came: Vec<Option<Time>>,
     acked: Vec<Option<Time>>,
+    told: Vec<Option<Time>>,
     says: Vec<bool>,
 }
 
@@ -50,7 +57,9 @@ impl Table {
             known: vec![None; n],
             paid: vec![Time::ZERO; n],
             paid_acks: vec![Time::ZERO; n],
+            came: vec![None; n],
             acked: vec![None; n],
+            told: vec![None; n],
             says: vec![false; n],
         }
     }
@@ -96,6 +105,13 @@ impl Table {
     /// How many others say that they recover.
     pub(super) fn recovering(&self) -> usize {
         self.says.iter().filter(|says| **says).count()
+    }
+
+    /// V8: whether `replica` has begun a life so lately that others may not have heard of it, or
+    /// may hear of yet another.
+    pub(super) fn is_unsettled(&self, replica: ReplicaId, now: Time) -> bool {
+        let came = self.came.get(usize::from(replica.0)).copied().flatten();
+        came.is_some_and(|came| now.since(came) < UNSETTLED)
     }
 
     /// What an acknowledgement tells that is newer than what is known.
@@ -242,6 +258,8 @@ impl Coordinator {
         }
         let index = usize::from(replica.0);
         self.recovers.acked[index] = None;
+        self.recovers.told[index] = None;
+        self.recovers.came[index] = Some(now);
         self.recovers.replay(recover);
         let voids = |change: &ViewChange| self.recovers.voids(change);
         self.change.void(replica, voids);
@@ -353,6 +371,14 @@ impl Coordinator {
         let own = |change: &&Arc<ViewChange>| change.replica == self.cfg.me && self.is_unbound();
         let others = nv.changes.iter().filter(|change| !own(change));
         others.filter_map(|change| self.recovers.voided_by(change)).next()
+    }
+
+    /// R4: what `void` makes void was made use of. The leader may not have known, nor may those who
+    /// lead the next views, and it proves itself.
+    pub(super) fn tell_of(&mut self, now: Time, void: Recover, out: &mut Vec<Effect>) {
+        if again(&mut self.recovers.told[usize::from(void.replica.0)], now) {
+            send(out, Target::All, GroupMessage::Recover(void));
+        }
     }
 
     /// R6: with a quorum of acknowledgements, what was forgotten has a bound.
