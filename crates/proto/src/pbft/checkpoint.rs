@@ -295,6 +295,15 @@ impl Lane {
             self.catchup.peers.mentions(from, seq, self.cfg.quorums.weak());
             return Err(Reject::Stale("checkpoint beyond the window"));
         }
+        // What is executed may be far above the low mark. Those who have executed it have known a
+        // certificate within a window of it (R6), so none of those far below is needed.
+        let useful = self.progress.executed.0.saturating_sub(2 * self.cfg.window);
+        if seq.0 < useful {
+            return Err(Reject::Stale("checkpoint far below what is executed"));
+        }
+        while self.checkpoints.votes.first_key_value().is_some_and(|(seq, _)| seq.0 < useful) {
+            self.checkpoints.votes.pop_first();
+        }
         let votes = self.checkpoints.votes.entry(seq).or_default();
         let said = Said { from, digest, signature, genuine: false };
         match votes.iter().position(|said| said.from == from) {

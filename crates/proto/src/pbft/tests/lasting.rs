@@ -357,6 +357,31 @@ fn a_replica_that_floats_forgets_checkpoints_below_its_floor() {
     assert_eq!(rig.lane.holdings().checkpoints, 1, "that above the floor");
 }
 
+/// Swarm seed 4218868. A state that was fetched on a weak quorum's word moves no mark, and what it
+/// is above may be as much as the group has ever ordered: a liar could name it all.
+#[test]
+fn what_is_said_of_checkpoints_far_below_what_is_executed_is_not_kept() {
+    let mut rig = Rig::new(2, 1);
+    let said =
+        |seq| Checkpoint { seq: Seq(seq), digest: Digest([3; 32]), signature: Signature([0; 64]) };
+    let (window, interval) = (rig.lane.cfg.window, rig.lane.cfg.checkpoint_interval);
+    rig.peer(3, Message::Checkpoint(said(interval))).expect("the first of its sender");
+    let proof = Arc::new((0..2).map(|r| (ReplicaId(r), Signature([0; 64]))).collect());
+    let far = 100 * window;
+    let checkpoint = StableCheckpoint { seq: Seq(far), proof, digest: Digest([4; 32]) };
+    let progress = Progress { executed: Seq(far), ..Progress::default() };
+    let fetched = FromStage::Fetched { checkpoint, progress, replaced: true };
+    rig.feed(Input::Stage(fetched)).expect("news");
+    assert_eq!(rig.lane.report().stable, Seq(0), "a weak quorum's word moves no mark");
+    for seq in (2 * interval..far + window).step_by(usize::try_from(interval).unwrap()) {
+        let kept = rig.peer(3, Message::Checkpoint(said(seq)));
+        assert_eq!(kept.is_ok(), seq >= far - 2 * window, "{seq}");
+    }
+    let most = usize::try_from(4 * window / interval).unwrap();
+    assert!(rig.lane.holdings().checkpoints <= most, "{}", rig.lane.holdings().checkpoints);
+    rig.lane.check();
+}
+
 /// Swarm seed 3811232. What was to be fetched was executed after all, out of the log: with four
 /// pillars one had heard of that before it was told to float, and voted up to the end of a window
 /// that moved no more.
