@@ -29,6 +29,12 @@ const ENTRIES_MAX: usize = 8192;
 /// Bytes of results in flight above which operations execute one after the other, oldest first,
 /// until their frames have landed.
 pub(super) const HELD_MAX: usize = 64 << 20;
+/// Bytes of buffers that a frame may keep for each byte of its results. A buffer is a whole job's,
+/// and whoever else's results are in there may have landed, and be counted no more.
+const PINNED_PER_BYTE: usize = 4;
+/// Buffers of at most so many bytes are kept in any case, and jobs of short results have no larger
+/// ones: as many as there are operations in flight weigh no more than results may.
+const SMALL_BUFFER: usize = HELD_MAX / OPS_MAX;
 
 /// What is in flight.
 pub(super) struct Flight {
@@ -71,6 +77,10 @@ pub(super) struct Airborne {
     left: usize,
     results: Vec<Slot>,
     buffers: Vec<Arc<Vec<u8>>>,
+    /// Bytes of these buffers.
+    pinned: usize,
+    /// Results whose buffers are not worth keeping.
+    copied: Vec<u8>,
     pub(super) outputs: Vec<(u32, Output)>,
     /// Bytes of results that are kept.
     bytes: usize,
@@ -81,10 +91,14 @@ pub(super) struct Airborne {
 /// Where the result of an operation is.
 #[derive(Clone, Copy, Default)]
 struct Slot {
+    /// The number of a buffer, or [`COPIED`].
     buffer: u32,
     start: u32,
     end: u32,
 }
+
+/// Among those that were copied.
+const COPIED: u32 = u32::MAX;
 
 /// What a graph begins with: what classes are hashed with, and the rules for calls.
 pub(super) type Beginning = (u64, Option<Arc<dyn Operators>>);
@@ -175,6 +189,8 @@ impl Flight {
             left: ops,
             results: vec![Slot::default(); ops],
             buffers: Vec::new(),
+            pinned: 0,
+            copied: Vec::new(),
             outputs: Vec::new(),
             bytes: 0,
             content: None,
@@ -266,14 +282,26 @@ impl Airborne {
         if self.bytes > limits::REPLY_BYTES_MAX {
             // The reply will say that it is too large, and hold no memory.
             self.buffers.clear();
+            self.copied = Vec::new();
             return;
         }
+        let slot = &mut self.results[ended.op as usize];
         if self.buffers.last().is_none_or(|last| !Arc::ptr_eq(last, buffer)) {
+            let size = buffer.capacity();
+            let worth = self.pinned + size <= PINNED_PER_BYTE * self.bytes;
+            // The last one goes into the reply at once.
+            if !worth && size > SMALL_BUFFER && self.left > 0 {
+                let short = |n: usize| u32::try_from(n).expect("below the reply limit");
+                let start = short(self.copied.len());
+                self.copied.extend_from_slice(&buffer[ended.start as usize..ended.end as usize]);
+                *slot = Slot { buffer: COPIED, start, end: short(self.copied.len()) };
+                return;
+            }
+            self.pinned += size;
             self.buffers.push(Arc::clone(buffer));
         }
         let last = u32::try_from(self.buffers.len() - 1).expect("at most one per operation");
-        let slot = Slot { buffer: last, start: ended.start, end: ended.end };
-        self.results[ended.op as usize] = slot;
+        *slot = Slot { buffer: last, start: ended.start, end: ended.end };
     }
 
     fn reply(&mut self) -> Arc<Vec<u8>> {
@@ -281,12 +309,13 @@ impl Airborne {
         let mut reply = ReplyBuilder::new(self.frame.id(), self.seq, ops, expected + 1);
         let results = core::mem::take(&mut self.results);
         let buffers = core::mem::take(&mut self.buffers);
+        let copied = core::mem::take(&mut self.copied);
         if self.bytes > limits::REPLY_BYTES_MAX {
             reply.overflow();
         } else {
             for Slot { buffer, start, end } in results {
-                let bytes = &buffers[buffer as usize][start as usize..end as usize];
-                reply.begin().extend_from_slice(bytes);
+                let whole = if buffer == COPIED { &copied } else { &*buffers[buffer as usize] };
+                reply.begin().extend_from_slice(&whole[start as usize..end as usize]);
                 reply.end();
             }
         }
@@ -300,4 +329,84 @@ impl Airborne {
 /// The first checkpoint after `executed`.
 pub(super) fn next_cut(executed: Seq, interval: u64) -> Seq {
     Seq((executed.0 / interval + 1).saturating_mul(interval))
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Weak;
+
+    use super::*;
+    use crate::service::Footprint;
+    use base::{Authenticator, FrameBuilder, GroupId, Reader, Reply, Signature};
+
+    const GROUP: GroupId = GroupId([8; 32]);
+    /// Jobs, and operations of the frame that takes part in each.
+    const JOBS: u32 = 40;
+    /// Bytes of the other result of each job.
+    const LARGE: usize = 128 << 10;
+
+    fn frame(id: u64, ops: u32) -> Arc<Frame> {
+        let mut builder = FrameBuilder::new();
+        (0..ops).for_each(|_| builder.push(b"op"));
+        let id = FrameId { client: ClientId(1), session: SessionId(1), stream: 0, id: id + 1 };
+        let signed = |_| Authenticator::Signature(Signature([0; 64]));
+        Arc::new(builder.request(GROUP, id, 0, signed))
+    }
+
+    fn ended(number: u64, op: u32, (start, end): (usize, usize)) -> Ended {
+        let mut graph = Parallelizer::new(0, None);
+        graph.insert(Seq(1), &Footprint::default(), ());
+        let (ticket, ()) = graph.next_request().expect("it is alone");
+        let short = |n: usize| u32::try_from(n).expect("it is short");
+        Ended { ticket, number, op, start: short(start), end: short(end) }
+    }
+
+    /// Executes one job after the other. Each has a large result, of a frame of its own that
+    /// lands, and then the result of one operation of the last frame, of so many bytes. Returns
+    /// the bytes of the buffers that are there then, those counted, and the last frame's reply.
+    fn jobs(small: impl Fn(u32) -> usize) -> (usize, usize, Reply) {
+        let mut flight = Flight::new((0, None), Seq(0), 64);
+        let at = (Seq(1), PillarId(0));
+        for job in 0..JOBS {
+            flight.take_off(&frame(job.into(), 1), at, false, false);
+        }
+        // It waits for one more.
+        flight.take_off(&frame(JOBS.into(), JOBS + 1), at, false, false);
+        let mut buffers: Vec<Weak<Vec<u8>>> = Vec::new();
+        for job in 0..JOBS {
+            let mut results = vec![0; LARGE];
+            results.resize(LARGE + small(job), job as u8);
+            let (end, buffer) = (results.len(), Arc::new(results));
+            flight.done(&ended(job.into(), 0, (0, LARGE)), &buffer, core::iter::empty());
+            let rest = ended(JOBS.into(), job, (LARGE, end));
+            flight.done(&rest, &buffer, core::iter::empty());
+            assert!(flight.land().is_some() && flight.land().is_none());
+            buffers.push(Arc::downgrade(&buffer));
+        }
+        let kept = buffers.iter().filter_map(Weak::upgrade).map(|buffer| buffer.capacity()).sum();
+        let (held, last) = (flight.held, ended(JOBS.into(), JOBS, (0, 0)));
+        let leaving = flight.done(&last, &Arc::default(), core::iter::empty());
+        assert!(buffers.iter().all(|buffer| buffer.strong_count() == 0));
+        let reply = Reply::decode(&mut Reader::new(&leaving[0].2)).expect("a reply");
+        (kept, held, reply)
+    }
+
+    #[test]
+    fn a_small_result_does_not_keep_the_large_one_beside_it() {
+        let (kept, held, reply) = jobs(|_| 5);
+        assert_eq!(held, 5 * JOBS as usize);
+        assert!(kept <= PINNED_PER_BYTE * held, "{kept} bytes are kept for {held}");
+        for (job, result) in (0..JOBS).zip(reply.results()) {
+            assert_eq!(result, [job as u8; 5]);
+        }
+        // Some are referred to, some copied, and some are empty.
+        let size = |job: u32| [0, 5, 40_000, 7][job as usize % 4];
+        let (kept, held, reply) = jobs(size);
+        assert_eq!(held, (0..JOBS).map(size).sum::<usize>());
+        assert!((LARGE..=PINNED_PER_BYTE * held).contains(&kept), "{kept} bytes for {held}");
+        assert_eq!(reply.count, JOBS + 1);
+        for (job, result) in (0..JOBS).zip(reply.results()) {
+            assert_eq!(result, vec![job as u8; size(job)]);
+        }
+    }
 }
