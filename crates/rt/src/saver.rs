@@ -9,6 +9,10 @@
 //!  Input::Saved, trims the log ◀────────────── outcome, bell ─────────  durable
 //! ```
 //!
+//! A checkpoint that cannot be written is tried again, as a file of its own. Not so the directory's
+//! names: once a sync of them failed, the log's next one fails as well (`store`), and ends the
+//! replica.
+//!
 //! Not here: the format (`store`), which checkpoint it is (`proto::group`), and how much the log
 //! has to grow and how far it is cut (`durable::Saving`).
 

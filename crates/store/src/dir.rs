@@ -12,14 +12,15 @@ use std::sync::Arc;
 
 use base::{Incarnation, Seq};
 
+use crate::Identity;
 use crate::begin::{Beginning, Voice};
 use crate::checkpoint::{self, CheckpointHead, Checkpoints};
 use crate::error::{StoreError, io};
 use crate::life::{self, BootId, Durability, Life};
 use crate::log::{Log, LogOptions};
+use crate::place::Place;
 use crate::scan::{self, FoundLog};
-use crate::storage::{Lock, Storage};
-use crate::{Identity, log};
+use crate::storage::{FinalNames, Lock, Storage};
 
 /// A replica's directory, locked.
 #[derive(Debug)]
@@ -103,6 +104,8 @@ impl Dir {
         storage: Arc<dyn Storage>,
     ) -> Result<Opened, StoreError> {
         storage.create_dir(path).map_err(|e| io(path, "create the directory", e))?;
+        // The threads that write to the directory share it, and with it what became of its syncs.
+        let storage: Arc<dyn Storage> = Arc::new(FinalNames::over(storage));
         let lock = take_lock(&*storage, path)?;
         let copies = life::read(&*storage, path, &identity)?;
         let checkpoints = checkpoint::heads(&*storage, path, &identity.group)?;
@@ -146,7 +149,7 @@ impl Dir {
         let life = Life { incarnation, durability, boot, clean: false, recovering, cut };
         let (storage, identity) = (Arc::clone(&self.storage), self.identity);
         let strict = durability == Durability::Sync;
-        let place = log::Place { storage, dir: self.path.clone(), identity, strict };
+        let place = Place { storage, dir: self.path.clone(), identity, strict };
         let tail = std::mem::take(&mut self.tail);
         if durability == Durability::Memory {
             self.write_life(life)?;

@@ -19,7 +19,8 @@
 //!    rotted, that were written to the wrong place or that come from another log are never
 //!    taken for records;
 //! 3. a torn end is cut off only where it provably never was durable;
-//! 4. an error of the log is final: nothing is tried again, every later call says the same;
+//! 4. an error of the log is final: nothing is tried again, every later call says the same; so is
+//!    a failure to make the directory's names durable, whoever met it, for all that write to it;
 //! 5. disk space is bounded by what lies above the last checkpoint and two checkpoint files.
 
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ mod dir;
 mod error;
 mod life;
 mod log;
+mod place;
 mod scan;
 pub mod storage;
 

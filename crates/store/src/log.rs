@@ -14,17 +14,16 @@
 //!
 //! Not here: reading (`scan`), and what records mean.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use base::Seq;
 use base::limits::BATCH_BYTES_MAX;
 
-use crate::Identity;
 use crate::block::{self, BLOCK_BYTES, CARRIED, Stamp};
 use crate::error::{StoreError, io};
+use crate::place::{Place, ZEROS};
 use crate::scan::{self, Segment, Tail};
-use crate::storage::{File, Storage};
+use crate::storage::File;
 
 /// Most bytes of one record: a batch with its bodies, and as much again.
 pub const RECORD_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
@@ -42,18 +41,6 @@ impl Default for LogOptions {
     fn default() -> LogOptions {
         LogOptions { segment_bytes: 16 << 20 }
     }
-}
-
-/// Where a log lies, and whose it is.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    pub storage: Arc<dyn Storage>,
-    pub dir: PathBuf,
-    pub identity: Identity,
-    /// A segment gets its name only when it is durable, whatever its commit asks for: otherwise
-    /// a name may reach the disk before what it names, and the log is in doubt after a power
-    /// cut, although nothing that counts is lost.
-    pub strict: bool,
 }
 
 /// The log of one replica, open for writing. Belongs to one thread.
@@ -111,34 +98,9 @@ const _: () = assert!(4 * COMMIT_BYTES_MAX as u64 <= scan::SEGMENT_BYTES_MAX);
 const SPARE_SYNC_BYTES: u64 = 1 << 20;
 /// A buffer that a rare large commit made larger than this is not kept.
 const BUFFER_KEPT_BYTES: usize = 4 << 20;
-/// Bytes that are written anew at a time.
-const ANEW_BYTES: usize = 1 << 20;
 /// Segments that were left without a sync and are still open: the oldest is synced when there
 /// are more, so that a log that never syncs does not use up the process's files.
 const LEFT_MAX: usize = 8;
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
-impl Place {
-    /// Removes all segments, the oldest first.
-    pub fn clear(&self, tail: &Tail) -> Result<(), StoreError> {
-        tail.numbers.iter().try_for_each(|number| self.remove(*number))
-    }
-
-    /// Removes a segment, durably: so that there never is a gap.
-    fn remove(&self, number: u32) -> Result<(), StoreError> {
-        let path = scan::segment_path(&self.dir, number);
-        self.storage.remove(&path).map_err(|e| io(&path, "remove the log segment", e))?;
-        self.sync_dir()
-    }
-
-    fn sync_dir(&self) -> Result<(), StoreError> {
-        if base::mutant!(NamesNotSynced) {
-            return Ok(());
-        }
-        let synced = self.storage.sync_dir(&self.dir);
-        synced.map_err(|e| io(&self.dir, "make the directory durable", e))
-    }
-}
 
 impl Log {
     /// An empty log in place of the one that is there.
@@ -163,22 +125,8 @@ impl Log {
         };
         let mut log = Log::empty(place, options);
         for (segment, whole) in tail.segments.iter().zip(&tail.whole) {
-            let path = scan::segment_path(&log.place.dir, segment.number);
-            let file = log.place.storage.open(&path);
-            let file = file.map_err(|e| io(&path, "open the log segment", e))?;
-            if segment.number == last.number && tail.torn_until > tail.next_block {
-                // What is torn would be taken for rot behind the commits that follow.
-                let count = (tail.torn_until - tail.next_block) as usize;
-                let from = u64::from(tail.next_block) * BLOCK_BYTES as u64;
-                let blank = vec![0; count * BLOCK_BYTES];
-                let cut = file.write_at(from, &blank);
-                cut.map_err(|e| io(&path, "cut off the torn end of the log", e))?;
-            }
-            if segment.number == last.number || !whole.durable {
-                write_anew(&*file, whole.blocks, &path)?;
-            }
-            file.sync().map_err(|e| io(&path, "make the log durable", e))?;
-            log.active = Some(file);
+            let end = (segment.number == last.number).then_some(tail.torn_until);
+            log.active = Some(log.place.rely_on(segment, *whole, end)?);
         }
         log.place.sync_dir()?;
         log.segments = tail.segments;
@@ -507,24 +455,6 @@ impl Log {
             self.buffer = buffer;
         }
     }
-}
-
-/// Writes the first blocks once more as they are. After a sync that failed the system goes on
-/// showing what it has not written and will not write: the sync that follows must not be one
-/// of nothing.
-fn write_anew(file: &dyn File, blocks: u32, path: &Path) -> Result<(), StoreError> {
-    let end = u64::from(blocks) * BLOCK_BYTES as u64;
-    let mut piece = vec![0; ANEW_BYTES];
-    let mut at = 0;
-    while at < end {
-        let count = usize::try_from(end - at).map_or(ANEW_BYTES, |left| left.min(ANEW_BYTES));
-        let piece = &mut piece[..count];
-        let read = file.read_at(at, piece).map_err(|e| io(path, "read the log segment", e))?;
-        let written = file.write_at(at, &piece[..read]);
-        written.map_err(|e| io(path, "write the log anew", e))?;
-        at += count as u64;
-    }
-    Ok(())
 }
 
 fn check_len(record: &[u8]) -> Result<(), StoreError> {

@@ -114,6 +114,8 @@ pub(crate) struct Whole {
     pub blocks: u32,
     /// Whether a block somewhere says that all of them were durable.
     pub durable: bool,
+    /// Whether one says that something in it was, and so its name.
+    pub named: bool,
 }
 
 /// Where a log can be continued.
@@ -195,7 +197,11 @@ pub(crate) fn scan(
         scan.tail.doubt = Some(verdict.to_string());
     }
     let durable = scan.durable;
-    let whole = |(blocks, last): (u32, u64)| Whole { blocks, durable: last <= durable };
+    let whole = |(blocks, first, last): (u32, u64, u64)| Whole {
+        blocks,
+        durable: last <= durable,
+        named: first <= durable,
+    };
     scan.tail.whole = scan.ends.drain(..).map(whole).collect();
     Ok((FoundLog { records: scan.records, verdict }, scan.tail))
 }
@@ -235,8 +241,8 @@ struct Scan<'a> {
     tail: Tail,
     /// Some block says that all commits up to this one were durable.
     durable: u64,
-    /// Per segment: the block after its last whole commit, and that commit.
-    ends: Vec<(u32, u64)>,
+    /// Per segment: the block after its last whole commit, its first commit, and that one.
+    ends: Vec<(u32, u64, u64)>,
 }
 
 impl Scan<'_> {
@@ -270,7 +276,7 @@ impl Scan<'_> {
             return Ok(verdict);
         }
         self.tail.next_block = start;
-        self.ends.push((start, self.tail.next_commit - 1));
+        self.ends.push((start, head.stamp.commit, self.tail.next_commit - 1));
         if !is_last {
             // The next head knows the commit that this one has to end with.
             let torn = "a commit that was followed by others is not whole";

@@ -7,7 +7,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use base::Incarnation;
+use base::transfer::Manifest;
+use base::{Incarnation, StableCheckpoint};
 use common::{Failure, IDENTITY, Oracle, Random, SMALL, dir, open, record};
 use store::storage::Lock;
 use store::{
@@ -448,4 +449,37 @@ fn a_log_is_never_emptied_without_a_life_that_says_forgetful() {
         }
         operations += 1;
     }
+}
+
+/// Both threads sync the one directory, and the system tells of a failure only once.
+#[test]
+fn a_sync_of_names_that_failed_for_a_checkpoint_has_failed_for_the_log() {
+    let disk = Volatile::over(Arc::new(Memory::new()));
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let whole = Beginning { voice: Voice::Whole, why: String::new() };
+    let Opened { mut dir, .. } = open(&storage).expect("opens");
+    let log = dir.begin(&whole, Incarnation(1), Durability::Async, SMALL);
+    let mut log = log.expect("nothing fails").expect("has a log");
+    for number in 1..=20 {
+        log.append(&record(number), base::Seq(number)).expect("is small");
+        log.commit(false).expect("nothing fails");
+    }
+    assert!(common::segments(&*storage).len() > 2, "names that are not durable");
+    let files = dir.checkpoints();
+    let manifest = Manifest { seq: base::Seq(8), pillars: 2, ..Manifest::default() };
+    let (digest, proof) = (manifest.digest(IDENTITY.group), Arc::default());
+    let certificate = StableCheckpoint { seq: base::Seq(8), digest, proof };
+    let write = || {
+        let writer = files.write(base::Seq(8)).expect("has room");
+        files.finish(writer, &manifest, &certificate)
+    };
+    // The first sync is that of the content.
+    disk.set_faults(Faults { fail_sync: Some(disk.syncs() + 2), ..Faults::default() });
+    assert!(write().expect_err("fails").to_string().contains("directory durable"));
+    let acknowledged = log.commit(true);
+    drop((dir, log));
+    crash(&disk, Kept::Nothing);
+    let found = open(&storage).expect("opens").found.log;
+    assert!(found.records.len() < 20, "the names are lost");
+    assert!(acknowledged.is_err(), "{} of 20 are there", found.records.len());
 }

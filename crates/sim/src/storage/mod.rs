@@ -22,7 +22,7 @@ use store::storage::Lock;
 use store::{BootId, File, Storage};
 
 use crate::prng::Prng;
-use platter::{Change, Platter};
+use platter::Platter;
 pub use wounds::{DiskFault, Place};
 pub(crate) use wounds::{Harm, Wound};
 
@@ -51,7 +51,10 @@ struct State {
     armed: Vec<DiskFault>,
     /// What happened to bytes that were reported durable, and is there still.
     wounds: Vec<Wound>,
-    /// A sector was written in part when the power failed last: a log in which it lies is in doubt.
+    /// A sync of names has failed since the power failed last: some may be gone with it.
+    dropped: bool,
+    /// A sector was written in part when the power failed last, or names were gone: a log in which
+    /// it lies, or which lacks a segment, is in doubt.
     torn: bool,
     /// Counts syncs of the log that wrote something.
     log_syncs: u64,
@@ -73,6 +76,7 @@ impl SimStorage {
             stopped: false,
             armed: Vec::new(),
             wounds: Vec::new(),
+            dropped: false,
             torn: false,
             log_syncs: 0,
             synced: BTreeMap::new(),
@@ -99,7 +103,7 @@ impl SimStorage {
         let (nothing, everything) = (state.prng.below(4) == 0, state.prng.below(4) == 0);
         let mut keep = |prng: &mut Prng| !nothing && (everything || prng.below(2) == 0);
         let tore = state.platter.lose_power(&mut state.prng, &mut keep, torn);
-        state.torn = tore;
+        state.torn = tore | std::mem::take(&mut state.dropped);
         if tore {
             state.done.push(DiskFault::Tear);
         }
@@ -110,7 +114,7 @@ impl SimStorage {
         let mut state = self.state();
         state.platter = Platter::default();
         state.wounds.clear();
-        state.torn = false;
+        (state.dropped, state.torn) = (false, false);
     }
 
     /// Whether the machine has stopped.
@@ -161,7 +165,7 @@ impl SimStorage {
     /// Whether something is wrong, or is about to go wrong.
     pub(crate) fn may_forget(&self) -> bool {
         let state = self.state();
-        !state.wounds.is_empty() || !state.armed.is_empty() || state.torn
+        !state.wounds.is_empty() || !state.armed.is_empty() || state.dropped || state.torn
     }
 
     /// What is wrong with the files that are there.
@@ -234,14 +238,14 @@ impl Storage for SimStorage {
         let mut state = self.state();
         let process = state.process;
         state.change(process)?;
-        state.platter.change(Change::Rename(from.to_path_buf(), to.to_path_buf()))
+        state.platter.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         let process = state.process;
         state.change(process)?;
-        state.platter.change(Change::Remove(path.to_path_buf()))
+        state.platter.remove(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -255,7 +259,9 @@ impl Storage for SimStorage {
         let process = state.process;
         state.change(process)?;
         if state.fails() {
-            // The names stay in memory, and what follows them as well.
+            // As with the content of files: seen until the power fails, and never written.
+            state.platter.drop_names();
+            state.dropped = true;
             return Err(io::Error::other("the sync was made to fail"));
         }
         state.platter.sync_names();

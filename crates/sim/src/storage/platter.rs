@@ -21,10 +21,10 @@ pub(super) struct Platter {
 }
 
 /// A change of names.
-#[derive(Debug)]
-pub(super) enum Change {
+#[derive(Clone, Debug)]
+enum Change {
     Create(PathBuf, u64),
-    Rename(PathBuf, PathBuf),
+    Rename(PathBuf, PathBuf, u64),
     Remove(PathBuf),
 }
 
@@ -50,14 +50,13 @@ impl Platter {
         }
         self.next += 1;
         self.inodes.insert(self.next, Inode::default());
-        self.change(Change::Create(path.to_path_buf(), self.next))?;
+        self.change(Change::Create(path.to_path_buf(), self.next));
         Ok(self.next)
     }
 
-    pub(super) fn change(&mut self, change: Change) -> io::Result<()> {
-        apply(&mut self.names, &change)?;
+    fn change(&mut self, change: Change) {
+        apply(&mut self.names, change.clone());
         self.changes.push(change);
-        Ok(())
     }
 
     pub(super) fn find(&self, path: &Path) -> io::Result<u64> {
@@ -88,10 +87,28 @@ impl Platter {
         self.names.iter().find(|(_, of)| **of == inode).and_then(|(path, _)| name(path))
     }
 
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let inode = self.find(from)?;
+        self.change(Change::Rename(from.to_path_buf(), to.to_path_buf(), inode));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.find(path)?;
+        self.change(Change::Remove(path.to_path_buf()));
+        Ok(())
+    }
+
     pub(super) fn sync_names(&mut self) {
-        self.changes.clear();
-        self.durable = self.names.clone();
+        for change in std::mem::take(&mut self.changes) {
+            apply(&mut self.durable, change);
+        }
         self.sweep();
+    }
+
+    /// Changes of names that were not synced never will be, and are seen until the power fails.
+    pub(super) fn drop_names(&mut self) {
+        self.changes.clear();
     }
 
     /// Of what was not synced, names up to some change are there, and sectors that `keep`
@@ -104,8 +121,7 @@ impl Platter {
     ) -> bool {
         let names = prng.below(self.changes.len() as u64 + 1) as usize;
         for change in self.changes.drain(..).take(names) {
-            // A change before it was of the same names: it applies.
-            let _ = apply(&mut self.durable, &change);
+            apply(&mut self.durable, change);
         }
         let mut tear = tear.then_some(());
         let wanted = tear.is_some();
@@ -136,20 +152,20 @@ fn name(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
-fn apply(names: &mut BTreeMap<PathBuf, u64>, change: &Change) -> io::Result<()> {
+/// What was before a change may never have become durable: then it is as if it had been.
+fn apply(names: &mut BTreeMap<PathBuf, u64>, change: Change) {
     match change {
         Change::Create(path, inode) => {
-            names.insert(path.clone(), *inode);
+            names.insert(path, inode);
         }
-        Change::Rename(from, to) => {
-            let inode = names.remove(from).ok_or_else(not_found)?;
-            names.insert(to.clone(), inode);
+        Change::Rename(from, to, inode) => {
+            names.remove(&from);
+            names.insert(to, inode);
         }
         Change::Remove(path) => {
-            names.remove(path).ok_or_else(not_found)?;
+            names.remove(&path);
         }
     }
-    Ok(())
 }
 
 impl Inode {

@@ -10,8 +10,10 @@
 //! 1. what [`File::sync`] returned for survives a crash, under a name that was synced;
 //! 2. names (created, renamed, removed) survive a crash once [`Storage::sync_dir`] returned;
 //! 3. sectors of 512 bytes are written whole or not at all, each for itself;
-//! 4. after a failed sync nothing is known about what was written since the last good one.
+//! 4. after a failed sync nothing is known about what was written since the last good one: of a
+//!    directory, about all names that were changed in it since, whoever changed them.
 
+mod final_names;
 mod full;
 mod memory;
 mod real;
@@ -22,6 +24,7 @@ use std::fmt::Debug;
 use std::io;
 use std::path::Path;
 
+pub(crate) use final_names::FinalNames;
 pub use full::Full;
 pub use memory::Memory;
 pub use real::Real;

@@ -26,7 +26,8 @@ pub struct Faults {
     /// Every operation that changes something fails after this many: as if the machine had
     /// stopped. To be followed by [`Volatile::crash`].
     pub stop_after: Option<u64>,
-    /// This sync, of a file or directory, fails once, and what it was to write is lost.
+    /// This sync, of a file or directory, fails once, and what it was to write is lost: content, or
+    /// changes of names.
     pub fail_sync: Option<u64>,
     /// From this write on there is no space for files to grow.
     pub full_from_write: Option<u64>,
@@ -47,6 +48,8 @@ struct State {
     known: Vec<PathBuf>,
     /// Changes of names that are not durable, in order.
     changes: Vec<Change>,
+    /// Files whose first name was dropped by a sync that failed.
+    nameless: Vec<Arc<Inode>>,
     hidden: u64,
     faults: Faults,
     changed: u64,
@@ -58,14 +61,15 @@ struct State {
 #[derive(Debug)]
 enum Change {
     Create(PathBuf, Arc<Inode>),
-    Rename(PathBuf, PathBuf),
+    Rename(PathBuf, PathBuf, Arc<Inode>),
     Remove(PathBuf),
 }
 
 #[derive(Debug)]
 struct Inode {
     below: Box<dyn File>,
-    hidden: Option<PathBuf>,
+    /// Its name on the storage below: a hidden one until one that it was given is durable.
+    name: Mutex<PathBuf>,
     written: Mutex<Written>,
 }
 
@@ -153,9 +157,14 @@ impl Volatile {
         for change in changes.by_ref().take(names) {
             self.0.apply(&change)?;
         }
-        for change in changes {
-            if let Change::Create(_, inode) = change {
-                self.0.base.remove(inode.hidden()?)?;
+        let created = changes.filter_map(|change| match change {
+            Change::Create(_, inode) => Some(inode),
+            Change::Rename(..) | Change::Remove(_) => None,
+        });
+        for inode in created.chain(std::mem::take(&mut state.nameless)) {
+            let name = lock(&inode.name);
+            if is_hidden(&name) {
+                gone(self.0.base.remove(&name))?;
             }
         }
         *state = State::default();
@@ -199,24 +208,37 @@ impl State {
 impl Change {
     fn path(&self) -> &Path {
         match self {
-            Change::Create(path, _) | Change::Rename(path, _) | Change::Remove(path) => path,
+            Change::Create(path, _) | Change::Rename(path, ..) | Change::Remove(path) => path,
         }
     }
 }
 
 impl Inode {
-    fn hidden(&self) -> io::Result<&Path> {
-        self.hidden.as_deref().ok_or_else(not_found)
+    fn new(below: Box<dyn File>, name: PathBuf) -> Arc<Inode> {
+        Arc::new(Inode { below, name: Mutex::new(name), written: Mutex::default() })
     }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(HIDDEN))
+}
+
+/// What has no name below needs none taken away: a sync that failed dropped it.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
 }
 
 impl Inner {
     /// Makes a change of names durable.
     fn apply(&self, change: &Change) -> io::Result<()> {
         match change {
-            Change::Create(path, inode) => self.base.rename(inode.hidden()?, path),
-            Change::Rename(from, to) => self.base.rename(from, to),
-            Change::Remove(path) => self.base.remove(path),
+            Change::Create(to, inode) | Change::Rename(_, to, inode) => {
+                let mut name = lock(&inode.name);
+                self.base.rename(&name, to)?;
+                name.clone_from(to);
+                Ok(())
+            }
+            Change::Remove(path) => gone(self.base.remove(path)),
         }
     }
 
@@ -232,8 +254,7 @@ impl Inner {
                     continue;
                 }
                 let below = self.base.open(&path)?;
-                let inode = Inode { below, hidden: None, written: Mutex::default() };
-                state.names.insert(path, Arc::new(inode));
+                state.names.insert(path.clone(), Inode::new(below, path));
             }
             state.known.push(dir.to_path_buf());
         }
@@ -263,8 +284,7 @@ impl Storage for Volatile {
         state.hidden += 1;
         let hidden = path.with_file_name(format!("{HIDDEN}{}", state.hidden));
         let below = self.0.base.create(&hidden)?;
-        let inode = Inode { below, hidden: Some(hidden), written: Mutex::default() };
-        let inode = Arc::new(inode);
+        let inode = Inode::new(below, hidden);
         state.names.insert(path.to_path_buf(), Arc::clone(&inode));
         state.changes.push(Change::Create(path.to_path_buf(), Arc::clone(&inode)));
         Ok(self.0.handle(&inode))
@@ -280,8 +300,8 @@ impl Storage for Volatile {
         let mut state = self.0.with_parent(from)?;
         state.change()?;
         let inode = state.names.remove(from).ok_or_else(not_found)?;
-        state.names.insert(to.to_path_buf(), inode);
-        state.changes.push(Change::Rename(from.to_path_buf(), to.to_path_buf()));
+        state.names.insert(to.to_path_buf(), Arc::clone(&inode));
+        state.changes.push(Change::Rename(from.to_path_buf(), to.to_path_buf(), inode));
         Ok(())
     }
 
@@ -301,20 +321,21 @@ impl Storage for Volatile {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.0.with_dir(dir)?;
-        if state.sync()? {
-            return Err(io::Error::other("the sync was made to fail"));
-        }
-        if self.0.lying {
+        let fails = state.sync()?;
+        if self.0.lying && !fails {
             return Ok(());
         }
         for change in std::mem::take(&mut state.changes) {
-            if change.path().parent() == Some(dir) {
-                self.0.apply(&change)?;
-            } else {
+            if change.path().parent() != Some(dir) {
                 state.changes.push(change);
+            } else if !fails {
+                self.0.apply(&change)?;
+            } else if let Change::Create(_, inode) = change {
+                // As with the content of files: seen until the crash, and never written.
+                state.nameless.push(inode);
             }
         }
-        Ok(())
+        if fails { Err(io::Error::other("the sync was made to fail")) } else { Ok(()) }
     }
 
     fn lock(&self, path: &Path, note: &str) -> io::Result<Lock> {
