@@ -8,7 +8,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use base::{Incarnation, Seq};
 
@@ -16,11 +16,11 @@ use crate::Identity;
 use crate::begin::{Beginning, Voice};
 use crate::checkpoint::{self, CheckpointHead, Checkpoints};
 use crate::error::{StoreError, io};
-use crate::life::{self, BootId, Durability, Life};
+use crate::life::{self, BootId, Durability, Life, LifeFile, SharedLife};
 use crate::log::{Log, LogOptions};
 use crate::place::Place;
 use crate::scan::{self, FoundLog};
-use crate::storage::{FinalNames, Lock, Storage};
+use crate::storage::{FinalNames, Lock, Storage, lock};
 
 /// A replica's directory, locked.
 #[derive(Debug)]
@@ -29,8 +29,7 @@ pub struct Dir {
     identity: Identity,
     storage: Arc<dyn Storage>,
     tail: scan::Tail,
-    counter: u64,
-    last: Option<Life>,
+    life: SharedLife,
     _lock: Lock,
 }
 
@@ -106,21 +105,23 @@ impl Dir {
         storage.create_dir(path).map_err(|e| io(path, "create the directory", e))?;
         // The threads that write to the directory share it, and with it what became of its syncs.
         let storage: Arc<dyn Storage> = Arc::new(FinalNames::over(storage));
-        let lock = take_lock(&*storage, path)?;
+        let held = take_lock(&*storage, path)?;
         let copies = life::read(&*storage, path, &identity)?;
         let checkpoints = checkpoint::heads(&*storage, path, &identity.group)?;
-        let (log, tail) = scan::scan(&*storage, path, &identity)?;
+        let ends = copies.newest.map(|(_, life)| (life.first, life.last));
+        let (log, tail) = scan::scan(&*storage, path, &identity, ends.unwrap_or_default())?;
         remove_leftovers(&*storage, path)?;
         let life = match (copies.newest, copies.damaged) {
             (Some((_, life)), _) => LifeFound::Good(life),
             (None, 0) => LifeFound::None,
             (None, _) => LifeFound::Damaged,
         };
-        let (counter, last) = copies.newest.map_or((0, None), |(c, life)| (c, Some(life)));
         let boot = storage.boot();
         let found = Found { path: path.to_path_buf(), life, boot, checkpoints, log };
         let path = path.to_path_buf();
-        let dir = Dir { path, identity, storage, tail, counter, last, _lock: lock };
+        let file = LifeFile::new(Arc::clone(&storage), path.clone(), identity, copies.newest);
+        let life = Arc::new(Mutex::new(file));
+        let dir = Dir { path, identity, storage, tail, life, _lock: held };
         Ok(Opened { dir, found })
     }
 
@@ -138,30 +139,36 @@ impl Dir {
         durability: Durability,
         options: LogOptions,
     ) -> Result<Option<Log>, StoreError> {
-        if let Some(last) = self.last.filter(|last| last.incarnation >= incarnation) {
+        let last = self.life();
+        if let Some(last) = last.filter(|last| last.incarnation >= incarnation) {
             let (found, wanted) = (last.incarnation.0, incarnation.0);
             return Err(StoreError::OldIncarnation { found, wanted });
         }
         let recovering = beginning.voice == Voice::Forgetful;
         let boot = self.storage.boot();
         let keeps_log = !recovering && durability != Durability::Memory;
-        let cut = self.last.filter(|_| keeps_log).map_or(Seq(0), |last| last.cut);
-        let life = Life { incarnation, durability, boot, clean: false, recovering, cut };
+        let cut = last.filter(|_| keeps_log).map_or(Seq(0), |last| last.cut);
+        let (clean, first, last) = (false, 0, 0);
+        let life = Life { incarnation, durability, boot, clean, recovering, cut, first, last };
         let (storage, identity) = (Arc::clone(&self.storage), self.identity);
         let strict = durability == Durability::Sync;
         let place = Place { storage, dir: self.path.clone(), identity, strict };
         let tail = std::mem::take(&mut self.tail);
         if durability == Durability::Memory {
-            self.write_life(life)?;
+            lock(&self.life).write(life)?;
             place.clear(&tail)?;
             return Ok(None);
         }
         if recovering {
-            self.write_life(life)?;
-            return Log::anew(place, &tail, options).map(Some);
+            lock(&self.life).write(life)?;
+            let mut log = Log::anew(place, &tail, options)?;
+            log.keep_named(&self.life);
+            return Ok(Some(log));
         }
-        let log = Log::resume(place, tail, options)?;
-        self.write_life(life)?;
+        let mut log = Log::resume(place, tail, options)?;
+        let (first, last) = log.ends();
+        lock(&self.life).write(Life { first, last, ..life })?;
+        log.keep_named(&self.life);
         Ok(Some(log))
     }
 
@@ -170,7 +177,7 @@ impl Dir {
     /// # Errors
     /// When the storage fails.
     pub fn recovered(&mut self) -> Result<(), StoreError> {
-        self.change_life(|life| life.recovering = false)
+        lock(&self.life).change(|life| life.recovering = false)
     }
 
     /// Makes durable that records about numbers up to `seq` may be missing from the log from now
@@ -180,7 +187,7 @@ impl Dir {
     /// # Errors
     /// When the storage fails.
     pub fn cut(&mut self, seq: Seq) -> Result<(), StoreError> {
-        self.change_life(|life| life.cut = life.cut.max(seq))
+        lock(&self.life).change(|life| life.cut = life.cut.max(seq))
     }
 
     /// Makes durable that this life ends in order. The log's last commit was with `sync`, and
@@ -189,13 +196,13 @@ impl Dir {
     /// # Errors
     /// When the storage fails.
     pub fn end(&mut self) -> Result<(), StoreError> {
-        self.change_life(|life| life.clean = true)
+        lock(&self.life).change(|life| life.clean = true)
     }
 
     /// The life that was begun last.
     #[must_use]
-    pub fn life(&self) -> Option<&Life> {
-        self.last.as_ref()
+    pub fn life(&self) -> Option<Life> {
+        lock(&self.life).life
     }
 
     /// Its checkpoint files: to be read, written and counted by whatever thread does it.
@@ -208,19 +215,6 @@ impl Dir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    fn change_life(&mut self, change: impl FnOnce(&mut Life)) -> Result<(), StoreError> {
-        let Some(mut life) = self.last else { return Ok(()) };
-        change(&mut life);
-        self.write_life(life)
-    }
-
-    fn write_life(&mut self, life: Life) -> Result<(), StoreError> {
-        life::write(&*self.storage, &self.path, &self.identity, self.counter + 1, &life)?;
-        self.counter += 1;
-        self.last = Some(life);
-        Ok(())
     }
 }
 

@@ -6,9 +6,14 @@
 //! rot, never a torn write. What a copy says that is one state ahead of the other was not yet
 //! reported as durable, so either of the two is a correct answer.
 //!
+//! It also names the ends of the log, since nothing in a log without its first or last segments
+//! says that they are missing. What it says of them is true before and after each change: a segment
+//! that was begun is named before anything in it counts, one that goes is not named any more then.
+//!
 //! Not here: what follows from it (`begin`).
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use base::{GroupId, Incarnation, Reader, ReplicaId, Seq, Writer};
 
@@ -87,6 +92,52 @@ pub struct Life {
     /// Records about numbers up to this one may have been cut off the log: it goes on from a
     /// checkpoint at or above it, and from nothing else.
     pub cut: Seq,
+    /// The log has this segment, and perhaps older ones; 0 when it is not known.
+    pub first: u32,
+    /// The log has this segment, and perhaps newer ones; 0 when it is not known.
+    pub last: u32,
+}
+
+/// The life file of a life that goes on: the directory and the log both write to it.
+#[derive(Debug)]
+pub(crate) struct LifeFile {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    identity: Identity,
+    counter: u64,
+    /// The last life.
+    pub life: Option<Life>,
+}
+
+/// A life file that is shared.
+pub(crate) type SharedLife = Arc<Mutex<LifeFile>>;
+
+impl LifeFile {
+    /// The one in `dir`, in which `newest` was found.
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        dir: PathBuf,
+        identity: Identity,
+        newest: Option<(u64, Life)>,
+    ) -> LifeFile {
+        let (counter, life) = newest.map_or((0, None), |(c, life)| (c, Some(life)));
+        LifeFile { storage, dir, identity, counter, life }
+    }
+
+    /// Makes a change of the last life durable, if there was one.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Life)) -> Result<(), StoreError> {
+        let Some(mut life) = self.life else { return Ok(()) };
+        change(&mut life);
+        self.write(life)
+    }
+
+    /// Makes a life durable.
+    pub(crate) fn write(&mut self, life: Life) -> Result<(), StoreError> {
+        write(&*self.storage, &self.dir, &self.identity, self.counter + 1, &life)?;
+        self.counter += 1;
+        self.life = Some(life);
+        Ok(())
+    }
 }
 
 const NAMES: [&str; 2] = ["life-a", "life-b"];
@@ -134,7 +185,7 @@ pub(crate) fn read(
 }
 
 /// Writes both copies, durably, one after the other.
-pub(crate) fn write(
+fn write(
     storage: &dyn Storage,
     dir: &Path,
     identity: &Identity,
@@ -169,7 +220,7 @@ fn encode(identity: &Identity, counter: u64, life: &Life) -> Vec<u8> {
         Durability::Sync => 2,
     });
     w.u8(u8::from(life.clean)).u8(u8::from(life.recovering)).bytes(&life.boot.0);
-    w.u64(life.cut.0);
+    w.u64(life.cut.0).u32(life.first).u32(life.last);
     bytes.resize(SECTOR_BYTES, 0);
     let sum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());
@@ -204,7 +255,9 @@ fn decode(
         let (clean, recovering) = (r.u8("clean").ok()? == 1, r.u8("recovering").ok()? != 0);
         let boot = BootId(r.array("boot").ok()?);
         let (incarnation, cut) = (Incarnation(incarnation), Seq(r.u64("cut").ok()?));
-        Some((counter, Life { incarnation, durability, boot, clean, recovering, cut }))
+        let (first, last) = (r.u32("first").ok()?, r.u32("last").ok()?);
+        let life = Life { incarnation, durability, boot, clean, recovering, cut, first, last };
+        Some((counter, life))
     };
     Ok(rest())
 }

@@ -15,15 +15,17 @@
 //! Not here: reading (`scan`), and what records mean.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use base::Seq;
 use base::limits::BATCH_BYTES_MAX;
 
 use crate::block::{self, BLOCK_BYTES, CARRIED, Stamp};
 use crate::error::{StoreError, io};
+use crate::life::{Life, SharedLife};
 use crate::place::{Place, ZEROS};
 use crate::scan::{self, Segment, Tail};
-use crate::storage::File;
+use crate::storage::{File, lock};
 
 /// Most bytes of one record: a batch with its bodies, and as much again.
 pub const RECORD_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
@@ -63,6 +65,8 @@ pub struct Log {
     buffer: Vec<u8>,
     appended: u64,
     found: u64,
+    /// Where the ends of the log are named, once a life has begun with it.
+    life: Option<SharedLife>,
     failed: Option<StoreError>,
 }
 
@@ -154,8 +158,23 @@ impl Log {
             buffer: vec![],
             appended: 0,
             found: 0,
+            life: None,
             failed: None,
         }
+    }
+
+    /// The oldest and the newest segment.
+    pub(crate) fn ends(&self) -> (u32, u32) {
+        let number = |segment: Option<&Segment>| segment.map_or(0, |segment| segment.number);
+        (number(self.segments.first()), number(self.segments.last()))
+    }
+
+    /// Has the ends of the log named from now on. Those of now are durable with the next change.
+    pub(crate) fn keep_named(&mut self, life: &SharedLife) {
+        if let Some(life) = &mut lock(life).life {
+            (life.first, life.last) = self.ends();
+        }
+        self.life = Some(Arc::clone(life));
     }
 
     /// Takes a record for the next commit. `highest` is the highest number that it speaks of:
@@ -228,7 +247,14 @@ impl Log {
     pub fn trim(&mut self, seq: Seq) -> Result<(), StoreError> {
         self.check()?;
         let spoken_of = |segment: &Segment| segment.highest > seq && !base::mutant!(TrimsTooMuch);
-        while self.segments.len() > 1 && !spoken_of(&self.segments[0]) {
+        let kept = self.segments.len().saturating_sub(1);
+        let gone = self.segments[..kept].iter().take_while(|segment| !spoken_of(segment)).count();
+        if gone > 0 {
+            let first = self.segments[gone].number;
+            let named = self.change_life(|life| life.first = first);
+            self.note(named)?;
+        }
+        for _ in 0..gone {
             let number = self.segments[0].number;
             let removed = self.place.remove(number);
             self.note(removed)?;
@@ -357,7 +383,7 @@ impl Log {
         named.map_err(|e| io(&path, "name the log segment", e))?;
         let left = self.active.replace(spare.file);
         if sync {
-            self.place.sync_dir()?;
+            self.sync_names(number)?;
             self.durable = self.next_commit - 1;
         } else {
             let before = self.segments.last().map(|segment| segment.number);
@@ -411,6 +437,19 @@ impl Log {
         Ok(())
     }
 
+    /// Makes the names of the segments durable, then that they reach up to `last`.
+    fn sync_names(&self, last: u32) -> Result<(), StoreError> {
+        if base::mutant!(NamesNotSynced) {
+            return Ok(());
+        }
+        self.place.sync_dir()?;
+        self.change_life(|life| life.last = last)
+    }
+
+    fn change_life(&self, change: impl FnOnce(&mut Life)) -> Result<(), StoreError> {
+        self.life.as_ref().map_or(Ok(()), |life| lock(life).change(change))
+    }
+
     fn write_active(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let offset = u64::from(self.next_block) * BLOCK_BYTES as u64;
         let file = self.active.as_ref().expect("a log has a segment");
@@ -428,7 +467,7 @@ impl Log {
             self.unsynced.active = false;
         }
         if self.unsynced.dir {
-            self.place.sync_dir()?;
+            self.sync_names(self.ends().1)?;
             self.unsynced.dir = false;
         }
         self.durable = self.next_commit - 1;

@@ -91,9 +91,6 @@ impl Place {
     }
 
     pub fn sync_dir(&self) -> Result<(), StoreError> {
-        if base::mutant!(NamesNotSynced) {
-            return Ok(());
-        }
         let synced = self.storage.sync_dir(&self.dir);
         synced.map_err(|e| io(&self.dir, "make the directory durable", e))
     }

@@ -1,6 +1,7 @@
 //! Reading the log back: which records are there, and whether they are all.
 //!
-//! Segments, commits and blocks are numbered without gaps, so what is missing inside is seen.
+//! Segments, commits and blocks are numbered without gaps, so what is missing inside is seen. The
+//! life file names a segment at either end, so what is missing there is seen as well.
 //! At the end the question is what an unfinished commit means. A segment is zeroed before it is
 //! used and a sector is written whole or not at all, so a crash leaves of the commits that were
 //! not yet durable any subset of their blocks, each intact or blank. Hence:
@@ -158,11 +159,13 @@ pub(crate) fn is_leftover(name: &str) -> bool {
     name == SPARE
 }
 
-/// Reads the log in `dir`.
+/// Reads the log in `dir`. At least the segments `ends`, and what is between them, are to be there;
+/// 0 where it is not known.
 pub(crate) fn scan(
     storage: &dyn Storage,
     dir: &Path,
     identity: &Identity,
+    ends: (u32, u32),
 ) -> Result<(FoundLog, Tail), StoreError> {
     let names = storage.list(dir).map_err(|e| io(dir, "list the directory", e))?;
     let numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
@@ -193,6 +196,11 @@ pub(crate) fn scan(
             break;
         }
     }
+    if !matches!(verdict, Verdict::Missing | Verdict::Doubt { .. })
+        && let Some(number) = missing(&numbers, ends)
+    {
+        verdict = doubt("the segment is missing", &segment_path(dir, number), 0);
+    }
     if let Verdict::Doubt { .. } = &verdict {
         scan.tail.doubt = Some(verdict.to_string());
     }
@@ -204,6 +212,13 @@ pub(crate) fn scan(
     };
     scan.tail.whole = scan.ends.drain(..).map(whole).collect();
     Ok((FoundLog { records: scan.records, verdict }, scan.tail))
+}
+
+/// The one of `ends` that is beyond what is there.
+fn missing(numbers: &[u32], (first, last): (u32, u32)) -> Option<u32> {
+    let begins_late = first > 0 && numbers.first().is_some_and(|number| *number > first);
+    let ends_early = numbers.last().is_some_and(|number| *number < last);
+    begins_late.then_some(first).or(ends_early.then_some(last))
 }
 
 fn number_of(name: &str) -> Option<u32> {

@@ -170,7 +170,8 @@ fn found(life: LifeFound, verdict: Verdict) -> Found {
 
 fn life(durability: Durability) -> Life {
     let (incarnation, boot) = (Incarnation(1), BootId([b'y'; 36]));
-    Life { incarnation, durability, boot, clean: false, recovering: false, cut: Seq(0) }
+    let (clean, recovering, cut, first, last) = (false, false, Seq(0), 0, 0);
+    Life { incarnation, durability, boot, clean, recovering, cut, first, last }
 }
 
 fn doubt() -> Verdict {
@@ -318,6 +319,54 @@ fn a_recovery_that_was_cut_short_is_begun_again() {
     }
     let found = open(&storage).expect("opens").found;
     assert_eq!(beginning(&found, false, false).expect("is there").voice, Voice::Whole);
+}
+
+/// A life that began forgetful empties the log, and names what it has itself.
+#[test]
+fn a_life_that_has_recovered_names_its_segments() {
+    let storage = memory();
+    let forgetful = Beginning { voice: Voice::Forgetful, why: String::new() };
+    let begun = |incarnation| {
+        let Opened { mut dir, .. } = open(&storage).expect("opens");
+        let log = dir.begin(&forgetful, Incarnation(incarnation), Durability::Sync, SMALL);
+        (dir, log.expect("nothing fails").expect("has a log"))
+    };
+    drop(begun(1));
+    let (mut dir, mut log) = begun(2);
+    for number in 1..=20 {
+        log.append(&[7; 1000], Seq(number)).expect("is small");
+        log.commit(true).expect("nothing fails");
+    }
+    dir.recovered().expect("nothing fails");
+    drop((dir, log));
+    let found = open(&storage).expect("opens").found;
+    assert_eq!(found.log.verdict, Verdict::Clean);
+    let files = segments(&*storage);
+    let LifeFound::Good(life) = found.life else { panic!("no life") };
+    assert_eq!((life.first, life.last), (2, 1 + u32::try_from(files.len()).expect("few")));
+    storage.remove(&files[files.len() - 1]).expect("is there");
+    let found = open(&storage).expect("opens").found;
+    let begins = beginning(&found, false, false).expect("is there");
+    assert_eq!(begins.voice, Voice::Forgetful, "{}", begins.why);
+}
+
+/// Files of before these fields have zeroes in their place.
+#[test]
+fn a_life_file_that_names_no_segment_misses_none() {
+    let storage = memory();
+    drop(live(&storage, 1, Durability::Sync));
+    let files = ["life-a", "life-b"].map(|name| dir().join(name));
+    for (fields, missing) in [([0; 8], false), ([1, 0, 0, 0, 2, 0, 0, 0], true)] {
+        for path in &files {
+            let mut bytes = read_file(&*storage, path);
+            bytes[107..115].copy_from_slice(&fields);
+            let sum = crc32c::crc32c(&bytes[4..512]);
+            bytes[..4].copy_from_slice(&sum.to_le_bytes());
+            write_file(&*storage, path, &bytes);
+        }
+        let found = open(&storage).expect("opens").found.log;
+        assert_eq!(matches!(found.verdict, Verdict::Doubt { .. }), missing, "{}", found.verdict);
+    }
 }
 
 #[test]

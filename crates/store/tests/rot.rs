@@ -175,6 +175,31 @@ fn a_misdirected_block_is_found() {
     }
 }
 
+/// Of a log of several segments, the first or the last is gone.
+#[test]
+fn a_segment_that_is_missing_at_either_end_is_found() {
+    for trimmed in [false, true] {
+        let (storage, _) = written(IDENTITY);
+        if trimmed {
+            let (held, mut log) = begin(&storage, IDENTITY);
+            log.trim(Seq(5)).expect("nothing fails");
+            drop((held, log));
+        }
+        let truth = scan(&storage, IDENTITY).records;
+        let files = segments(&*storage);
+        assert!(files.len() > 2);
+        for path in [files.first(), files.last()].map(|path| path.expect("there are some")) {
+            let intact = read_file(&*storage, path);
+            storage.remove(path).expect("is there");
+            let found = scan(&storage, IDENTITY).verdict;
+            assert!(matches!(&found, Verdict::Doubt { file, .. } if file == path), "{found:?}");
+            storage.create(path).expect("is gone").write_at(0, &intact).expect("has room");
+        }
+        let found = scan(&storage, IDENTITY);
+        assert_eq!((found.verdict, found.records), (Verdict::Clean, truth));
+    }
+}
+
 #[test]
 fn a_missing_cut_off_or_exchanged_segment_is_found() {
     let (storage, truth) = written(IDENTITY);

@@ -25,7 +25,7 @@ impl Memory {
 }
 
 /// A value behind a lock stays usable when a thread panicked with it: tests do that.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

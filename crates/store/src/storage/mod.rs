@@ -27,6 +27,7 @@ use std::path::Path;
 pub(crate) use final_names::FinalNames;
 pub use full::Full;
 pub use memory::Memory;
+pub(crate) use memory::lock;
 pub use real::Real;
 pub use volatile::{Faults, Volatile};
 
