@@ -199,6 +199,7 @@ mod table {
         OnePillarUnwritten: "decision 9", "a group commit leaves out the records of one pillar";
         LastRecordStays: "trap 2", "a start takes up the last record of each number only";
         CommitsNotSynced: "trap 12", "commits of the log are written and not synced";
+        BarriersNotSynced: "L10", "a barrier without records of its own does not sync the log";
         NamesNotSynced: "trap 12", "the directory is not synced after a new segment of the log";
         TrimsTooMuch: "trap 12", "the log is cut beyond the checkpoint on disk";
         LostCommitIsTorn: "trap 12", "a durable commit that is blank is taken for a torn one";

@@ -353,7 +353,9 @@ impl World {
                     return;
                 }
                 let host = self.replica(replica);
-                host.promises.note_all(&gathered);
+                // Without syncs a record is as durable as it will ever be.
+                let durable = !sync || host.disk.storage.log_is_durable();
+                host.promises.note_all(&gathered, durable);
                 host.journals.settle(&gathered);
                 self.release(replica);
                 let Some(open) = &mut self.replica(replica).disk.open else { return };

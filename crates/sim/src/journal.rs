@@ -151,6 +151,8 @@ pub(crate) struct Promises {
     /// what is there beyond it.
     settled: Seq,
     decided: BTreeSet<Seq>,
+    /// Records that were written, and of which the next loss of power may leave nothing.
+    written: Vec<Record>,
 }
 
 const Q: u8 = 0;
@@ -180,9 +182,12 @@ impl Promises {
         }
     }
 
-    /// These records are durable.
-    pub(crate) fn note_all(&mut self, written: &Gathered) {
-        written.records.iter().for_each(|record| self.note(record));
+    /// These records were written; if that is `durable`, so are all that were written before.
+    pub(crate) fn note_all(&mut self, written: &Gathered, durable: bool) {
+        self.written.extend_from_slice(&written.records);
+        if durable {
+            std::mem::take(&mut self.written).iter().for_each(|record| self.note(record));
+        }
     }
 
     /// A life that knows nothing of what was promised.
@@ -193,6 +198,7 @@ impl Promises {
     /// What a life finds on its disk is all that it has.
     pub(crate) fn begin(&mut self, boot: &Boot) {
         (self.settled, self.decided) = (boot.stable.seq, BTreeSet::new());
+        self.written.clear();
         boot.records.iter().flatten().for_each(|record| self.note(record));
     }
 
@@ -261,5 +267,54 @@ fn vote(group: GroupId, record: &Record) -> Option<(Seq, u8, View, Digest)> {
         }
         Record::Prepared { view, seq, digest } => Some((*seq, P, *view, *digest)),
         Record::Committed { .. } | Record::Group(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use base::{Incarnation, ReplicaId};
+    use store::{Beginning, Dir, Identity, LogOptions, Opened, Voice};
+
+    use super::*;
+    use crate::storage::SimStorage;
+
+    fn committed(seq: u64) -> Gathered {
+        let mut gathered = Gathered::default();
+        let record = Record::Committed { seq: Seq(seq), digest: Digest::ZERO, batch: None };
+        let portion = &mut gathered.portion;
+        record.encode(&mut portion.bytes);
+        portion.ends.push((portion.bytes.len(), record.seq()));
+        gathered.records.push(record);
+        gathered
+    }
+
+    #[test]
+    fn what_is_only_written_is_durable_with_the_next_sync() {
+        let storage = SimStorage::new(0);
+        let identity = Identity { group: GROUP, replica: ReplicaId(0) };
+        let opened = Dir::open(Path::new("state"), identity, Arc::new(storage.clone()));
+        let Opened { mut dir, .. } = opened.expect("opens");
+        let first = Beginning { voice: Voice::Whole, why: String::new() };
+        let layout = LogOptions { segment_bytes: 64 << 10 };
+        let log = dir.begin(&first, Incarnation(1), store::Durability::Sync, layout);
+        let mut log = log.expect("nothing fails").expect("a log");
+        let mut promises = Promises::default();
+        let mut write = |gathered: Gathered, sync: bool| {
+            gathered.portion.write(&mut log, sync).expect("nothing fails");
+            promises.note_all(&gathered, storage.log_is_durable());
+            promises.settled
+        };
+        for seq in 1..=3 {
+            assert_eq!(write(committed(seq), true), Seq(0), "nobody waits for it");
+        }
+        let barrier = || {
+            let portion = Portion { urgent: true, ..Portion::default() };
+            Gathered { portion, ..Gathered::default() }
+        };
+        assert_eq!(write(barrier(), false), Seq(0), "it was handed to the system");
+        assert_eq!(write(barrier(), true), Seq(3));
     }
 }

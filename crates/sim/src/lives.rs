@@ -153,6 +153,11 @@ impl World {
         before: &mut Before,
     ) {
         let whole = boot.beginning == Beginning::Whole;
+        if self.options.durability == Durability::Sync {
+            // It was only written, maybe, when the last process ended.
+            let durable = before.disk.storage.log_is_durable();
+            assert!(durable, "{replica:?} goes on from a log that is not durable");
+        }
         let doubtful = std::mem::replace(&mut before.disk.doubtful, !whole);
         assert!(!(doubtful && whole), "{replica:?} may have forgotten votes, and begins whole");
         if usize::from(replica.0) >= self.replicas.len() {

@@ -168,6 +168,11 @@ impl SimStorage {
         !state.wounds.is_empty() || !state.armed.is_empty() || state.dropped || state.torn
     }
 
+    /// Whether the platter holds all that was written to the log, as far as the disk says.
+    pub(crate) fn log_is_durable(&self) -> bool {
+        self.state().log_is_durable()
+    }
+
     /// What is wrong with the files that are there.
     pub(crate) fn harms(&self) -> Vec<Harm> {
         self.state().harms()

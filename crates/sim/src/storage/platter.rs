@@ -99,6 +99,12 @@ impl Platter {
         Ok(())
     }
 
+    /// Whether a file has the name that a process sees when the power is back.
+    pub(super) fn is_named(&self, inode: u64) -> bool {
+        let mut seen = self.names.iter().filter(|(_, of)| **of == inode);
+        seen.all(|(path, _)| self.durable.get(path) == Some(&inode))
+    }
+
     pub(super) fn sync_names(&mut self) {
         for change in std::mem::take(&mut self.changes) {
             apply(&mut self.durable, change);

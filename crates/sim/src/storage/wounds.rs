@@ -140,6 +140,15 @@ impl State {
         Ok(())
     }
 
+    /// Whether nothing of the log is seen by the process alone: neither bytes nor a name.
+    pub(super) fn log_is_durable(&self) -> bool {
+        let mut log = self.platter.files().filter(|(name, _)| name.starts_with("log-"));
+        log.all(|(_, inode)| {
+            let synced = self.platter.inode(inode).is_ok_and(|file| file.dirty.is_empty());
+            synced && self.platter.is_named(inode)
+        })
+    }
+
     /// Flips a bit.
     pub(super) fn rot(&mut self, place: Place) {
         let chosen = |name: &str| match place {
