@@ -480,6 +480,49 @@ fn whoever_has_just_begun_a_life_is_left_out_of_a_view_that_others_can_begin() {
     assert_eq!(begun_by(&leading(1, 120_001)), [0, 1, 2]);
 }
 
+/// The same in a group: for each view in turn it has a VIEW-CHANGE of one life for the leader, and
+/// tells somebody else of the next life. Otherwise it is silent, so that all three others have to
+/// be in a view that is to work.
+#[test]
+fn a_replica_of_many_lives_spoils_one_view_and_not_all() {
+    for seed in 31..34 {
+        let mut world = World::new(4, 1, seed);
+        world.run(1000);
+        world.crash(3);
+        world.faulty.insert(3);
+        world.lazy.insert(0);
+        let (before, mut told) = (world.top(), View(0));
+        let works = |world: &World| world.agree() && world.top().0 > before.0 + L;
+        for _ in 0..60_000 / 20 {
+            let left = world.correct().into_iter().map(|r| world.core(r).change.left).max();
+            let next = View(left.unwrap().0 + 1);
+            let leader = next.leader(4).0;
+            if next > told && leader != 3 {
+                told = next;
+                let life = 2 * next.0;
+                let change = Arc::unwrap_or_clone(change(3, next.0, vec![]));
+                let change = ViewChange { incarnation: Incarnation(life), ..change };
+                let change = GroupMessage::ViewChange(sign_change(&rules(), change));
+                let said = [(leader, life, change)].into_iter().chain([(
+                    (leader + 1) % 3,
+                    life + 1,
+                    GroupMessage::Recover(recover(3, life + 1)),
+                )]);
+                for (to, life, message) in said {
+                    let (from, incarnation) = (ReplicaId(3), Incarnation(life));
+                    world.input(to, Input::Peer { from, incarnation, message });
+                }
+            }
+            world.run(20);
+            if works(&world) {
+                break;
+            }
+        }
+        assert!(works(&world), "seed {seed}: {told:?}");
+        assert!(told < View(8), "{told:?}");
+    }
+}
+
 /// At seven replicas and two faults: one acknowledges, and its word used up what may be learnt of
 /// replica 1, so that what all others told of it was passed over, though their word counted.
 #[test]
