@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use base::{Incarnation, PillarId, ReplicaId, Seq, Signature, Span, StableCheckpoint, Time, View};
 
 use super::blame::{self, Blame};
-use super::decide::{Decision, decide};
+use super::decide::{Decision, decide, decide_with_few};
 use super::evidence::Proof;
 use super::link::{FromCoordinator, Grievance, Plan, SliceEntry};
 use super::msg::{GroupMessage, NewView, ViewChange};
@@ -29,7 +29,7 @@ use crate::outbox::Target;
 use crate::pbft::Reject;
 
 /// The longest that a view may take, however many have failed before.
-const TIMEOUT_MAX: Span = Span::secs(60);
+pub(super) const TIMEOUT_MAX: Span = Span::secs(60);
 /// Heartbeats while the group works, and while it is idle.
 const HEARTBEAT: Span = Span::secs(1);
 const HEARTBEAT_IDLE: Span = Span::secs(5);
@@ -495,21 +495,22 @@ impl Coordinator {
         promise(out, Target::All, GroupMessage::NewView(nv));
     }
 
-    /// The VIEW-CHANGEs with which `view` begins, and how. One of an unsettled replica is made use
-    /// of only where the view has waited long for the others: somebody may know of yet another
-    /// life of it, and could not follow.
+    /// The VIEW-CHANGEs with which `view` begins, and how. Those of unsettled replicas are made use
+    /// of only where the view has waited long for the others, and of no more than it takes, whoever
+    /// is unsettled longest first: somebody may know of yet another life, and could not follow.
     fn decided(&self, now: Time, view: View) -> Option<(Vec<Arc<ViewChange>>, Plan)> {
         let late = now >= self.change.since.after(Span(self.timeout().0 / 2));
-        let of_view = || self.change.changes.iter().flatten().filter(|c| c.view == view).cloned();
-        let settled = |c: &Arc<ViewChange>| !self.recovers.is_unsettled(c.replica, now);
-        let first: Vec<_> = of_view().filter(settled).collect();
-        let all = late.then(|| of_view().collect());
-        [Some(first), all].into_iter().flatten().find_map(|changes| {
-            match decide(self.cfg.quorums, view, &changes) {
-                Decision::Decided(plan) => Some((changes, plan)),
-                Decision::Undecided(_) => None,
+        let mut changes = Vec::new();
+        let mut unsettled = Vec::new();
+        for change in self.change.changes.iter().flatten().filter(|c| c.view == view) {
+            match self.recovers.unsettled(change.replica, now, self.settling()) {
+                Some(since) => unsettled.push((since, change.clone())),
+                None => changes.push(change.clone()),
             }
-        })
+        }
+        unsettled.sort_unstable_by_key(|(since, change)| (*since, change.replica));
+        let more = unsettled.into_iter().filter(|_| late).map(|(_, change)| change);
+        decide_with_few(self.cfg.quorums, view, changes, more)
     }
 
     /// V9: a view begins, as its leader says; anybody may pass it on.
@@ -522,9 +523,8 @@ impl Coordinator {
         if nv.view <= self.change.installed || nv.view < self.change.left {
             return Err(Reject::Stale("new-view for a view that is left"));
         }
-        if let Some(void) = self.void_in(&nv) {
-            self.tell_of(now, void, out);
-            return Err(Reject::Stale("new-view with a view-change of an older life"));
+        if let Some((change, void)) = self.void_in(&nv) {
+            return Err(self.refuse_void(now, &change, void, out));
         }
         match self.judge().new_view(&nv) {
             Ok(plan) => {

@@ -74,6 +74,23 @@ pub fn decide(quorums: Quorums, view: View, changes: &[Arc<ViewChange>]) -> Deci
     Decision::Decided(Plan { view, start, choices, excluded })
 }
 
+/// Decides with `changes`, or else with as few of the `others`, in their order, as it takes: the
+/// VIEW-CHANGEs that do, by replica, and what they decide.
+pub(super) fn decide_with_few(
+    quorums: Quorums,
+    view: View,
+    mut changes: Vec<Arc<ViewChange>>,
+    mut others: impl Iterator<Item = Arc<ViewChange>>,
+) -> Option<(Vec<Arc<ViewChange>>, Plan)> {
+    loop {
+        if let Decision::Decided(plan) = decide(quorums, view, &changes) {
+            return Some((changes, plan));
+        }
+        changes.push(others.next()?);
+        changes.sort_unstable_by_key(|change| change.replica);
+    }
+}
+
 /// Moves `cursor` to `seq`; its entry, when there is one.
 fn advance<'a>(cursor: &mut &'a [SliceEntry], seq: Seq) -> Option<&'a SliceEntry> {
     let below = cursor.iter().take_while(|entry| entry.seq < seq).count();

@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 
 use base::{Incarnation, ReplicaId, Seq, Span, Time, View};
 
+use super::change::TIMEOUT_MAX;
 use super::link::FromCoordinator;
 use super::msg::{GroupMessage, NewView, Recover, ViewChange};
 use super::record::GroupRecord;
@@ -27,9 +28,6 @@ const REPEAT: Span = Span::millis(500);
 /// One RECOVER of a replica is taken note of in so long, since each costs a record; but two at
 /// once, for a life signs one before it knows the view, and the next as soon as it does.
 const LIFE_MIN: Span = Span::secs(1);
-/// Whose RECOVER is younger than this is left out of a view while the others can begin it: longer
-/// than any view takes to fail, so that who spoils one by it does not spoil the next.
-const UNSETTLED: Span = Span::secs(120);
 /// The least time between two acknowledgements of one RECOVER, and between two times that it is
 /// told to all.
 const ACK_GAP: Span = Span::millis(100);
@@ -43,7 +41,7 @@ pub(super) struct Table {
     /// Until when the acknowledgements of each that told something new are paid for. A budget of
     /// their own: else who recovers for ever could keep this replica from what the others know.
     paid_acks: Vec<Time>,
-    /// When the newest came.
+    /// When the newest came, or a view was refused for it.
     came: Vec<Option<Time>>,
     acked: Vec<Option<Time>>,
     told: Vec<Option<Time>>,
@@ -107,17 +105,25 @@ impl Table {
         self.says.iter().filter(|says| **says).count()
     }
 
-    /// V8: whether `replica` has begun a life so lately that others may not have heard of it, or
-    /// may hear of yet another.
-    pub(super) fn is_unsettled(&self, replica: ReplicaId, now: Time) -> bool {
+    /// V8: since when `replica` is one whose VIEW-CHANGE others may not be able to accept, since
+    /// they know of yet another life of it. `None` once that is `long` ago.
+    pub(super) fn unsettled(&self, replica: ReplicaId, now: Time, long: Span) -> Option<Time> {
         let came = self.came.get(usize::from(replica.0)).copied().flatten();
-        came.is_some_and(|came| now.since(came) < UNSETTLED)
+        came.filter(|came| now.since(*came) < long)
     }
 
-    /// What an acknowledgement tells that is newer than what is known.
+    /// What an acknowledgement tells that is newer than what is known: of each replica the newest.
     fn news(&self, me: ReplicaId, told: &[Recover]) -> Vec<Recover> {
         let newer = |r: &&Recover| self.get(r.replica).is_none_or(|held| age(&held) < age(r));
-        told.iter().filter(|r| r.replica != me).filter(newer).copied().collect()
+        let mut news: Vec<Recover> = Vec::new();
+        for recover in told.iter().filter(|r| r.replica != me).filter(newer) {
+            match news.iter_mut().find(|known| known.replica == recover.replica) {
+                Some(known) if age(known) < age(recover) => *known = *recover,
+                Some(_) => {}
+                None => news.push(*recover),
+            }
+        }
+        news
     }
 }
 
@@ -239,13 +245,14 @@ impl Coordinator {
         if self.recovers.paid.get(index).is_some_and(|paid| !has_share(*paid, now)) {
             return Err(Reject::Stale("recover too soon after the last"));
         }
-        self.learn(now, recover, out)?;
+        self.learn(recover, out)?;
         self.recovers.paid[index] = self.recovers.paid[index].max(now).after(LIFE_MIN);
+        self.recovers.came[index] = Some(now);
         Ok(())
     }
 
     /// A RECOVER that is new here: noted for good before anything follows from it.
-    fn learn(&mut self, now: Time, recover: Recover, out: &mut Vec<Effect>) -> Result<(), Reject> {
+    fn learn(&mut self, recover: Recover, out: &mut Vec<Effect>) -> Result<(), Reject> {
         let replica = recover.replica;
         if !self.rules.is_member(replica) {
             return Err(Reject::Misbehaviour("recover of a stranger"));
@@ -259,7 +266,6 @@ impl Coordinator {
         let index = usize::from(replica.0);
         self.recovers.acked[index] = None;
         self.recovers.told[index] = None;
-        self.recovers.came[index] = Some(now);
         self.recovers.replay(recover);
         let voids = |change: &ViewChange| self.recovers.voids(change);
         self.change.void(replica, voids);
@@ -334,7 +340,7 @@ impl Coordinator {
             return Err(Reject::Stale("acknowledgement with news too soon after the last"));
         }
         *paid = (*paid).max(now).after(LIFE_MIN);
-        news.into_iter().try_for_each(|recover| self.learn(now, recover, out))
+        news.into_iter().try_for_each(|recover| self.learn(recover, out))
     }
 
     /// R5: as long as this life has not voted it installs what the others have installed, also
@@ -366,19 +372,38 @@ impl Coordinator {
         self.recovery.as_ref().is_some_and(|recovery| recovery.until.is_none())
     }
 
-    /// R4: the RECOVER that makes a NEW-VIEW unacceptable here, if any.
-    pub(super) fn void_in(&self, nv: &NewView) -> Option<Recover> {
+    /// R4: a VIEW-CHANGE that makes a NEW-VIEW unacceptable here, if any, and for what RECOVER.
+    pub(super) fn void_in(&self, nv: &NewView) -> Option<(Arc<ViewChange>, Recover)> {
         let own = |change: &&Arc<ViewChange>| change.replica == self.cfg.me && self.is_unbound();
-        let others = nv.changes.iter().filter(|change| !own(change));
-        others.filter_map(|change| self.recovers.voided_by(change)).next()
+        let mut others = nv.changes.iter().filter(|change| !own(change));
+        others.find_map(|change| Some((change.clone(), self.recovers.voided_by(change)?)))
     }
 
-    /// R4: what `void` makes void was made use of. The leader may not have known, nor may those who
-    /// lead the next views, and it proves itself.
-    pub(super) fn tell_of(&mut self, now: Time, void: Recover, out: &mut Vec<Effect>) {
-        if again(&mut self.recovers.told[usize::from(void.replica.0)], now) {
+    /// R4: a NEW-VIEW makes use of `change`, which `void` makes void. The leader may not have
+    /// known, nor may those who lead the next views, and it proves itself.
+    pub(super) fn refuse_void(
+        &mut self,
+        now: Time,
+        change: &ViewChange,
+        void: Recover,
+        out: &mut Vec<Effect>,
+    ) -> Reject {
+        if self.judge().change(change).is_err() {
+            return Reject::Misbehaviour("new-view with a view-change that does not hold");
+        }
+        let index = usize::from(void.replica.0);
+        self.recovers.came[index] = Some(now);
+        if again(&mut self.recovers.told[index], now) {
             send(out, Target::All, GroupMessage::Recover(void));
         }
+        Reject::Stale("new-view with a view-change of an older life")
+    }
+
+    /// How long a replica is unsettled that has begun a life, or for which a view was refused: more
+    /// views than all faulty ones can spoil once each, and lead, take no longer to fail.
+    pub(super) fn settling(&self) -> Span {
+        let view = TIMEOUT_MAX.0.max(self.cfg.view_timeout.0);
+        Span(view.saturating_mul(2 * u64::from(self.cfg.quorums.f()) + 2))
     }
 
     /// R6: with a quorum of acknowledgements, what was forgotten has a bound.
