@@ -481,6 +481,10 @@ impl Coordinator {
         }
         self.change_fetched(now, out);
         self.try_recovered(now, out);
+        if self.stable.seq > self.executed {
+            // Lanes deliver nothing up to their mark, unless the stage is there already.
+            self.fetcher.missing = self.fetcher.missing.max(Some(self.stable.seq));
+        }
         if self.fetcher.missing.is_some() {
             self.want_checkpoint(now, out);
         }

@@ -393,6 +393,9 @@ impl Lane {
         } else {
             out.fact(Fact::Diverged { seq: certified.seq, mine, theirs: certified.digest });
             out.coordinator(ToCoordinator::Diverged(certified.clone()));
+            // It finds the same, and stands still: what it is told to fetch it would else take for
+            // its own where that has the number that it is at, or trust what it remembers of it.
+            out.stage(ToStage::Stable(certified.clone()));
         }
     }
 

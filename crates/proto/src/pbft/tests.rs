@@ -488,8 +488,12 @@ fn a_quorum_for_another_digest_is_told_and_moves_no_mark() {
         rig.peer(from, signed(from, 4, theirs)).expect("genuine");
     }
     assert_eq!(rig.lane.report().stable, Seq(0));
-    let diverged = |e: Effect| matches!(e, Effect::Fact(Fact::Diverged { .. }));
-    assert_eq!(rig.out.drain().filter(|e| diverged(e.clone())).count(), 1);
+    let out: Vec<Effect> = rig.out.drain().collect();
+    let diverged = |e: &&Effect| matches!(e, Effect::Fact(Fact::Diverged { .. }));
+    assert_eq!(out.iter().filter(diverged).count(), 1);
+    // Swarm seed 4416678: the stage executed on, and took for its own what it was to fetch.
+    let stands = |e: &&Effect| matches!(e, Effect::Stage(ToStage::Stable(s)) if s.digest == theirs);
+    assert_eq!(out.iter().filter(stands).count(), 1);
 }
 
 /// It fetches what differs, executes nothing meanwhile, and goes by what the group has done: it

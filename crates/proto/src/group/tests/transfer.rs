@@ -224,6 +224,30 @@ fn a_diverged_replica_fetches_what_is_certified_though_it_executed_it() {
     assert_eq!(one.report().fetching, None);
 }
 
+/// Swarm seed 4416678. A stage that had gone wrong was given a state from before the low mark, and
+/// no lane had the numbers up to that for it: it stood there for ever.
+#[test]
+fn a_state_from_below_the_low_mark_is_not_enough() {
+    let mut one = coordinator(3);
+    let at = |k: u64| Progress { executed: Seq(k * K), ..Progress::default() };
+    feed(&mut one, 0, Input::Stage(FromStage::Executed(at(7))));
+    let certified = |k: u64| certificate(&rules(), k * K, &[0, 1, 2]);
+    feed(&mut one, 1, Input::Lane(ToCoordinator::Diverged(certified(5))));
+    feed(&mut one, 2, have(0, 5));
+    assert_eq!(fetched(&step(&mut one, 3, have(1, 5)).1).len(), 1);
+    feed(&mut one, 4, Input::Lane(ToCoordinator::Stable(certified(6))));
+    let done = |k| {
+        let (checkpoint, progress) = (certified(k), at(k));
+        Input::Stage(FromStage::Fetched { checkpoint, progress, replaced: true })
+    };
+    let (_, out) = step(&mut one, 5, done(5));
+    assert_eq!(wanted(&out).len(), 1);
+    feed(&mut one, 6, have(0, 6));
+    assert_eq!(fetched(&step(&mut one, 7, have(1, 6)).1).len(), 1);
+    let (_, out) = step(&mut one, 8, done(6));
+    assert_eq!((wanted(&out).len(), one.report().fetching), (0, None));
+}
+
 fn pins(out: &[Effect]) -> Vec<(Seq, SnapshotReader)> {
     out.iter()
         .filter_map(|effect| match effect {
