@@ -339,7 +339,7 @@ fn build(
     let bell = Arc::clone(&bells[layout.coordinator()]);
     let quorum = options.group.quorums().quorum();
     let log = (shared.log.get().cloned(), options.log.growth_bytes, quorum);
-    let desk = Arc::clone(&shared.saves);
+    let desk = (Arc::clone(&shared.saves), Arc::clone(&shared.failure));
     let saver = Saver::new(desk, (checkpoints, boot.saved), log, orders, Arc::clone(&bell));
     let journal = Journal::new(party());
     let mail = mesh.coordinator;

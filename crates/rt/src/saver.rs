@@ -10,8 +10,9 @@
 //! ```
 //!
 //! A checkpoint that cannot be written is tried again, as a file of its own. Not so the directory's
-//! names: once a sync of them failed, the log's next one fails as well (`store`), and ends the
-//! replica.
+//! names: once a sync of them failed, every other does (`store`). A replica with a log ends then,
+//! whoever met the failure: it could not be heard of for long where the log begins no new segment,
+//! and meanwhile no checkpoint gets to the disk that the group may wait for (F12).
 //!
 //! Not here: the format (`store`), which checkpoint it is (`proto::group`), and how much the log
 //! has to grow and how far it is cut (`durable::Saving`).
@@ -30,6 +31,7 @@ use exec::Stage;
 use store::checkpoint::CheckpointHead;
 use store::{Checkpoints, StoreError};
 
+use crate::failure::Failure;
 use crate::leisure::{Leisure, Pace};
 use crate::log_writer::LogGauge;
 use crate::ring::{Bell, RingReceiver, RingSender};
@@ -133,6 +135,7 @@ pub(crate) struct SaveSnapshot {
 /// Decides when checkpoints go to disk. Lives with the coordinator.
 pub(crate) struct Saver {
     desk: Arc<SaveDesk>,
+    failure: Arc<Failure>,
     checkpoints: Option<Checkpoints>,
     log: Option<LogGauge>,
     orders: RingSender<SaveOrder>,
@@ -152,7 +155,7 @@ pub(crate) struct Saver {
 impl Saver {
     /// A saver over what is on disk already.
     pub(crate) fn new(
-        desk: Arc<SaveDesk>,
+        (desk, failure): (Arc<SaveDesk>, Arc<Failure>),
         (checkpoints, last): (Option<Checkpoints>, Option<(Seq, u64)>),
         (log, growth, quorum): (Option<LogGauge>, u64, usize),
         orders: RingSender<SaveOrder>,
@@ -164,6 +167,7 @@ impl Saver {
         let saving = Saving::new(last, growth, found);
         Saver {
             desk,
+            failure,
             checkpoints,
             log,
             orders,
@@ -271,6 +275,9 @@ impl Saver {
             Ok(head) => {
                 let (seq, bytes) = (head.manifest.seq, head.file_bytes);
                 tracing::info!(%seq, bytes, "checkpoint on disk");
+            }
+            Err(SaveError::Store(error)) if self.log.is_some() && error.lost_names() => {
+                self.failure.set("cannot keep the replica's directory", error);
             }
             Err(error) => {
                 tracing::warn!(%error, "no checkpoint on disk; the replica goes on and tries again");
@@ -469,9 +476,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::{Digest, GroupId, ReplicaId, Signature};
+    use base::{Digest, GroupId, Incarnation, ReplicaId, Signature};
     use std::path::Path;
-    use store::{Dir, Identity, Memory, Storage};
+    use store::{Beginning, Dir, Durability, Faults, Identity, LogOptions, Memory, Storage, Voice};
+    use store::{Opened, Volatile};
+
+    use crate::log_writer::LogWriter;
+
+    const IDENTITY: Identity = Identity { group: GroupId([1; 32]), replica: ReplicaId(0) };
 
     fn certified(seq: u64) -> StableCheckpoint {
         let proof = (0..3).map(|id| (ReplicaId(id), Signature([0; 64]))).collect();
@@ -512,13 +524,12 @@ mod tests {
     #[test]
     fn whoever_asks_is_told_of_a_checkpoint_that_was_begun_after_that() {
         let storage: Arc<dyn Storage> = Arc::new(Memory::new());
-        let identity = Identity { group: GroupId([1; 32]), replica: ReplicaId(0) };
-        let dir = Dir::open(Path::new("state"), identity, storage).expect("opens").dir;
+        let dir = Dir::open(Path::new("state"), IDENTITY, storage).expect("opens").dir;
         let (_poll, bell) = bell();
         let desk = Arc::<SaveDesk>::default();
         let (sender, mut orders) = crate::ring::ring(4, None);
         let mut saver = Saver::new(
-            Arc::clone(&desk),
+            (Arc::clone(&desk), Arc::default()),
             (Some(dir.checkpoints()), None),
             (None, 100, 3),
             sender,
@@ -538,5 +549,48 @@ mod tests {
         }
         give_up(&mut orders, &mut saver);
         assert_eq!(told(&desk), 3);
+    }
+
+    /// What is fetched has to be on disk before a group may count on it (F12), the log may begin no
+    /// segment for long, and without that nobody else meets the failure.
+    #[test]
+    fn a_checkpoint_whose_name_could_not_be_made_durable_ends_a_replica_that_has_a_log() {
+        // The syncs are those of the file and of its name.
+        for (sync, ends) in [(1, false), (2, true)] {
+            let disk = Volatile::over(Arc::new(Memory::new()));
+            let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+            let opened = Dir::open(Path::new("state"), IDENTITY, storage).expect("opens");
+            let Opened { mut dir, .. } = opened;
+            let whole = Beginning { voice: Voice::Whole, why: String::new() };
+            let layout = LogOptions::default();
+            let log = dir.begin(&whole, Incarnation(1), Durability::Sync, layout);
+            let log = log.expect("nothing fails").expect("a log");
+            let checkpoints = dir.checkpoints();
+            let (failure, (_poll, bell)) = (Arc::<Failure>::default(), bell());
+            let theirs = Arc::clone(&failure);
+            let writer = LogWriter::start("log".into(), (log, dir), vec![], true, theirs);
+            let (writer, _) = writer.expect("a thread");
+            let (sender, mut orders) = crate::ring::ring(4, None);
+            let mut saver = Saver::new(
+                (Arc::default(), Arc::clone(&failure)),
+                (Some(checkpoints), None),
+                (Some(writer.gauge()), 100, 3),
+                sender,
+                Arc::new(bell),
+            );
+            let fail_sync = Some(disk.syncs() + sync);
+            disk.set_faults(Faults { fail_sync, ..Faults::default() });
+            let manifest = Manifest { seq: Seq(8), pillars: 2, ..Manifest::default() };
+            let digest = manifest.digest(IDENTITY.group);
+            saver.save(StableCheckpoint { digest, ..certified(8) });
+            let order = orders.pop().expect("writing has begun");
+            order.pieces.send(Piece::Whole(manifest)).expect("the thread waits for it");
+            while !saver.arrived() {
+                std::thread::yield_now();
+            }
+            assert_eq!(saver.settle(), Some(false));
+            assert_eq!(failure.failed(), ends, "{:?}", failure.text());
+            assert!(!ends || failure.text().is_some_and(|text| text.contains("start the replica")));
+        }
     }
 }

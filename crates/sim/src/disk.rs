@@ -79,6 +79,8 @@ enum Copied {
     More,
     /// It is written, up to this number, or given up; the log may be cut up to the other one.
     Over(Option<Seq>, Option<Seq>),
+    /// The directory keeps no names any more.
+    Failed,
 }
 
 impl Default for Disk {
@@ -241,6 +243,9 @@ impl Disk {
             return Copied::More;
         }
         let head = open.checkpoints.finish(draft.writer, &draft.manifest, &draft.checkpoint);
+        if open.log.is_some() && head.as_ref().is_err_and(StoreError::lost_names) {
+            return Copied::Failed;
+        }
         let written = head.ok().map(|head| (head.manifest.seq, head.file_bytes));
         Copied::Over(written.map(|(seq, _)| seq), open.saving.settled(written))
     }
@@ -283,6 +288,7 @@ impl World {
         }
         match copied {
             Copied::More => self.plan_copy(replica),
+            Copied::Failed => self.crash(replica, false),
             Copied::Over(written, cut) => {
                 if let Some(seq) = written {
                     self.replica(replica).promises.settle(seq);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use base::{GroupId, ReplicaId};
 
+use crate::storage::LostNames;
+
 /// An operation on a replica's directory failed. Cheap to clone: a failure of the log is final,
 /// and every later call reports it again.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -111,6 +113,14 @@ impl StoreError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, StoreError::Io { source, .. } if full(source))
+    }
+
+    /// Whether names in the directory could not be made durable. That is final for all that write
+    /// to it, so that a replica that relies on the directory had better end.
+    #[must_use]
+    pub fn lost_names(&self) -> bool {
+        let StoreError::Io { source, .. } = self else { return false };
+        source.get_ref().is_some_and(|why| why.is::<LostNames>())
     }
 }
 

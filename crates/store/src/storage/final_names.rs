@@ -13,6 +13,11 @@ use super::memory::lock;
 use super::{File, Lock, Storage};
 use crate::life::BootId;
 
+/// Why a sync of names fails: that one, or an earlier one, did.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct LostNames(String);
+
 /// Over another storage: after [`Storage::sync_dir`] failed, it always fails.
 #[derive(Debug)]
 pub(crate) struct FinalNames {
@@ -55,11 +60,14 @@ impl Storage for FinalNames {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut failed = lock(&self.failed);
         if let Some(why) = &*failed {
-            return Err(io::Error::other(format!("an earlier sync of it failed: {why}")));
+            let why = format!("an earlier sync of it failed: {why}");
+            return Err(io::Error::other(LostNames(why)));
         }
-        let synced = self.base.sync_dir(dir);
-        *failed = synced.as_ref().err().map(ToString::to_string);
-        synced
+        self.base.sync_dir(dir).map_err(|error| {
+            let why = error.to_string();
+            *failed = Some(why.clone());
+            io::Error::new(error.kind(), LostNames(why))
+        })
     }
 
     fn boot(&self) -> BootId {

@@ -24,7 +24,7 @@ use std::fmt::Debug;
 use std::io;
 use std::path::Path;
 
-pub(crate) use final_names::FinalNames;
+pub(crate) use final_names::{FinalNames, LostNames};
 pub use full::Full;
 pub use memory::Memory;
 pub(crate) use memory::lock;
