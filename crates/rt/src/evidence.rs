@@ -2,7 +2,9 @@
 //! this replica's own.
 //!
 //! Proofs are kept as files beside the replica's state, one per accused and kind, so that they
-//! outlive it. Nothing depends on those files: the vote log has the proofs, too.
+//! outlive it. Nothing depends on those files: the vote log has the proofs, too. So they have a
+//! directory of their own, made at the start: others choose when a proof is written, and whoever
+//! syncs the replica's directory beside its log may hear in the log's place that it failed.
 //!
 //! Not here: what is a proof (`proto::group::evidence`). Depends on `serde` for reports.
 
@@ -17,6 +19,7 @@ use proto::group::SuspicionKind;
 use proto::group::evidence::Proof;
 use proto::group::link::Grievance;
 use serde::{Deserialize, Serialize};
+use store::{Dir, StoreError};
 
 /// A proof that a replica is faulty.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -68,9 +71,13 @@ pub(crate) struct EvidenceRows {
 }
 
 impl Evidence {
-    /// Nothing so far; proofs go to files in `dir`.
-    pub(crate) fn new(dir: Option<PathBuf>) -> Evidence {
-        Evidence { dir, ..Evidence::default() }
+    /// Nothing so far; proofs go to files in a directory in `state`.
+    ///
+    /// # Errors
+    /// When that cannot be made.
+    pub(crate) fn new(state: Option<&Dir>) -> Result<Evidence, StoreError> {
+        let dir = state.map(|state| state.subdirectory("evidence")).transpose()?;
+        Ok(Evidence { dir, ..Evidence::default() })
     }
 
     /// A proof is known: kept, unless there is one against this replica for the same already.
@@ -129,14 +136,14 @@ impl Evidence {
 /// Whole or not at all: what has its name is a proof, also after a loss of power.
 fn keep(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let (path, draft) = (dir.join(name), dir.join(format!("{name}.draft")));
+    // Only where somebody has cleared it away since the start.
     std::fs::create_dir_all(dir)?;
     let mut file = File::create(&draft)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&draft, &path)?;
-    // Its name, and that of its directory.
-    File::open(dir)?.sync_all()?;
-    dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    // Its name. That of its directory is durable since the start.
+    File::open(dir)?.sync_all()
 }
 
 /// Adds to `rows` that `count` packets of `accused` meant nothing, the first one `since` then.
@@ -178,7 +185,7 @@ mod tests {
 
     #[test]
     fn suspicions_are_counted_from_the_first_on_and_bounded_by_kinds() {
-        let mut evidence = Evidence::new(None);
+        let mut evidence = Evidence::default();
         let slow = SuspicionKind::Leader(Grievance::Slow);
         for i in 0..100 {
             evidence.suspected(ReplicaId(2), slow, AgreedTime(7 + i));
@@ -202,6 +209,20 @@ mod tests {
         let file = place.path().join("a file");
         std::fs::write(&file, b"").expect("written");
         assert!(keep(&file, "replica-1-garbage.proof", b"bytes").is_err());
+    }
+
+    /// What syncs that names of votes wait for is the log's to hear of.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_proof_is_kept_without_a_sync_of_the_replica_s_directory() {
+        use std::os::fd::AsRawFd as _;
+        let place = tempfile::tempdir().expect("a directory");
+        let open = File::open(place.path()).expect("it is there");
+        // The same directory, in one that the system does not sync.
+        let dir = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        let above = dir.parent().expect("it has one");
+        assert!(File::open(above).expect("opens").sync_all().is_err(), "or this shows nothing");
+        keep(&dir, "replica-2-garbage.proof", b"bytes").expect("kept");
     }
 
     #[test]

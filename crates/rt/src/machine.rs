@@ -301,7 +301,7 @@ fn build(
     let bells: Vec<Arc<Bell>> = stations.iter().map(|one| Arc::clone(&one.bell)).collect();
     shared.failure.tell(&bells);
     let checkpoints = boot.dir.as_ref().map(Dir::checkpoints);
-    let evidence = Evidence::new(boot.dir.as_ref().map(|dir| dir.path().join("evidence")));
+    let evidence = Evidence::new(boot.dir.as_ref())?;
     let (writer, mut parties) = start_log(&mut boot, layout, &bells, &shared)?;
     let mut party = || parties.as_mut().and_then(Iterator::next);
     let mesh = Mesh::new(layout, &bells);

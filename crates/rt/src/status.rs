@@ -128,7 +128,7 @@ mod tests {
 
     /// What somebody who asks makes of the answer of a replica that knows of `proofs`.
     fn told(proofs: &[Proof]) -> ReplicaReport {
-        let mut evidence = Evidence::new(None);
+        let mut evidence = Evidence::default();
         for proof in proofs {
             evidence.proved(proof.accused(4), proof);
         }
@@ -169,7 +169,7 @@ mod tests {
         ];
         let others = [SuspicionKind::NoNewView, SuspicionKind::Garbage, SuspicionKind::LyingSource];
         let kinds = leader.into_iter().map(SuspicionKind::Leader).chain(others);
-        let mut evidence = Evidence::new(None);
+        let mut evidence = Evidence::default();
         for kind in kinds {
             for accused in 0..REPLICAS_MAX as u16 {
                 evidence.suspected(ReplicaId(accused), kind, AgreedTime(1));

@@ -211,6 +211,19 @@ impl Dir {
         Checkpoints::new(Arc::clone(&self.storage), self.path.clone(), self.identity.group)
     }
 
+    /// Makes a directory in this one, durably, for files that are not the store's; it may exist.
+    /// Whoever writes to it syncs it alone, never the one that it is in. To be called before the
+    /// log has a thread of its own.
+    ///
+    /// # Errors
+    /// When the storage fails: final, like every failure to make names durable.
+    pub fn subdirectory(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let path = self.path.join(name);
+        let made = self.storage.create_dir(&path);
+        made.map_err(|e| io(&path, "create the directory", e))?;
+        Ok(path)
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -381,3 +381,18 @@ fn nothing_is_left_of_what_was_not_finished() {
     assert!(names.iter().all(|name| !name.ends_with(".new")), "{names:?}");
     live(&storage, 2, Durability::Sync);
 }
+
+#[test]
+fn a_directory_in_it_is_made_once_and_that_it_could_not_be_is_final() {
+    let place = tempfile::tempdir().expect("a directory");
+    let opened = Dir::open(&place.path().join("state"), IDENTITY, Arc::new(Real));
+    let dir = opened.expect("opens").dir;
+    for _ in 0..2 {
+        assert!(dir.subdirectory("evidence").expect("nothing fails").is_dir());
+    }
+    std::fs::write(dir.path().join("taken"), b"").expect("is new");
+    for name in ["taken", "evidence"] {
+        let error = dir.subdirectory(name).expect_err("a sync may have failed with it");
+        assert!(error.lost_names(), "{error}");
+    }
+}

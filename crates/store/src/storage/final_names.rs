@@ -18,7 +18,8 @@ use crate::life::BootId;
 #[error("{0}")]
 pub(crate) struct LostNames(String);
 
-/// Over another storage: after [`Storage::sync_dir`] failed, it always fails.
+/// Over another storage: after [`Storage::sync_dir`] failed, it always fails; so it does after
+/// [`Storage::create_dir`] failed, which syncs the directory above.
 #[derive(Debug)]
 pub(crate) struct FinalNames {
     base: Arc<dyn Storage>,
@@ -30,11 +31,25 @@ impl FinalNames {
     pub(crate) fn over(base: Arc<dyn Storage>) -> FinalNames {
         FinalNames { base, failed: Mutex::default() }
     }
+
+    /// Does what syncs names, unless that failed before.
+    fn sync(&self, names: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut failed = lock(&self.failed);
+        if let Some(why) = &*failed {
+            let why = format!("an earlier sync of it failed: {why}");
+            return Err(io::Error::other(LostNames(why)));
+        }
+        names().map_err(|error| {
+            let why = error.to_string();
+            *failed = Some(why.clone());
+            io::Error::new(error.kind(), LostNames(why))
+        })
+    }
 }
 
 impl Storage for FinalNames {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.base.create_dir(dir)
+        self.sync(|| self.base.create_dir(dir))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
@@ -58,16 +73,7 @@ impl Storage for FinalNames {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut failed = lock(&self.failed);
-        if let Some(why) = &*failed {
-            let why = format!("an earlier sync of it failed: {why}");
-            return Err(io::Error::other(LostNames(why)));
-        }
-        self.base.sync_dir(dir).map_err(|error| {
-            let why = error.to_string();
-            *failed = Some(why.clone());
-            io::Error::new(error.kind(), LostNames(why))
-        })
+        self.sync(|| self.base.sync_dir(dir))
     }
 
     fn boot(&self) -> BootId {
