@@ -96,6 +96,11 @@ impl Snapshots {
         dropped
     }
 
+    /// Whether the state at `seq` is pinned for `reader` already.
+    pub(crate) fn is_pinned(&self, reader: SnapshotReader, seq: Seq) -> bool {
+        self.slot(reader).pinned() == Some(seq)
+    }
+
     /// What `reader` holds.
     pub(crate) fn held(&self, reader: SnapshotReader) -> Option<&Manifest> {
         if let Slot::Held(manifest) = self.slot(reader) { Some(manifest) } else { None }

@@ -65,6 +65,23 @@ fn stopped(batches: &[Arc<Batch>], seq: u64) -> Stage {
     stage
 }
 
+/// Whoever has a pinned state is told to keep it once more, since more is known of it: execution is
+/// beyond it by now, and it would be gone.
+#[test]
+fn what_is_pinned_already_stays_when_it_is_asked_for_again() {
+    let batches = history(1, 40);
+    let mut stage = blobs(OBJECTS);
+    assert_eq!(pin(&mut stage, DISK, 20), []);
+    let mut first = None;
+    for (seq, batch) in (1..).zip(&batches) {
+        let mut told = feed(&mut stage, seq, batch).into_iter().map(|(_, message)| message);
+        first = first.or(told.find(|message| matches!(message, FromStage::Pinned { .. })));
+    }
+    let held = snapshot(&stage, DISK);
+    assert_eq!(pin(&mut stage, DISK, 20), [first.expect("it was executed")]);
+    assert_eq!(snapshot(&stage, DISK), held);
+}
+
 #[test]
 fn what_is_pinned_reads_as_if_execution_had_stopped_there() {
     for seed in 0..12 {

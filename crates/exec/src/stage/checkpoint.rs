@@ -136,6 +136,14 @@ impl Stage {
     }
 
     pub(super) fn pin(&mut self, seq: Seq, reader: SnapshotReader, out: &mut StageOutbox) {
+        if self.snapshots.is_pinned(reader, seq) {
+            // To let it go and keep it again may be to lose it: execution may be beyond it.
+            if let Some(held) = self.snapshots.held(reader) {
+                let digest = held.digest(self.config.group);
+                out.coordinator(FromStage::Pinned { reader, seq, digest });
+            }
+            return;
+        }
         self.unpin(reader);
         if let Some(question) = &mut self.checkpoints.questioned
             && question.target.seq == seq

@@ -145,6 +145,12 @@ impl Checkpoints {
         self.unsaved > self.saved && !base::mutant!(CertifiesUnsaved)
     }
 
+    /// Whether this is what it has signed for that number. Before its memory was mended it may have
+    /// signed something else.
+    fn has_said(&self, seq: Seq, digest: Digest) -> bool {
+        self.sent.get(&seq).is_some_and(|said| said.digest == digest)
+    }
+
     fn remember(&mut self, certified: &StableCheckpoint) {
         if self.certificates.iter().all(|known| known.seq != certified.seq) {
             self.certificates.push_back(certified.clone());
@@ -192,7 +198,7 @@ impl Lane {
     pub(super) fn sign_low_mark(&mut self) {
         let (seq, digest) = (self.checkpoints.stable(), self.checkpoints.stable_digest());
         let mine = in_charge(&self.cfg, seq) == Some(self.cfg.pillar);
-        let new = !self.checkpoints.sent.contains_key(&seq) && !self.checkpoints.is_unsaved();
+        let new = !self.checkpoints.has_said(seq, digest) && !self.checkpoints.is_unsaved();
         if mine && seq > Seq(0) && new {
             self.sign_checkpoint(seq, digest);
         }
@@ -247,7 +253,7 @@ impl Lane {
     pub(super) fn sign_vouched(&mut self, now: Now, out: &mut Outbox) {
         let (seq, known) = (self.checkpoints.vouched, &self.checkpoints);
         let Some(digest) = known.own.get(&seq).copied() else { return };
-        let new = seq > self.low() && !known.sent.contains_key(&seq);
+        let new = seq > self.low() && !known.has_said(seq, digest);
         if new && seq <= self.high() && !known.is_unsaved() {
             self.vote_for(seq, digest, out);
             self.try_stable(now, seq, out);
@@ -263,7 +269,7 @@ impl Lane {
         self.checkpoints.unsaved = Seq(0);
         let own: Vec<(Seq, Digest)> = self.checkpoints.own.iter().map(|(s, d)| (*s, *d)).collect();
         for (seq, digest) in own {
-            if seq > self.low() && !self.checkpoints.sent.contains_key(&seq) {
+            if seq > self.low() && !self.checkpoints.has_said(seq, digest) {
                 self.vote_for(seq, digest, out);
                 self.try_stable(now, seq, out);
             }
@@ -527,6 +533,8 @@ impl Lane {
     ) {
         if replaced {
             self.checkpoints.unsaved = fetched.seq.max(self.checkpoints.unsaved);
+            // They are of what was executed before, and what is above comes anew.
+            self.checkpoints.own.clear();
         }
         self.grievances.forget_frames();
         self.grievances.endorsements.skips(fetched.seq);
@@ -536,9 +544,6 @@ impl Lane {
             return;
         }
         let weak = fetched.is_weak(self.cfg.quorums.quorum());
-        if weak {
-            self.checkpoints.own.clear();
-        }
         self.checkpoints.vouched = if weak { fetched.seq } else { Seq(0) };
         self.skip(now, fetched.seq, out);
         self.progress = progress;

@@ -382,6 +382,45 @@ fn what_is_said_of_checkpoints_far_below_what_is_executed_is_not_kept() {
     rig.lane.check();
 }
 
+/// A state that was fetched takes the place of what was executed, and what a checkpoint above it
+/// was found to be before counts no more: neither for a certificate, whose mark the stage would not
+/// be at, nor as this replica's word.
+#[test]
+fn what_was_found_before_a_fetch_counts_no_more() {
+    let (before, after) = (Digest([5; 32]), Digest([6; 32]));
+    let fetched_four = || {
+        let mut rig = Rig::new(2, 1);
+        for seq in [4, 8] {
+            let told = FromStage::Checkpoint { seq: Seq(seq), digest: before };
+            rig.feed(Input::Stage(told)).expect("news");
+        }
+        let proof = Arc::new((0..3).map(|r| (ReplicaId(r), Signature([0; 64]))).collect());
+        let checkpoint = StableCheckpoint { seq: Seq(4), proof, digest: Digest([4; 32]) };
+        let progress = Progress { executed: Seq(4), ..Progress::default() };
+        let fetched = FromStage::Fetched { checkpoint, progress, replaced: true };
+        rig.feed(Input::Stage(fetched)).expect("news");
+        rig
+    };
+    let mut rig = fetched_four();
+    // With its own word from before, which is as good as theirs.
+    for from in [0, 1] {
+        rig.peer(from, signed(from, 8, before)).expect("genuine");
+    }
+    assert_eq!(rig.lane.report().stable, Seq(4), "the stage is not there yet");
+    rig.feed(Input::Stage(FromStage::Checkpoint { seq: Seq(8), digest: before })).expect("news");
+    assert_eq!(rig.lane.report().stable, Seq(8));
+    let mut rig = fetched_four();
+    rig.sent();
+    rig.feed(Input::Stage(FromStage::Checkpoint { seq: Seq(8), digest: after })).expect("news");
+    rig.feed(Input::Coordinator(FromCoordinator::Saved(Seq(4)))).expect("never refused");
+    let signs = |message: &Message| match message {
+        Message::Checkpoint(said) => Some((said.seq, said.digest)),
+        _ => None,
+    };
+    let said: Vec<_> = rig.sent().iter().filter_map(|(_, message)| signs(message)).collect();
+    assert_eq!(said, [(Seq(8), after)]);
+}
+
 /// Swarm seed 3811232. What was to be fetched was executed after all, out of the log: with four
 /// pillars one had heard of that before it was told to float, and voted up to the end of a window
 /// that moved no more.
