@@ -136,19 +136,24 @@ impl Stage {
     }
 
     pub(super) fn pin(&mut self, seq: Seq, reader: SnapshotReader, out: &mut StageOutbox) {
-        if self.snapshots.is_pinned(reader, seq) {
+        let pinned = self.snapshots.is_pinned(reader, seq);
+        if !pinned {
+            self.unpin(reader);
+        }
+        if let Some(question) = &mut self.checkpoints.questioned
+            && question.target.seq == seq
+        {
+            // What is pinned is the own state, which may turn out to be wrong.
+            question.readers.retain(|wants| *wants != reader);
+            return question.readers.push(reader);
+        }
+        if pinned {
             // To let it go and keep it again may be to lose it: execution may be beyond it.
             if let Some(held) = self.snapshots.held(reader) {
                 let digest = held.digest(self.config.group);
                 out.coordinator(FromStage::Pinned { reader, seq, digest });
             }
             return;
-        }
-        self.unpin(reader);
-        if let Some(question) = &mut self.checkpoints.questioned
-            && question.target.seq == seq
-        {
-            return question.readers.push(reader);
         }
         let executes = matches!(self.standing, Standing::Executes);
         // Any number can be kept while its state is the present one.
