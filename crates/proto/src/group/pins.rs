@@ -403,8 +403,15 @@ impl Coordinator {
         out: &mut Vec<Effect>,
     ) -> Result<(), Reject> {
         self.executed = self.executed.max(executed);
-        if self.pins.pin(reader).is_none_or(|pin| pin.seq != seq) {
-            return Err(Reject::Stale("kept for nothing"));
+        let fetched = self.fetcher.target() == Some(seq);
+        let pin = self.pins.pin(reader).filter(|pin| pin.seq == seq);
+        let pin = pin.ok_or(Reject::Stale("kept for nothing"))?;
+        if reader == SnapshotReader::Disk && pin.certified.is_some() && fetched {
+            // F12: it let the own state of this number go; what is fetched is yet to come. This
+            // ends: what is there is told before it is missed.
+            pin.digest = None;
+            out.push(Effect::Stage(ToStage::Pin { seq, reader }));
+            return Ok(());
         }
         self.pin_next(now, reader, out);
         Ok(())

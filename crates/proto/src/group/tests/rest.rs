@@ -352,6 +352,35 @@ fn what_is_fetched_goes_to_disk_before_a_word_is_said_of_it() {
     assert_eq!(pins(&step(&mut one, 2300, want(1, 5)).1), [REST]);
 }
 
+/// Found by reading: what had been kept for the disk under the number of what is fetched was the
+/// own state, and wrong. The stage lets that go, and what is fetched was no longer kept.
+#[test]
+fn what_is_fetched_is_kept_although_the_own_state_of_its_number_is_let_go() {
+    let reader = SnapshotReader::Disk;
+    let mut one = behind();
+    feed(&mut one, 1, state(0, REST, 20 * K));
+    feed(&mut one, 2, state(2, REST, 20 * K));
+    let missed = || {
+        let executed = Seq(REST + 1);
+        Input::Stage(FromStage::PinMissed { reader, seq: Seq(REST), executed })
+    };
+    let kept = |out: &[Effect]| -> Vec<Seq> {
+        let disk = |effect: &Effect| match effect {
+            Effect::Stage(ToStage::Pin { seq, reader: SnapshotReader::Disk }) => Some(*seq),
+            _ => None,
+        };
+        out.iter().filter_map(disk).collect()
+    };
+    assert_eq!(kept(&step(&mut one, 3, missed()).1), [Seq(REST)]);
+    // Once it is there, what is missed is gone, and the next one has to do.
+    let checkpoint = certificate(&rules(), REST, &[0, 2]);
+    let progress = Progress { executed: Seq(REST + 2), ..Progress::default() };
+    let done = FromStage::Fetched { checkpoint, progress, replaced: false };
+    feed(&mut one, 4, Input::Stage(done));
+    let next = kept(&step(&mut one, 5, missed()).1);
+    assert!(next.len() == 1 && next[0] > Seq(REST), "{next:?}");
+}
+
 #[test]
 fn what_is_certified_is_told_to_the_lanes_which_go_on_from_there() {
     let mut one = behind();
