@@ -39,6 +39,22 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
+/// A scenario that no test names runs with one seed only, above.
+#[test]
+fn each_scenario_has_a_test() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+    let files = std::fs::read_dir(folder).expect("it is there").map(|file| file.expect("a file"));
+    let tests: String = files
+        .filter(|file| file.file_name() != "determinism.rs")
+        .map(|file| std::fs::read_to_string(file.path()).expect("it is text"))
+        .collect();
+    let has_none = |name: &&str| {
+        !tests.contains(&format!("\"{name}\"")) && !tests.contains(&format!("({name})"))
+    };
+    let without: Vec<_> = all().map(|scenario| scenario.name).filter(has_none).collect();
+    assert_eq!(without, [""; 0]);
+}
+
 #[test]
 fn seeds_differ() {
     let swarm = find("swarm").expect("it is there");

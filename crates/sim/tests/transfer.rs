@@ -38,6 +38,11 @@ fn a_group_that_cannot_do_without_its_laggards_brings_them_back() {
 }
 
 #[test]
+fn a_group_that_needs_its_laggard_stands_for_moments() {
+    check("a_group_that_needs_its_laggard_stands_for_moments");
+}
+
+#[test]
 fn what_a_laggard_has_fetched_outlives_an_outage() {
     check("what_a_laggard_has_fetched_outlives_an_outage");
 }

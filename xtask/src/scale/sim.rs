@@ -382,6 +382,14 @@ pub(super) const TABLE: &[Scaled] = &[
     },
     Scaled {
         file: "crates/sim/src/scenarios/transfer.rs",
+        test: "a_group_that_needs_its_laggard_stands_for_moments",
+        ci: "24",
+        full: "1_500",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/transfer.rs",
         test: "what_a_laggard_has_fetched_outlives_an_outage",
         ci: "48",
         full: "4_000",
