@@ -1,7 +1,8 @@
 //! Replicas that misbehave on purpose, alone in a group of four and in pairs in a group of seven:
 //! clients get right answers throughout, whoever can be convicted is, and nobody else ever.
 //!
-//! What each drill leads to stands in `docs/drills.md`; [`DRILLS`] says the same.
+//! What each drill leads to stands in `docs/drills.md`; [`DRILLS`] says the same of those that are
+//! done here. The others (`starve-…`, `view-storm`, `slow-leader=MS`) are attacks.
 
 #[path = "support/chaos/mod.rs"]
 mod chaos;

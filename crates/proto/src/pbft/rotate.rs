@@ -217,7 +217,7 @@ impl Lane {
     }
 
     /// Names who would soon be blamed, with the slice that ends the view: who holds up the rest,
-    /// or else whoever has not ordered what a quorum endorses. A liar that asks for each next view
+    /// or else who has owed a frame for T/2, as a quorum says. A liar that asks for each next view
     /// needs one correct replica more to end this one, and that one alone excludes nobody.
     pub(super) fn tell_suspect(&self, view: View, out: &mut Outbox) {
         let (half, now) = (self.half_timeout(), self.grievances.looked);
