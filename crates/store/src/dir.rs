@@ -91,8 +91,9 @@ impl Found {
 
 impl Dir {
     /// Opens a replica's directory and reads what is in it: the life file, the heads of the
-    /// checkpoint files, all of the log. Makes the directory when there is none, and removes what
-    /// an interrupted writer left; changes nothing else.
+    /// checkpoint files, all of the log. Makes the directory when there is none, removes what an
+    /// interrupted writer left, and gives back the names that an interrupted start was about to
+    /// give; changes nothing else.
     ///
     /// # Errors
     /// When another process has it, when it is another group's or replica's or a newer
@@ -107,6 +108,7 @@ impl Dir {
         let storage: Arc<dyn Storage> = Arc::new(FinalNames::over(storage));
         let held = take_lock(&*storage, path)?;
         let copies = life::read(&*storage, path, &identity)?;
+        checkpoint::give_back_names(&*storage, path)?;
         let checkpoints = checkpoint::heads(&*storage, path, &identity.group)?;
         let ends = copies.newest.map(|(_, life)| (life.first, life.last));
         let (log, tail) = scan::scan(&*storage, path, &identity, ends.unwrap_or_default())?;
@@ -144,6 +146,8 @@ impl Dir {
             let (found, wanted) = (last.incarnation.0, incarnation.0);
             return Err(StoreError::OldIncarnation { found, wanted });
         }
+        // Durable with the life: what is said to others may rest on what was found.
+        checkpoint::name_anew(&*self.storage, &self.path)?;
         let recovering = beginning.voice == Voice::Forgetful;
         let boot = self.storage.boot();
         let keeps_log = !recovering && durability != Durability::Memory;

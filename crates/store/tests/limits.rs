@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base::transfer::{Manifest, Part};
 use base::{AgreedTime, Digest, Incarnation, Seq, StableCheckpoint};
 use common::{Failure, IDENTITY, Oracle, Random, SMALL, open};
+use store::checkpoint::CheckpointHead;
 use store::storage::Lock;
 use store::{
     Beginning, CheckpointReader, Dir, Durability, Faults, File, Item, Memory, Opened, Real,
-    Storage, Verdict, Voice, Volatile,
+    Storage, StoreError, Verdict, Voice, Volatile,
 };
 
 /// The pages of a sync that failed are seen by everybody until the machine stops, and nobody
@@ -45,6 +46,65 @@ fn what_a_failed_sync_has_left_in_memory_is_written_anew_before_it_is_relied_on(
         }
     }
     assert!(relied_on > 5, "hardly ever was anything read back: {relied_on}");
+}
+
+/// What a whole life that begins next finds, or why it does not begin.
+fn live(storage: &Arc<dyn Storage>) -> Result<(Dir, Vec<u64>), StoreError> {
+    let Opened { mut dir, found } = open(storage)?;
+    let whole = Beginning { voice: Voice::Whole, why: String::new() };
+    dir.begin(&whole, found.incarnation(Incarnation(1)), Durability::Sync, SMALL)?;
+    Ok((dir, found.checkpoints.iter().map(|head| head.manifest.seq.0).collect()))
+}
+
+fn save(dir: &Dir, seq: u64) -> Result<CheckpointHead, StoreError> {
+    let manifest = Manifest { seq: Seq(seq), pillars: 2, ..Manifest::default() };
+    let (digest, proof) = (manifest.digest(IDENTITY.group), Arc::default());
+    let certificate = StableCheckpoint { seq: Seq(seq), digest, proof };
+    let files = dir.checkpoints();
+    files.finish(files.write(Seq(seq))?, &manifest, &certificate)
+}
+
+/// The life that finds it may sign what rests on it.
+#[test]
+fn the_name_of_a_checkpoint_that_a_sync_did_not_write_is_written_by_the_next_life() {
+    let disk = Volatile::over(Arc::new(Memory::new()));
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let (dir, _) = live(&storage).expect("nothing fails");
+    save(&dir, 8).expect("nothing fails");
+    // The first sync is that of the content.
+    disk.set_faults(Faults { fail_sync: Some(disk.syncs() + 2), ..Faults::default() });
+    assert!(save(&dir, 16).expect_err("fails").to_string().contains("directory durable"));
+    drop(dir);
+    // The process ends, the machine goes on; then the next life's machine stops.
+    let (_, found) = live(&storage).expect("nothing fails");
+    assert_eq!(found, [16, 8], "the system shows it");
+    disk.crash().expect("the storage below does not fail");
+    let (_, found) = live(&storage).expect("nothing fails");
+    assert_eq!(found, [16, 8]);
+}
+
+#[test]
+fn a_checkpoint_stays_wherever_the_machine_stops_while_it_is_named_anew() {
+    for operations in 0.. {
+        let mut begun = false;
+        for names in 0..6 {
+            let disk = Volatile::over(Arc::new(Memory::new()));
+            let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+            let (dir, _) = live(&storage).expect("nothing fails");
+            save(&dir, 8).and_then(|_| save(&dir, 16)).expect("nothing fails");
+            drop(dir);
+            let stop_after = Some(disk.operations() + operations);
+            disk.set_faults(Faults { stop_after, ..Faults::default() });
+            begun = live(&storage).is_ok();
+            disk.crash_but(names, &mut |_, _| false).expect("nothing fails below");
+            let (_, found) = live(&storage).expect("nothing fails");
+            assert_eq!(found, [16, 8], "after {operations} operations and {names} names");
+        }
+        if begun {
+            assert!(operations > 8, "hardly anything was written: {operations}");
+            return;
+        }
+    }
 }
 
 /// A storage of which some files can be opened, but not read.

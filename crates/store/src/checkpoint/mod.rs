@@ -56,6 +56,8 @@ pub struct Checkpoints {
 }
 
 const PREFIX: &str = "checkpoint-";
+/// What a file has behind its name while that is given to it anew.
+const ANEW: &str = ".anew";
 
 impl Checkpoints {
     pub(crate) fn new(storage: Arc<dyn Storage>, dir: PathBuf, group: GroupId) -> Checkpoints {
@@ -157,6 +159,33 @@ pub fn checkpoint_due(grown: u64, last: u64) -> bool {
 /// Whether the name is one that an unfinished file left behind.
 pub(crate) fn is_leftover(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(writer::SUFFIX)
+}
+
+/// Gives all files their names once more, durably with the next sync of `dir`. A name may be one
+/// that a sync failed to write: the system goes on showing it, and would not write it with the next
+/// one. No bytes are copied for that. A link that is renamed over the file would not do: between
+/// two names of one file that changes nothing.
+pub(crate) fn name_anew(storage: &dyn Storage, dir: &Path) -> Result<(), StoreError> {
+    for (path, _) in files(storage, dir)? {
+        let mut anew = path.clone().into_os_string();
+        anew.push(ANEW);
+        let anew = PathBuf::from(anew);
+        let named = storage.rename(&path, &anew).and_then(|()| storage.rename(&anew, &path));
+        named.map_err(|e| io(&path, "name the checkpoint anew", e))?;
+    }
+    Ok(())
+}
+
+/// Gives back the names that [`name_anew`] was about to give when it was interrupted.
+pub(crate) fn give_back_names(storage: &dyn Storage, dir: &Path) -> Result<(), StoreError> {
+    for name in storage.list(dir).map_err(|e| io(dir, "list the directory", e))? {
+        if let Some(of) = name.strip_suffix(ANEW).filter(|of| of.starts_with(PREFIX)) {
+            let path = dir.join(of);
+            let named = storage.rename(&dir.join(&name), &path);
+            named.map_err(|e| io(&path, "name the checkpoint", e))?;
+        }
+    }
+    Ok(())
 }
 
 /// The checkpoint files in `dir` whose heads check, newest first.
