@@ -157,7 +157,7 @@ impl Dir {
         let (storage, identity) = (Arc::clone(&self.storage), self.identity);
         let strict = durability == Durability::Sync;
         let place = Place { storage, dir: self.path.clone(), identity, strict };
-        let tail = std::mem::take(&mut self.tail);
+        let mut tail = std::mem::take(&mut self.tail);
         if durability == Durability::Memory {
             lock(&self.life).write(life)?;
             place.clear(&tail)?;
@@ -169,10 +169,14 @@ impl Dir {
             log.keep_named(&self.life);
             return Ok(Some(log));
         }
-        let mut log = Log::resume(place, tail, options)?;
+        let gone = std::mem::take(&mut tail.gone);
+        let mut log = Log::resume(place.clone(), tail, options)?;
         let (first, last) = log.ends();
         lock(&self.life).write(Life { first, last, ..life })?;
         log.keep_named(&self.life);
+        // Only now: the life file that names none of them may have been one that a sync failed to
+        // write, and the one behind it names them.
+        gone.iter().try_for_each(|number| place.remove(*number))?;
         Ok(Some(log))
     }
 

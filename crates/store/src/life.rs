@@ -92,7 +92,8 @@ pub struct Life {
     /// Records about numbers up to this one may have been cut off the log: it goes on from a
     /// checkpoint at or above it, and from nothing else.
     pub cut: Seq,
-    /// The log has this segment, and perhaps older ones; 0 when it is not known.
+    /// The log begins with this segment, and older ones that are there do not count any more; 0
+    /// when it is not known.
     pub first: u32,
     /// The log has this segment, and perhaps newer ones; 0 when it is not known.
     pub last: u32,

@@ -1,7 +1,9 @@
 //! Reading the log back: which records are there, and whether they are all.
 //!
 //! Segments, commits and blocks are numbered without gaps, so what is missing inside is seen. The
-//! life file names a segment at either end, so what is missing there is seen as well.
+//! life file names a segment at either end, so what is missing there is seen as well. What is below
+//! the first of them is left out: it was to be removed, and may have come back where that was not
+//! durable and later removals were.
 //! At the end the question is what an unfinished commit means. A segment is zeroed before it is
 //! used and a sector is written whole or not at all, so a crash leaves of the commits that were
 //! not yet durable any subset of their blocks, each intact or blank. Hence:
@@ -124,6 +126,8 @@ pub(crate) struct Whole {
 pub(crate) struct Tail {
     /// The numbers of all files that are there.
     pub numbers: Vec<u32>,
+    /// Those that no longer count: below the first one that the life file names.
+    pub gone: Vec<u32>,
     /// The segments, as long as there is no doubt.
     pub segments: Vec<Segment>,
     /// How much of each is there.
@@ -159,8 +163,8 @@ pub(crate) fn is_leftover(name: &str) -> bool {
     name == SPARE
 }
 
-/// Reads the log in `dir`. At least the segments `ends`, and what is between them, are to be there;
-/// 0 where it is not known.
+/// Reads the log in `dir`, from the first of `ends` on. At least these segments, and what is
+/// between them, are to be there; 0 where it is not known.
 pub(crate) fn scan(
     storage: &dyn Storage,
     dir: &Path,
@@ -168,12 +172,14 @@ pub(crate) fn scan(
     ends: (u32, u32),
 ) -> Result<(FoundLog, Tail), StoreError> {
     let names = storage.list(dir).map_err(|e| io(dir, "list the directory", e))?;
-    let numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
+    let all: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
+    let (gone, numbers): (Vec<u32>, Vec<u32>) = all.iter().partition(|number| **number < ends.0);
+    let is_missing = all.is_empty();
     let mut scan = Scan {
         identity,
         seed: block::seed(identity),
         records: vec![],
-        tail: Tail { numbers: numbers.clone(), ..Tail::default() },
+        tail: Tail { numbers: all, gone, ..Tail::default() },
         durable: 0,
         ends: vec![],
     };
@@ -196,7 +202,8 @@ pub(crate) fn scan(
             break;
         }
     }
-    if !matches!(verdict, Verdict::Missing | Verdict::Doubt { .. })
+    if !is_missing
+        && !matches!(verdict, Verdict::Doubt { .. })
         && let Some(number) = missing(&numbers, ends)
     {
         verdict = doubt("the segment is missing", &segment_path(dir, number), 0);
@@ -214,9 +221,9 @@ pub(crate) fn scan(
     Ok((FoundLog { records: scan.records, verdict }, scan.tail))
 }
 
-/// The one of `ends` that is beyond what is there.
+/// The one of `ends` that is beyond what is there, which is nothing below the first.
 fn missing(numbers: &[u32], (first, last): (u32, u32)) -> Option<u32> {
-    let begins_late = first > 0 && numbers.first().is_some_and(|number| *number > first);
+    let begins_late = first > 0 && numbers.first() != Some(&first);
     let ends_early = numbers.last().is_some_and(|number| *number < last);
     begins_late.then_some(first).or(ends_early.then_some(last))
 }

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::transfer::{Manifest, Part};
 use base::{AgreedTime, Digest, Incarnation, Seq, StableCheckpoint};
-use common::{Failure, IDENTITY, Oracle, Random, SMALL, open};
+use common::{Failure, IDENTITY, Oracle, Random, SMALL, open, record};
 use store::checkpoint::CheckpointHead;
 use store::storage::Lock;
 use store::{
-    Beginning, CheckpointReader, Dir, Durability, Faults, File, Item, Memory, Opened, Real,
-    Storage, StoreError, Verdict, Voice, Volatile,
+    Beginning, CheckpointReader, Dir, Durability, Faults, File, Item, LifeFound, Log, Memory,
+    Opened, Real, Storage, StoreError, Verdict, Voice, Volatile,
 };
 
 /// The pages of a sync that failed are seen by everybody until the machine stops, and nobody
@@ -46,6 +46,63 @@ fn what_a_failed_sync_has_left_in_memory_is_written_anew_before_it_is_relied_on(
         }
     }
     assert!(relied_on > 5, "hardly ever was anything read back: {relied_on}");
+}
+
+/// Fills some segments.
+fn fill(oracle: &mut Oracle, log: &mut Log) {
+    for _ in 0..30 {
+        oracle.appended += 1;
+        log.append(&record(oracle.appended), Seq(oracle.appended)).expect("is small");
+        log.commit(true).expect("nothing fails");
+    }
+    oracle.acked = oracle.appended;
+}
+
+/// Trims the oldest segment away.
+fn trim_one(oracle: &mut Oracle, log: &mut Log) -> Result<(), StoreError> {
+    let mark = (1..).map(Seq).find(|mark| log.would_cut(*mark).is_some()).expect("there are some");
+    oracle.trimmed = mark.0;
+    log.trim(mark)
+}
+
+/// A start must neither miss it nor take it for a part of the log, wherever the trim was
+/// interrupted that was to remove it, and wherever the next start is.
+#[test]
+fn a_segment_that_comes_back_after_it_was_removed_does_no_harm() {
+    for (sync, stopped) in (1..=5).flat_map(|sync| (0..40).map(move |stopped| (sync, stopped))) {
+        let when = format!("sync {sync}, stopped after {stopped}");
+        let disk = Volatile::over(Arc::new(Memory::new()));
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let mut oracle = Oracle::default();
+        let (held, mut log) = oracle.start(&storage).expect("nothing fails");
+        fill(&mut oracle, &mut log);
+        // Four of the life file, one of the removal.
+        let fail_sync = Some(disk.syncs() + sync);
+        disk.set_faults(Faults { fail_sync, ..Faults::default() });
+        trim_one(&mut oracle, &mut log).expect_err("fails");
+        drop((held, log));
+        let stop_after = Some(disk.operations() + stopped);
+        disk.set_faults(Faults { stop_after, ..Faults::default() });
+        match oracle.start(&storage) {
+            Err(Failure::Wrong(what)) => panic!("{when}: {what}"),
+            Err(Failure::Storage(_)) => {}
+            Ok((held, mut log)) => {
+                disk.set_faults(Faults::default());
+                trim_one(&mut oracle, &mut log).expect("nothing fails");
+                drop((held, log));
+            }
+        }
+        let names = usize::try_from(stopped % 4).expect("is small");
+        disk.crash_but(names, &mut |_, _| false).expect("nothing fails below");
+        match oracle.start(&storage) {
+            Ok(_) => {}
+            Err(Failure::Wrong(what)) => panic!("{when}: {what}"),
+            Err(Failure::Storage(error)) => panic!("{when}: {error}"),
+        }
+        let LifeFound::Good(life) = open(&storage).expect("opens").found.life else { panic!() };
+        let first = common::segments(&*storage).into_iter().next().expect("there is a log");
+        assert!(first.ends_with(format!("log-{:08x}", life.first)), "{when}: {first:?}");
+    }
 }
 
 /// What a whole life that begins next finds, or why it does not begin.
