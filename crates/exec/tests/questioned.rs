@@ -141,11 +141,12 @@ fn what_is_being_digested_is_compared_when_the_workers_are_back() {
 }
 
 /// The own state was kept for the disk, and is wrong: what replaces it is to be kept there instead,
-/// although the number is the same. What is right stays, though execution is beyond it.
+/// although the number is the same. What is right stays, though execution is beyond it. One more
+/// source has it meanwhile, and changes nothing.
 #[test]
 fn what_is_fetched_is_kept_for_the_disk_in_place_of_the_own_state() {
-    for sessions in [SESSIONS, SESSIONS + 1] {
-        let (fetching, job) = amid_digests(sessions, true);
+    for (sessions, pinned) in [(SESSIONS, true), (SESSIONS + 1, true), (SESSIONS + 1, false)] {
+        let (fetching, job) = amid_digests(sessions, pinned);
         let mut group = Group::new(vec![stage(), fetching], 1);
         group.pin(&[0], INTERVAL, SnapshotReader::Transfer);
         deliver(&mut group.stages[0], SESSIONS, &mut StageOutbox::new());
@@ -154,11 +155,28 @@ fn what_is_fetched_is_kept_for_the_disk_in_place_of_the_own_state() {
         let digest = checkpoint.digest;
         group.fetch(1, &checkpoint, &[0]);
         group.send(1, PIN);
+        group.fetch(1, &checkpoint, &[0]);
         group.stages[1].finished(job.run(), &mut StageOutbox::new());
         group.run(1);
         group.settle(Span::secs(60));
         assert_eq!(group.fetched(1), Some(Seq(INTERVAL)));
         let kept = group.stages[1].pinned_manifest(SnapshotReader::Disk).expect("it is kept");
-        assert_eq!((kept.seq, kept.digest(GROUP)), (Seq(INTERVAL), digest), "{sessions}");
+        assert_eq!((kept.seq, kept.digest(GROUP)), (Seq(INTERVAL), digest), "{sessions} {pinned}");
     }
+}
+
+/// Whoever wanted what is no longer in question, nor to come, hears of it.
+#[test]
+fn what_is_in_question_is_missed_when_something_else_is_fetched() {
+    let (mut stage, _job) = amid_digests(SESSIONS, false);
+    let mut out = StageOutbox::new();
+    let fetch = |seq| {
+        let checkpoint = StableCheckpoint { seq: Seq(seq), ..Default::default() };
+        ToStage::Fetch { checkpoint, sources: vec![ReplicaId(1)] }
+    };
+    stage.on(fetch(INTERVAL), &mut out).expect("taken");
+    stage.on(PIN, &mut out).expect("taken");
+    assert_eq!(told(&out), [0, 0, 0], "workers are out");
+    stage.on(fetch(5 * INTERVAL), &mut out).expect("taken");
+    assert_eq!(told(&out), [0, 0, 1]);
 }

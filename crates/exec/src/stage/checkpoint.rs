@@ -28,6 +28,7 @@ pub(super) struct Checkpoints {
 }
 
 /// A fetch that waits for the digest of the own checkpoint.
+#[derive(Clone)]
 pub(super) struct Question {
     pub(super) target: StableCheckpoint,
     /// Who has it.
@@ -212,7 +213,7 @@ impl Stage {
         self.source.forget();
     }
 
-    fn miss_pin(&self, reader: SnapshotReader, seq: Seq, out: &mut StageOutbox) {
+    pub(super) fn miss_pin(&self, reader: SnapshotReader, seq: Seq, out: &mut StageOutbox) {
         let executed = self.executed;
         out.coordinator(FromStage::PinMissed { reader, seq, executed });
     }

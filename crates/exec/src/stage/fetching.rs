@@ -32,13 +32,31 @@ impl Stage {
         }
     }
 
+    /// Fetches `target`, or compares it with what is executed; what it was told before is void, but
+    /// for those whom that is kept for.
     pub(super) fn fetch(
         &mut self,
         target: StableCheckpoint,
         sources: &[ReplicaId],
         out: &mut StageOutbox,
     ) {
-        self.checkpoints.questioned = None;
+        let (seq, question) = (target.seq, self.checkpoints.questioned.take());
+        self.fetch_anew(target, sources, out);
+        let Some(Question { target, readers, .. }) = question else { return };
+        for reader in readers {
+            match target.seq == seq {
+                true => self.pin(seq, reader, out),
+                false => self.miss_pin(reader, target.seq, out),
+            }
+        }
+    }
+
+    fn fetch_anew(
+        &mut self,
+        target: StableCheckpoint,
+        sources: &[ReplicaId],
+        out: &mut StageOutbox,
+    ) {
         let trusted = match &mut self.standing {
             // The beginning has no certificate and nobody holds it.
             Standing::Fetches(_) | Standing::Halted { .. } if target.seq == Seq(0) => {
@@ -88,11 +106,8 @@ impl Stage {
     /// Answers a fetch that waited for the digest of the own checkpoint, which nobody can make
     /// while workers are out.
     pub(super) fn fetch_questioned(&mut self, out: &mut StageOutbox) {
-        if let Some(question) = self.checkpoints.questioned.take() {
-            let Question { target, sources, readers } = question;
-            let seq = target.seq;
+        if let Some(Question { target, sources, .. }) = self.checkpoints.questioned.clone() {
             self.fetch(target, &sources, out);
-            readers.into_iter().for_each(|reader| self.pin(seq, reader, out));
         }
     }
 
