@@ -375,7 +375,12 @@ impl Coordinator {
     ) -> Result<(), Reject> {
         self.executed = self.executed.max(seq);
         let pin = self.pins.pin(reader).filter(|pin| pin.seq == seq);
-        pin.ok_or(Reject::Stale("kept for nothing"))?.digest = Some(digest);
+        let pin = pin.ok_or(Reject::Stale("kept for nothing"))?;
+        if pin.certified.as_ref().is_some_and(|stable| stable.digest != digest) {
+            // F12: the own state of this number, which goes when the stage hears what to fetch.
+            return Err(Reject::Stale("kept in place of what is fetched"));
+        }
+        pin.digest = Some(digest);
         self.pin_certified(now, reader, out);
         if reader == SnapshotReader::Disk {
             self.write_pinned(out);

@@ -1,7 +1,7 @@
 //! A group that does not move until its laggards have fetched (catalogue X-09).
 
 use base::transfer::SnapshotReader;
-use base::{FromStage, Progress, ReplicaId, Seq, StableCheckpoint, Time, ToStage};
+use base::{Digest, FromStage, Progress, ReplicaId, Seq, StableCheckpoint, Time, ToStage};
 use std::vec::Vec;
 
 use super::{K, certificate, coordinator, feed, peer, rules, step};
@@ -371,6 +371,10 @@ fn what_is_fetched_is_kept_although_the_own_state_of_its_number_is_let_go() {
         };
         out.iter().filter_map(disk).collect()
     };
+    // It has both words of the own one on its way when it hears what to fetch.
+    let saves = |out: &[Effect]| out.iter().any(|effect| matches!(effect, Effect::Save(_)));
+    let own = FromStage::Pinned { reader, seq: Seq(REST), digest: Digest([9; 32]) };
+    assert!(!saves(&step(&mut one, 3, Input::Stage(own)).1), "which is wrong");
     assert_eq!(kept(&step(&mut one, 3, missed()).1), [Seq(REST)]);
     // Once it is there, what is missed is gone, and the next one has to do.
     let checkpoint = certificate(&rules(), REST, &[0, 2]);
