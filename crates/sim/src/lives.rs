@@ -99,6 +99,8 @@ impl World {
         };
         match before.disk.boot(&self.options, me, clock, &service) {
             Ok(boot) => {
+                // A segment from before the log's first, which had come back, is not read.
+                let harms = before.disk.storage.harms_left(harms);
                 self.judge_start(replica, &boot, &harms, &mut before);
                 self.come_to_life(replica, boot, before);
                 true

@@ -173,9 +173,16 @@ impl SimStorage {
         self.state().log_is_durable()
     }
 
-    /// What is wrong with the files that are there.
-    pub(crate) fn harms(&self) -> Vec<Harm> {
+    /// What is wrong with the files that are there, by name.
+    pub(crate) fn harms(&self) -> Vec<(String, Harm)> {
         self.state().harms()
+    }
+
+    /// What was done to files of these that are still there.
+    pub(crate) fn harms_left(&self, harms: Vec<(String, Harm)>) -> Vec<Harm> {
+        let state = self.state();
+        let is_there = |of: &str| state.platter.files().any(|(name, _)| name == of);
+        harms.into_iter().filter(|(name, _)| is_there(name)).map(|(_, harm)| harm).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

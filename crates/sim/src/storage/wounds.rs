@@ -237,8 +237,8 @@ impl State {
         }
     }
 
-    /// What is wrong now with the files that are there.
-    pub(super) fn harms(&self) -> Vec<Harm> {
+    /// What is wrong now with the files that are there, by name.
+    pub(super) fn harms(&self) -> Vec<(String, Harm)> {
         let mut harms = Vec::new();
         // A segment whose name was lost says nothing of what was written before it.
         let named = |inode| self.platter.name_of(inode).is_some_and(|n| n.starts_with("log-"));
@@ -249,11 +249,12 @@ impl State {
             if file.sector(wound.sector) == wound.right {
                 continue;
             }
-            harms.push(match (name.starts_with("log-"), wound.sync) {
+            let harm = match (name.starts_with("log-"), wound.sync) {
                 (false, _) => Harm::Other,
                 (true, Some(sync)) if last.is_none_or(|last| sync >= last) => Harm::Unseen,
                 (true, _) => Harm::Votes,
-            });
+            };
+            harms.push((name.to_owned(), harm));
         }
         harms
     }
