@@ -140,7 +140,8 @@ pub fn checkpoints(dir: &Path) -> Result<Vec<PathBuf>> {
         let path = entry.with_context(|| format!("{}: cannot read it", dir.display()))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with(CHECKPOINT_PREFIX)
-            && path.extension().is_none()
+            // An interrupted start may have left the second name of one that is whole.
+            && path.extension().is_none_or(|extension| extension == "anew")
             && let Ok(reader) = open(&path)
         {
             found.push((reader.head().manifest.seq, path));

@@ -3,9 +3,10 @@
 #[path = "support/cluster.rs"]
 mod cluster;
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 
@@ -54,6 +55,21 @@ fn replica(config: &Path, id: u16) -> Command {
     command
 }
 
+/// All checkpoint files below `dir`.
+fn checkpoints(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).expect("it is there").map(|entry| entry.expect("read"));
+    let below = |path: PathBuf| match path.is_dir() {
+        true => checkpoints(&path),
+        false => vec![path],
+    };
+    let files = entries.flat_map(|entry| below(entry.path()));
+    files.filter(|path| path.file_name().is_some_and(is_checkpoint)).collect()
+}
+
+fn is_checkpoint(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"checkpoint-")
+}
+
 #[test]
 fn a_snapshot_of_a_running_group_begins_a_new_one() {
     let cluster = Cluster::start(FOUR, 0);
@@ -71,6 +87,12 @@ fn a_snapshot_of_a_running_group_begins_a_new_one() {
     assert!(stdout(&output).contains("certified by"), "{}", stdout(&output));
     let again = run(&[&saved[..], &["--out", &out]].concat());
     assert!(code(&again) == 1 && stderr(&again).contains("exists already"));
+    // Starts that were interrupted leave checkpoints with another name.
+    for checkpoint in checkpoints(&cluster.path()) {
+        std::fs::rename(&checkpoint, checkpoint.with_extension("anew")).expect("own directory");
+    }
+    let other_names = run(&[&saved[..], &["--out", &file("d")]].concat());
+    assert_eq!(code(&other_names), 0, "{}", stderr(&other_names));
     let verify =
         |name: &str, config: &str| run(&["snapshot", "verify", &file(name), "--config", config]);
     assert_eq!(code(&verify("a", &config)), 0);
