@@ -6,7 +6,7 @@ use sim::scenarios::{all, find};
 use sim::{outcome, runner};
 
 /// Scenarios of single cores: there is no world to have a trace.
-const WORLDLESS: [&str; 16] = [
+const WORLDLESS: [&str; 17] = [
     "views_are_left_and_found_by_the_rules",
     "no_lie_moves_a_lane",
     "a_lane_remembers_its_latest_promises",
@@ -16,6 +16,7 @@ const WORLDLESS: [&str; 16] = [
     "no_single_word_is_taken",
     "who_forgot_waits_for_a_quorum_that_did_not",
     "a_log_gives_the_same_with_any_workers_and_schedule",
+    "a_fetch_waits_for_the_workers",
     "nobody_is_excluded_on_the_word_of_few",
     "a_commit_that_waits_does_not_outlive_its_view",
     "few_tentative_replies_convince_nobody",

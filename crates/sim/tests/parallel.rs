@@ -8,6 +8,11 @@ fn a_log_gives_the_same_with_any_workers_and_schedule() {
 }
 
 #[test]
+fn a_fetch_waits_for_the_workers() {
+    check("a_fetch_waits_for_the_workers");
+}
+
+#[test]
 fn groups_execute_with_workers() {
     let met = check("groups_execute_with_workers");
     let missing: Vec<&str> = met.missing().filter(|text| text.contains("workers")).collect();

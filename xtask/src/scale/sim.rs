@@ -158,6 +158,14 @@ pub(super) const TABLE: &[Scaled] = &[
     },
     Scaled {
         file: "crates/sim/src/scenarios/parallel.rs",
+        test: "a_fetch_waits_for_the_workers",
+        ci: "30",
+        full: "2_000",
+        unit: "seeds",
+        reason: "time",
+    },
+    Scaled {
+        file: "crates/sim/src/scenarios/parallel.rs",
         test: "groups_execute_with_workers",
         ci: "24",
         full: "5_000",

@@ -2,12 +2,14 @@
 //! in any order, against one without; and in whole groups, whatever happens to them.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base::crypto::{ClientKeyring, PlainKeys};
+use base::transfer::SnapshotReader;
 use base::{
     AgreedTime, Batch, ClientId, Digest, Frame, FrameBuilder, FrameId, FromStage, ReplicaId, Seq,
-    SessionId, Span, Stripe, ToStage,
+    SessionId, Span, StableCheckpoint, Stripe, Time, ToStage,
 };
 use exec::{Job, Stage, StageConfig, StageOutbox};
 
@@ -31,6 +33,15 @@ pub(super) const ALL: &[Scenario] = &[
         ci_seeds: 150,
         full_seeds: 3_000,
         run: a_log_gives_the_same_with_any_workers_and_schedule,
+    },
+    Scenario {
+        name: "a_fetch_waits_for_the_workers",
+        claim: "Trap 11: a stage is told to fetch a state while workers execute on its own, and \
+                pieces come while they do. What they write then goes with what it was written \
+                to: the state that is fetched is the others', and so is all that follows.",
+        ci_seeds: 30,
+        full_seeds: 2_000,
+        run: a_fetch_waits_for_the_workers,
     },
     Scenario {
         name: "groups_execute_with_workers",
@@ -118,27 +129,43 @@ fn hear(said: &mut Said, out: &mut StageOutbox) {
     }
 }
 
-/// Executes the log with so many workers, in an order that the generator decides.
-fn execute(work: Work, log: &[Arc<Batch>], workers: usize, prng: &mut Prng) -> Said {
+/// A stage with so many workers whose window takes the whole log.
+fn stage(work: Work, log: &[Arc<Batch>], workers: usize) -> Stage {
     let stripe = Stripe::new(1).expect("pillars in range");
-    let window = log.len() as u64;
     let config = StageConfig {
         group: GROUP,
         stripe,
         checkpoint_interval: INTERVAL,
-        window,
+        window: log.len() as u64,
         nulls_ahead: false,
         replicas: 4,
     };
     let mut stage = Stage::new(config, work.service());
     stage.engage(workers);
+    stage
+}
+
+/// Gives a stage the batches of these numbers.
+fn deliver(
+    stage: &mut Stage,
+    log: &[Arc<Batch>],
+    numbers: RangeInclusive<u64>,
+    out: &mut StageOutbox,
+) {
+    for seq in numbers {
+        let batch = Arc::clone(&log[seq as usize - 1]);
+        stage.on(ToStage::Deliver { seq: Seq(seq), batch }, out).expect("in the window");
+    }
+}
+
+/// Executes the log with so many workers, in an order that the generator decides.
+fn execute(work: Work, log: &[Arc<Batch>], workers: usize, prng: &mut Prng) -> Said {
+    let window = log.len() as u64;
+    let mut stage = stage(work, log, workers);
     // The first checkpoint covers all objects of the service.
     stage.pace_digests([1, 30, 3_000][prng.below(3) as usize]);
     let (mut said, mut out) = (Said::default(), StageOutbox::new());
-    for (seq, batch) in (1..).map(Seq).zip(log) {
-        let batch = Arc::clone(batch);
-        stage.on(ToStage::Deliver { seq, batch }, &mut out).expect("in the window");
-    }
+    deliver(&mut stage, log, 1..=window, &mut out);
     let (mut given, mut done): (Vec<Job>, Vec<_>) = (vec![], vec![]);
     while stage.report().executed.0 < window {
         stage.run(prng.between(1, 40) as usize, &mut out);
@@ -181,6 +208,104 @@ fn a_log_gives_the_same_with_any_workers_and_schedule(seed: u64) {
         }
         assert!(got == expected, "{workers} workers: checkpoints or states differ");
     }
+}
+
+/// One who has executed all of the log and keeps what it was at a checkpoint for others.
+fn source(work: Work, log: &[Arc<Batch>], kept: u64) -> (Stage, StableCheckpoint) {
+    let (mut stage, mut out) = (stage(work, log, 0), StageOutbox::new());
+    let pin = ToStage::Pin { seq: Seq(kept), reader: SnapshotReader::Transfer };
+    stage.on(pin, &mut out).expect("it is still to come");
+    deliver(&mut stage, log, 1..=log.len() as u64, &mut out);
+    while stage.run(1_000, &mut out).more() {}
+    let manifest = stage.pinned_manifest(SnapshotReader::Transfer).expect("it is kept");
+    let digest = manifest.digest(GROUP);
+    (stage, StableCheckpoint { seq: Seq(kept), digest, ..StableCheckpoint::default() })
+}
+
+/// Has a stage execute some of what it was given, until jobs are out.
+fn jobs_out(stage: &mut Stage, prng: &mut Prng, out: &mut StageOutbox) -> Vec<Job> {
+    for _ in 0..1_000 {
+        stage.run(prng.between(1, 10) as usize, out);
+        let mut jobs = Vec::new();
+        while let Some(job) = stage.choose_job(&mut |n| prng.below(n as u64) as usize) {
+            jobs.push(job);
+        }
+        if prng.below(8) == 0 && !jobs.is_empty() {
+            return jobs;
+        }
+        jobs.into_iter().for_each(|job| stage.finished(job.run(), out));
+    }
+    Vec::new()
+}
+
+/// Carries what a stage asks for to `source`, and its answers back. Whether the state is there.
+fn carry(stage: &mut Stage, source: &mut Stage, out: &mut StageOutbox) -> bool {
+    let (mut fetched, mut answers) = (false, StageOutbox::new());
+    for (_, message) in out.messages.drain(..) {
+        match message {
+            FromStage::State { message, .. } => {
+                let from = ReplicaId(1);
+                source.on(ToStage::State { from, message }, &mut answers).expect("it serves");
+            }
+            FromStage::Fetched { .. } => fetched = true,
+            _ => {}
+        }
+    }
+    source.run(1_000, &mut answers);
+    for (_, message) in answers.messages {
+        if let FromStage::State { message, .. } = message {
+            stage.on(ToStage::State { from: ReplicaId(0), message }, out).expect("it asked");
+        }
+    }
+    fetched
+}
+
+fn a_fetch_waits_for_the_workers(seed: u64) {
+    let mut prng = Prng::new(seed ^ 0xfe7c);
+    let amid = (0..20).filter(|_| fetch_amid_jobs(&mut prng)).count();
+    assert!(amid > 0, "no job was ever out");
+}
+
+/// Whether jobs were out when the fetch began.
+fn fetch_amid_jobs(prng: &mut Prng) -> bool {
+    let work = Work::Bank;
+    let questions = Prng::new(prng.next_u64());
+    let mut asking = Asking { prng: questions, work, tokens: [0; CLIENTS], ids: BTreeMap::new() };
+    let log = asking.log(prng.between(20, 40));
+    let end = log.len() as u64;
+    let kept = INTERVAL * prng.between(2, end / INTERVAL);
+    let (mut source, checkpoint) = source(work, &log, kept);
+    let mut stage = stage(work, &log, prng.between(1, 5) as usize);
+    let mut out = StageOutbox::new();
+    deliver(&mut stage, &log, 1..=prng.between(2, kept), &mut out);
+    let mut jobs = jobs_out(&mut stage, prng, &mut out);
+    if jobs.is_empty() {
+        return false;
+    }
+    let fetch = ToStage::Fetch { checkpoint, sources: vec![ReplicaId(0)] };
+    stage.on(fetch, &mut out).expect("it is told so by its coordinator");
+    let mut now = Time::ZERO;
+    while !carry(&mut stage, &mut source, &mut out) {
+        assert!(now < Time::ZERO.after(Span::secs(60)), "the state does not come");
+        now = now.after(Span::millis(1));
+        for stage in [&mut stage, &mut source] {
+            stage.on(ToStage::Tick(now), &mut out).expect("time passes");
+        }
+        stage.run(prng.between(1, 40) as usize, &mut out);
+        if !jobs.is_empty() && prng.below(20) == 0 {
+            let job = jobs.swap_remove(prng.below(jobs.len() as u64) as usize);
+            stage.finished(job.run(), &mut out);
+        }
+    }
+    jobs.into_iter().for_each(|job| stage.finished(job.run(), &mut out));
+    stage.engage(0);
+    deliver(&mut stage, &log, kept + 1..=end, &mut out);
+    while stage.run(1_000, &mut out).more() {}
+    stage.check();
+    stage.check_state();
+    assert_eq!(stage.report().executed, Seq(end));
+    assert_eq!(stage.state_digest(), source.state_digest(), "another state than the source's");
+    true
 }
 
 fn shape(seed: u64, prng: &mut Prng) -> Options {
